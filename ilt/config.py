@@ -1,0 +1,294 @@
+"""What a config may hold: one rule per key, and the few that concern several keys. Nothing heavy is imported here."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+BLOCKS = ("demonstrations", "validation", "selection", "test")
+
+NOT_OF_THE_RUN = ("hydra", "outputs", "run_name", "resume", "logger", "threads")
+"""Top-level keys that do not change what a run computes, so not its name either."""
+
+
+class ConfigError(ValueError):
+    """A key has a value that is not allowed."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What one key may hold.
+
+    Attributes:
+        allows: whether a value is allowed.
+        wanted: the rest of the sentence "<key> must be …".
+    """
+
+    allows: Callable[[Any], bool]
+    wanted: str
+
+    def or_null(self) -> "Rule":
+        """The same, or null."""
+        return Rule(lambda value: value is None or self.allows(value), f"{self.wanted}, or null")
+
+
+def integer(least: int, most: float = math.inf) -> Rule:
+    """A whole number in a range."""
+    wanted = f"an integer of at least {least}" if most == math.inf else f"an integer from {least} to {most}"
+    return Rule(lambda v: isinstance(v, int) and not isinstance(v, bool) and least <= v <= most, wanted)
+
+
+def number(least: float = -math.inf, most: float = math.inf, *, above: bool = False, below: bool = False) -> Rule:
+    """A finite number in a range; `above` and `below` take its ends away."""
+    bounds = []
+    if least > -math.inf:
+        bounds.append(f"{'above' if above else 'at least'} {least:g}")
+    if most < math.inf:
+        bounds.append(f"{'below' if below else 'at most'} {most:g}")
+
+    def allows(v: Any) -> bool:
+        if isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v):
+            return False
+        return (v > least if above else v >= least) and (v < most if below else v <= most)
+
+    return Rule(allows, " ".join(["a number", " and ".join(bounds)]).strip())
+
+
+def one_of(*values: Any) -> Rule:
+    """One of these."""
+    return Rule(lambda v: v in values and type(v) in {type(w) for w in values}, f"one of {list(values)}")
+
+
+def list_of(rule: Rule, length: int | None = None) -> Rule:
+    """A list of such values."""
+
+    def allows(v: Any) -> bool:
+        return isinstance(v, ListConfig | list) and (length is None or len(v) == length) and all(map(rule.allows, v))
+
+    return Rule(allows, f"a list of {'' if length is None else f'{length} values, each '}{rule.wanted}")
+
+
+BOOLEAN = Rule(lambda v: isinstance(v, bool), "true or false")
+TEXT = Rule(lambda v: isinstance(v, str) and v != "", "text")
+MAPPING = Rule(lambda v: isinstance(v, DictConfig), "a mapping")
+FRACTION = number(0, 1)
+PROBABILITY = number(0, 1, below=True)
+COUNT = integer(1)
+
+RULES: Mapping[str, Rule] = {
+    "seed": integer(0),
+    "outputs": TEXT,
+    "run_name": TEXT,
+    "resume": BOOLEAN,
+    "n_envs": COUNT,
+    "threads": COUNT.or_null(),
+    "env.id": TEXT,
+    "env.kwargs": MAPPING,
+    "env.success_return": number(),
+    "env.crash_reward": number().or_null(),
+    "env.heuristic": TEXT.or_null(),
+    **{f"env.seed_blocks.{block}": list_of(integer(0), 2) for block in BLOCKS},
+    "expert.name": TEXT,
+    "expert.policy": one_of("actor", "heuristic", "random"),
+    "expert.gate": number().or_null(),
+    "expert.deterministic": BOOLEAN,
+    "expert.seed": integer(0),
+    "expert.selection_episodes": COUNT,
+    "expert.gate_episodes": COUNT,
+    "expert.training.total_steps": COUNT,
+    "expert.training.score_every": COUNT,
+    "expert.training.hidden": list_of(COUNT),
+    "expert.training.n_envs": COUNT,
+    "expert.training.n_steps": COUNT,
+    "expert.training.batch_size": integer(2),
+    "expert.training.n_epochs": COUNT,
+    "expert.training.gamma": FRACTION,
+    "expert.training.gae_lambda": FRACTION,
+    "expert.training.ent_coef": number(0),
+    "expert.training.entropy_coefficient": number(0),
+    "expert.training.learning_rate": number(0, above=True),
+    "expert.training.final_learning_rate_fraction": FRACTION,
+    "expert.training.max_grad_norm": number(0, above=True),
+    "expert.training.normalise_observations": BOOLEAN,
+    "expert.training.normalise_rewards": BOOLEAN,
+    "demos.n_episodes": COUNT,
+    "demos.n_validation_episodes": COUNT,
+    "demos.filters.min_return": number().or_null(),
+    "demos.filters.drop_truncated": BOOLEAN,
+    "dataset.context_length": COUNT,
+    "dataset.stride": COUNT,
+    "dataset.tokens": one_of("states_actions", "states"),
+    "dataset.episodes": Rule(
+        lambda v: COUNT.allows(v) or (isinstance(v, float) and 0 < v <= 1),
+        "a number of episodes (an integer of at least 1) or a fraction of them (above 0.0, at most 1.0)",
+    ),
+    "dataset.batch_size": COUNT,
+    "model.n_layer": COUNT,
+    "model.n_head": COUNT,
+    "model.d_model": COUNT,
+    "model.dropout": PROBABILITY,
+    "model.positions": one_of("rotary", "learned", "none"),
+    "model.action_dropout": FRACTION,
+    "optimizer.learning_rate": number(0, above=True),
+    "optimizer.betas": list_of(PROBABILITY, 2),
+    "optimizer.weight_decay": number(0),
+    "optimizer.warmup_steps": integer(0),
+    "optimizer.final_learning_rate_fraction": FRACTION,
+    "trainer.accelerator": one_of("auto", "cpu", "gpu"),
+    "trainer.devices": COUNT,
+    "trainer.precision": one_of("32-true", "bf16-mixed", "16-mixed", "64-true"),
+    "trainer.max_steps": integer(-1),
+    "trainer.max_epochs": integer(-1),
+    "trainer.val_check_interval": Rule(
+        lambda v: COUNT.allows(v) or v == 1.0, "an integer of at least 1 (steps), or 1.0 (the end of an epoch)"
+    ),
+    "trainer.check_val_every_n_epoch": COUNT.or_null(),
+    "trainer.log_every_n_steps": COUNT,
+    "trainer.gradient_clip_val": number(0, above=True).or_null(),
+    "callbacks.rollout.n_episodes": COUNT,
+    "callbacks.ema.decay": PROBABILITY,
+    "evaluation.n_episodes": COUNT,
+    "evaluation.headline": one_of("last", "best"),
+    "evaluation.context_length": COUNT.or_null(),
+    "evaluation.deterministic": BOOLEAN,
+    "evaluation.video": BOOLEAN,
+    "run": TEXT,
+    "runs": TEXT,
+    "seeds": TEXT,
+    "checkpoint": one_of("last", "best").or_null(),
+    "context_length": COUNT.or_null(),
+}
+
+
+def check_config(cfg: DictConfig) -> None:
+    """Raise ConfigError, naming the key, the value and what is allowed, if the config cannot be worked with."""
+    for key, rule in RULES.items():
+        if _has(cfg, key) and not rule.allows(value := OmegaConf.select(cfg, key)):
+            raise ConfigError(f"{key} must be {rule.wanted}, got {value!r}")
+    if _has(cfg, "env.seed_blocks"):
+        _check_seeds(cfg)
+    if _has(cfg, "model.d_model"):
+        _check_model(cfg)
+    if _has(cfg, "trainer.max_steps"):
+        _check_trainer(cfg)
+
+
+def _check_seeds(cfg: DictConfig) -> None:
+    spans = sorted((first, first + count, name) for name, (first, count) in cfg.env.seed_blocks.items())
+    for (_, end, name), (start, _, other) in zip(spans, spans[1:], strict=False):
+        if start < end:
+            raise ConfigError(f"env.seed_blocks.{other} must begin at {end} or later, after {name}, got {start}")
+    wanted = {
+        "demos.n_episodes": "demonstrations",
+        "demos.n_validation_episodes": "validation",
+        "callbacks.rollout.n_episodes": "selection",
+        "evaluation.n_episodes": "test",
+    }
+    for key, block in wanted.items():
+        held = cfg.env.seed_blocks[block][1]
+        if _has(cfg, key) and OmegaConf.select(cfg, key) > held:
+            raise ConfigError(
+                f"{key} must be at most {held}, the seeds that env.seed_blocks.{block} holds, "
+                f"got {OmegaConf.select(cfg, key)}"
+            )
+    selection, held = cfg.expert.selection_episodes + cfg.expert.gate_episodes, cfg.env.seed_blocks.selection[1]
+    if selection > held:
+        raise ConfigError(
+            f"expert.selection_episodes + expert.gate_episodes must be at most {held}, the seeds that "
+            f"env.seed_blocks.selection holds, got {selection}"
+        )
+
+
+def _check_model(cfg: DictConfig) -> None:
+    model, dataset = cfg.model, cfg.dataset
+    if model.d_model % model.n_head:
+        raise ConfigError(f"model.d_model must be divisible by model.n_head = {model.n_head}, got {model.d_model}")
+    if model.positions == "rotary" and model.d_model // model.n_head % 2:
+        raise ConfigError(
+            f"model.d_model / model.n_head must be even for model.positions=rotary, got {model.d_model // model.n_head}"
+        )
+    if dataset.stride > dataset.context_length:
+        raise ConfigError(
+            f"dataset.stride must be at most dataset.context_length = {dataset.context_length}, or steps would be "
+            f"skipped, got {dataset.stride}"
+        )
+    if isinstance(dataset.episodes, int) and dataset.episodes > cfg.demos.n_episodes:
+        raise ConfigError(
+            f"dataset.episodes must be at most demos.n_episodes = {cfg.demos.n_episodes}, got {dataset.episodes}"
+        )
+    context_length = cfg.evaluation.context_length
+    if context_length is not None and context_length > dataset.context_length:
+        raise ConfigError(
+            f"evaluation.context_length must be at most dataset.context_length = {dataset.context_length}, "
+            f"got {context_length}"
+        )
+
+
+def _check_trainer(cfg: DictConfig) -> None:
+    trainer = cfg.trainer
+    by_steps = trainer.check_val_every_n_epoch is None
+    length, key = (trainer.max_steps, "max_steps") if by_steps else (trainer.max_epochs, "max_epochs")
+    every = trainer.val_check_interval if by_steps else trainer.check_val_every_n_epoch
+    if by_steps and not COUNT.allows(every):
+        raise ConfigError(
+            f"trainer.val_check_interval must be a number of steps where trainer.check_val_every_n_epoch is null, "
+            f"got {every!r}"
+        )
+    if length < 1 or length % every:
+        other = "val_check_interval" if by_steps else "check_val_every_n_epoch"
+        raise ConfigError(
+            f"trainer.{key} must be a positive multiple of trainer.{other} = {every}, so that training ends on a "
+            f"rollout evaluation, got {length}"
+        )
+    if by_steps and cfg.optimizer.warmup_steps >= trainer.max_steps:
+        raise ConfigError(
+            f"optimizer.warmup_steps must be less than trainer.max_steps = {trainer.max_steps}, "
+            f"got {cfg.optimizer.warmup_steps}"
+        )
+
+
+def parse_seeds(text: str, blocks: Mapping[str, Any]) -> tuple[str, int, int]:
+    """`test:1000` or `test:500:1000` (block, offset, count) to (block, offset, count). ConfigError names the key."""
+    allowed = f"BLOCK:COUNT or BLOCK:OFFSET:COUNT with one of {sorted(blocks)}, such as test:1000"
+    block, *numbers = text.split(":")
+    if block not in blocks or not 1 <= len(numbers) <= 2 or not all(n.isdecimal() for n in numbers):
+        raise ConfigError(f"seeds must be {allowed}, got {text!r}")
+    offset, count = (0, int(numbers[0])) if len(numbers) == 1 else (int(numbers[0]), int(numbers[1]))
+    if count < 1 or offset + count > blocks[block][1]:
+        raise ConfigError(f"seeds must stay in env.seed_blocks.{block}, which holds {blocks[block][1]}, got {text!r}")
+    return block, offset, count
+
+
+def run_config(cfg: DictConfig) -> dict[str, Any]:
+    """What decides a run's numbers, resolved, as plain containers."""
+    return {
+        str(key): OmegaConf.to_container(cfg[key], resolve=True) if OmegaConf.is_config(cfg[key]) else cfg[key]
+        for key in cfg
+        if key not in NOT_OF_THE_RUN
+    }
+
+
+def config_hash(config: Any) -> str:
+    """Ten hexadecimal digits of the SHA-256 of a plain container's canonical JSON."""
+    canonical = json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+
+
+def _has(cfg: DictConfig, key: str) -> bool:
+    """Whether the config has this key, with any value."""
+    *path, last = key.split(".")
+    node: Any = cfg
+    for part in path:
+        if not isinstance(node, DictConfig) or part not in node or node[part] is None:
+            return False
+        node = node[part]
+    return isinstance(node, DictConfig) and last in node
+
+
+OmegaConf.register_new_resolver(
+    "run_hash", lambda *, _root_: config_hash(run_config(_root_)), use_cache=False, replace=True
+)

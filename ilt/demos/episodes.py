@@ -1,0 +1,141 @@
+"""Episodes: what was seen, done and earned, laid end to end in flat arrays, and their file."""
+
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+_REQUIRED = ("observations", "actions", "rewards", "lengths", "terminated", "truncated", "seeds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episodes:
+    """E episodes laid end to end; episode e has T_e = lengths[e] steps and T_e + 1 observations.
+
+    `observations[t]` is what was seen when `actions[t]` was chosen, `rewards[t]` is what that action earned, and the
+    last observation of an episode is what was seen after its last action.
+
+    Attributes:
+        observations: (sum(T+1), obs_dim) float32.
+        actions: (sum T,) int64, or (sum T, action_dim) float32.
+        rewards: (sum T,) float64.
+        lengths: (E,) int64, in steps.
+        terminated, truncated: (E,) bool, exactly one of them true for each episode.
+        seeds: (E,) int64, the seed given to `env.reset`.
+        extras: further arrays by name: `step/<name>` of (sum T, …) and `episode/<name>` of (E, …).
+    """
+
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    lengths: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    seeds: np.ndarray
+    extras: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n_episodes, n_steps = len(self.lengths), int(self.lengths.sum())
+        action_dtype = np.int64 if self.actions.ndim == 1 else np.float32
+        expected = {
+            "observations": (n_steps + n_episodes, np.float32),
+            "actions": (n_steps, action_dtype),
+            "rewards": (n_steps, np.float64),
+            "lengths": (n_episodes, np.int64),
+            "terminated": (n_episodes, np.bool_),
+            "truncated": (n_episodes, np.bool_),
+            "seeds": (n_episodes, np.int64),
+        }
+        for name, (length, dtype) in expected.items():
+            array = getattr(self, name)
+            if len(array) != length or array.dtype != dtype:
+                raise ValueError(
+                    f"Episodes.{name} must be {np.dtype(dtype).name} of length {length}, "
+                    f"got {array.dtype.name} of length {len(array)}"
+                )
+        if self.observations.ndim != 2:
+            raise ValueError(f"Episodes.observations must be (sum(T+1), obs_dim), got {self.observations.shape}")
+        if n_episodes and self.lengths.min() < 1:
+            raise ValueError("Episodes.lengths must be at least 1")
+        if np.any(self.terminated == self.truncated):
+            raise ValueError("each of Episodes must be either terminated or truncated")
+        for name, array in self.extras.items():
+            wanted = {"step": n_steps, "episode": n_episodes}.get(name.split("/", 1)[0])
+            if wanted is not None and len(array) != wanted:
+                raise ValueError(f"Episodes.extras[{name!r}] must have length {wanted}, got {len(array)}")
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def step_offsets(self) -> np.ndarray:
+        """(E,) int64: where each episode starts in arrays of length sum T."""
+        return np.cumsum(self.lengths) - self.lengths
+
+    @property
+    def observation_offsets(self) -> np.ndarray:
+        """(E,) int64: where each episode starts in `observations`, which has one row more for each episode."""
+        return self.step_offsets + np.arange(len(self))
+
+    @property
+    def returns(self) -> np.ndarray:
+        """(E,) float64: the sum of each episode's rewards."""
+        return np.add.reduceat(self.rewards, self.step_offsets) if len(self) else np.zeros(0)
+
+    @property
+    def last_rewards(self) -> np.ndarray:
+        """(E,) float64: the reward of each episode's last step."""
+        return self.rewards[self.step_offsets + self.lengths - 1]
+
+    def decision_rows(self) -> np.ndarray:
+        """(sum T,) int64: the rows of `observations` at which an action was chosen."""
+        return np.arange(int(self.lengths.sum())) + np.repeat(np.arange(len(self)), self.lengths)
+
+    def select(self, keep: np.ndarray) -> "Episodes":
+        """The episodes of a boolean mask (E,), or at the given indices, in that order."""
+        keep = np.flatnonzero(keep) if keep.dtype == np.bool_ else keep
+        steps = _ranges(self.step_offsets[keep], self.lengths[keep])
+        rows = _ranges(self.observation_offsets[keep], self.lengths[keep] + 1)
+        return Episodes(
+            observations=self.observations[rows],
+            actions=self.actions[steps],
+            rewards=self.rewards[steps],
+            lengths=self.lengths[keep],
+            terminated=self.terminated[keep],
+            truncated=self.truncated[keep],
+            seeds=self.seeds[keep],
+            extras={name: array[steps if name.startswith("step/") else keep] for name, array in self._indexed_extras()},
+        )
+
+    def _indexed_extras(self) -> Iterator[tuple[str, np.ndarray]]:
+        for name, array in self.extras.items():
+            if not name.startswith(("step/", "episode/")):
+                raise ValueError(f"episodes cannot be selected: {name!r} is neither step/… nor episode/…")
+            yield name, array
+
+    def save(self, path: Path) -> None:
+        """Write one `.npz` without pickle."""
+        arrays = {name: getattr(self, name) for name in _REQUIRED}
+        with path.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays, **self.extras)
+
+    @classmethod
+    def load(cls, path: Path) -> "Episodes":
+        """Read what `save` wrote; unknown keys are kept in `extras`. ValueError if the file is not such a file."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} is not a readable episode file: {error}") from error
+        missing = [name for name in _REQUIRED if name not in arrays]
+        if missing:
+            raise ValueError(f"{path} is not an episode file: it lacks {missing}")
+        return cls(**{name: arrays.pop(name) for name in _REQUIRED}, extras=arrays)
+
+
+def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The concatenation of `arange(start, start + length)` over all pairs."""
+    ends = np.cumsum(lengths)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - lengths), lengths)

@@ -1,0 +1,61 @@
+"""Many environments stepped in one process, with nothing between the caller and `Env.step`."""
+
+import numpy as np
+
+from ilt.envs.spec import EnvSpec
+
+
+class EnvBatch:
+    """`n_envs` environments in slots 0 … n_envs − 1. The caller decides when a slot is reset, and with which seed.
+
+    Nothing is reset behind the caller's back, so the last observation of an episode is never lost.
+
+    Attributes:
+        observations: (n_envs, obs_dim) float32, the newest observation of each slot.
+        observation_dim, n_actions: sizes of one observation and of the discrete action set.
+    """
+
+    def __init__(self, spec: EnvSpec, n_envs: int) -> None:
+        if n_envs < 1:
+            raise ValueError(f"n_envs must be at least 1, got {n_envs}")
+        self.observation_dim, self.n_actions = spec.sizes()
+        self.n_envs = n_envs
+        self._envs = [spec.make() for _ in range(n_envs)]
+        self.observation_space, self.action_space = self._envs[0].observation_space, self._envs[0].action_space
+        self.observations = np.zeros((n_envs, self.observation_dim), dtype=np.float32)
+        self._steps = [env.step for env in self._envs]
+        self._elapsed = [0] * n_envs
+        self._limit = spec.max_episode_steps or np.inf
+
+    def reset(self, slot: int, seed: int) -> None:
+        """Start the episode of `seed` in a slot."""
+        self.observations[slot], _ = self._envs[slot].reset(seed=int(seed))
+        self._elapsed[slot] = 0
+
+    def step(self, slots: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Act once in each of `slots`; `observations` then holds what is seen after the action.
+
+        Args:
+            slots: (n,) slots that are in an episode.
+            actions: (n,) int64, one for each of them.
+
+        Returns:
+            rewards (n,) float64, terminated (n,) bool, truncated (n,) bool. An episode that ends by itself on its
+            last allowed step is terminated, not truncated.
+        """
+        rewards = np.zeros(len(slots))
+        terminated = np.zeros(len(slots), dtype=bool)
+        truncated = np.zeros(len(slots), dtype=bool)
+        for i, (slot, action) in enumerate(zip(slots.tolist(), actions.tolist(), strict=True)):
+            self.observations[slot], rewards[i], end, cut, _ = self._steps[slot](action)
+            self._elapsed[slot] += 1
+            if end:
+                terminated[i] = True
+            elif cut or self._elapsed[slot] >= self._limit:
+                truncated[i] = True
+        return rewards, terminated, truncated
+
+    def close(self) -> None:
+        """Close every environment."""
+        for env in self._envs:
+            env.close()

@@ -1,0 +1,81 @@
+"""What an environment's config says: how to make it, its rules of success, and which seeds serve which purpose."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+BLOCKS = ("demonstrations", "validation", "selection", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvSpec:
+    """One environment, as `conf/env/` describes it.
+
+    Attributes:
+        id: Gymnasium's id.
+        kwargs: keyword arguments for `gymnasium.make`.
+        success_return: an episode with at least this return is a success.
+        crash_reward: an episode whose last reward equals this is a crash; None where crashing means nothing.
+        heuristic: name of its hand-written controller in `ilt.envs.heuristics.HEURISTICS`, if it has one.
+        seed_blocks: for each of `BLOCKS`, `[first seed, number of seeds]`. Blocks never overlap.
+    """
+
+    id: str
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    success_return: float
+    crash_reward: float | None = None
+    heuristic: str | None = None
+    seed_blocks: Mapping[str, tuple[int, int]]
+
+    def __post_init__(self) -> None:
+        if sorted(self.seed_blocks) != sorted(BLOCKS):
+            raise ValueError(f"env.seed_blocks must name {list(BLOCKS)}, got {list(self.seed_blocks)}")
+        spans = sorted((int(first), int(first) + int(count), name) for name, (first, count) in self.seed_blocks.items())
+        for (_, end, name), (start, _, other) in zip(spans, spans[1:], strict=False):
+            if start < end:
+                raise ValueError(f"env.seed_blocks must be disjoint, but {name} and {other} overlap")
+
+    def seeds(self, block: str, count: int, offset: int = 0) -> np.ndarray:
+        """`count` seeds of a block, from its `offset`-th on: (count,) int64. ValueError if the block is too small."""
+        first, size = self.seed_blocks[block]
+        if count < 1 or offset < 0 or offset + count > size:
+            raise ValueError(
+                f"seeds {offset} to {offset + count - 1} of the {block} block were asked for, "
+                f"but env.seed_blocks.{block} holds {size}"
+            )
+        return np.arange(first + offset, first + offset + count, dtype=np.int64)
+
+    def block_of(self, seeds: np.ndarray) -> str:
+        """The block that holds all of `seeds`. ValueError if none does."""
+        for name, (first, count) in self.seed_blocks.items():
+            if len(seeds) and first <= seeds.min() and seeds.max() < first + count:
+                return name
+        raise ValueError(f"seeds {seeds.min()} to {seeds.max()} do not lie in one block of env.seed_blocks")
+
+    def make(self, **kwargs: Any) -> gym.Env:
+        """A bare environment: no checker, no time limit, no order enforcer (`EnvBatch` keeps the time limit)."""
+        return gym.make(self.id, disable_env_checker=True, **{**self.kwargs, **kwargs}).unwrapped
+
+    def sizes(self) -> tuple[int, int]:
+        """Size of one observation, and number of discrete actions. ValueError for other kinds of spaces."""
+        env = self.make()
+        observations, actions = env.observation_space, env.action_space
+        env.close()
+        if not isinstance(observations, spaces.Box) or len(observations.shape) != 1:
+            raise ValueError(f"env.id={self.id}: observations must be flat vectors, got {observations}")
+        if not isinstance(actions, spaces.Discrete) or actions.start != 0:
+            raise ValueError(f"env.id={self.id}: actions must be discrete, from 0, got {actions}")
+        return int(observations.shape[0]), int(actions.n)
+
+    @property
+    def max_episode_steps(self) -> int | None:
+        """The time limit that Gymnasium registers for this id, in steps; None if there is none."""
+        return self.kwargs.get("max_episode_steps", gym.spec(self.id).max_episode_steps)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides an episode beside its seed and the policy: goes into the hash of every artefact."""
+        return {"id": self.id, "kwargs": dict(self.kwargs)}

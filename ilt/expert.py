@@ -1,0 +1,115 @@
+"""Train an expert, or find it: `python -m ilt.expert expert=ppo`."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from ilt.config import check_config
+
+if TYPE_CHECKING:
+    from ilt.envs import EnvSpec
+    from ilt.rollouts import Policy
+    from ilt.store import Artefact, Store
+
+log = logging.getLogger(__name__)
+
+
+def find_or_train(cfg: DictConfig, spec: "EnvSpec", store: "Store") -> "Artefact":
+    """The expert that this config describes, from the store or trained now, measured on selection seeds.
+
+    Its gate is not checked here, and not part of its hash: a trained expert is kept whatever it is worth.
+    """
+    recipe = {
+        "env": spec.identity(),
+        "seeds": {block: list(spec.seed_blocks[block]) for block in ("demonstrations", "selection")},
+        **{
+            key: OmegaConf.to_object(cfg.expert[key]) if OmegaConf.is_config(cfg.expert[key]) else cfg.expert[key]
+            for key in ("policy", "seed", "selection_episodes", "gate_episodes", "training")
+        },
+    }
+
+    def make(folder: Path) -> dict[str, Any]:
+        log.info("training expert %s: it will be kept in %s", cfg.expert.name, store.root / "experts")
+        training = _train(cfg, spec, folder) if cfg.expert.training is not None else None
+        return {"selection": _measure(cfg, spec, folder), "training": training}
+
+    return store.find_or_make("experts", cfg.expert.name, recipe, make)
+
+
+def load_policy(cfg: DictConfig, spec: "EnvSpec", folder: Path, *, deterministic: bool) -> "Policy":
+    """The policy of an expert whose files are in `folder`."""
+    from ilt.envs.heuristics import HEURISTICS
+    from ilt.experts.actor import Actor
+    from ilt.rollouts import ExpertPolicy, FunctionPolicy, RandomPolicy
+
+    if cfg.expert.policy == "random":
+        return RandomPolicy(spec.sizes()[1])
+    if cfg.expert.policy == "heuristic":
+        if spec.heuristic not in HEURISTICS:
+            raise ValueError(f"env.heuristic must be one of {sorted(HEURISTICS)}, got {spec.heuristic}")
+        return FunctionPolicy(HEURISTICS[spec.heuristic])
+    return ExpertPolicy(Actor.load(folder / "actor.safetensors"), deterministic=deterministic)
+
+
+def _train(cfg: DictConfig, spec: "EnvSpec", folder: Path) -> dict[str, Any]:
+    """Leave the best actor in `folder` and return how the training went."""
+    import shutil
+
+    from ilt.progress import Progress
+    from ilt.rollouts import ExpertPolicy, rollout
+
+    seeds = spec.seeds("selection", cfg.expert.selection_episodes)
+
+    def score(actor: Any) -> float:
+        return float(rollout(spec, ExpertPolicy(actor, deterministic=True), seeds, n_envs=cfg.n_envs).returns.mean())
+
+    with Progress(f"expert {cfg.expert.name}", total=cfg.expert.training.total_steps, unit="steps") as progress:
+
+        def report(steps: int, return_mean: float | None) -> None:
+            progress.update(steps, note=None if return_mean is None else f"return {return_mean:.1f}")
+
+        training = hydra.utils.instantiate(
+            cfg.expert.training, spec, seed=cfg.expert.seed, folder=folder / "training", score=score, report=report
+        )
+    training.best_path.replace(folder / "actor.safetensors")
+    (folder / "training" / "history.json").replace(folder / "history.json")
+    shutil.rmtree(folder / "training")
+    return training.summary(spec.success_return)
+
+
+def _measure(cfg: DictConfig, spec: "EnvSpec", folder: Path) -> dict[str, Any]:
+    """Metrics on selection seeds that no checkpoint was picked by: flown deterministically and sampled."""
+    from ilt.rollouts import rollout
+    from ilt.rollouts.metrics import flight_metrics
+
+    seeds = spec.seeds("selection", cfg.expert.gate_episodes, offset=cfg.expert.selection_episodes)
+    measured = {}
+    for name, deterministic in (("deterministic", True), ("sampled", False)):
+        policy = load_policy(cfg, spec, folder, deterministic=deterministic)
+        measured[name] = flight_metrics(rollout(spec, policy, seeds, n_envs=cfg.n_envs), spec)
+    return {**measured, "seeds": [int(seeds[0]), len(seeds)]}
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="expert")
+def main(cfg: DictConfig) -> float:
+    """Train or find the expert, print what it is worth, and return its mean return on selection seeds."""
+    check_config(cfg)
+    from ilt.runtime import prepare
+
+    spec, store = prepare(cfg)
+    expert = find_or_train(cfg, spec, store)
+    measured = expert.measured["selection"]
+    for manner in ("deterministic", "sampled"):
+        numbers = {name: round(value, 3) for name, value in measured[manner].items()}
+        log.info("%s: %s", manner, numbers)
+    if expert.measured["training"]:
+        log.info("training: %s", expert.measured["training"])
+    log.info("%s", expert.path)
+    return float(measured["deterministic" if cfg.expert.deterministic else "sampled"]["return_mean"])
+
+
+if __name__ == "__main__":
+    main()

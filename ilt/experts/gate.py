@@ -1,0 +1,25 @@
+"""The gate that an expert passes before it may demonstrate."""
+
+from ilt.store import Artefact
+
+
+class GateError(ValueError):
+    """An expert is not good enough to learn from."""
+
+
+def check_gate(expert: Artefact, *, gate: float | None, deterministic: bool) -> None:
+    """Raise GateError unless the expert's mean return on selection seeds is at least `gate`.
+
+    Args:
+        expert: its manifest holds the measured return, flown deterministically and sampled.
+        gate: the least mean return; None lets everything pass.
+        deterministic: how it is going to demonstrate.
+    """
+    measured = expert.measured["selection"]["deterministic" if deterministic else "sampled"]["return_mean"]
+    if gate is not None and measured < gate:
+        manner = "deterministically" if deterministic else "by sampling"
+        raise GateError(
+            f"expert.gate asks for a mean return of at least {gate} on selection seeds, but {expert.name}, flown "
+            f"{manner}, reaches {measured:.1f}. Train it longer (expert.training.total_steps), with another "
+            f"expert.seed, or lower expert.gate. The trained expert is kept in {expert.path}"
+        )

@@ -1,0 +1,93 @@
+"""What both trainers need: score now and then, keep the best actor, save a checkpoint, and go on after a kill."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ilt.experts.actor import Actor
+
+Score = Callable[[Actor], float]
+"""The mean return of a deterministic actor over selection seeds. Handed in, since rollouts come after experts."""
+
+Report = Callable[[int, float | None], None]
+"""Told how many steps are done and, after a scoring, the return."""
+
+
+class TrainingLog:
+    """Scores the actor every so many steps and remembers the best; everything is in `folder`, so a kill loses little.
+
+    Attributes:
+        history: one entry per scoring: environment `steps`, `seconds` of training so far (scoring included, time
+            between a kill and the resumption not), and `return_mean` on selection seeds.
+        resumed_at: steps at which a killed training was taken up again.
+    """
+
+    def __init__(self, folder: Path, *, score: Score, every: int, report: Report | None = None) -> None:
+        self._folder, self._score, self._every = folder, score, every
+        self._report = report or (lambda steps, return_mean: None)
+        self._started = time.monotonic()
+        self._before = 0.0
+        self.history: list[dict[str, float]] = []
+        self.resumed_at: list[int] = []
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def best_path(self) -> Path:
+        """The best actor so far."""
+        return self._folder / "best.safetensors"
+
+    def resume(self) -> dict[str, Any] | None:
+        """The state last given to `after`, if training was interrupted; else None."""
+        path = self._folder / "checkpoint.pt"
+        if not path.exists():
+            return None
+        checkpoint = torch.load(path, weights_only=True)
+        self.history = checkpoint["history"]
+        self.resumed_at = [*checkpoint["resumed_at"], checkpoint["steps"]]
+        self._before = checkpoint["seconds"]
+        self._report(checkpoint["steps"], None)
+        return checkpoint["state"]
+
+    def after(self, steps: int, actor: Callable[[], Actor], state: Callable[[], Mapping[str, Any]]) -> None:
+        """Note that `steps` environment steps are done; score and save a checkpoint when it is time."""
+        self._report(steps, None)
+        if steps // self._every > (self.history[-1]["steps"] if self.history else 0) // self._every:
+            self.score_now(steps, actor(), state)
+
+    def score_now(self, steps: int, actor: Actor, state: Callable[[], Mapping[str, Any]]) -> None:
+        """Score the actor, keep it if it is the best so far, save a checkpoint."""
+        return_mean = self._score(actor)
+        best = max((entry["return_mean"] for entry in self.history), default=-float("inf"))
+        seconds = self._before + time.monotonic() - self._started
+        self.history.append({"steps": steps, "seconds": round(seconds, 2), "return_mean": return_mean})
+        if return_mean > best:
+            actor.save(self.best_path.with_suffix(".new"))
+            os.replace(self.best_path.with_suffix(".new"), self.best_path)
+        checkpoint = {
+            "state": dict(state()),
+            "steps": steps,
+            "history": self.history,
+            "resumed_at": self.resumed_at,
+            "seconds": seconds,
+        }
+        torch.save(checkpoint, self._folder / "checkpoint.new")
+        os.replace(self._folder / "checkpoint.new", self._folder / "checkpoint.pt")
+        (self._folder / "history.json").write_text(json.dumps(self.history, indent=1))
+        self._report(steps, return_mean)
+
+    def summary(self, solved_at: float) -> dict[str, Any]:
+        """What the expert's manifest tells about its training."""
+        best = max(self.history, key=lambda entry: entry["return_mean"])
+        solved = next((entry for entry in self.history if entry["return_mean"] >= solved_at), None)
+        return {
+            "steps": self.history[-1]["steps"],
+            "seconds": self.history[-1]["seconds"],
+            "best": best,
+            "first_at_success_return": solved,
+            "resumed_at_steps": self.resumed_at,
+        }

@@ -1,0 +1,86 @@
+"""What happens beside the training steps: the student flies, and a progress display that suits the output."""
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback, WeightAveraging
+
+from ilt.envs import EnvSpec
+from ilt.rollouts import ContextPolicy, rollout
+from ilt.rollouts.metrics import flight_metrics
+
+log = logging.getLogger(__name__)
+
+
+class RolloutEvaluation(Callback):
+    """Flies the student on selection seeds at every validation and logs `rollout/return_mean` and its companions.
+
+    How often that is, in steps or in epochs, is the trainer's `val_check_interval` and `check_val_every_n_epoch`.
+    It must stand before a weight-averaging callback, which puts the averaged weights in place during validation:
+    then it is those that fly.
+
+    Args:
+        spec: the environment.
+        seeds: (E,) selection seeds, the same ones each time.
+        n_envs: episodes in the air at once.
+        context_length: steps the student may look back on; None for all that the model allows.
+        deterministic: whether the student takes its most likely action, or samples.
+
+    Attributes:
+        history: one entry per evaluation: `step`, `return_mean` and the other metrics.
+    """
+
+    def __init__(
+        self,
+        *,
+        spec: EnvSpec,
+        seeds: Sequence[int] | np.ndarray,
+        n_envs: int,
+        context_length: int | None = None,
+        deterministic: bool = True,
+    ) -> None:
+        self._spec, self._seeds, self._n_envs = spec, np.asarray(seeds), n_envs
+        self._context_length, self._deterministic = context_length, deterministic
+        self.history: list[dict[str, float]] = []
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        averaging = [i for i, callback in enumerate(callbacks) if isinstance(callback, WeightAveraging)]
+        if averaging and averaging[0] < callbacks.index(self):
+            raise ValueError("callbacks: rollout must stand before ema, or the student flies without averaged weights")
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        started = time.monotonic()
+        policy = ContextPolicy(
+            pl_module.model,  # type: ignore[arg-type]  # Lightning types every attribute as Tensor or Module
+            context_length=self._context_length,
+            deterministic=self._deterministic,
+        )
+        episodes = rollout(self._spec, policy, self._seeds, n_envs=self._n_envs)
+        metrics = flight_metrics(episodes, self._spec)
+        seconds = time.monotonic() - started
+        for name, value in metrics.items():
+            pl_module.log(f"rollout/{name}", value, prog_bar=name == "return_mean")
+        pl_module.log("rollout/seconds", seconds)
+        self.history.append({"step": trainer.global_step, **metrics})
+        log.info(
+            "step %d: return %.1f, success %.0f %%, crashes %.0f %% over %d selection seeds (%.1f s)",
+            trainer.global_step,
+            metrics["return_mean"],
+            100 * metrics["success_rate"],
+            100 * metrics["crash_rate"],
+            len(episodes),
+            seconds,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history = state_dict["history"]

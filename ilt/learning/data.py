@@ -1,0 +1,72 @@
+"""Batches of windows, in an order that the seed and the step decide alone."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from ilt.demos import WindowDataset
+
+
+class EpochBatches(Sampler[Tensor]):
+    """Shuffled batches of indices, epoch after epoch; which ones is a function of seed and step alone.
+
+    Every epoch is a permutation of its own; what does not fill a batch at its end is left to the next ones.
+
+    Args:
+        n_windows, batch_size: an epoch has n_windows // batch_size batches, but at least one.
+        seed: decides every permutation.
+        first_step: the training step to begin at, so that a resumed run sees what it had not seen.
+    """
+
+    def __init__(self, n_windows: int, batch_size: int, *, seed: int, first_step: int = 0) -> None:
+        self._n_windows, self._batch_size, self._seed = n_windows, batch_size, seed
+        self._next_step = first_step
+
+    def __len__(self) -> int:
+        return max(self._n_windows // self._batch_size, 1)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        epoch, done = divmod(self._next_step, len(self))
+        self._next_step = (epoch + 1) * len(self)
+        generator = torch.Generator().manual_seed(hash((self._seed, epoch)) % 2**63)
+        order = torch.randperm(self._n_windows, generator=generator)
+        for batch in range(done, len(self)):
+            yield order[batch * self._batch_size : (batch + 1) * self._batch_size]
+
+
+class WindowLoader(DataLoader[dict[str, Tensor]]):
+    """A DataLoader that Lightning may resume in the middle of an epoch: its sampler already stands at the step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+class WindowData(pl.LightningDataModule):
+    """Training and validation windows. Batches are as `WindowDataset` describes.
+
+    Args:
+        train, validation: windows over different episodes.
+        batch_size: windows in a training batch.
+        seed: decides the order of training batches.
+    """
+
+    def __init__(self, train: WindowDataset, validation: WindowDataset, *, batch_size: int, seed: int) -> None:
+        super().__init__()
+        self._train, self._validation = train, validation
+        self._batch_size, self._seed = batch_size, seed
+
+    def train_dataloader(self) -> WindowLoader:
+        step = self.trainer.global_step if self.trainer is not None else 0
+        batches = EpochBatches(len(self._train), self._batch_size, seed=self._seed, first_step=step)
+        return WindowLoader(self._train, batch_sampler=batches, collate_fn=lambda batch: batch)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        rows = torch.arange(len(self._validation)).split(4096)
+        return DataLoader(self._validation, batch_sampler=list(rows), collate_fn=lambda batch: batch)

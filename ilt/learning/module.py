@@ -1,0 +1,95 @@
+"""Behaviour cloning as a LightningModule: it joins loss, logging and optimiser, and knows no environment."""
+
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+
+def cloning_loss(logits: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
+    """Mean cross-entropy over real steps.
+
+    Args:
+        logits: (B, K, A), `[:, t]` predicts `actions[:, t]`.
+        actions: (B, K) int64, what the expert did.
+        mask: (B, K) bool, True at real steps; nothing else counts.
+    """
+    losses = cross_entropy(logits.transpose(1, 2), actions, reduction="none")
+    return losses.masked_fill(~mask, 0.0).sum() / mask.sum()
+
+
+def warmup_cosine(step: int, *, warmup_steps: int, total_steps: int, final_fraction: float) -> float:
+    """The learning rate at a step as a fraction of its peak: a linear rise, then half a cosine down."""
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = min((step - warmup_steps) / max(total_steps - warmup_steps, 1), 1.0)
+    return final_fraction + (1 - final_fraction) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two parameter groups: matrices of linear layers decay; biases, norms and embeddings do not."""
+    decayed = {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Linear)}
+    parameters = list(model.parameters())
+    return [
+        {"params": [p for p in parameters if id(p) in decayed], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if id(p) not in decayed], "weight_decay": 0.0},
+    ]
+
+
+class ImitationModule(pl.LightningModule):
+    """Learns P(a_t | s_0, a_0, …, s_t) by cross-entropy at every real step of a window.
+
+    What is random in a training step (dropout) is decided by seed and step, so that a resumed run draws what an
+    uninterrupted one would have drawn.
+
+    Args:
+        model: maps observations (B, K, obs_dim), actions (B, K) and mask (B, K) to logits (B, K, A).
+        seed: decides dropout.
+        learning_rate, betas, weight_decay: AdamW's.
+        warmup_steps: steps of linear rise of the learning rate.
+        final_learning_rate_fraction: where the cosine ends, as a fraction of `learning_rate`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        seed: int,
+        learning_rate: float,
+        betas: tuple[float, float],
+        weight_decay: float,
+        warmup_steps: int,
+        final_learning_rate_fraction: float,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._seed = seed
+        self._optimizer = {"lr": learning_rate, "betas": tuple(betas)}
+        self._weight_decay = weight_decay
+        self._schedule = {"warmup_steps": warmup_steps, "final_fraction": final_learning_rate_fraction}
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        torch.manual_seed(hash((self._seed, self.global_step)) % 2**63)
+        logits = self.model(batch["observations"], batch["actions"], batch["mask"])
+        loss = cloning_loss(logits, batch["actions"], batch["mask"])
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        logits = self.model(batch["observations"], batch["actions"], batch["mask"])
+        actions, mask = batch["actions"], batch["mask"]
+        n_steps = int(mask.sum())
+        correct = (logits.argmax(dim=-1) == actions)[mask].float().mean()
+        self.log("val/loss", cloning_loss(logits, actions, mask), batch_size=n_steps)
+        self.log("val/action_accuracy", correct, batch_size=n_steps, prog_bar=True)
+
+    def configure_optimizers(self) -> Any:
+        total_steps = int(self.trainer.estimated_stepping_batches)
+        optimizer = torch.optim.AdamW(decay_groups(self.model, self._weight_decay), **self._optimizer)  # type: ignore[arg-type]
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: warmup_cosine(step, total_steps=total_steps, **self._schedule)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -1,0 +1,59 @@
+"""How far long work has come: a bar with the time left on a terminal, plain log lines elsewhere."""
+
+import logging
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+log = logging.getLogger(__name__)
+
+
+class Progress:
+    """A context in which `update` is called with how much is done.
+
+    Args:
+        title: what is being done.
+        total: how much there is to do, in `unit`.
+        every: seconds between plain lines, where there is no terminal.
+    """
+
+    def __init__(self, title: str, *, total: int, unit: str, every: float = 30.0) -> None:
+        self._title, self._total, self._unit, self._every = title, total, unit, every
+        self._note = ""
+        self._started = self._last_line = time.monotonic()
+        self._bar: RichProgress | None = None
+        if sys.stderr.isatty():
+            self._bar = RichProgress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn(unit),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=Console(stderr=True),
+            )
+            self._task = self._bar.add_task(title, total=total, note="")
+
+    def __enter__(self) -> "Progress":
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: int, note: str | None = None) -> None:
+        """`done` of the total are done; a note (such as the newest return) is shown beside it, and logged at once."""
+        if note is not None:
+            self._note = note
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, note=self._note)
+        elif note is not None or time.monotonic() - self._last_line >= self._every:
+            self._last_line = time.monotonic()
+            elapsed = self._last_line - self._started
+            log.info("%s: %d of %d %s, %.0f s %s", self._title, done, self._total, self._unit, elapsed, self._note)

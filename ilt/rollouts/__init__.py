@@ -1,0 +1,6 @@
+"""Flying: policies, and the one loop in which expert, student and random policy are flown."""
+
+from ilt.rollouts.loop import rollout
+from ilt.rollouts.policies import ContextPolicy, ExpertPolicy, FunctionPolicy, Policy, RandomPolicy
+
+__all__ = ["ContextPolicy", "ExpertPolicy", "FunctionPolicy", "Policy", "RandomPolicy", "rollout"]

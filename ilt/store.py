@@ -1,0 +1,168 @@
+"""Artefacts: folders that are found by the hash of what made them, or made under a lock and published whole."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from ilt.config import config_hash
+
+MANIFEST = "manifest.json"
+SHIPPED = {"experts": Path(__file__).parent / "experts" / "pretrained"}
+"""Artefacts that come with the package, by kind; looked up after the store's own folder."""
+
+_PACKAGES = ("torch", "pytorch-lightning", "stable-baselines3", "gymnasium", "box2d", "numpy", "hydra-core")
+
+
+class DamagedArtefactError(ValueError):
+    """A file of an artefact is missing or is not the one that was published."""
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A published folder.
+
+    Attributes:
+        path: the folder.
+        manifest: what its `manifest.json` says: `config`, `made_from`, `measured`, `files`, `seconds`, versions.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The folder's name, which ends in the hash of what made it."""
+        return self.path.name
+
+    @property
+    def measured(self) -> Mapping[str, Any]:
+        """The numbers its maker measured."""
+        return self.manifest["measured"]
+
+    def file(self, name: str) -> Path:
+        """The path of one of its files."""
+        return self.path / name
+
+
+class Store:
+    """The artefacts below one folder, `<root>/<kind>/<name>-<hash>/`.
+
+    Args:
+        root: usually `outputs/`.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def find(self, kind: str, name: str, config: Mapping[str, Any]) -> Artefact | None:
+        """The artefact that this config makes, checked file by file, or None. DamagedArtefactError if it is damaged."""
+        folder = f"{name}-{config_hash(config)}"
+        for parent in [self.root / kind, *([SHIPPED[kind]] if kind in SHIPPED else [])]:
+            if (parent / folder).is_dir():
+                return open_artefact(parent / folder)
+        return None
+
+    def find_or_make(
+        self,
+        kind: str,
+        name: str,
+        config: Mapping[str, Any],
+        make: Callable[[Path], Mapping[str, Any]],
+        made_from: Sequence[Artefact] = (),
+    ) -> Artefact:
+        """The artefact that this config makes; made now, by one process at a time, if there is none.
+
+        Args:
+            kind: the folder it lives in, such as `experts`.
+            name: what its folder is called, before the hash.
+            config: all that decides its content, artefacts it is made from included (by name).
+            make: fills the folder it is given and returns what it measured. The folder is the same for every try
+                with this config, so a maker that was killed finds there what it had saved. It must leave only
+                files that belong to the artefact.
+            made_from: the artefacts that `make` reads, for the manifest.
+        """
+        target = self.root / kind / f"{name}-{config_hash(config)}"
+        if (found := self.find(kind, name, config)) is not None:
+            return found
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.parent / f".{target.name}.lock"):
+            if (found := self.find(kind, name, config)) is not None:  # made by another process while we waited
+                return found
+            partial = target.parent / f".{target.name}.partial"
+            partial.mkdir(exist_ok=True)
+            started = time.monotonic()
+            measured = make(partial)
+            manifest = {
+                "name": target.name,
+                "config": config,
+                "made_from": [artefact.name for artefact in made_from],
+                "measured": measured,
+                "seconds": round(time.monotonic() - started, 2),
+                **provenance(),
+                "files": {path.name: _sha256(path) for path in sorted(partial.iterdir()) if path.name != MANIFEST},
+            }
+            write_json(partial / MANIFEST, manifest)
+            os.replace(partial, target)
+        return Artefact(target, manifest)
+
+
+def open_artefact(path: Path) -> Artefact:
+    """Read an artefact's manifest and check each of its files. DamagedArtefactError names the file that is wrong."""
+    advice = "remove the folder to have it made again"
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        files = manifest["files"]
+    except (OSError, ValueError, KeyError) as error:
+        raise DamagedArtefactError(f"{path / MANIFEST} is damaged ({error}); {advice}") from error
+    for name, digest in files.items():
+        if not (path / name).is_file():
+            raise DamagedArtefactError(f"{path / name} is missing; {advice}")
+        if _sha256(path / name) != digest:
+            raise DamagedArtefactError(f"{path / name} is not the file that its manifest describes; {advice}")
+    return Artefact(path, manifest)
+
+
+def provenance() -> dict[str, Any]:
+    """Where and by what something is made: git commit, package versions, machine, time."""
+    return {
+        "git_commit": _git_commit(),
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that the file is there whole or not at all."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that holds this package, `+dirty` if it is changed; None outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        status = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("+dirty" if status.stdout.strip() else "")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
