@@ -136,7 +136,7 @@ RULES: Mapping[str, Rule] = {
     "optimizer.learning_rate": number(0, above=True),
     "optimizer.betas": list_of(PROBABILITY, 2),
     "optimizer.weight_decay": number(0),
-    "optimizer.warmup_steps": integer(0),
+    "optimizer.warmup_fraction": PROBABILITY,
     "optimizer.final_learning_rate_fraction": FRACTION,
     "trainer.accelerator": one_of("auto", "cpu", "gpu"),
     "trainer.devices": COUNT,
@@ -243,11 +243,6 @@ def _check_trainer(cfg: DictConfig) -> None:
         raise ConfigError(
             f"trainer.{key} must be a positive multiple of trainer.{other} = {every}, so that training ends on a "
             f"rollout evaluation, got {length}"
-        )
-    if by_steps and cfg.optimizer.warmup_steps >= trainer.max_steps:
-        raise ConfigError(
-            f"optimizer.warmup_steps must be less than trainer.max_steps = {trainer.max_steps}, "
-            f"got {cfg.optimizer.warmup_steps}"
         )
 
 

@@ -17,12 +17,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def find_or_train(cfg: DictConfig, spec: "EnvSpec", store: "Store") -> "Artefact":
-    """The expert that this config describes, from the store or trained now, measured on selection seeds.
-
-    Its gate is not checked here, and not part of its hash: a trained expert is kept whatever it is worth.
-    """
-    recipe = {
+def recipe_of(cfg: DictConfig, spec: "EnvSpec") -> dict[str, Any]:
+    """All that decides an expert. Its gate does not: a trained expert is kept whatever it is worth."""
+    return {
         "env": spec.identity(),
         "seeds": {block: list(spec.seed_blocks[block]) for block in ("demonstrations", "selection")},
         **{
@@ -31,23 +28,37 @@ def find_or_train(cfg: DictConfig, spec: "EnvSpec", store: "Store") -> "Artefact
         },
     }
 
+
+def find_or_train(cfg: DictConfig, spec: "EnvSpec", store: "Store") -> "Artefact":
+    """The expert that this config describes, from the store or trained now, measured on selection seeds."""
+
     def make(folder: Path) -> dict[str, Any]:
-        log.info("training expert %s: it will be kept in %s", cfg.expert.name, store.root / "experts")
-        training = _train(cfg, spec, folder) if cfg.expert.training is not None else None
+        training = None
+        if cfg.expert.training is not None:
+            log.info("training expert %s, which will be kept in %s", cfg.expert.name, store.root / "experts")
+            training = _train(cfg, spec, folder)
         return {"selection": _measure(cfg, spec, folder), "training": training}
 
-    return store.find_or_make("experts", cfg.expert.name, recipe, make)
+    return store.find_or_make("experts", cfg.expert.name, recipe_of(cfg, spec), make)
 
 
-def load_policy(cfg: DictConfig, spec: "EnvSpec", folder: Path, *, deterministic: bool) -> "Policy":
-    """The policy of an expert whose files are in `folder`."""
+def find(cfg: DictConfig, spec: "EnvSpec", store: "Store") -> "Artefact":
+    """The same, but never trained: ValueError if it is not there."""
+    expert = store.find("experts", cfg.expert.name, recipe_of(cfg, spec))
+    if expert is None:
+        raise ValueError(f"the run's expert ({cfg.expert.name}) is not in {store.root / 'experts'}; train it first")
+    return expert
+
+
+def load_policy(policy: str, spec: "EnvSpec", folder: Path, *, deterministic: bool) -> "Policy":
+    """`random`, `heuristic`, or `actor`: the network in an expert's folder."""
     from ilt.envs.heuristics import HEURISTICS
     from ilt.experts.actor import Actor
     from ilt.rollouts import ExpertPolicy, FunctionPolicy, RandomPolicy
 
-    if cfg.expert.policy == "random":
+    if policy == "random":
         return RandomPolicy(spec.sizes()[1])
-    if cfg.expert.policy == "heuristic":
+    if policy == "heuristic":
         if spec.heuristic not in HEURISTICS:
             raise ValueError(f"env.heuristic must be one of {sorted(HEURISTICS)}, got {spec.heuristic}")
         return FunctionPolicy(HEURISTICS[spec.heuristic])
@@ -88,7 +99,7 @@ def _measure(cfg: DictConfig, spec: "EnvSpec", folder: Path) -> dict[str, Any]:
     seeds = spec.seeds("selection", cfg.expert.gate_episodes, offset=cfg.expert.selection_episodes)
     measured = {}
     for name, deterministic in (("deterministic", True), ("sampled", False)):
-        policy = load_policy(cfg, spec, folder, deterministic=deterministic)
+        policy = load_policy(cfg.expert.policy, spec, folder, deterministic=deterministic)
         measured[name] = flight_metrics(rollout(spec, policy, seeds, n_envs=cfg.n_envs), spec)
     return {**measured, "seeds": [int(seeds[0]), len(seeds)]}
 

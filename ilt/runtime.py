@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ilt.envs import EnvSpec
 from ilt.store import Store
@@ -12,6 +12,24 @@ from ilt.store import Store
 
 def prepare(cfg: DictConfig) -> tuple[EnvSpec, Store]:
     """Set the number of threads; the environment that the config describes, and the store it works in."""
+    _set_threads(cfg)
+    return instantiate(cfg.env, _convert_="object"), Store(Path(cfg.outputs))
+
+
+def prepare_run(cfg: DictConfig, run: DictConfig) -> tuple[EnvSpec, Store]:
+    """The same for a run that was trained before, and perhaps by someone else.
+
+    Its config only fills in numbers and names: nothing it names as a `_target_` is called, and no module is imported
+    for its `env.id`.
+    """
+    _set_threads(cfg)
+    if ":" in run.env.id:
+        raise ValueError(f"env.id of a run must not name a module to import, got {run.env.id}")
+    env = OmegaConf.to_object(run.env)
+    assert isinstance(env, dict)
+    return EnvSpec(**{str(key): value for key, value in env.items() if key != "_target_"}), Store(Path(cfg.outputs))
+
+
+def _set_threads(cfg: DictConfig) -> None:
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
-    return instantiate(cfg.env, _convert_="object"), Store(Path(cfg.outputs))

@@ -150,6 +150,11 @@ def write_json(path: Path, content: Any) -> None:
     os.replace(temporary, path)
 
 
+def read_json(path: Path) -> Any:
+    """Read what `write_json` wrote."""
+    return json.loads(path.read_text())
+
+
 def _git_commit() -> str | None:
     """The commit of the checkout that holds this package, `+dirty` if it is changed; None outside a checkout."""
     git = ["git", "-C", str(Path(__file__).parent)]

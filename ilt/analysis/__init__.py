@@ -1,0 +1,1 @@
+"""Analysis: statistics over flights, tables, figures and videos."""

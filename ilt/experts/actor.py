@@ -1,13 +1,12 @@
 """The plain actor network in which every trained expert ends."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from ilt.weights import load_weights, save_weights
 
 
 class Actor(nn.Module):
@@ -35,14 +34,14 @@ class Actor(nn.Module):
 
     def save(self, path: Path) -> None:
         """Write weights and sizes to one safetensors file."""
-        save_file(self.state_dict(), path, metadata={"actor": json.dumps(self.sizes)})
+        save_weights(self, path, self.sizes)
 
     @classmethod
     def load(cls, path: Path) -> "Actor":
         """Read what `save` wrote."""
-        with safe_open(path, framework="pt") as file:
-            actor = cls(**json.loads(file.metadata()["actor"]))
-            actor.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (not a dict)
+        sizes, state = load_weights(path)
+        actor = cls(**sizes)
+        actor.load_state_dict(state)
         return actor.eval()
 
 

@@ -2,10 +2,8 @@
 
 import logging
 import time
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, WeightAveraging
 
@@ -25,7 +23,7 @@ class RolloutEvaluation(Callback):
 
     Args:
         spec: the environment.
-        seeds: (E,) selection seeds, the same ones each time.
+        n_episodes: how many selection seeds are flown, the same ones each time.
         n_envs: episodes in the air at once.
         context_length: steps the student may look back on; None for all that the model allows.
         deterministic: whether the student takes its most likely action, or samples.
@@ -38,12 +36,12 @@ class RolloutEvaluation(Callback):
         self,
         *,
         spec: EnvSpec,
-        seeds: Sequence[int] | np.ndarray,
+        n_episodes: int,
         n_envs: int,
         context_length: int | None = None,
         deterministic: bool = True,
     ) -> None:
-        self._spec, self._seeds, self._n_envs = spec, np.asarray(seeds), n_envs
+        self._spec, self._seeds, self._n_envs = spec, spec.seeds("selection", n_episodes), n_envs
         self._context_length, self._deterministic = context_length, deterministic
         self.history: list[dict[str, float]] = []
 
@@ -84,3 +82,44 @@ class RolloutEvaluation(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = state_dict["history"]
+
+
+class LearningCurve(Callback):
+    """Keeps what was measured while learning, through kills and resumptions.
+
+    Attributes:
+        rows: dictionaries with `step` and either `train/loss` or everything that a validation measured.
+        batches, seconds: training steps taken by this process, and how long they took without validations.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.batches, self.seconds = 0, 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._since = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.batches += 1
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.rows.append({"step": trainer.global_step, "train/loss": float(outputs["loss"])})
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.seconds += time.monotonic() - self._since
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        measured = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith(("val/", "rollout/"))
+        }
+        self.rows.append({"step": trainer.global_step, **measured})
+        self._since = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = state_dict["rows"]

@@ -21,11 +21,12 @@ def cloning_loss(logits: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
     return losses.masked_fill(~mask, 0.0).sum() / mask.sum()
 
 
-def warmup_cosine(step: int, *, warmup_steps: int, total_steps: int, final_fraction: float) -> float:
+def warmup_cosine(step: int, *, total_steps: int, warmup_fraction: float, final_fraction: float) -> float:
     """The learning rate at a step as a fraction of its peak: a linear rise, then half a cosine down."""
+    warmup_steps = round(warmup_fraction * total_steps)
     if step < warmup_steps:
         return (step + 1) / warmup_steps
-    progress = min((step - warmup_steps) / max(total_steps - warmup_steps, 1), 1.0)
+    progress = min((step - warmup_steps) / (total_steps - warmup_steps), 1.0)
     return final_fraction + (1 - final_fraction) * (1 + math.cos(math.pi * progress)) / 2
 
 
@@ -49,7 +50,7 @@ class ImitationModule(pl.LightningModule):
         model: maps observations (B, K, obs_dim), actions (B, K) and mask (B, K) to logits (B, K, A).
         seed: decides dropout.
         learning_rate, betas, weight_decay: AdamW's.
-        warmup_steps: steps of linear rise of the learning rate.
+        warmup_fraction: share of all steps in which the learning rate rises linearly.
         final_learning_rate_fraction: where the cosine ends, as a fraction of `learning_rate`.
     """
 
@@ -61,7 +62,7 @@ class ImitationModule(pl.LightningModule):
         learning_rate: float,
         betas: tuple[float, float],
         weight_decay: float,
-        warmup_steps: int,
+        warmup_fraction: float,
         final_learning_rate_fraction: float,
     ) -> None:
         super().__init__()
@@ -69,7 +70,7 @@ class ImitationModule(pl.LightningModule):
         self._seed = seed
         self._optimizer = {"lr": learning_rate, "betas": tuple(betas)}
         self._weight_decay = weight_decay
-        self._schedule = {"warmup_steps": warmup_steps, "final_fraction": final_learning_rate_fraction}
+        self._schedule = {"warmup_fraction": warmup_fraction, "final_fraction": final_learning_rate_fraction}
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         torch.manual_seed(hash((self._seed, self.global_step)) % 2**63)

@@ -1,11 +1,13 @@
 """The decoder-only transformer over interleaved state and action tokens."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ilt.models.attention import Block, rotary_angles
+from ilt.weights import load_weights, save_weights
 
 POSITIONS = ("rotary", "learned", "none")
 TOKENS = ("states_actions", "states")
@@ -32,6 +34,7 @@ class Decoder(nn.Module):
 
     observation_mean: Tensor
     observation_std: Tensor
+    angles: Tensor | None
 
     def __init__(
         self,
@@ -100,6 +103,18 @@ class Decoder(nn.Module):
         """Standardise observations by these (obs_dim,) statistics; they are saved with the weights."""
         self.observation_mean.copy_(mean)
         self.observation_std.copy_(std)
+
+    def save(self, path: Path) -> None:
+        """Write weights, normalisation and sizes to one safetensors file."""
+        save_weights(self, path, self.config)
+
+    @classmethod
+    def load(cls, path: Path) -> "Decoder":
+        """Read what `save` wrote."""
+        config, state = load_weights(path)
+        model = cls(**config)
+        model.load_state_dict(state)
+        return model.eval()
 
     def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logits for the action at every step of the window.

@@ -1,0 +1,76 @@
+"""Pictures of a run: how it learned, and what it returns."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+COLOURS = {"student": "#1f77b4", "expert": "#ff7f0e", "random": "#7f7f7f"}
+
+
+def learning_curve(rows: Sequence[Mapping[str, float]], path: Path, *, expert_return: float, title: str) -> None:
+    """Loss and action accuracy over training steps, and the return on selection seeds beside the expert's.
+
+    Args:
+        rows: as `LearningCurve` keeps them.
+        expert_return: the expert's mean return on selection seeds.
+    """
+
+    def series(name: str) -> tuple[list[float], list[float]]:
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        return [x for x, _ in points], [y for _, y in points]
+
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    loss, accuracy, returns = figure.subplots(1, 3)
+    loss.plot(*series("train/loss"), color="0.7", label="training batch")
+    loss.plot(*series("val/loss"), color=COLOURS["student"], marker="o", markersize=3, label="validation")
+    loss.set(ylabel="cross-entropy", yscale="log")
+    loss.legend(frameon=False)
+    accuracy.plot(*series("val/action_accuracy"), color=COLOURS["student"], marker="o", markersize=3)
+    accuracy.set(ylabel="action accuracy (validation)")
+    steps, means = series("rollout/return_mean")
+    returns.plot(steps, means, color=COLOURS["student"], marker="o", markersize=3, label="student")
+    returns.axhline(expert_return, color=COLOURS["expert"], linestyle="--", label="expert")
+    returns.set(ylabel="mean return (selection seeds)")
+    returns.legend(frameon=False, loc="lower right")
+    for axes in (loss, accuracy, returns):
+        axes.set(xlabel="training step")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def return_distribution(returns: Mapping[str, np.ndarray], path: Path, *, success_return: float, title: str) -> None:
+    """Histograms of episode returns by policy, and the share of episodes below each return.
+
+    Args:
+        returns: (E,) by policy name.
+        success_return: marked by a line.
+    """
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    histogram, cumulative = figure.subplots(1, 2)
+    low = min(np.percentile(values, 0.5) for values in returns.values())
+    high = max(values.max() for values in returns.values())
+    bins = np.linspace(low, high, 60)
+    for name, values in returns.items():
+        style: dict[str, Any] = {"color": COLOURS[name], "label": f"{name}: mean {values.mean():.1f}"}
+        histogram.hist(np.clip(values, low, high), bins=bins, histtype="stepfilled", alpha=0.45, **style)
+        cumulative.step(np.sort(values), np.arange(1, len(values) + 1) / len(values), where="post", **style)
+    histogram.set(ylabel="episodes")
+    cumulative.set(ylabel="share of episodes at or below", xlim=(low, high))
+    for axes in (histogram, cumulative):
+        axes.axvline(success_return, color="0.3", linestyle=":", label="success")
+        axes.set(xlabel="return of an episode (test seeds)")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    cumulative.legend(frameon=False, loc="upper left")
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    FigureCanvasAgg(figure).print_png(str(path))

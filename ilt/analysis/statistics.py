@@ -1,0 +1,63 @@
+"""How sure one can be of a mean, and what a student is worth beside its expert."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy.stats import bootstrap
+
+from ilt.demos import Episodes
+from ilt.envs import EnvSpec
+from ilt.rollouts.metrics import flight_metrics
+
+
+def mean_interval(values: np.ndarray, *, confidence: float = 0.95, n_resamples: int = 10_000) -> list[float]:
+    """Bootstrap confidence interval of the mean of (E,) values: [low, high], percentile method, always the same."""
+    if len(values) < 2 or np.ptp(values) == 0:
+        return [float(values.mean())] * 2
+    interval = bootstrap(
+        (values,),
+        np.mean,
+        confidence_level=confidence,
+        n_resamples=n_resamples,
+        batch=1000,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return [float(interval.low), float(interval.high)]
+
+
+def summarise(episodes: Episodes, spec: EnvSpec) -> dict[str, Any]:
+    """The metrics of a flight, with the interval of its mean return."""
+    return {
+        **flight_metrics(episodes, spec),
+        "return_mean_interval": mean_interval(episodes.returns),
+        "n_episodes": len(episodes),
+    }
+
+
+def performance(student: float, expert: float, random: float) -> float | None:
+    """(R − R_random) / (R_expert − R_random): 0 for the random policy, 1 for the expert; None where they are equal."""
+    return None if expert == random else (student - random) / (expert - random)
+
+
+def compare(student: Episodes, references: Mapping[str, Episodes], spec: EnvSpec) -> dict[str, Any]:
+    """What `results.json` says of a student that flew the same seeds as the references `expert` and `random`.
+
+    ValueError if the seeds differ.
+    """
+    for name, episodes in references.items():
+        if not np.array_equal(episodes.seeds, student.seeds):
+            raise ValueError(f"student and {name} were not flown on the same seeds")
+    policies = {name: summarise(episodes, spec) for name, episodes in references.items()}
+    own = summarise(student, spec)
+    difference = student.returns - references["expert"].returns
+    means = {name: policies[name]["return_mean"] for name in ("expert", "random")}
+    return {
+        **own,
+        "expert_return_mean": means["expert"],
+        "random_return_mean": means["random"],
+        "performance": performance(own["return_mean"], means["expert"], means["random"]),
+        "difference_to_expert": {"mean": float(difference.mean()), "interval": mean_interval(difference)},
+        "policies": policies,
+    }

@@ -1,0 +1,143 @@
+"""Collect demonstrations, or find them: `python -m ilt.collect expert=ppo`."""
+
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from ilt.config import check_config
+
+if TYPE_CHECKING:
+    from ilt.demos import Episodes
+    from ilt.envs import EnvSpec
+    from ilt.rollouts import Policy
+    from ilt.store import Artefact, Store
+
+log = logging.getLogger(__name__)
+
+
+def find_or_collect(cfg: DictConfig, spec: "EnvSpec", store: "Store", expert: "Artefact") -> "Artefact":
+    """Demonstrations of an expert that passes its gate: `demonstrations.npz`, and `validation.npz` from other seeds."""
+    from ilt.experts.gate import check_gate
+
+    check_gate(expert, gate=cfg.expert.gate, deterministic=cfg.expert.deterministic)
+    seeds = {
+        "demonstrations": spec.seeds("demonstrations", cfg.demos.n_episodes),
+        "validation": spec.seeds("validation", cfg.demos.n_validation_episodes),
+    }
+    recipe = {
+        "env": spec.identity(),
+        "expert": expert.name,
+        "deterministic": cfg.expert.deterministic,
+        "seeds": {block: [int(block_seeds[0]), len(block_seeds)] for block, block_seeds in seeds.items()},
+        "filters": OmegaConf.to_object(cfg.demos.filters),
+    }
+
+    def make(folder: Path) -> dict[str, Any]:
+        from ilt.expert import load_policy
+
+        policy = load_policy(cfg.expert.policy, spec, expert.path, deterministic=cfg.expert.deterministic)
+        measured = {}
+        for block, block_seeds in seeds.items():
+            flown, measured[block] = fly(cfg, spec, policy, block_seeds, title=block)
+            kept, dropped = filter_episodes(flown, **cfg.demos.filters)
+            if len(kept) == 0:
+                raise ValueError(f"demos.filters drop every one of the {len(flown)} {block} episodes: {dropped}")
+            kept.save(folder / f"{block}.npz")
+            measured[block] |= {"kept": len(kept), "dropped": dropped}
+        return measured
+
+    return store.find_or_make("demos", cfg.expert.name, recipe, make, made_from=[expert])
+
+
+def find_or_fly(
+    cfg: DictConfig, spec: "EnvSpec", store: "Store", seeds: np.ndarray, expert: "Artefact | None"
+) -> "Artefact":
+    """A policy to compare with, flown on these seeds: the expert as it demonstrates, or for None the random policy.
+
+    Its `episodes.npz` is made once and shared by all runs.
+    """
+    deterministic = cfg.expert.deterministic if expert is not None else False
+    recipe = {
+        "env": spec.identity(),
+        "policy": "random" if expert is None else expert.name,
+        "deterministic": deterministic,
+        "seeds": [int(seeds[0]), len(seeds)],
+    }
+    name = "random" if expert is None else cfg.expert.name
+
+    def make(folder: Path) -> dict[str, Any]:
+        from ilt.expert import load_policy
+
+        policy = (
+            load_policy("random", spec, folder, deterministic=False)
+            if expert is None
+            else load_policy(cfg.expert.policy, spec, expert.path, deterministic=deterministic)
+        )
+        episodes, measured = fly(cfg, spec, policy, seeds, title=f"{name} on {spec.block_of(seeds)} seeds")
+        episodes.save(folder / "episodes.npz")
+        return measured
+
+    return store.find_or_make("references", name, recipe, make, made_from=[] if expert is None else [expert])
+
+
+def fly(
+    cfg: DictConfig, spec: "EnvSpec", policy: "Policy", seeds: np.ndarray, *, title: str
+) -> tuple["Episodes", dict[str, Any]]:
+    """Fly a policy under a progress display; the episodes, and their metrics with seconds and steps per second."""
+    from ilt.progress import Progress
+    from ilt.rollouts import rollout
+    from ilt.rollouts.metrics import flight_metrics
+
+    returns: list[float] = []
+    started = time.monotonic()
+    with Progress(title, total=len(seeds), unit="episodes") as progress:
+
+        def on_episode(episode_return: float) -> None:
+            returns.append(episode_return)
+            progress.update(len(returns))
+
+        episodes = rollout(spec, policy, seeds, n_envs=cfg.n_envs, on_episode=on_episode)
+    seconds = time.monotonic() - started
+    n_steps = len(episodes.actions)
+    measured = {
+        "flown": len(episodes),
+        **flight_metrics(episodes, spec),
+        "steps": n_steps,
+        "seconds": round(seconds, 2),
+        "steps_per_second": round(n_steps / seconds),
+    }
+    log.info("%s: %d episodes, return %.1f", title, len(episodes), measured["return_mean"])
+    return episodes, measured
+
+
+def filter_episodes(
+    episodes: "Episodes", *, min_return: float | None, drop_truncated: bool
+) -> tuple["Episodes", dict[str, int]]:
+    """The episodes that every filter lets through, and how many each one dropped (an episode counts for each)."""
+    low = episodes.returns < (-np.inf if min_return is None else min_return)
+    cut = episodes.truncated & drop_truncated
+    return episodes.select(~(low | cut)), {"min_return": int(low.sum()), "drop_truncated": int(cut.sum())}
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="collect")
+def main(cfg: DictConfig) -> float:
+    """Collect or find the demonstrations, print what they are, and return their mean return."""
+    check_config(cfg)
+    from ilt.expert import find_or_train
+    from ilt.runtime import prepare
+
+    spec, store = prepare(cfg)
+    demos = find_or_collect(cfg, spec, store, find_or_train(cfg, spec, store))
+    for block, numbers in demos.measured.items():
+        log.info("%s: %s", block, numbers)
+    log.info("%s", demos.path)
+    return float(demos.measured["demonstrations"]["return_mean"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Score a trained student beside its expert: `python -m ilt.evaluate run=outputs/runs/NAME`."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from ilt.config import ConfigError, check_config, parse_seeds
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ilt.demos import Episodes
+    from ilt.envs import EnvSpec
+    from ilt.store import Artefact, Store
+
+log = logging.getLogger(__name__)
+
+
+def score_students(
+    cfg: DictConfig,
+    spec: "EnvSpec",
+    store: "Store",
+    expert: "Artefact",
+    weights: dict[str, Path],
+    seeds: "np.ndarray",
+    *,
+    context_length: int | None,
+    deterministic: bool,
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, "Episodes"]]:
+    """Fly students, expert and random policy on the same seeds.
+
+    Args:
+        weights: files of student weights by name; the first one is the headline. Files with equal content are flown
+            once.
+
+    Returns:
+        the headline's comparison, as `results.json` holds it; the metrics of each student by name; and the episodes
+        of `student` (the headline), `expert` and `random`.
+    """
+    from ilt.analysis.statistics import compare, summarise
+    from ilt.collect import find_or_fly, fly
+    from ilt.demos import Episodes
+    from ilt.models import Decoder
+    from ilt.rollouts import ContextPolicy
+
+    references = {
+        name: Episodes.load(find_or_fly(cfg, spec, store, seeds, by).file("episodes.npz"))
+        for name, by in (("expert", expert), ("random", None))
+    }
+    flown: dict[bytes, tuple[Episodes, dict[str, Any]]] = {}
+    students = {}
+    for name, path in weights.items():
+        content = path.read_bytes()
+        if content not in flown:
+            policy = ContextPolicy(Decoder.load(path), context_length=context_length, deterministic=deterministic)
+            title = f"student ({name}) on {spec.block_of(seeds)} seeds"
+            flown[content] = fly(cfg, spec, policy, seeds, title=title)
+        students[name] = flown[content]
+    headline = next(iter(students))
+    comparison = compare(students[headline][0], references, spec)
+    comparison["steps_per_second"] = students[headline][1]["steps_per_second"]
+    checkpoints = {name: summarise(episodes, spec) for name, (episodes, _) in students.items()}
+    return comparison, checkpoints, {"student": students[headline][0], **references}
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
+def main(cfg: DictConfig) -> float:
+    """Score a run on seeds of one's choice, print and keep the numbers, and return the student's mean return."""
+    check_config(cfg)
+    from ilt.runs import read_config
+
+    folder = Path(cfg.run)
+    run = OmegaConf.create(read_config(folder))
+    block, offset, count = parse_seeds(cfg.seeds, run.env.seed_blocks)
+    trained_with = run.dataset.context_length
+    if cfg.context_length is not None and cfg.context_length > trained_with:
+        raise ConfigError(f"context_length must be at most the run's {trained_with}, got {cfg.context_length}")
+
+    from ilt.analysis.tables import COLUMNS, print_table, result_rows
+    from ilt.expert import find
+    from ilt.runtime import prepare_run
+    from ilt.store import write_json
+
+    run.n_envs = cfg.n_envs
+    spec, store = prepare_run(cfg, run)
+    checkpoint = cfg.checkpoint or run.evaluation.headline
+    context_length = cfg.context_length or run.evaluation.context_length
+    comparison, checkpoints, _ = score_students(
+        run,
+        spec,
+        store,
+        find(run, spec, store),
+        {checkpoint: folder / "weights" / f"{checkpoint}.safetensors"},
+        spec.seeds(block, count, offset),
+        context_length=context_length,
+        deterministic=cfg.deterministic,
+    )
+    results = {
+        **comparison,
+        "headline": checkpoint,
+        "checkpoints": checkpoints,
+        "context_length": context_length or trained_with,
+        "deterministic": cfg.deterministic,
+        "seeds": {"block": block, "offset": offset, "count": count},
+    }
+    name = f"{block}-{offset}-{count}-{checkpoint}-K{results['context_length']}"
+    path = folder / "evaluations" / f"{name}{'' if cfg.deterministic else '-sampled'}.json"
+    path.parent.mkdir(exist_ok=True)
+    write_json(path, results)
+    print_table(f"{count} {block} episodes", COLUMNS, result_rows(results))
+    log.info("%s", path)
+    return float(comparison["return_mean"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""A run's folder: its resolved config, its lock, its stages, and whether it is finished."""
+
+import logging
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from ilt.store import write_json
+
+log = logging.getLogger(__name__)
+
+RESULTS = "results.json"
+
+
+class RunFolder:
+    """Everything that one training writes; whoever opens it has it alone.
+
+    Args:
+        path: the folder.
+        config: the resolved config as plain containers. A folder that holds another one is refused.
+        resume: go on from what is there; otherwise what is there is renamed, and kept.
+        started: `time.monotonic()` at the start of the process.
+
+    Attributes:
+        seconds: how long each stage took in this process.
+    """
+
+    def __init__(self, path: Path, config: dict[str, Any], *, resume: bool, started: float) -> None:
+        self.path, self.config = path, config
+        self._resume, self._started = resume, started
+        self.seconds: dict[str, float] = {}
+
+    def __enter__(self) -> "RunFolder":
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RuntimeError(f"another process is at work in {self.path}") from error
+        if not self._resume and (self.path / "config.yaml").exists():
+            self._set_aside()
+        if (self.path / "config.yaml").exists():
+            found = read_config(self.path)
+            if found != self.config:
+                self._lock.release()
+                differing = sorted(k for k in {*found, *self.config} if found.get(k) != self.config.get(k))
+                raise ValueError(f"{self.path} holds a run with another config ({', '.join(differing)} differ)")
+        temporary = self.path / ".config.new"
+        temporary.write_text(yaml.safe_dump(self.config, sort_keys=False))
+        os.replace(temporary, self.path / "config.yaml")
+        self.seconds["startup"] = round(time.monotonic() - self._started, 2)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._lock.release()
+
+    @property
+    def finished(self) -> bool:
+        """Whether its results are there."""
+        return (self.path / RESULTS).exists()
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """Where a killed training goes on, if it was killed."""
+        path = self.path / "checkpoints" / "last.ckpt"
+        return path if path.exists() else None
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what happens inside."""
+        started = time.monotonic()
+        yield
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - started, 2)
+
+    def finish(self, results: dict[str, Any]) -> None:
+        """Write the results, with the seconds by stage. Done last: a run with results is a finished run."""
+        self.seconds["total"] = round(time.monotonic() - self._started, 2)
+        write_json(self.path / RESULTS, {**results, "seconds": self.seconds, "peak_memory_mb": peak_memory_mb()})
+
+    def _set_aside(self) -> None:
+        number = next(n for n in range(1, 10_000) if not self.path.with_name(f"{self.path.name}.{n}").exists())
+        aside = self.path.with_name(f"{self.path.name}.{number}")
+        self.path.rename(aside)
+        self.path.mkdir()
+        log.info("what was in %s is now in %s", self.path, aside)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A run's resolved config, as plain containers; reading it runs no code."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise ValueError(f"run must be the folder of a run, with a config.yaml in it, got {folder}")
+    return yaml.safe_load(path.read_text())
+
+
+def peak_memory_mb() -> int:
+    """The most memory that this process has held, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3))

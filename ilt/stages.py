@@ -1,0 +1,265 @@
+"""The stages that only `ilt.train` has: fit, score, picture, show."""
+
+import csv
+import logging
+import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
+from pytorch_lightning.loggers import Logger
+
+from ilt import logbook
+from ilt.analysis.tables import COLUMNS, print_table, result_rows
+from ilt.demos import Episodes, WindowDataset
+from ilt.demos.windows import observation_statistics, take_episodes
+from ilt.envs import EnvSpec
+from ilt.evaluate import score_students
+from ilt.learning import ImitationModule, LearningCurve, WindowData
+from ilt.models import Decoder
+from ilt.runs import RunFolder
+from ilt.store import Artefact, Store, provenance, read_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training left behind.
+
+    Attributes:
+        weights: files of student weights: `last`, and `best` by selection-seed return.
+        rows: the learning curve, as `LearningCurve` keeps it.
+        n_parameters: trainable ones.
+        windows_per_second: of training steps alone; None if this process made none.
+    """
+
+    weights: Mapping[str, Path]
+    rows: list[dict[str, float]]
+    n_parameters: int
+    windows_per_second: float | None
+
+    def at(self, name: str) -> dict[str, float]:
+        """What was measured on validation demonstrations and selection seeds when these weights were saved."""
+        rows = [row for row in self.rows if "rollout/return_mean" in row]
+        return rows[-1] if name == "last" else max(rows, key=lambda row: row["rollout/return_mean"])
+
+
+def fit(cfg: DictConfig, spec: EnvSpec, run: RunFolder, demos: Artefact, logger: Logger | None) -> Fitted:
+    """Train on the demonstrations, from the run's last checkpoint if there is one; leave weights in the run folder."""
+    pl.seed_everything(cfg.seed, verbose=False)
+    train = take_episodes(Episodes.load(demos.file("demonstrations.npz")), cfg.dataset.episodes)
+    validation = Episodes.load(demos.file("validation.npz"))
+    windows = {"context_length": cfg.dataset.context_length, "stride": cfg.dataset.stride}
+    data = WindowData(
+        WindowDataset(train, **windows),
+        WindowDataset(validation, **windows),
+        batch_size=cfg.dataset.batch_size,
+        seed=cfg.seed,
+    )
+    observation_dim, n_actions = spec.sizes()
+    model: Decoder = instantiate(
+        cfg.model,
+        observation_dim=observation_dim,
+        n_actions=n_actions,
+        context_length=cfg.dataset.context_length,
+        tokens=cfg.dataset.tokens,
+    )
+    model.set_normalisation(*observation_statistics(train))
+    n_parameters = sum(p.numel() for p in model.parameters())
+    log.info("%d demonstrations, %d steps; a model of %d parameters", len(train), len(train.actions), n_parameters)
+    module = ImitationModule(model, seed=cfg.seed, **OmegaConf.to_object(cfg.optimizer))  # type: ignore[arg-type]
+    callbacks = _make_callbacks(cfg, spec, run)
+    trainer = _make_trainer(cfg, run, callbacks, logger)
+    if run.last_checkpoint is not None:
+        log.info("resuming from %s", run.last_checkpoint)
+    trainer.fit(module, data, ckpt_path=run.last_checkpoint, weights_only=True)
+    curve = next(callback for callback in callbacks if isinstance(callback, LearningCurve))
+    _write_csv(run.path / "curve.csv", curve.rows)
+    checkpoint = next(callback for callback in callbacks if isinstance(callback, ModelCheckpoint))
+    saved = {"last": checkpoint.last_model_path, "best": checkpoint.best_model_path}
+    return Fitted(
+        weights={name: _export(model, Path(path), run.path / "weights" / name) for name, path in saved.items()},
+        rows=curve.rows,
+        n_parameters=n_parameters,
+        windows_per_second=curve.batches * cfg.dataset.batch_size / curve.seconds if curve.batches else None,
+    )
+
+
+def score(
+    cfg: DictConfig,
+    spec: EnvSpec,
+    store: Store,
+    run: RunFolder,
+    expert: Artefact,
+    demos: Artefact,
+    fitted: Fitted,
+) -> tuple[dict[str, Any], dict[str, Episodes]]:
+    """What `results.json` holds, and the flights on test seeds by policy. Episodes are listed in `episodes.csv`."""
+    headline = cfg.evaluation.headline
+    names = [headline, *(name for name in fitted.weights if name != headline)]
+    comparison, checkpoints, flights = score_students(
+        cfg,
+        spec,
+        store,
+        expert,
+        {name: fitted.weights[name] for name in names},
+        spec.seeds("test", cfg.evaluation.n_episodes),
+        context_length=cfg.evaluation.context_length,
+        deterministic=cfg.evaluation.deterministic,
+    )
+    for name, metrics in checkpoints.items():
+        metrics["step"] = int(fitted.at(name)["step"])
+        metrics["selection_return_mean"] = fitted.at(name)["rollout/return_mean"]
+        metrics["action_accuracy"] = fitted.at(name)["val/action_accuracy"]
+    scoring_speed = comparison.pop("steps_per_second")
+    _write_csv(
+        run.path / "episodes.csv",
+        [
+            {
+                "seed": int(flights["student"].seeds[e]),
+                **{f"{name}_return": float(episodes.returns[e]) for name, episodes in flights.items()},
+                "student_steps": int(flights["student"].lengths[e]),
+                "student_terminated": bool(flights["student"].terminated[e]),
+            }
+            for e in range(len(flights["student"]))
+        ],
+    )
+    return {
+        **comparison,
+        "headline": headline,
+        "action_accuracy": checkpoints[headline]["action_accuracy"],
+        "selection_return_mean": checkpoints[headline]["selection_return_mean"],
+        "checkpoints": checkpoints,
+        "seeds": {"block": "test", "offset": 0, "count": cfg.evaluation.n_episodes},
+        "context_length": cfg.evaluation.context_length or cfg.dataset.context_length,
+        "seed": cfg.seed,
+        "expert": expert.name,
+        "demonstrations": demos.name,
+        "n_parameters": fitted.n_parameters,
+        "speed": {
+            "collection_steps_per_second": demos.measured["demonstrations"]["steps_per_second"],
+            "training_windows_per_second": fitted.windows_per_second and round(fitted.windows_per_second),
+            "scoring_steps_per_second": scoring_speed,
+        },
+        **provenance(),
+    }, flights
+
+
+def picture(
+    cfg: DictConfig,
+    spec: EnvSpec,
+    run: RunFolder,
+    expert: Artefact,
+    fitted: Fitted,
+    results: dict[str, Any],
+    flights: dict[str, Episodes],
+    logger: Logger | None,
+) -> None:
+    """Figures and the video of a landing, into the run folder and to the logger."""
+    from ilt.analysis.figures import learning_curve, return_distribution
+    from ilt.analysis.video import side_by_side, write_animation, write_mp4
+
+    figures = {name: run.path / f"{name}.png" for name in ("learning_curve", "return_distribution")}
+    selection = expert.measured["selection"]["deterministic" if cfg.expert.deterministic else "sampled"]
+    learning_curve(
+        fitted.rows, figures["learning_curve"], expert_return=selection["return_mean"], title=run.path.name
+    )
+    return_distribution(
+        {name: episodes.returns for name, episodes in flights.items()},
+        figures["return_distribution"],
+        success_return=spec.success_return,
+        title=f"{run.path.name}: {cfg.evaluation.n_episodes} test episodes",
+    )
+    video = None
+    if cfg.evaluation.video:
+        middle = int(np.argsort(flights["student"].returns)[len(flights["student"]) // 2])  # neither best nor worst
+        frames = side_by_side(spec, {name: (flights[name], middle) for name in ("student", "expert")})
+        video = run.path / "landing.mp4"
+        write_mp4(frames, video)
+        write_animation(frames, run.path / "landing.gif")
+    logbook.publish(logger, results, columns=COLUMNS, rows=result_rows(results), figures=figures, video=video)
+
+
+def show(run: RunFolder) -> float:
+    """Print what came out of a finished run, and where it is. Returns the headline's selection-seed return."""
+    results = read_json(run.path / "results.json")
+    print_table(f"{results['n_episodes']} test episodes, {run.path.name}", COLUMNS, result_rows(results))
+    seconds = results["seconds"]
+    print_table("", ["stage", "seconds"], [[name, f"{value:.1f}"] for name, value in seconds.items()])
+    log.info("everything is in %s", run.path)
+    return float(results["selection_return_mean"])
+
+
+def sweep_name() -> str | None:
+    """The folder name of the multirun that this job belongs to; None for a single run."""
+    hydra = HydraConfig.get()
+    return Path(hydra.sweep.dir).name if hydra.mode == RunMode.MULTIRUN else None
+
+
+def _make_callbacks(cfg: DictConfig, spec: EnvSpec, run: RunFolder) -> list[pl.Callback]:
+    """The config's callbacks in its order, with what only this run knows."""
+    known: dict[str, dict[str, Any]] = {
+        "rollout": {
+            "spec": spec,
+            "n_envs": cfg.n_envs,
+            "context_length": cfg.evaluation.context_length,
+            "deterministic": cfg.evaluation.deterministic,
+        },
+        "checkpoint": {"dirpath": str((run.path / "checkpoints").resolve())},
+    }
+    return [
+        # not as arguments of `instantiate`, which would turn the EnvSpec, a dataclass, into a config
+        instantiate(callback, _partial_=True)(**known.get(str(name), {}))
+        for name, callback in cfg.callbacks.items()
+        if callback is not None
+    ]
+
+
+def _make_trainer(cfg: DictConfig, run: RunFolder, callbacks: list[pl.Callback], logger: Logger | None) -> pl.Trainer:
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    # batches are gathered in one index, which is faster than handing them over from another process
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # on a resumed run the folder of checkpoints is meant not to be empty
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+    on_terminal = sys.stderr.isatty()
+    return instantiate(
+        cfg.trainer,
+        callbacks=[*callbacks, *([RichProgressBar()] if on_terminal else [])],
+        logger=logger or False,
+        enable_progress_bar=on_terminal,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=str(run.path),
+    )
+
+
+def _export(model: Decoder, checkpoint: Path, target: Path) -> Path:
+    """The weights that a checkpoint's validation flew (averaged, if there is averaging), as safetensors."""
+    state: dict[str, Tensor] = torch.load(checkpoint, weights_only=True, map_location="cpu")["state_dict"]
+    model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in state.items()})
+    path = target.with_suffix(".safetensors")
+    path.parent.mkdir(exist_ok=True)
+    model.save(path)
+    return path
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)

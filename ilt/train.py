@@ -1,0 +1,55 @@
+"""The main job, from an expert to a transformer that flies by itself: `python -m ilt.train`."""
+
+import time
+
+STARTED = time.monotonic()  # before anything heavy is imported
+
+import logging  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import hydra  # noqa: E402
+from hydra.core.hydra_config import HydraConfig  # noqa: E402
+from omegaconf import DictConfig  # noqa: E402
+
+from ilt.config import check_config, run_config  # noqa: E402
+
+log = logging.getLogger(__name__)
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+def main(cfg: DictConfig) -> float:
+    """Expert → demonstrations → windows → transformer → rollouts → numbers. Returns the selection-seed return."""
+    check_config(cfg)  # before the imports below, which take seconds
+    from ilt import logbook, stages
+    from ilt.collect import find_or_collect
+    from ilt.expert import find_or_train
+    from ilt.runs import RunFolder
+    from ilt.runtime import prepare
+
+    folder, sweep = Path(HydraConfig.get().runtime.output_dir), stages.sweep_name()
+    with RunFolder(folder, run_config(cfg), resume=cfg.resume, started=STARTED) as run:
+        if run.finished:
+            log.info("this run is finished; resume=false runs it again")
+            return stages.show(run)
+        with run.stage("prepare"):
+            spec, store = prepare(cfg)
+        with run.stage("expert"):
+            expert = find_or_train(cfg, spec, store)
+        with run.stage("demonstrations"):
+            demos = find_or_collect(cfg, spec, store, expert)
+        logger = logbook.make_logger(cfg, folder, sweep=sweep)
+        try:
+            with run.stage("training"):
+                fitted = stages.fit(cfg, spec, run, demos, logger)
+            with run.stage("scoring"):
+                results, flights = stages.score(cfg, spec, store, run, expert, demos, fitted)
+            with run.stage("pictures"):
+                stages.picture(cfg, spec, run, expert, fitted, results, flights, logger)
+            run.finish(results)
+        finally:
+            logbook.close(logger)
+        return stages.show(run)
+
+
+if __name__ == "__main__":
+    main()
