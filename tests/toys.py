@@ -1,0 +1,69 @@
+"""Toy environments with known answers."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from ilt.envs import EnvSpec
+
+BLOCKS = {"demonstrations": (0, 1000), "validation": (1000, 100), "selection": (2000, 100), "test": (3000, 100)}
+
+
+class Countdown(gym.Env[np.ndarray, int]):
+    """Observes [steps left, seed]; the reward is the action; ends by itself after 1 + seed % 5 steps."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = spaces.Discrete(3)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        assert seed is not None
+        self._seed, self._left = seed, 1 + seed % 5
+        return self._observe(), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self._left -= 1
+        return self._observe(), float(action), self._left == 0, False, {}
+
+    def _observe(self) -> np.ndarray:
+        return np.array([self._left, self._seed], dtype=np.float32)
+
+
+class Recall(gym.Env[np.ndarray, int]):
+    """Observes a random bit; the right action, worth 1, is the bit that was seen one step before (0 at the start).
+
+    Only a policy that remembers can be right more than half of the time. Ends after 12 steps.
+    """
+
+    observation_space = spaces.Box(0, 1, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self._bits = np.concatenate([[0], self.np_random.integers(0, 2, 13)])
+        self._t = 0
+        return self._observe(), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        right = int(action == self._bits[self._t])
+        self._t += 1
+        return self._observe(), float(right), self._t == 12, False, {}
+
+    def _observe(self) -> np.ndarray:
+        return np.array([self._bits[self._t + 1]], dtype=np.float32)
+
+
+gym.register("ilt-toys/Countdown-v0", Countdown, max_episode_steps=3)
+gym.register("ilt-toys/Recall-v0", Recall)
+
+
+def countdown() -> EnvSpec:
+    """`Countdown` with a time limit of 3 steps: seeds 0, 1, 2 of five end by themselves, 3 and 4 are cut."""
+    return EnvSpec(id="ilt-toys/Countdown-v0", success_return=3.0, crash_reward=0.0, seed_blocks=BLOCKS)
+
+
+def recall() -> EnvSpec:
+    """`Recall`, without a time limit."""
+    return EnvSpec(id="ilt-toys/Recall-v0", success_return=12.0, seed_blocks=BLOCKS)
