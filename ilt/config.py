@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -179,7 +180,7 @@ def check_config(cfg: DictConfig) -> None:
 
 def _check_seeds(cfg: DictConfig) -> None:
     spans = sorted((first, first + count, name) for name, (first, count) in cfg.env.seed_blocks.items())
-    for (_, end, name), (start, _, other) in zip(spans, spans[1:], strict=False):
+    for (_, end, name), (start, _, other) in pairwise(spans):
         if start < end:
             raise ConfigError(f"env.seed_blocks.{other} must begin at {end} or later, after {name}, got {start}")
     wanted = {

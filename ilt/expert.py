@@ -59,9 +59,10 @@ def load_policy(policy: str, spec: "EnvSpec", folder: Path, *, deterministic: bo
     if policy == "random":
         return RandomPolicy(spec.sizes()[1])
     if policy == "heuristic":
-        if spec.heuristic not in HEURISTICS:
+        heuristic = HEURISTICS.get(spec.heuristic or "")
+        if heuristic is None:
             raise ValueError(f"env.heuristic must be one of {sorted(HEURISTICS)}, got {spec.heuristic}")
-        return FunctionPolicy(HEURISTICS[spec.heuristic])
+        return FunctionPolicy(heuristic)
     return ExpertPolicy(Actor.load(folder / "actor.safetensors"), deterministic=deterministic)
 
 

@@ -28,8 +28,8 @@ def make_logger(cfg: DictConfig, run_folder: Path, *, sweep: str | None) -> Logg
     group = cfg.logger.group or sweep
     os.environ.setdefault("WANDB_SILENT", "true")
     offline = os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun") or not _has_wandb_key()
-    logger = instantiate(
-        cfg.logger,
+    # not as arguments of `instantiate`, which has a parameter called config itself
+    logger = instantiate(cfg.logger, _partial_=True)(
         save_dir=str(run_folder),
         offline=offline,
         group=group,
@@ -39,7 +39,7 @@ def make_logger(cfg: DictConfig, run_folder: Path, *, sweep: str | None) -> Logg
         config=OmegaConf.to_container(cfg, resolve=True),
     )
     if offline:
-        log.info("W&B is offline (no API key); upload later with: wandb sync %s", run_folder / "wandb" / "offline-run-*")
+        log.info("W&B is offline (no API key); upload later with: wandb sync %s/wandb/offline-run-*", run_folder)
     return logger
 
 

@@ -175,9 +175,7 @@ def picture(
 
     figures = {name: run.path / f"{name}.png" for name in ("learning_curve", "return_distribution")}
     selection = expert.measured["selection"]["deterministic" if cfg.expert.deterministic else "sampled"]
-    learning_curve(
-        fitted.rows, figures["learning_curve"], expert_return=selection["return_mean"], title=run.path.name
-    )
+    learning_curve(fitted.rows, figures["learning_curve"], expert_return=selection["return_mean"], title=run.path.name)
     return_distribution(
         {name: episodes.returns for name, episodes in flights.items()},
         figures["return_distribution"],
@@ -235,6 +233,8 @@ def _make_trainer(cfg: DictConfig, run: RunFolder, callbacks: list[pl.Callback],
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # on a resumed run the folder of checkpoints is meant not to be empty
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+    # Lightning asks torch's pytree in a way that torch will drop
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     on_terminal = sys.stderr.isatty()
     return instantiate(
         cfg.trainer,

@@ -1,5 +1,7 @@
 """Many environments stepped in one process, with nothing between the caller and `Env.step`."""
 
+from typing import SupportsIndex
+
 import numpy as np
 
 from ilt.envs.spec import EnvSpec
@@ -27,7 +29,7 @@ class EnvBatch:
         self._elapsed = [0] * n_envs
         self._limit = spec.max_episode_steps or np.inf
 
-    def reset(self, slot: int, seed: int) -> None:
+    def reset(self, slot: SupportsIndex, seed: int) -> None:
         """Start the episode of `seed` in a slot."""
         self.observations[slot], _ = self._envs[slot].reset(seed=int(seed))
         self._elapsed[slot] = 0

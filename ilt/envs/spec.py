@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import gymnasium as gym
@@ -35,7 +36,7 @@ class EnvSpec:
         if sorted(self.seed_blocks) != sorted(BLOCKS):
             raise ValueError(f"env.seed_blocks must name {list(BLOCKS)}, got {list(self.seed_blocks)}")
         spans = sorted((int(first), int(first) + int(count), name) for name, (first, count) in self.seed_blocks.items())
-        for (_, end, name), (start, _, other) in zip(spans, spans[1:], strict=False):
+        for (_, end, name), (start, _, other) in pairwise(spans):
             if start < end:
                 raise ValueError(f"env.seed_blocks must be disjoint, but {name} and {other} overlap")
 

@@ -1,6 +1,7 @@
 """The plain actor network in which every trained expert ends."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -52,7 +53,7 @@ def mlp(sizes: Sequence[int]) -> nn.Sequential:
     (Andrychowicz et al. 2021, "What matters for on-policy deep actor-critic methods?", section 3.2).
     """
     layers: list[nn.Module] = []
-    for i, (n_in, n_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (n_in, n_out) in enumerate(pairwise(sizes)):
         last = i == len(sizes) - 2
         linear = nn.Linear(n_in, n_out)
         nn.init.orthogonal_(linear.weight, 0.01 if last else 2**0.5)

@@ -72,14 +72,16 @@ class _Callback(BaseCallback):
         return True
 
     def _on_rollout_start(self) -> None:
-        self._log.after(self.num_timesteps, lambda: actor_of(self.model), lambda: state_of(self.model))
+        model = self.model
+        assert isinstance(model, PPO)
+        self._log.after(self.num_timesteps, lambda: actor_of(model), lambda: state_of(model))
 
 
 def actor_of(model: PPO) -> Actor:
     """Copy the policy network of an MLP policy with tanh layers and nothing shared into an `Actor`."""
     policy = model.policy
-    linears = [*[layer for layer in policy.mlp_extractor.policy_net if isinstance(layer, torch.nn.Linear)]]
-    linears.append(policy.action_net)
+    layers = [*policy.mlp_extractor.policy_net, policy.action_net]
+    linears = [layer for layer in layers if isinstance(layer, torch.nn.Linear)]
     actor = Actor(
         observation_dim=linears[0].in_features,
         n_actions=linears[-1].out_features,

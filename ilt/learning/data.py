@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 from ilt.demos import WindowDataset
 
 
-class EpochBatches(Sampler[Tensor]):
+class EpochBatches(Sampler[list[int]]):
     """Shuffled batches of indices, epoch after epoch; which ones is a function of seed and step alone.
 
     Every epoch is a permutation of its own; what does not fill a batch at its end is left to the next ones.
@@ -29,13 +29,13 @@ class EpochBatches(Sampler[Tensor]):
     def __len__(self) -> int:
         return max(self._n_windows // self._batch_size, 1)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[list[int]]:
         epoch, done = divmod(self._next_step, len(self))
         self._next_step = (epoch + 1) * len(self)
         generator = torch.Generator().manual_seed(hash((self._seed, epoch)) % 2**63)
         order = torch.randperm(self._n_windows, generator=generator)
         for batch in range(done, len(self)):
-            yield order[batch * self._batch_size : (batch + 1) * self._batch_size]
+            yield order[batch * self._batch_size : (batch + 1) * self._batch_size].tolist()
 
 
 class WindowLoader(DataLoader[dict[str, Tensor]]):
@@ -68,5 +68,4 @@ class WindowData(pl.LightningDataModule):
         return WindowLoader(self._train, batch_sampler=batches, collate_fn=lambda batch: batch)
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        rows = torch.arange(len(self._validation)).split(4096)
-        return DataLoader(self._validation, batch_sampler=list(rows), collate_fn=lambda batch: batch)
+        return DataLoader(self._validation, batch_size=4096, collate_fn=lambda batch: batch)

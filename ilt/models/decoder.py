@@ -79,9 +79,7 @@ class Decoder(nn.Module):
         self.embed_action = nn.Embedding(n_actions, d_model) if self.with_actions else None
         self.embed_position = nn.Embedding(context_length, d_model) if positions == "learned" else None
         self.drop = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(
-            Block(d_model=d_model, n_head=n_head, dropout=dropout) for _ in range(n_layer)
-        )
+        self.blocks = nn.ModuleList(Block(d_model=d_model, n_head=n_head, dropout=dropout) for _ in range(n_layer))
         self.norm = nn.LayerNorm(d_model)
         self.readout = nn.Linear(d_model, n_actions)
         n_tokens = 2 * context_length - 1 if self.with_actions else context_length
@@ -137,7 +135,7 @@ class Decoder(nn.Module):
 
     def tokenise(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, L, obs_dim) observations and (B, L) actions to tokens (B, 2L − 1, d_model), or (B, L, d_model)."""
-        n_batch, length, _ = observations.shape
+        length = observations.shape[1]
         if length > self.context_length:
             raise ValueError(f"the model sees at most {self.context_length} steps, got a window of {length}")
         if mask is not None:

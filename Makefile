@@ -1,0 +1,74 @@
+# `make help` lists the targets. Arguments for a command go into ARGS: make train ARGS="model=small seed=3"
+
+ARGS ?=
+RUN ?= $(shell ls -td outputs/runs/*/ 2>/dev/null | head -n 1)
+# the first interpreter of a version that works: 3.11 to 3.13
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+# uv does not read pip's variable for a local folder of wheels
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+
+BIN := .venv/bin
+PY := $(BIN)/python
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test test-slow lint format check expert demos train evaluate seeds bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; none was found"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(PY) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+install: $(INSTALLED)  ## make .venv and install everything into it
+
+run: install  ## the main job with its defaults: shipped expert to scored student
+	$(PY) -m ilt.train
+
+test: install  ## the tests, with coverage (minutes)
+	rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest -n 2 --dist worksteal $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+test-slow: install  ## the slow tests alone: experts trained from nothing, the default run
+	$(PY) -m pytest -m slow $(ARGS)
+
+lint: install  ## ruff, without changing anything
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install  ## ruff, mending what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check: lint  ## lint, and mypy
+	$(BIN)/mypy
+
+expert: install  ## train an expert, or find it: make expert ARGS="expert=a2c"
+	$(PY) -m ilt.expert $(ARGS)
+
+demos: install  ## collect demonstrations, or find them
+	$(PY) -m ilt.collect $(ARGS)
+
+train: install  ## one run: make train ARGS="model=small dataset.context_length=16"
+	$(PY) -m ilt.train $(ARGS)
+
+evaluate: install  ## score a run again: make evaluate RUN=outputs/runs/NAME ARGS="seeds=test:100" (default: the newest)
+	$(PY) -m ilt.evaluate run=$(RUN) $(ARGS)
+
+seeds: install  ## five training seeds of the default experiment, and one table over them
+	$(PY) -m ilt.train -m seed=0,1,2,3,4 hydra.sweep.dir=outputs/multirun/seeds $(ARGS)
+	$(PY) -m ilt.report runs=outputs/multirun/seeds
+
+bench: install  ## how fast each stage is, beside a reference measured in the same run (prints, asserts nothing)
+	$(PY) -m tests.benchmarks $(ARGS)
+
+clean:  ## take away the environment and caches; never outputs/
+	rm -rf .venv .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -not -path './outputs/*' -prune -exec rm -rf {} +
