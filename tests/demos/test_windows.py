@@ -1,0 +1,203 @@
+"""Windows over episodes."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ilt.demos import Episodes, WindowDataset
+from ilt.demos.windows import observation_statistics, take_episodes, window_starts
+from ilt.rollouts import RandomPolicy, rollout
+from tests.toys import recall
+
+
+def episodes_of(*lengths: int) -> Episodes:
+    """Episodes whose observation and action at step t of episode e are both 100 e + t, so that all steps differ."""
+    rows = [100 * e + t for e, length in enumerate(lengths) for t in range(length + 1)]
+    steps = [100 * e + t for e, length in enumerate(lengths) for t in range(length)]
+    return Episodes(
+        observations=np.array(rows, dtype=np.float32)[:, None],
+        actions=np.array(steps),
+        rewards=np.zeros(len(steps)),
+        lengths=np.array(lengths),
+        terminated=np.ones(len(lengths), dtype=bool),
+        truncated=np.zeros(len(lengths), dtype=bool),
+        seeds=np.arange(len(lengths)),
+    )
+
+
+def real_actions(window: dict[str, Tensor]) -> list[int]:
+    return window["actions"][window["mask"]].tolist()
+
+
+def held_bytes(dataset: WindowDataset) -> int:
+    """The memory of all tensors that a data set holds, each counted once."""
+    storages = [held.untyped_storage() for held in vars(dataset).values() if isinstance(held, Tensor)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+@pytest.mark.parametrize(
+    ("lengths", "context_length", "stride", "expected"),
+    [
+        ([5], 3, 1, [(0, 0), (0, 1), (0, 2)]),
+        ([5], 3, 2, [(0, 0), (0, 2)]),
+        ([6], 3, 2, [(0, 0), (0, 2), (0, 3)]),
+        ([7], 3, 3, [(0, 0), (0, 3), (0, 4)]),
+        ([5], 3, 3, [(0, 0), (0, 2)]),
+        ([3], 3, 1, [(0, 0)]),
+        ([2], 3, 1, [(0, 0)]),
+        ([1], 1, 1, [(0, 0)]),
+        ([3], 1, 1, [(0, 0), (0, 1), (0, 2)]),
+        ([3, 1, 4], 2, 2, [(0, 0), (0, 1), (1, 0), (2, 0), (2, 2)]),
+    ],
+)
+def test_where_windows_start(
+    lengths: list[int], context_length: int, stride: int, expected: list[tuple[int, int]]
+) -> None:
+    episode, start = window_starts(np.array(lengths), context_length, stride)
+    assert list(zip(episode.tolist(), start.tolist(), strict=True)) == expected
+
+
+@pytest.mark.parametrize("case", range(50))
+def test_every_step_is_in_some_window_and_no_window_occurs_twice(case: int) -> None:
+    rng = np.random.default_rng(case)
+    lengths = rng.integers(1, 40, 8)
+    context_length = int(rng.integers(1, 20))
+    stride = int(rng.integers(1, context_length + 1))
+    episode, start = window_starts(lengths, context_length, stride)
+    for e, length in enumerate(lengths):
+        starts = start[episode == e]
+        covered = {t for s in starts for t in range(s, min(s + context_length, length))}
+        assert covered == set(range(length))
+        assert starts[0] == 0
+        assert starts[-1] == max(length - context_length, 0)
+        assert np.all(np.diff(starts) > 0)
+
+
+def test_the_true_start_of_every_episode_is_the_start_of_a_window() -> None:
+    dataset = WindowDataset(episodes_of(7, 2, 5), context_length=4, stride=3)
+    first_actions = {real_actions(dataset[i])[0] for i in range(len(dataset))}
+    assert {0, 100, 200} <= first_actions
+
+
+@pytest.mark.parametrize(("context_length", "stride"), [(1, 1), (4, 1), (4, 3), (12, 12), (30, 7)])
+def test_windows_are_aligned_with_the_episodes_they_are_cut_from(context_length: int, stride: int) -> None:
+    episodes = rollout(recall(), RandomPolicy(2), np.arange(4))
+    dataset = WindowDataset(episodes, context_length=context_length, stride=stride)
+    windows = []
+    for e in range(len(episodes)):
+        one = episodes.select(np.array([e]))
+        length = len(one.actions)
+        for s in sorted({*range(0, max(length - context_length, 0), stride), max(length - context_length, 0)}):
+            steps = range(s, min(s + context_length, length))
+            windows.append([(one.observations[t].tolist(), int(one.actions[t])) for t in steps])
+    assert len(dataset) == len(windows)
+    for window, pairs in zip((dataset[i] for i in range(len(dataset))), windows, strict=True):
+        n_real = int(window["mask"].sum())
+        pairs_of_window = zip(window["observations"].tolist(), window["actions"].tolist(), strict=True)
+        assert list(pairs_of_window)[:n_real] == pairs
+
+
+def test_padding_is_on_the_right_and_masked() -> None:
+    window = WindowDataset(episodes_of(2), context_length=4)[0]
+    assert window["mask"].tolist() == [True, True, False, False]
+    assert window["observations"][:2, 0].tolist() == [0, 1]
+    assert window["actions"][:2].tolist() == [0, 1]
+
+
+def test_padding_never_reaches_into_the_next_episode() -> None:
+    window = WindowDataset(episodes_of(2, 9), context_length=4)[0]
+    assert window["actions"].max() < 100
+    assert window["observations"].max() < 100
+
+
+def test_the_last_observation_of_an_episode_is_in_no_window() -> None:
+    dataset = WindowDataset(episodes_of(3, 5), context_length=2)
+    seen = dataset.__getitems__(range(len(dataset)))["observations"]
+    assert not {3.0, 105.0} & set(seen.flatten().tolist())
+
+
+def test_shapes_and_dtypes_of_a_batch(two_episodes: Episodes) -> None:
+    batch = WindowDataset(two_episodes, context_length=4).__getitems__([0, 1, 0])
+    assert {name: (tuple(array.shape), array.dtype) for name, array in batch.items()} == {
+        "observations": ((3, 4, 2), torch.float32),
+        "actions": ((3, 4), torch.int64),
+        "mask": ((3, 4), torch.bool),
+    }
+
+
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_a_batch_is_its_windows_stacked(as_tensor: bool) -> None:
+    dataset = WindowDataset(episodes_of(7, 2, 5), context_length=4)
+    indices = [3, 0, 4, 3]
+    batch = dataset.__getitems__(torch.tensor(indices) if as_tensor else indices)
+    for name, array in batch.items():
+        assert torch.equal(array, torch.stack([dataset[i][name] for i in indices]))
+
+
+def test_a_data_loader_gathers_whole_batches(two_episodes: Episodes) -> None:
+    dataset = WindowDataset(two_episodes, context_length=2)
+    loader: DataLoader[dict[str, Tensor]] = DataLoader(dataset, batch_size=3, collate_fn=lambda batch: batch)
+    (batch,) = loader
+    assert batch["actions"].tolist() == [[0, 1], [1, 2], [1, 2]]
+
+
+def test_windows_are_never_materialised() -> None:
+    episodes = episodes_of(500, 500)
+    short, long = (WindowDataset(episodes, context_length=k) for k in (1, 64))
+    assert held_bytes(long) <= held_bytes(short) + 64 * 8  # the positions within a window
+    assert all(held.numel() < len(long) * 64 for held in vars(long).values() if isinstance(held, Tensor))
+
+
+@pytest.mark.parametrize("context_length", [0, -1])
+def test_a_window_has_at_least_one_step(two_episodes: Episodes, context_length: int) -> None:
+    with pytest.raises(ValueError, match=rf"dataset\.context_length must be at least 1, got {context_length}"):
+        WindowDataset(two_episodes, context_length=context_length)
+
+
+@pytest.mark.parametrize("stride", [0, -1, 4])
+def test_a_stride_that_would_skip_steps_is_refused(two_episodes: Episodes, stride: int) -> None:
+    with pytest.raises(ValueError, match=rf"dataset\.stride must be from 1 to dataset\.context_length = 3, got {stride}"):
+        WindowDataset(two_episodes, context_length=3, stride=stride)
+
+
+def test_no_episodes_have_no_windows(two_episodes: Episodes) -> None:
+    with pytest.raises(ValueError, match="there are no episodes to cut windows from"):
+        WindowDataset(two_episodes.select(np.zeros(0, np.int64)), context_length=2)
+
+
+@pytest.mark.parametrize(("amount", "count"), [(1, 1), (7, 7), (10, 10), (0.01, 1), (0.5, 5), (0.55, 6), (1.0, 10)])
+def test_a_number_or_a_fraction_of_the_first_episodes(amount: int | float, count: int) -> None:
+    assert take_episodes(episodes_of(*[2] * 10), amount).seeds.tolist() == list(range(count))
+
+
+@pytest.mark.parametrize("percent", range(1, 101))
+def test_n_percent_of_100_episodes_are_n(percent: int) -> None:
+    assert len(take_episodes(episodes_of(*[1] * 100), percent / 100)) == percent
+
+
+@pytest.mark.parametrize("amount", [0, -1, 11, 0.0, -0.5, 1.01])
+def test_no_episodes_or_more_than_there_are_cannot_be_taken(amount: int | float) -> None:
+    with pytest.raises(ValueError, match=r"dataset\.episodes asks for -?\d+ episodes, but there are 10 demonstrations"):
+        take_episodes(episodes_of(*[2] * 10), amount)
+
+
+def test_statistics_count_real_steps_only(two_episodes: Episodes) -> None:
+    mean, std = observation_statistics(two_episodes)  # of [0, 0] [1, −1] [2, −2] and [10, 0] [11, −1]
+    torch.testing.assert_close(mean, torch.tensor([24 / 5, -4 / 5]))
+    torch.testing.assert_close(std, torch.tensor([(226 / 5 - 4.8**2) ** 0.5, (6 / 5 - 0.8**2) ** 0.5]))
+    assert mean.dtype == std.dtype == torch.float32
+
+
+def test_statistics_keep_their_precision_far_from_zero() -> None:
+    far = episodes_of(2, 2)
+    object.__setattr__(far, "observations", far.observations % 2 + 1e6)
+    mean, std = observation_statistics(far)
+    torch.testing.assert_close((mean, std), (torch.tensor([1e6 + 0.5]), torch.tensor([0.5])))
+
+
+def test_a_constant_coordinate_has_deviation_one(two_episodes: Episodes) -> None:
+    two_episodes.observations[:, 1] = 3.0
+    mean, std = observation_statistics(two_episodes)
+    assert (mean[1], std[1]) == (3.0, 1.0)

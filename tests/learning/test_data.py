@@ -1,0 +1,106 @@
+"""Which windows a training step sees is a function of seed and step alone."""
+
+from itertools import islice
+
+import pytest
+import torch
+
+from ilt.demos import Episodes, WindowDataset
+from ilt.learning import WindowData
+from ilt.learning.data import EpochBatches
+
+
+def stream(n_windows: int, batch_size: int, n_batches: int, *, seed: int = 0, first_step: int = 0) -> list[list[int]]:
+    """The first batches, epoch after epoch, as a trainer draws them."""
+    sampler = EpochBatches(n_windows, batch_size, seed=seed, first_step=first_step)
+    return [list(batch) for batch in islice((batch for _ in iter(int, 1) for batch in sampler), n_batches)]
+
+
+def flat(batches: list[list[int]]) -> list[int]:
+    return [index for batch in batches for index in batch]
+
+
+def test_an_epoch_holds_every_index_once() -> None:
+    assert sorted(flat(stream(12, 3, 4))) == list(range(12))
+
+
+def test_what_does_not_fill_a_batch_waits_for_another_epoch() -> None:
+    first, second = flat(stream(11, 3, 3)), flat(stream(11, 3, 6)[3:])
+    assert len(set(first)) == len(set(second)) == 9
+    assert set(first) != set(second)
+    assert set(flat(stream(11, 3, 30))) == set(range(11))
+
+
+def test_every_epoch_is_shuffled_anew() -> None:
+    first, second = flat(stream(50, 5, 10)), flat(stream(50, 5, 20)[10:])
+    assert sorted(first) == sorted(second) == list(range(50))
+    assert first != second
+    assert first != list(range(50))
+
+
+def test_the_seed_decides_the_order() -> None:
+    assert stream(50, 5, 25, seed=3) == stream(50, 5, 25, seed=3)
+    assert stream(50, 5, 25, seed=3) != stream(50, 5, 25, seed=4)
+
+
+def test_no_epoch_of_one_seed_is_one_of_another() -> None:
+    epochs = [tuple(flat(stream(20, 20, 5, seed=seed)[epoch : epoch + 1])) for seed in range(5) for epoch in range(5)]
+    assert len(set(epochs)) == 25
+
+
+def test_the_order_does_not_depend_on_torchs_own_random_numbers() -> None:
+    torch.manual_seed(1)
+    first = stream(20, 4, 10)
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    assert stream(20, 4, 10) == first
+    assert torch.equal(torch.get_rng_state(), state)  # and draws none of them
+
+
+@pytest.mark.parametrize("n_windows", [2, 11, 12])  # less than a batch, with a remainder, without
+@pytest.mark.parametrize("first_step", range(10))
+def test_a_resumed_stream_is_the_tail_of_the_uninterrupted_one(n_windows: int, first_step: int) -> None:
+    whole = stream(n_windows, 3, 14)
+    assert stream(n_windows, 3, 14 - first_step, first_step=first_step) == whole[first_step:]
+
+
+def test_fewer_windows_than_a_batch_make_a_batch_of_all() -> None:
+    batches = stream(3, 8, 4)
+    assert [sorted(batch) for batch in batches] == [[0, 1, 2]] * 4
+    assert len(EpochBatches(3, 8, seed=0)) == 1
+
+
+@pytest.mark.parametrize(("n_windows", "batch_size", "expected"), [(12, 3, 4), (11, 3, 3), (2, 3, 1), (3, 3, 1)])
+def test_the_length_of_an_epoch_in_batches(n_windows: int, batch_size: int, expected: int) -> None:
+    sampler = EpochBatches(n_windows, batch_size, seed=0)
+    assert len(sampler) == expected
+    assert len(list(sampler)) == expected
+    assert len(list(sampler)) == expected
+
+
+def data(episodes: Episodes, **changes: int) -> WindowData:
+    windows = WindowDataset(episodes, context_length=2)  # three windows: steps 0 1, 1 2; and 0 1 of the second
+    return WindowData(windows, windows, **{"batch_size": 2, "seed": 0, **changes})
+
+
+def test_training_batches_are_whole_and_of_the_documented_shapes(two_episodes: Episodes) -> None:
+    (batch,) = data(two_episodes).train_dataloader()
+    shapes = {name: (tuple(array.shape), array.dtype) for name, array in batch.items()}
+    assert shapes == {
+        "observations": ((2, 2, 2), torch.float32),
+        "actions": ((2, 2), torch.int64),
+        "mask": ((2, 2), torch.bool),
+    }
+
+
+def test_training_batches_hold_the_windows_that_the_sampler_names(two_episodes: Episodes) -> None:
+    windows = WindowDataset(two_episodes, context_length=2)
+    for indices, batch in zip(EpochBatches(3, 2, seed=5), data(two_episodes, seed=5).train_dataloader(), strict=True):
+        expected = windows.__getitems__(list(indices))
+        assert all(torch.equal(batch[name], expected[name]) for name in expected)
+
+
+def test_validation_sees_every_window_once_and_in_order(two_episodes: Episodes) -> None:
+    (batch,) = data(two_episodes).val_dataloader()
+    assert batch["observations"][:, 0, 0].tolist() == [0, 1, 10]
+    assert batch["actions"].tolist() == [[0, 1], [1, 2], [1, 2]]

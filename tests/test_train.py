@@ -1,0 +1,213 @@
+"""The entry points, as a user calls them."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from safetensors.numpy import load_file
+
+from ilt.demos import Episodes
+from ilt.runs import read_config
+
+ROOT = Path(__file__).parent.parent
+SMOKE = ["experiment=smoke", "threads=1"]
+
+
+def call(module: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """`python -m ilt.<module> <arguments>`, without a W&B key."""
+    process = subprocess.run(
+        [sys.executable, "-m", f"ilt.{module}", *arguments], cwd=ROOT, env=environment(), capture_output=True, text=True
+    )
+    assert not check or process.returncode == 0, process.stderr
+    return process
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_API_KEY": "", "NETRC": "/dev/null"}
+
+
+def only_run(outputs: Path) -> Path:
+    (run,) = (path.parent for path in outputs.glob("runs/*/config.yaml"))
+    return run
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished smoke run with the shipped expert, logged to W&B offline, with figures and video."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    call("train", *SMOKE, f"outputs={outputs}", "logger=wandb")
+    return outputs
+
+
+def test_a_run_leaves_everything_that_is_needed_to_trust_it(outputs: Path) -> None:
+    run = only_run(outputs)
+    results = json.loads((run / "results.json").read_text())
+    contract = {
+        "return_mean", "return_std", "return_median", "return_p05", "success_rate", "crash_rate", "n_episodes",
+        "expert_return_mean", "random_return_mean", "performance", "action_accuracy", "seconds",
+    }  # fmt: skip
+    assert contract <= set(results)
+    assert results["n_episodes"] == 20
+    assert results["seeds"] == {"block": "test", "offset": 0, "count": 20}
+    assert {"training", "scoring", "total"} <= set(results["seconds"])
+    assert set(results["checkpoints"]) == {"last", "best"}
+    assert results["return_mean"] == results["checkpoints"]["last"]["return_mean"]
+    assert results["random_return_mean"] < 0 < results["expert_return_mean"]
+    for file in ("curve.csv", "episodes.csv", "learning_curve.png", "return_distribution.png", "landing.mp4"):
+        assert (run / file).stat().st_size > 100
+    assert (run / "weights" / "last.safetensors").exists()
+    assert (run / "weights" / "best.safetensors").exists()
+    assert "${" not in (run / "config.yaml").read_text()
+
+
+def test_demonstrations_come_from_their_own_blocks(outputs: Path) -> None:
+    (folder,) = outputs.glob("demos/ppo-*")
+    assert Episodes.load(folder / "demonstrations.npz").seeds.tolist() == list(range(20))
+    assert Episodes.load(folder / "validation.npz").seeds.tolist() == list(range(10_000_000, 10_000_004))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["measured"]["demonstrations"]["dropped"] == {"min_return": 0, "drop_truncated": 0}
+    assert manifest["made_from"][0].startswith("ppo-")
+
+
+def test_the_wandb_run_is_offline_and_finished(outputs: Path) -> None:
+    (wandb_run,) = only_run(outputs).glob("wandb/offline-run-*")
+    assert list(wandb_run.glob("run-*.wandb"))
+    assert list(wandb_run.rglob("media/videos/*.mp4"))
+    assert len(list(wandb_run.rglob("media/images/*.png"))) == 2
+    assert list(wandb_run.rglob("media/table/*.json"))
+
+
+def test_the_same_command_again_shows_the_finished_run_and_makes_nothing(outputs: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in outputs.rglob("*.safetensors")}
+    output = call("train", *SMOKE, f"outputs={outputs}", "logger=none").stdout
+    assert "finished" in output
+    assert "student (last)" in output
+    assert {path: path.stat().st_mtime_ns for path in outputs.rglob("*.safetensors")} == before
+
+
+def test_evaluate_takes_seeds_and_context_length_and_leaves_the_results_alone(outputs: Path) -> None:
+    run = only_run(outputs)
+    before = (run / "results.json").read_text()
+    call("evaluate", f"run={run}", f"outputs={outputs}", "seeds=selection:5:10", "context_length=2", "threads=1")
+    results = json.loads((run / "evaluations" / "selection-5-10-last-K2.json").read_text())
+    assert (results["n_episodes"], results["context_length"]) == (10, 2)
+    assert (run / "results.json").read_text() == before
+
+
+def test_evaluating_the_test_seeds_again_gives_the_same_numbers(outputs: Path) -> None:
+    run = only_run(outputs)
+    call("evaluate", f"run={run}", f"outputs={outputs}", "seeds=test:20", "threads=1")
+    again = json.loads((run / "evaluations" / "test-0-20-last-K8.json").read_text())
+    results = json.loads((run / "results.json").read_text())
+    for name in ("return_mean", "expert_return_mean", "random_return_mean", "performance", "return_mean_interval"):
+        assert again[name] == results[name]
+
+
+def test_evaluate_calls_nothing_that_a_run_names(outputs: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(only_run(outputs), tmp_path / "foreign")
+    config = read_config(run)
+    config["env"]["_target_"] = config["model"]["_target_"] = config["expert"]["training"]["_target_"] = "os.abort"
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    process = call("evaluate", f"run={run}", f"outputs={outputs}", "seeds=test:4", "threads=1", check=False)
+    assert "is not in" in process.stderr  # another expert, by its hash; it is asked for and never trained
+    config["expert"]["training"]["_target_"] = read_config(only_run(outputs))["expert"]["training"]["_target_"]
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    call("evaluate", f"run={run}", f"outputs={outputs}", "seeds=test:4", "threads=1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["dataset.context_length=0"], "dataset.context_length must be an integer of at least 1, got 0"),
+        (["expert=nobody"], "nobody"),
+        (["model.n_layers=3"], "n_layers"),
+        (["model.d_model=30", "model.n_head=4"], "model.d_model must be divisible by model.n_head = 4, got 30"),
+        (["evaluation.n_episodes=1000001"], "evaluation.n_episodes must be at most 1000000"),
+        (["demos.n_episodes=10000001"], "demos.n_episodes must be at most 10000000"),
+    ],
+)
+def test_a_wrong_argument_is_answered_before_any_work(arguments: list[str], expected: str, tmp_path: Path) -> None:
+    process = call("train", *arguments, f"outputs={tmp_path}", check=False)
+    assert process.returncode != 0
+    assert expected in process.stderr
+    assert not (tmp_path / "experts").exists()
+    assert not (tmp_path / "demos").exists()
+
+
+@pytest.mark.parametrize("module", ["train", "expert", "collect", "evaluate", "report"])
+def test_help_explains_the_groups(module: str) -> None:
+    output = call(module, "--help").stdout
+    assert "Groups and their options" in output
+    if module == "train":
+        assert "model: base, nano, small, tiny" in output
+
+
+def test_an_expert_below_its_gate_may_not_demonstrate(tmp_path: Path) -> None:
+    process = call("collect", "expert.gate=299", "demos.n_episodes=5", f"outputs={tmp_path}", check=False)
+    assert "expert.gate asks for a mean return of at least 299" in process.stderr
+    assert not (tmp_path / "demos").exists()
+
+
+def test_filters_that_drop_everything_say_so(tmp_path: Path) -> None:
+    arguments = ["demos.n_episodes=5", "demos.n_validation_episodes=2", "demos.filters.min_return=400"]
+    process = call("collect", *arguments, f"outputs={tmp_path}", check=False)
+    assert "demos.filters drop every one of the 5 demonstrations episodes" in process.stderr
+
+
+def test_a_multirun_gives_each_job_its_folder_and_makes_demonstrations_once(tmp_path: Path) -> None:
+    call("train", "-m", *SMOKE, "seed=1,2", f"outputs={tmp_path}", "hydra.sweep.dir=${outputs}/multirun/both")
+    runs = sorted(path.parent for path in tmp_path.glob("multirun/both/*/results.json"))
+    assert [json.loads((run / "results.json").read_text())["seed"] for run in runs] == [1, 2]
+    assert len(list(tmp_path.glob("demos/ppo-*"))) == 1
+    first, second = (load_file(run / "weights" / "last.safetensors") for run in runs)
+    assert any(not np.array_equal(first[name], second[name]) for name in first)
+    call("report", f"runs={tmp_path}/multirun/both")
+    table = (tmp_path / "multirun" / "both" / "report.md").read_text()
+    assert "all 2 runs" in table
+    assert len(table.splitlines()) == 5
+
+
+def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(outputs: Path, tmp_path: Path) -> None:
+    run = [*SMOKE, "trainer.max_steps=600", "trainer.val_check_interval=100", "model.dropout=0.1"]
+    run += ["model.action_dropout=0.2", "evaluation.video=false", "evaluation.n_episodes=2"]
+    for name in ("killed", "whole"):
+        shutil.copytree(outputs / "demos", tmp_path / name / "demos")
+    killed = [sys.executable, "-m", "ilt.train", *run, f"outputs={tmp_path / 'killed'}"]
+    process = subprocess.Popen(killed, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    while not list(tmp_path.glob("killed/runs/*/checkpoints/last.ckpt")):
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not list(tmp_path.glob("killed/runs/*/results.json"))
+    assert "resuming from" in call("train", *run, f"outputs={tmp_path / 'killed'}").stdout
+    assert "resuming from" not in call("train", *run, f"outputs={tmp_path / 'whole'}").stdout
+    ours, theirs = (only_run(tmp_path / name) for name in ("killed", "whole"))
+    for weights in ("last", "best"):
+        resumed = load_file(ours / "weights" / f"{weights}.safetensors")
+        uninterrupted = load_file(theirs / "weights" / f"{weights}.safetensors")
+        assert all(np.array_equal(resumed[name], uninterrupted[name]) for name in uninterrupted)
+    curves = [[line.split(",")[:6] for line in (run / "curve.csv").read_text().splitlines()] for run in (ours, theirs)]
+    assert curves[0] == curves[1]
+
+
+def test_a_run_folder_holds_one_run(outputs: Path) -> None:
+    run = only_run(outputs)
+    process = call("train", *SMOKE, "seed=5", f"outputs={outputs}", f"hydra.run.dir={run}", check=False)
+    assert "another config (seed differ)" in process.stderr
+
+
+def test_resume_false_sets_the_old_run_aside(outputs: Path, tmp_path: Path) -> None:
+    shutil.copytree(outputs, tmp_path, dirs_exist_ok=True)
+    run = only_run(tmp_path)
+    before = (run / "results.json").read_text()
+    call("train", *SMOKE, f"outputs={tmp_path}", "logger=none", "resume=false")
+    assert (run.with_name(run.name + ".1") / "results.json").read_text() == before
