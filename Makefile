@@ -31,10 +31,7 @@ run: install  ## the main job with its defaults: shipped expert to scored studen
 	$(PY) -m ilt.train
 
 test: install  ## the tests, with coverage (minutes)
-	rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest -n 2 --dist worksteal $(ARGS)
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report
+	$(PY) -m pytest -n 2 --dist worksteal --cov --cov-report=term $(ARGS)
 
 test-slow: install  ## the slow tests alone: experts trained from nothing, the default run
 	$(PY) -m pytest -m slow $(ARGS)

@@ -22,7 +22,7 @@ def find_runs(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def report_rows(runs: list[Path]) -> list[list[str]]:
-    """One row per run, and over several runs the mean and the spread of their means: each counts once, none is left out.
+    """One row per run, and over several runs the mean and the spread of their means: each counts once.
 
     The last row's intervals are bootstrapped over runs, since that is what another training seed would vary.
     """

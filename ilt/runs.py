@@ -27,7 +27,7 @@ class RunFolder:
         path: the folder.
         config: the resolved config as plain containers. A folder that holds another one is refused.
         resume: go on from what is there; otherwise what is there is renamed, and kept.
-        started: `time.monotonic()` at the start of the process.
+        started: `time.monotonic()` when the job began.
 
     Attributes:
         seconds: how long each stage took in this process.
@@ -68,9 +68,14 @@ class RunFolder:
         return (self.path / RESULTS).exists()
 
     @property
+    def checkpoints(self) -> Path:
+        """Where `last.ckpt` and `best.ckpt` are kept."""
+        return self.path / "checkpoints"
+
+    @property
     def last_checkpoint(self) -> Path | None:
         """Where a killed training goes on, if it was killed."""
-        path = self.path / "checkpoints" / "last.ckpt"
+        path = self.checkpoints / "last.ckpt"
         return path if path.exists() else None
 
     @contextmanager

@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import Logger
 
 from ilt import logbook
@@ -89,10 +89,8 @@ def fit(cfg: DictConfig, spec: EnvSpec, run: RunFolder, demos: Artefact, logger:
     trainer.fit(module, data, ckpt_path=run.last_checkpoint, weights_only=True)
     curve = next(callback for callback in callbacks if isinstance(callback, LearningCurve))
     _write_csv(run.path / "curve.csv", curve.rows)
-    checkpoint = next(callback for callback in callbacks if isinstance(callback, ModelCheckpoint))
-    saved = {"last": checkpoint.last_model_path, "best": checkpoint.best_model_path}
     return Fitted(
-        weights={name: _export(model, Path(path), run.path / "weights" / name) for name, path in saved.items()},
+        weights={name: _export(model, run, name) for name in ("last", "best")},
         rows=curve.rows,
         n_parameters=n_parameters,
         windows_per_second=curve.batches * cfg.dataset.batch_size / curve.seconds if curve.batches else None,
@@ -217,7 +215,7 @@ def _make_callbacks(cfg: DictConfig, spec: EnvSpec, run: RunFolder) -> list[pl.C
             "context_length": cfg.evaluation.context_length,
             "deterministic": cfg.evaluation.deterministic,
         },
-        "checkpoint": {"dirpath": str((run.path / "checkpoints").resolve())},
+        "checkpoint": {"dirpath": str(run.checkpoints.resolve())},
     }
     return [
         # not as arguments of `instantiate`, which would turn the EnvSpec, a dataclass, into a config
@@ -247,11 +245,12 @@ def _make_trainer(cfg: DictConfig, run: RunFolder, callbacks: list[pl.Callback],
     )
 
 
-def _export(model: Decoder, checkpoint: Path, target: Path) -> Path:
+def _export(model: Decoder, run: RunFolder, name: str) -> Path:
     """The weights that a checkpoint's validation flew (averaged, if there is averaging), as safetensors."""
-    state: dict[str, Tensor] = torch.load(checkpoint, weights_only=True, map_location="cpu")["state_dict"]
+    checkpoint = torch.load(run.checkpoints / f"{name}.ckpt", weights_only=True, map_location="cpu")
+    state: dict[str, Tensor] = checkpoint["state_dict"]
     model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in state.items()})
-    path = target.with_suffix(".safetensors")
+    path = run.path / "weights" / f"{name}.safetensors"
     path.parent.mkdir(exist_ok=True)
     model.save(path)
     return path

@@ -2,7 +2,7 @@
 
 import time
 
-STARTED = time.monotonic()  # before anything heavy is imported
+FIRST_JOB_STARTED = iter([time.monotonic()])  # before anything heavy is imported
 
 import logging  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(cfg: DictConfig) -> float:
     """Expert → demonstrations → windows → transformer → rollouts → numbers. Returns the selection-seed return."""
+    started = next(FIRST_JOB_STARTED, time.monotonic())  # later jobs of a sweep import nothing
     check_config(cfg)  # before the imports below, which take seconds
     from ilt import logbook, stages
     from ilt.collect import find_or_collect
@@ -27,7 +28,7 @@ def main(cfg: DictConfig) -> float:
     from ilt.runtime import prepare
 
     folder, sweep = Path(HydraConfig.get().runtime.output_dir), stages.sweep_name()
-    with RunFolder(folder, run_config(cfg), resume=cfg.resume, started=STARTED) as run:
+    with RunFolder(folder, run_config(cfg), resume=cfg.resume, started=started) as run:
         if run.finished:
             log.info("this run is finished; resume=false runs it again")
             return stages.show(run)

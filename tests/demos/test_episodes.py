@@ -201,9 +201,7 @@ def test_a_flipped_bit_of_an_array_is_an_error_that_names_the_file(two_episodes:
         Episodes.load(path)
 
 
-def test_a_flipped_bit_of_the_files_index_is_harmless_or_a_value_error(
-    two_episodes: Episodes, tmp_path: Path
-) -> None:
+def test_a_flipped_bit_of_the_files_index_is_harmless_or_a_value_error(two_episodes: Episodes, tmp_path: Path) -> None:
     path = tmp_path / "episodes.npz"
     two_episodes.save(path)
     content = path.read_bytes()

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -13,6 +14,8 @@ from ilt.learning import ImitationModule, WindowData
 from ilt.learning.module import cloning_loss, decay_groups, warmup_cosine
 from ilt.models import Decoder
 from ilt.models.decoder import POSITIONS, TOKENS
+from ilt.rollouts import ContextPolicy, rollout
+from tests.toys import recall
 
 OPTIMIZER: dict[str, Any] = {
     "learning_rate": 0.01,
@@ -232,3 +235,43 @@ def test_validation_counts_real_steps_alone(two_episodes: Episodes) -> None:
     (metrics,) = quiet_trainer(1).validate(module, WindowData(windows, windows, batch_size=2, seed=0), verbose=False)
     assert metrics["val/action_accuracy"] == pytest.approx(2 / 5)
     assert metrics["val/loss"] == pytest.approx((2 * math.log(8 / 5) + 3 * math.log(8)) / 5)
+
+
+# --- what it is for ---
+
+
+class Remembers:
+    """The optimal policy of `Recall`: the bit that was seen one step before, 0 at the start."""
+
+    def __init__(self) -> None:
+        self._before: dict[int, int] = {}
+
+    def begin(self, slots: np.ndarray, seeds: np.ndarray) -> None:
+        self._before.update(dict.fromkeys(slots.tolist(), 0))
+
+    def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
+        actions = np.array([self._before[slot] for slot in slots.tolist()])
+        self._before.update(zip(slots.tolist(), observations[:, 0].astype(int).tolist(), strict=True))
+        return actions
+
+
+def fly_after_learning_to_recall(max_steps: int, **changes: Any) -> np.ndarray:
+    """Returns on unseen seeds, at most 12 each, of a student of 40 optimal demonstrations."""
+    spec = recall()
+    model = decoder(observation_dim=1, n_actions=2, d_model=32, **changes)
+    demonstrations = rollout(spec, Remembers(), spec.seeds("demonstrations", 40))
+    assert (demonstrations.returns == 12).all()
+    windows = WindowDataset(demonstrations, context_length=model.context_length)
+    module = ImitationModule(model, seed=0, **OPTIMIZER)
+    trainer = quiet_trainer(max_steps, limit_val_batches=0)
+    trainer.fit(module, WindowData(windows, windows, batch_size=32, seed=0))
+    return rollout(spec, ContextPolicy(model), spec.seeds("test", 50)).returns
+
+
+@pytest.mark.parametrize("tokens", TOKENS)
+def test_the_transformer_remembers_what_it_saw_one_step_before(tokens: str) -> None:
+    assert fly_after_learning_to_recall(300, context_length=12, tokens=tokens).tolist() == [12.0] * 50
+
+
+def test_a_student_without_context_cannot_remember() -> None:
+    assert fly_after_learning_to_recall(100, context_length=1).mean() < 9
