@@ -1,8 +1,10 @@
 """The one rollout loop: many envs in one process, the policy called once per step on all of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
+import torch
 
 from ilt.demos.episodes import Episodes
 from ilt.envs import EnvBatch, EnvSpec
@@ -32,6 +34,25 @@ def rollout(
     """
     seeds = np.asarray(seeds, dtype=np.int64)
     batch = EnvBatch(spec, min(n_envs, len(seeds)))
+    try:
+        with _one_thread():
+            return _fly(batch, policy, seeds, on_episode)
+    finally:
+        batch.close()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Batches of a few dozen rows are too small to be worth a second thread, whose barriers cost more than it does."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _fly(batch: EnvBatch, policy: Policy, seeds: np.ndarray, on_episode: Callable[[float], None] | None) -> Episodes:
     records: list[_Record] = [_Record() for _ in seeds]
     waiting = iter(range(len(seeds)))
     flying = np.zeros(batch.n_envs, dtype=np.int64)  # which episode each slot flies
@@ -65,7 +86,6 @@ def rollout(
                     on_episode(sum(records[flying[slot]].rewards))
             restarted = begin(slots[ended].tolist())
             slots = np.array(sorted({*slots[~ended].tolist(), *restarted}), dtype=np.int64)
-    batch.close()
     return _lay_end_to_end(records, seeds)
 
 

@@ -1,0 +1,93 @@
+"""Figures are files of pictures that show something."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ilt.analysis.figures import learning_curve, return_distribution
+
+ROWS = [
+    {"step": 50, "train/loss": 1.2},
+    {"step": 100, "train/loss": 0.8},
+    {"step": 100, "val/loss": 0.9, "val/action_accuracy": 0.6, "rollout/return_mean": -50.0},
+    {"step": 150, "train/loss": 0.5},
+    {"step": 200, "train/loss": 0.4},
+    {"step": 200, "val/loss": 0.45, "val/action_accuracy": 0.8, "rollout/return_mean": 210.0},
+]
+
+RETURNS = {
+    "student": np.random.default_rng(0).normal(200.0, 60.0, 100),
+    "expert": np.random.default_rng(1).normal(250.0, 20.0, 100),
+    "random": np.random.default_rng(2).normal(-180.0, 90.0, 100),
+}
+
+
+def pixels(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8 of a picture that is large enough to look at."""
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        array = np.asarray(image.convert("RGB"))
+    assert array.shape[0] >= 300
+    assert array.shape[1] >= 800
+    return array
+
+
+def has_colour(picture: np.ndarray, colour: str) -> bool:
+    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return bool((np.abs(picture.astype(int) - wanted).max(axis=2) <= 2).sum() > 20)
+
+
+def draw_curve(path: Path, rows: list[dict[str, float]], *, expert_return: float = 250.0) -> np.ndarray:
+    learning_curve(rows, path, expert_return=expert_return, title="a run")
+    return pixels(path)
+
+
+def test_the_learning_curve_shows_student_and_expert(tmp_path: Path) -> None:
+    picture = draw_curve(tmp_path / "curve.png", ROWS)
+    assert has_colour(picture, "#1f77b4")
+    assert has_colour(picture, "#ff7f0e")
+    assert (picture == 255).all(axis=2).mean() > 0.5  # and is mostly background
+
+
+def test_the_learning_curve_depends_on_what_was_learned(tmp_path: Path) -> None:
+    first = draw_curve(tmp_path / "first.png", ROWS)
+    second = draw_curve(tmp_path / "second.png", [*ROWS[:-1], {**ROWS[-1], "rollout/return_mean": 0.0}])
+    assert not np.array_equal(first, second)
+
+
+def test_a_run_of_one_validation_and_no_logged_loss_can_be_drawn(tmp_path: Path) -> None:
+    assert has_colour(draw_curve(tmp_path / "short.png", [ROWS[2]]), "#1f77b4")
+
+
+def test_a_return_of_nothing_at_all_can_be_drawn(tmp_path: Path) -> None:
+    assert has_colour(draw_curve(tmp_path / "zero.png", [{**ROWS[2], "rollout/return_mean": 0.0}]), "#1f77b4")
+
+
+def test_the_distribution_shows_every_policy(tmp_path: Path) -> None:
+    return_distribution(RETURNS, tmp_path / "returns.png", success_return=200.0, title="a run")
+    picture = pixels(tmp_path / "returns.png")
+    assert has_colour(picture, "#1f77b4")
+    assert has_colour(picture, "#ff7f0e")
+    assert has_colour(picture, "#7f7f7f")
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_few_episodes_can_be_drawn(tmp_path: Path, n: int) -> None:
+    few = {name: returns[:n] for name, returns in RETURNS.items()}
+    return_distribution(few, tmp_path / "few.png", success_return=200.0, title="a run")
+    assert has_colour(pixels(tmp_path / "few.png"), "#1f77b4")
+
+
+def test_policies_that_all_return_the_same_can_be_drawn(tmp_path: Path) -> None:
+    same = {name: np.full(5, 3.0) for name in RETURNS}
+    return_distribution(same, tmp_path / "same.png", success_return=3.0, title="a run")
+    pixels(tmp_path / "same.png")
+
+
+def test_figures_are_overwritten_and_leave_nothing_open(tmp_path: Path) -> None:
+    first = draw_curve(tmp_path / "curve.png", ROWS)
+    again = draw_curve(tmp_path / "curve.png", ROWS)
+    assert np.array_equal(first, again)
+    assert [path.name for path in tmp_path.iterdir()] == ["curve.png"]
