@@ -1,6 +1,7 @@
 """Train an expert, or find it: `python -m ilt.expert expert=ppo`."""
 
 import logging
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,9 @@ def find_or_train(cfg: DictConfig, spec: "EnvSpec", store: "Store") -> "Artefact
         if cfg.expert.training is not None:
             log.info("training expert %s, which will be kept in %s", cfg.expert.name, store.root / "experts")
             training = _train(cfg, spec, folder)
-        return {"selection": _measure(cfg, spec, folder), "training": training}
+        measured = {"selection": _measure(cfg, spec, folder), "training": training}
+        shutil.rmtree(folder / "training", ignore_errors=True)  # not before everything that needs it is done
+        return measured
 
     return store.find_or_make("experts", cfg.expert.name, recipe_of(cfg, spec), make)
 
@@ -68,8 +71,6 @@ def load_policy(policy: str, spec: "EnvSpec", folder: Path, *, deterministic: bo
 
 def _train(cfg: DictConfig, spec: "EnvSpec", folder: Path) -> dict[str, Any]:
     """Leave the best actor in `folder` and return how the training went."""
-    import shutil
-
     from ilt.progress import Progress
     from ilt.rollouts import ExpertPolicy, rollout
 
@@ -86,9 +87,8 @@ def _train(cfg: DictConfig, spec: "EnvSpec", folder: Path) -> dict[str, Any]:
         training = hydra.utils.instantiate(
             cfg.expert.training, spec, seed=cfg.expert.seed, folder=folder / "training", score=score, report=report
         )
-    training.best_path.replace(folder / "actor.safetensors")
-    (folder / "training" / "history.json").replace(folder / "history.json")
-    shutil.rmtree(folder / "training")
+    shutil.copy(training.best_path, folder / "actor.safetensors")
+    shutil.copy(folder / "training" / "history.json", folder / "history.json")
     return training.summary(spec.success_return)
 
 

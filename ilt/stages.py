@@ -215,7 +215,8 @@ def _make_callbacks(cfg: DictConfig, spec: EnvSpec, run: RunFolder) -> list[pl.C
             "context_length": cfg.evaluation.context_length,
             "deterministic": cfg.evaluation.deterministic,
         },
-        "checkpoint": {"dirpath": str(run.checkpoints.resolve())},
+        "best": {"dirpath": str(run.checkpoints.resolve())},
+        "last": {"dirpath": str(run.checkpoints.resolve())},
     }
     return [
         # not as arguments of `instantiate`, which would turn the EnvSpec, a dataclass, into a config

@@ -100,6 +100,8 @@ class Store:
                 return found
             partial = target.parent / f".{target.name}.partial"
             partial.mkdir(exist_ok=True)
+            for leftover in partial.glob(f"*{MANIFEST}*"):  # of a process that was killed while publishing
+                leftover.unlink()
             started = time.monotonic()
             measured = make(partial)
             manifest = {
@@ -109,7 +111,7 @@ class Store:
                 "measured": measured,
                 "seconds": round(time.monotonic() - started, 2),
                 **provenance(),
-                "files": {path.name: _sha256(path) for path in sorted(partial.iterdir()) if path.name != MANIFEST},
+                "files": {path.name: _sha256(path) for path in sorted(partial.iterdir())},
             }
             write_json(partial / MANIFEST, manifest)
             os.replace(partial, target)
@@ -121,8 +123,8 @@ def open_artefact(path: Path) -> Artefact:
     advice = "remove the folder to have it made again"
     try:
         manifest = json.loads((path / MANIFEST).read_text())
-        files = manifest["files"]
-    except (OSError, ValueError, KeyError) as error:
+        files = dict(manifest["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedArtefactError(f"{path / MANIFEST} is damaged ({error}); {advice}") from error
     for name, digest in files.items():
         if not (path / name).is_file():

@@ -125,14 +125,17 @@ class Episodes:
     def load(cls, path: Path) -> "Episodes":
         """Read what `save` wrote; unknown keys are kept in `extras`. ValueError if the file is not such a file."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} is not a readable episode file: {error}") from error
         missing = [name for name in _REQUIRED if name not in arrays]
         if missing:
             raise ValueError(f"{path} is not an episode file: it lacks {missing}")
-        return cls(**{name: arrays.pop(name) for name in _REQUIRED}, extras=arrays)
+        try:
+            return cls(**{name: arrays.pop(name) for name in _REQUIRED}, extras=arrays)
+        except ValueError as error:
+            raise ValueError(f"{path} is not an episode file: {error}") from error
 
 
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

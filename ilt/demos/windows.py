@@ -86,7 +86,7 @@ def take_episodes(episodes: Episodes, amount: int | float) -> Episodes:
     Args:
         amount: how many (int), or which fraction of all, in (0, 1] (float), rounded up.
     """
-    count = int(np.ceil(amount * len(episodes))) if isinstance(amount, float) else amount
+    count = int(np.ceil(round(amount * len(episodes), 9))) if isinstance(amount, float) else amount
     if not 1 <= count <= len(episodes):
         raise ValueError(f"dataset.episodes asks for {count} episodes, but there are {len(episodes)} demonstrations")
     return episodes.select(np.arange(count))

@@ -52,8 +52,10 @@ class EnvSpec:
 
     def block_of(self, seeds: np.ndarray) -> str:
         """The block that holds all of `seeds`. ValueError if none does."""
+        if len(seeds) == 0:
+            raise ValueError("no seeds lie in no block")
         for name, (first, count) in self.seed_blocks.items():
-            if len(seeds) and first <= seeds.min() and seeds.max() < first + count:
+            if first <= seeds.min() and seeds.max() < first + count:
                 return name
         raise ValueError(f"seeds {seeds.min()} to {seeds.max()} do not lie in one block of env.seed_blocks")
 
@@ -74,8 +76,11 @@ class EnvSpec:
 
     @property
     def max_episode_steps(self) -> int | None:
-        """The time limit that Gymnasium registers for this id, in steps; None if there is none."""
-        return self.kwargs.get("max_episode_steps", gym.spec(self.id).max_episode_steps)
+        """The time limit in steps: of `kwargs` (where −1 means none, as in `gymnasium.make`), else as registered."""
+        limit = self.kwargs.get("max_episode_steps")
+        if limit is None:
+            return gym.spec(self.id).max_episode_steps
+        return None if limit == -1 else int(limit)
 
     def identity(self) -> dict[str, Any]:
         """What decides an episode beside its seed and the policy: goes into the hash of every artefact."""

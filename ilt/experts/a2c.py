@@ -265,6 +265,6 @@ def train_a2c(
     while learner.steps < total_steps:
         learner.update(learner.collect())
         log.after(learner.steps, lambda: learner.net.actor, learner.state)
-    if log.history[-1]["steps"] < learner.steps:
+    if not log.history or log.history[-1]["steps"] < learner.steps:
         log.score_now(learner.steps, learner.net.actor, learner.state)
     return log

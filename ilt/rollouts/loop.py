@@ -33,6 +33,8 @@ def rollout(
         on_episode: called with the return of each finished episode, for progress displays.
     """
     seeds = np.asarray(seeds, dtype=np.int64)
+    if len(seeds) == 0:
+        raise ValueError("there are no seeds to fly")
     batch = EnvBatch(spec, min(n_envs, len(seeds)))
     try:
         with _one_thread():

@@ -147,8 +147,10 @@ class ContextPolicy:
         was_training = self._model.training
         self._model.eval()
         windows = torch.from_numpy(self._observations[slots, :length]).to(device)
-        logits: Tensor = self._model(windows, torch.from_numpy(self._actions[slots, :length]).to(device))
-        self._model.train(was_training)
+        try:
+            logits: Tensor = self._model(windows, torch.from_numpy(self._actions[slots, :length]).to(device))
+        finally:
+            self._model.train(was_training)
         return logits[torch.arange(len(slots)), torch.from_numpy(last)]
 
     def _append(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:

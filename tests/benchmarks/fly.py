@@ -1,0 +1,65 @@
+"""Flying: the expert beside the bare environment, the student beside one env flown step by step."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from ilt.demos import Episodes
+from ilt.envs import EnvSpec
+from ilt.experts.actor import Actor
+from ilt.models import Decoder
+from ilt.rollouts import ContextPolicy, ExpertPolicy, Policy, rollout
+from ilt.store import SHIPPED
+from tests.benchmarks.measuring import Row, compare
+
+
+def rows(spec: EnvSpec) -> list[Row]:
+    """Steps per second, on selection seeds."""
+    (folder,) = SHIPPED["experts"].glob("ppo-*")
+    actor = Actor.load(folder / "actor.safetensors")
+    torch.manual_seed(0)
+    model = Decoder(observation_dim=8, n_actions=4, context_length=8, n_layer=2, n_head=2, d_model=32)
+    seeds = spec.seeds("selection", 100)
+    recorded = rollout(spec, ExpertPolicy(actor, deterministic=True), seeds)
+    return [
+        compare(
+            "fly the expert, 64 envs",
+            rate(spec, lambda: ExpertPolicy(actor, deterministic=True), seeds, 64),
+            "its actions replayed, bare env",
+            lambda: replay_rate(spec, recorded),
+            unit="steps",
+        ),
+        compare(
+            "fly `tiny`, K = 8, 64 envs",
+            rate(spec, lambda: ContextPolicy(model), seeds, 64),
+            "the same, one env",
+            rate(spec, lambda: ContextPolicy(model), seeds[:10], 1),
+            unit="steps",
+        ),
+    ]
+
+
+def rate(spec: EnvSpec, policy: Callable[[], Policy], seeds: np.ndarray, n_envs: int) -> Callable[[], float]:
+    """A measurement of `rollout`, in steps per second."""
+
+    def measure() -> float:
+        started = time.perf_counter()
+        episodes = rollout(spec, policy(), seeds, n_envs=n_envs)
+        return len(episodes.actions) / (time.perf_counter() - started)
+
+    return measure
+
+
+def replay_rate(spec: EnvSpec, episodes: Episodes) -> float:
+    """The environment's own limit: recorded actions stepped through in a plain loop, resets not counted."""
+    env, seconds = spec.make(), 0.0
+    for seed, start, length in zip(episodes.seeds, episodes.step_offsets, episodes.lengths, strict=True):
+        env.reset(seed=int(seed))
+        actions = episodes.actions[start : start + length].tolist()
+        started = time.perf_counter()
+        for action in actions:
+            env.step(action)
+        seconds += time.perf_counter() - started
+    return len(episodes.actions) / seconds
