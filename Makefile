@@ -1,7 +1,7 @@
 # `make help` lists the targets. Arguments for a command go into ARGS: make train ARGS="model=small seed=3"
 
 ARGS ?=
-RUN ?= $(shell ls -td outputs/runs/*/ 2>/dev/null | head -n 1)
+RUN ?= $(patsubst %/results.json,%,$(firstword $(shell ls -t outputs/runs/*/results.json 2>/dev/null)))
 # the first interpreter of a version that works: 3.11 to 3.13
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
