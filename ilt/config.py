@@ -145,7 +145,8 @@ RULES: Mapping[str, Rule] = {
     "trainer.max_steps": integer(-1),
     "trainer.max_epochs": integer(-1),
     "trainer.val_check_interval": Rule(
-        lambda v: COUNT.allows(v) or v == 1.0, "an integer of at least 1 (steps), or 1.0 (the end of an epoch)"
+        lambda v: COUNT.allows(v) or (isinstance(v, float) and v == 1.0),
+        "an integer of at least 1 (steps), or 1.0 (the end of an epoch)",
     ),
     "trainer.check_val_every_n_epoch": COUNT.or_null(),
     "trainer.log_every_n_steps": COUNT,
@@ -160,6 +161,7 @@ RULES: Mapping[str, Rule] = {
     "run": TEXT,
     "runs": TEXT,
     "seeds": TEXT,
+    "deterministic": BOOLEAN,
     "checkpoint": one_of("last", "best").or_null(),
     "context_length": COUNT.or_null(),
 }
@@ -230,20 +232,21 @@ def _check_model(cfg: DictConfig) -> None:
 
 
 def _check_trainer(cfg: DictConfig) -> None:
+    """Training counts steps or epochs, and ends on a rollout evaluation, whose weights are the last ones."""
     trainer = cfg.trainer
     by_steps = trainer.check_val_every_n_epoch is None
-    length, key = (trainer.max_steps, "max_steps") if by_steps else (trainer.max_epochs, "max_epochs")
-    every = trainer.val_check_interval if by_steps else trainer.check_val_every_n_epoch
-    if by_steps and not COUNT.allows(every):
+    counts = f"where trainer.check_val_every_n_epoch is {'null' if by_steps else 'set'}"
+    length, other = ("max_steps", "max_epochs") if by_steps else ("max_epochs", "max_steps")
+    every = "val_check_interval" if by_steps else "check_val_every_n_epoch"
+    if by_steps != COUNT.allows(trainer.val_check_interval):
+        wanted = "a number of steps" if by_steps else "1.0, the end of an epoch,"
+        raise ConfigError(f"trainer.val_check_interval must be {wanted} {counts}, got {trainer.val_check_interval!r}")
+    if trainer[other] != -1:
+        raise ConfigError(f"trainer.{other} must be -1 {counts}, got {trainer[other]}")
+    if trainer[length] < 1 or trainer[length] % trainer[every]:
         raise ConfigError(
-            f"trainer.val_check_interval must be a number of steps where trainer.check_val_every_n_epoch is null, "
-            f"got {every!r}"
-        )
-    if length < 1 or length % every:
-        other = "val_check_interval" if by_steps else "check_val_every_n_epoch"
-        raise ConfigError(
-            f"trainer.{key} must be a positive multiple of trainer.{other} = {every}, so that training ends on a "
-            f"rollout evaluation, got {length}"
+            f"trainer.{length} must be a positive multiple of trainer.{every} = {trainer[every]}, so that training "
+            f"ends on a rollout evaluation, got {trainer[length]}"
         )
 
 

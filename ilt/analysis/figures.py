@@ -55,6 +55,8 @@ def return_distribution(returns: Mapping[str, np.ndarray], path: Path, *, succes
     histogram, cumulative = figure.subplots(1, 2)
     low = min(np.percentile(values, 0.5) for values in returns.values())
     high = max(values.max() for values in returns.values())
+    if low == high:
+        low, high = low - 1.0, high + 1.0
     bins = np.linspace(low, high, 60)
     for name, values in returns.items():
         style: dict[str, Any] = {"color": COLOURS[name], "label": f"{name}: mean {values.mean():.1f}"}

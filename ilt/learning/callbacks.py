@@ -95,6 +95,7 @@ class LearningCurve(Callback):
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
         self.batches, self.seconds = 0, 0.0
+        self._since = time.monotonic()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._since = time.monotonic()

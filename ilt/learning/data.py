@@ -1,6 +1,6 @@
 """Batches of windows, in an order that the seed and the step decide alone."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytorch_lightning as pl
@@ -19,10 +19,11 @@ class EpochBatches(Sampler[list[int]]):
     Args:
         n_windows, batch_size: an epoch has n_windows // batch_size batches, but at least one.
         seed: decides every permutation.
-        first_step: the training step to begin at, so that a resumed run sees what it had not seen.
+        first_step: the training step to begin at, so that a resumed run sees what it had not seen; a function is
+            asked when the first batch is.
     """
 
-    def __init__(self, n_windows: int, batch_size: int, *, seed: int, first_step: int = 0) -> None:
+    def __init__(self, n_windows: int, batch_size: int, *, seed: int, first_step: int | Callable[[], int] = 0) -> None:
         self._n_windows, self._batch_size, self._seed = n_windows, batch_size, seed
         self._next_step = first_step
 
@@ -30,6 +31,8 @@ class EpochBatches(Sampler[list[int]]):
         return max(self._n_windows // self._batch_size, 1)
 
     def __iter__(self) -> Iterator[list[int]]:
+        if callable(self._next_step):
+            self._next_step = self._next_step()
         epoch, done = divmod(self._next_step, len(self))
         self._next_step = (epoch + 1) * len(self)
         generator = torch.Generator().manual_seed(hash((self._seed, epoch)) % 2**63)
@@ -63,7 +66,8 @@ class WindowData(pl.LightningDataModule):
         self._batch_size, self._seed = batch_size, seed
 
     def train_dataloader(self) -> WindowLoader:
-        step = self.trainer.global_step if self.trainer is not None else 0
+        # Lightning may ask for this loader before it has restored the step of a resumed run
+        step = (lambda: self.trainer.global_step) if self.trainer is not None else 0
         batches = EpochBatches(len(self._train), self._batch_size, seed=self._seed, first_step=step)
         return WindowLoader(self._train, batch_sampler=batches, collate_fn=lambda batch: batch)
 

@@ -17,8 +17,7 @@ def cloning_loss(logits: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
         actions: (B, K) int64, what the expert did.
         mask: (B, K) bool, True at real steps; nothing else counts.
     """
-    losses = cross_entropy(logits.transpose(1, 2), actions, reduction="none")
-    return losses.masked_fill(~mask, 0.0).sum() / mask.sum()
+    return cross_entropy(logits[mask], actions[mask])
 
 
 def warmup_cosine(step: int, *, total_steps: int, warmup_fraction: float, final_fraction: float) -> float:

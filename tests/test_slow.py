@@ -1,0 +1,56 @@
+"""What takes minutes: `make test-slow`."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ilt.envs import EnvSpec
+from ilt.experts.actor import Actor
+from ilt.rollouts import ExpertPolicy, rollout
+from ilt.rollouts.metrics import flight_metrics
+from ilt.store import SHIPPED
+from tests.test_train import ROOT, call, environment, only_run
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(("name", "least_return", "most_crashes"), [("ppo", 270, 0.01), ("a2c", 250, 0.02)])
+def test_shipped_experts_land_the_thousand_test_episodes(
+    name: str, least_return: float, most_crashes: float, lander: EnvSpec
+) -> None:
+    (folder,) = SHIPPED["experts"].glob(f"{name}-*")
+    policy = ExpertPolicy(Actor.load(folder / "actor.safetensors"), deterministic=True)
+    metrics = flight_metrics(rollout(lander, policy, lander.seeds("test", 1000)), lander)
+    assert metrics["return_mean"] >= least_return
+    assert metrics["crash_rate"] <= most_crashes
+
+
+@pytest.mark.parametrize(("name", "steps"), [("ppo", 1_000_000), ("a2c", 5_000_000)])
+def test_an_expert_learns_to_land_from_nothing_though_it_is_killed(name: str, steps: int, tmp_path: Path) -> None:
+    arguments = [f"expert={name}", f"expert.training.total_steps={steps}", f"outputs={tmp_path}"]
+    arguments += ["expert.training.score_every=100000"]
+    command = [sys.executable, "-m", "ilt.expert", *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    while not list(tmp_path.glob("experts/.*.partial/training/checkpoint.pt")):
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    call("expert", *arguments)
+    (folder,) = tmp_path.glob(f"experts/{name}-*")
+    measured = json.loads((folder / "manifest.json").read_text())["measured"]
+    assert len(measured["training"]["resumed_at_steps"]) == 1
+    assert measured["selection"]["deterministic"]["return_mean"] >= 200
+
+
+def test_the_default_run_matches_its_expert(tmp_path: Path) -> None:
+    call("train", f"outputs={tmp_path}")
+    results = json.loads((only_run(tmp_path) / "results.json").read_text())
+    assert results["return_mean"] >= results["expert_return_mean"] - 5
+    assert results["crash_rate"] <= results["policies"]["expert"]["crash_rate"] + 0.01
+    assert results["action_accuracy"] > 0.95
