@@ -45,12 +45,14 @@ class Fitted:
         rows: the learning curve, as `LearningCurve` keeps it.
         n_parameters: trainable ones.
         windows_per_second: of training steps alone; None if this process made none.
+        resumed: whether training went on from a checkpoint, so that its seconds are those of the last part only.
     """
 
     weights: Mapping[str, Path]
     rows: list[dict[str, float]]
     n_parameters: int
     windows_per_second: float | None
+    resumed: bool
 
     def at(self, name: str) -> dict[str, float]:
         """What was measured on validation demonstrations and selection seeds when these weights were saved."""
@@ -84,9 +86,10 @@ def fit(cfg: DictConfig, spec: EnvSpec, run: RunFolder, demos: Artefact, logger:
     module = ImitationModule(model, seed=cfg.seed, **OmegaConf.to_object(cfg.optimizer))  # type: ignore[arg-type]
     callbacks = _make_callbacks(cfg, spec, run)
     trainer = _make_trainer(cfg, run, callbacks, logger)
-    if run.last_checkpoint is not None:
-        log.info("resuming from %s", run.last_checkpoint)
-    trainer.fit(module, data, ckpt_path=run.last_checkpoint, weights_only=True)
+    checkpoint = run.last_checkpoint
+    if checkpoint is not None:
+        log.info("resuming from %s", checkpoint)
+    trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     curve = next(callback for callback in callbacks if isinstance(callback, LearningCurve))
     _write_csv(run.path / "curve.csv", curve.rows)
     return Fitted(
@@ -94,6 +97,7 @@ def fit(cfg: DictConfig, spec: EnvSpec, run: RunFolder, demos: Artefact, logger:
         rows=curve.rows,
         n_parameters=n_parameters,
         windows_per_second=curve.batches * cfg.dataset.batch_size / curve.seconds if curve.batches else None,
+        resumed=checkpoint is not None,
     )
 
 
@@ -148,6 +152,7 @@ def score(
         "expert": expert.name,
         "demonstrations": demos.name,
         "n_parameters": fitted.n_parameters,
+        "resumed": fitted.resumed,
         "speed": {
             "collection_steps_per_second": demos.measured["demonstrations"]["steps_per_second"],
             "training_windows_per_second": fitted.windows_per_second and round(fitted.windows_per_second),

@@ -67,7 +67,8 @@ class WindowData(pl.LightningDataModule):
 
     def train_dataloader(self) -> WindowLoader:
         # Lightning may ask for this loader before it has restored the step of a resumed run
-        step = (lambda: self.trainer.global_step) if self.trainer is not None else 0
+        trainer = self.trainer
+        step = (lambda: trainer.global_step) if trainer is not None else 0
         batches = EpochBatches(len(self._train), self._batch_size, seed=self._seed, first_step=step)
         return WindowLoader(self._train, batch_sampler=batches, collate_fn=lambda batch: batch)
 
