@@ -167,9 +167,15 @@ RULES: Mapping[str, Rule] = {
 }
 
 
+COMPLETE = ("env", "demos", "dataset", "model", "optimizer", "trainer", "evaluation")
+"""Groups of which every key must be there: a missing one is an error, and never read as None."""
+
+
 def check_config(cfg: DictConfig) -> None:
     """Raise ConfigError, naming the key, the value and what is allowed, if the config cannot be worked with."""
     for key, rule in RULES.items():
+        if key.split(".")[0] in COMPLETE and key.split(".")[0] in cfg and not _has(cfg, key):
+            raise ConfigError(f"{key} is missing; it must be {rule.wanted}")
         if _has(cfg, key) and not rule.allows(value := OmegaConf.select(cfg, key)):
             raise ConfigError(f"{key} must be {rule.wanted}, got {value!r}")
     if _has(cfg, "env.seed_blocks"):

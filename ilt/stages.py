@@ -65,10 +65,9 @@ def fit(cfg: DictConfig, spec: EnvSpec, run: RunFolder, demos: Artefact, logger:
     pl.seed_everything(cfg.seed, verbose=False)
     train = take_episodes(Episodes.load(demos.file("demonstrations.npz")), cfg.dataset.episodes)
     validation = Episodes.load(demos.file("validation.npz"))
-    windows = {"context_length": cfg.dataset.context_length, "stride": cfg.dataset.stride}
     data = WindowData(
-        WindowDataset(train, **windows),
-        WindowDataset(validation, **windows),
+        WindowDataset(train, context_length=cfg.dataset.context_length, stride=cfg.dataset.stride),
+        WindowDataset(validation, context_length=cfg.dataset.context_length, as_flown=True),
         batch_size=cfg.dataset.batch_size,
         seed=cfg.seed,
     )

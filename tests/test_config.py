@@ -650,3 +650,13 @@ def test_rules_by_hand(rule: Any, allowed: list[Any], refused: list[Any], wanted
     assert [value for value in allowed if not rule.allows(value)] == []
     assert [value for value in refused if rule.allows(value)] == []
     assert rule.wanted.startswith(wanted)
+
+
+@pytest.mark.parametrize("key", ["model.positions", "dataset.stride", "trainer.max_steps", "evaluation.headline"])
+def test_a_missing_key_is_an_error_and_not_read_as_none(base: DictConfig, key: str) -> None:
+    cfg = base.copy()
+    OmegaConf.set_struct(cfg, False)
+    group, name = key.split(".")
+    del cfg[group][name]
+    with pytest.raises(ConfigError, match=f"{key} is missing"):
+        check_config(cfg)

@@ -36,21 +36,25 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
 
     - `observations` (B, K, obs_dim) float32: `observations[:, t]` is what was seen when `actions[:, t]` was chosen;
     - `actions` (B, K) int64: what the expert did, at once the model's past inputs and its targets;
-    - `mask` (B, K) bool: True at real steps, False at padding.
+    - `mask` (B, K) bool: True at real steps, False at padding;
+    - `scored` (B, K) bool, only with `as_flown`: the steps at which the model sees what it would see in flight.
 
     Args:
         episodes: where the windows are cut from.
         context_length: K, in steps, at least 1.
         stride: steps between the starts of neighbouring windows, from 1 to K (a larger one would skip steps).
+        as_flown: for validation. With stride 1, every step is scored exactly once, in the window that ends with it:
+            after the K − 1 steps before it, or after all there are since the start of the episode.
     """
 
-    def __init__(self, episodes: Episodes, *, context_length: int, stride: int = 1) -> None:
+    def __init__(self, episodes: Episodes, *, context_length: int, stride: int = 1, as_flown: bool = False) -> None:
         if context_length < 1:
             raise ValueError(f"dataset.context_length must be at least 1, got {context_length}")
         if not 1 <= stride <= context_length:
             raise ValueError(
                 f"dataset.stride must be from 1 to dataset.context_length = {context_length}, got {stride}"
             )
+        assert stride == 1 or not as_flown, "some steps would never be scored"
         if len(episodes) == 0:
             raise ValueError("there are no episodes to cut windows from")
         self._observations = torch.from_numpy(episodes.observations)
@@ -60,6 +64,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         self._first_step = torch.from_numpy(episodes.step_offsets[episode] + start)
         self._n_real = torch.from_numpy(np.minimum(episodes.lengths[episode] - start, context_length))
         self._positions = torch.arange(context_length)
+        self._at_start = torch.from_numpy(start == 0) if as_flown else None
 
     def __len__(self) -> int:
         return len(self._first_row)
@@ -69,11 +74,15 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         chosen = torch.as_tensor(indices)
         n_real = self._n_real[chosen, None]
         inside = torch.minimum(self._positions, n_real - 1)  # padding repeats the last real step
-        return {
+        batch = {
             "observations": self._observations[self._first_row[chosen, None] + inside],
             "actions": self._actions[self._first_step[chosen, None] + inside],
             "mask": self._positions < n_real,
         }
+        if self._at_start is not None:
+            last = self._positions == n_real - 1
+            batch["scored"] = last | (self._at_start[chosen, None] & batch["mask"])
+        return batch
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """One window, without the batch dimension."""

@@ -80,10 +80,10 @@ class ImitationModule(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         logits = self.model(batch["observations"], batch["actions"], batch["mask"])
-        actions, mask = batch["actions"], batch["mask"]
-        n_steps = int(mask.sum())
-        correct = (logits.argmax(dim=-1) == actions)[mask].float().mean()
-        self.log("val/loss", cloning_loss(logits, actions, mask), batch_size=n_steps)
+        actions, scored = batch["actions"], batch.get("scored", batch["mask"])
+        n_steps = int(scored.sum())
+        correct = (logits.argmax(dim=-1) == actions)[scored].float().mean()
+        self.log("val/loss", cloning_loss(logits, actions, scored), batch_size=n_steps)
         self.log("val/action_accuracy", correct, batch_size=n_steps, prog_bar=True)
 
     def configure_optimizers(self) -> Any:

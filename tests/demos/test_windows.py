@@ -203,3 +203,18 @@ def test_a_constant_coordinate_has_deviation_one(two_episodes: Episodes) -> None
     two_episodes.observations[:, 1] = 3.0
     mean, std = observation_statistics(two_episodes)
     assert (mean[1], std[1]) == (3.0, 1.0)
+
+
+@pytest.mark.parametrize("context_length", [1, 2, 3, 8])
+def test_as_flown_every_step_is_scored_once_with_the_context_it_has_in_flight(
+    two_episodes: Episodes, context_length: int
+) -> None:
+    windows = WindowDataset(two_episodes, context_length=context_length, as_flown=True)
+    batch = windows.__getitems__(range(len(windows)))
+    scored = [
+        (row, position, batch["observations"][row, position, 0].item())
+        for row, position in batch["scored"].nonzero().tolist()
+    ]
+    assert sorted(seen for _, _, seen in scored) == [0, 1, 2, 10, 11]
+    for _, position, seen in scored:
+        assert position == min(seen % 10, context_length - 1)  # as many steps before it as there are, up to K - 1

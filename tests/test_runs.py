@@ -1,0 +1,71 @@
+"""Run folders."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from ilt.runs import RunFolder, peak_memory_mb, read_config
+
+CONFIG = {"seed": 0, "model": {"n_layer": 2}}
+
+
+def open_run(path: Path, *, resume: bool = True, config: dict[str, object] = CONFIG) -> RunFolder:
+    return RunFolder(path, config, resume=resume, started=time.monotonic())
+
+
+def test_a_run_is_finished_when_its_results_are_there(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run") as run:
+        with run.stage("training"):
+            pass
+        assert not run.finished
+        run.finish({"return_mean": 1.0})
+        assert run.finished
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["return_mean"] == 1.0
+    assert set(results["seconds"]) == {"startup", "training", "total"}
+    assert results["peak_memory_mb"] > 0
+
+
+def test_the_config_is_read_back_as_it_was(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run"):
+        assert read_config(tmp_path / "run") == CONFIG
+
+
+def test_a_folder_is_worked_in_by_one_at_a_time(tmp_path: Path) -> None:
+    with (
+        open_run(tmp_path / "run"),
+        pytest.raises(RuntimeError, match="another process is at work in"),
+        open_run(tmp_path / "run"),
+    ):
+        pass
+    with open_run(tmp_path / "run"):
+        pass
+
+
+def test_a_folder_with_another_config_is_refused_and_left_alone(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run"):
+        pass
+    other = open_run(tmp_path / "run", config={**CONFIG, "seed": 1})
+    with pytest.raises(ValueError, match=r"another config \(seed differ\)"), other:
+        pass
+    with open_run(tmp_path / "run"):
+        assert read_config(tmp_path / "run") == CONFIG
+
+
+def test_without_resume_what_was_there_is_renamed_and_kept(tmp_path: Path) -> None:
+    for _ in range(3):
+        with open_run(tmp_path / "run", resume=False) as run:
+            assert not run.finished
+            run.finish({})
+    assert sorted(path.name for path in tmp_path.glob("run*")) == ["run", "run.1", "run.2"]
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"run must be the folder of a run, with a config\.yaml in it"):
+        read_config(tmp_path)
+
+
+def test_peak_memory_is_of_this_process() -> None:
+    assert 10 < peak_memory_mb() < 100_000
