@@ -18,6 +18,7 @@ from ilt.store import write_json
 log = logging.getLogger(__name__)
 
 RESULTS = "results.json"
+OF_THIS_JOB = (".hydra", "train.log")  # which Hydra has already begun to write
 
 
 class RunFolder:
@@ -93,8 +94,10 @@ class RunFolder:
     def _set_aside(self) -> None:
         number = next(n for n in range(1, 10_000) if not self.path.with_name(f"{self.path.name}.{n}").exists())
         aside = self.path.with_name(f"{self.path.name}.{number}")
-        self.path.rename(aside)
-        self.path.mkdir()
+        aside.mkdir()
+        for path in self.path.iterdir():
+            if path.name not in OF_THIS_JOB:
+                path.rename(aside / path.name)
         log.info("what was in %s is now in %s", self.path, aside)
 
 
