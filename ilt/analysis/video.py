@@ -3,8 +3,9 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import imageio.v3 as iio
+import imageio.v2 as imageio
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -51,7 +52,10 @@ def side_by_side(spec: EnvSpec, flights: Mapping[str, tuple[Episodes, int]]) -> 
 
 def write_mp4(frames: list[np.ndarray], path: Path, *, fps: int = 50) -> None:
     """Write an H.264 video that browsers play."""
-    iio.imwrite(path, np.stack(frames), fps=fps, codec="libx264", pixelformat="yuv420p", macro_block_size=2)
+    writer: Any = imageio.get_writer(path, fps=fps, codec="libx264", pixelformat="yuv420p", macro_block_size=2)
+    with writer:
+        for frame in frames:
+            writer.append_data(frame)
 
 
 def write_animation(frames: list[np.ndarray], path: Path, *, every: int = 4, width: int = 600) -> None:
