@@ -24,11 +24,11 @@ def find_runs(folder: Path) -> tuple[list[Path], list[Path]]:
 def report_rows(runs: list[Path]) -> list[list[str]]:
     """One row per run, and over several runs the mean and the spread of their means: each counts once.
 
-    The last row's intervals are bootstrapped over runs, since that is what another training seed would vary.
+    The last row's intervals are over runs, since that is what another training seed would vary.
     """
     import numpy as np
 
-    from ilt.analysis.statistics import mean_interval
+    from ilt.analysis.statistics import mean_interval_of_runs
     from ilt.store import read_json
 
     results = [read_json(path / "results.json") for path in runs]
@@ -61,8 +61,8 @@ def report_rows(runs: list[Path]) -> list[list[str]]:
     if len(values) > 1:
         column = {name: np.array([run[name] for run in values]) for name in values[0] if "interval" not in name}
         overall: dict[str, Any] = {name: column[name].mean() for name in column}
-        overall["interval"] = mean_interval(column["return"])
-        overall["difference_interval"] = mean_interval(column["difference"])
+        overall["interval"] = mean_interval_of_runs(column["return"])
+        overall["difference_interval"] = mean_interval_of_runs(column["difference"])
         rows.append(row(f"all {len(values)} runs", overall))
     return rows
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, sem, t
 
 from ilt.demos import Episodes
 from ilt.envs import EnvSpec
@@ -25,6 +25,14 @@ def mean_interval(values: np.ndarray, *, confidence: float = 0.95, n_resamples: 
         rng=np.random.default_rng(0),
     ).confidence_interval
     return [float(interval.low), float(interval.high)]
+
+
+def mean_interval_of_runs(values: np.ndarray, *, confidence: float = 0.95) -> list[float]:
+    """Student's t interval of the mean of a few runs (n,): [low, high]. A bootstrap of five values is too narrow."""
+    if len(values) < 2 or np.ptp(values) == 0:
+        return [float(values.mean())] * 2
+    low, high = t.interval(confidence, len(values) - 1, loc=values.mean(), scale=sem(values))
+    return [float(low), float(high)]
 
 
 def summarise(episodes: Episodes, spec: EnvSpec) -> dict[str, Any]:

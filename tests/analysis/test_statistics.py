@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ilt.analysis.statistics import compare, mean_interval, performance, summarise
+from ilt.analysis.statistics import compare, mean_interval, mean_interval_of_runs, performance, summarise
 from ilt.demos import Episodes
 from tests.toys import countdown
 
@@ -130,3 +130,9 @@ def test_flights_on_other_seeds_are_not_compared(name: str) -> None:
 def test_flights_of_another_number_are_not_compared() -> None:
     with pytest.raises(ValueError, match="student and expert were not flown on the same seeds"):
         compare(single_steps(1.0, 2.0), {"expert": single_steps(1.0), "random": single_steps(1.0)}, countdown())
+
+
+def test_the_interval_of_a_few_runs_is_students() -> None:
+    low, high = mean_interval_of_runs(np.array([1.0, 2.0, 3.0]))  # t(0.975, 2) = 4.3027, s / sqrt(3) = 0.57735
+    assert (low, high) == pytest.approx((2 - 2.48414, 2 + 2.48414), abs=1e-4)
+    assert mean_interval_of_runs(np.array([5.0])) == [5.0, 5.0]
