@@ -38,6 +38,7 @@ def make_logger(cfg: DictConfig, run_folder: Path, *, sweep: str | None) -> Logg
         resume="allow",
         config=OmegaConf.to_container(cfg, resolve=True),
     )
+    logger._wandb_init.pop("anonymous", None)  # Lightning sets it, and W&B warns that it has no effect
     if offline:
         log.info("W&B is offline (no API key); upload later with: wandb sync %s/wandb/offline-run-*", run_folder)
     return logger
