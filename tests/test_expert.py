@@ -1,0 +1,33 @@
+"""`python -m ilt.expert`, from nothing to an artefact."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ilt.store import open_artefact
+from tests.test_train import call
+
+QUICK = ["expert.training.total_steps=2048", "expert.training.score_every=1024", "expert.selection_episodes=2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "small"), [("a2c", []), ("ppo", ["expert.training.n_steps=64", "expert.training.n_epochs=1"])]
+)
+def test_an_expert_is_trained_from_nothing_measured_and_kept(name: str, small: list[str], tmp_path: Path) -> None:
+    arguments = [f"expert={name}", *QUICK, *small, "expert.gate_episodes=3", f"outputs={tmp_path}"]
+    assert "1024 of 2048 steps" in call("expert", *arguments).stdout
+    (folder,) = tmp_path.glob(f"experts/{name}-*")
+    expert = open_artefact(folder)
+    assert set(expert.manifest["files"]) == {"actor.safetensors", "history.json"}
+    assert expert.measured["training"]["steps"] == 2048
+    assert expert.measured["selection"]["seeds"] == [20_000_002, 3]  # not those it was picked by
+    assert {"deterministic", "sampled"} <= set(expert.measured["selection"])
+    assert [entry["steps"] for entry in json.loads((folder / "history.json").read_text())] == [1024, 2048]
+    assert "steps" not in call("expert", *arguments).stdout.split("deterministic")[0]  # found, not trained again
+
+
+def test_the_heuristic_is_measured_without_training(tmp_path: Path) -> None:
+    call("expert", "expert=heuristic", "expert.gate_episodes=5", "expert.gate=null", f"outputs={tmp_path}")
+    (folder,) = tmp_path.glob("experts/heuristic-*")
+    assert open_artefact(folder).measured["training"] is None
