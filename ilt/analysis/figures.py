@@ -61,7 +61,9 @@ def return_distribution(returns: Mapping[str, np.ndarray], path: Path, *, succes
     for name, values in returns.items():
         style: dict[str, Any] = {"color": COLOURS[name], "label": f"{name}: mean {values.mean():.1f}"}
         histogram.hist(np.clip(values, low, high), bins=bins, histtype="stepfilled", alpha=0.45, **style)
-        cumulative.step(np.sort(values), np.arange(1, len(values) + 1) / len(values), where="post", **style)
+        share = np.arange(1, len(values) + 1) / len(values)
+        line = "-" if name == "student" else "--"  # the student shows through where it does what its expert does
+        cumulative.step(np.sort(values), share, where="post", linestyle=line, **style)
     histogram.set(ylabel="episodes")
     cumulative.set(ylabel="share of episodes at or below", xlim=(low, high))
     for axes in (histogram, cumulative):

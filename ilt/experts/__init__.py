@@ -1,0 +1,1 @@
+"""Experts: how they are trained, the network they end in, and the gate they pass before they demonstrate."""
