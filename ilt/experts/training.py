@@ -38,8 +38,8 @@ class TrainingLog:
 
     @property
     def best_path(self) -> Path:
-        """The best actor so far."""
-        return self._folder / "best.safetensors"
+        """The best actor so far, as the history knows it: also after a kill in the middle of a scoring."""
+        return self._folder / f"{max(self.history, key=_return_mean)['steps']}.safetensors"
 
     def resume(self) -> dict[str, Any] | None:
         """The state last given to `after`, if training was interrupted; else None."""
@@ -62,12 +62,10 @@ class TrainingLog:
     def score_now(self, steps: int, actor: Actor, state: Callable[[], Mapping[str, Any]]) -> None:
         """Score the actor, keep it if it is the best so far, save a checkpoint."""
         return_mean = self._score(actor)
-        best = max((entry["return_mean"] for entry in self.history), default=-float("inf"))
         seconds = self._before + time.monotonic() - self._started
         self.history.append({"steps": steps, "seconds": round(seconds, 2), "return_mean": return_mean})
-        if return_mean > best:
-            actor.save(self.best_path.with_suffix(".new"))
-            os.replace(self.best_path.with_suffix(".new"), self.best_path)
+        if self.history[-1] is max(self.history, key=_return_mean):
+            actor.save(self.best_path)
         checkpoint = {
             "state": dict(state()),
             "steps": steps,
@@ -77,12 +75,15 @@ class TrainingLog:
         }
         torch.save(checkpoint, self._folder / "checkpoint.new")
         os.replace(self._folder / "checkpoint.new", self._folder / "checkpoint.pt")
+        for path in self._folder.glob("*.safetensors"):
+            if path != self.best_path:
+                path.unlink()
         (self._folder / "history.json").write_text(json.dumps(self.history, indent=1))
         self._report(steps, return_mean)
 
     def summary(self, solved_at: float) -> dict[str, Any]:
         """What the expert's manifest tells about its training."""
-        best = max(self.history, key=lambda entry: entry["return_mean"])
+        best = max(self.history, key=_return_mean)
         solved = next((entry for entry in self.history if entry["return_mean"] >= solved_at), None)
         return {
             "steps": self.history[-1]["steps"],
@@ -91,3 +92,7 @@ class TrainingLog:
             "first_at_success_return": solved,
             "resumed_at_steps": self.resumed_at,
         }
+
+
+def _return_mean(entry: Mapping[str, float]) -> float:
+    return entry["return_mean"]

@@ -1,6 +1,7 @@
 """What both trainers need, and what both of them do."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -174,7 +175,7 @@ def test_the_checkpoint_holds_no_code_and_nothing_half_written_is_left(tmp_path:
     checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert (checkpoint["steps"], checkpoint["history"]) == (20, log.history)
     assert json.loads((tmp_path / "history.json").read_text()) == log.history
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.safetensors", "checkpoint.pt", "history.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["20.safetensors", "checkpoint.pt", "history.json"]
 
 
 def test_steps_and_scores_are_reported(tmp_path: Path) -> None:
@@ -292,3 +293,11 @@ def test_a_finished_training_is_not_trained_again(trainer: str, tmp_path: Path) 
 def test_a_trainers_checkpoint_holds_no_code(trainer: str, tmp_path: Path) -> None:
     train(trainer, tmp_path)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["state"]["steps"] == 320
+
+
+def test_the_best_actor_is_the_historys_even_after_a_kill_in_the_middle_of_a_scoring(tmp_path: Path) -> None:
+    log = log_of(tmp_path, [1.0])
+    shutil.copy(log.best_path, tmp_path / "99.safetensors")  # scored higher, but its checkpoint was never written
+    again = TrainingLog(tmp_path, score=score, every=10)
+    again.resume()
+    assert again.best_path == log.best_path
