@@ -35,7 +35,7 @@ def learning_curve(rows: Sequence[Mapping[str, float]], path: Path, *, expert_re
     returns.plot(steps, means, color=COLOURS["student"], marker="o", markersize=3, label="student")
     returns.axhline(expert_return, color=COLOURS["expert"], linestyle="--", label="expert")
     returns.set(ylabel="mean return (selection seeds)")
-    returns.legend(frameon=False, loc="lower right")
+    returns.legend(loc="best", framealpha=0.8)
     for axes in (loss, accuracy, returns):
         axes.set(xlabel="training step")
         axes.grid(alpha=0.3)
