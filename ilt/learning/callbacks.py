@@ -5,7 +5,9 @@ import time
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback, WeightAveraging
+from torch import Tensor
 
 from ilt.envs import EnvSpec
 from ilt.rollouts import ContextPolicy, rollout
@@ -82,6 +84,23 @@ class RolloutEvaluation(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = state_dict["history"]
+
+
+class EMA(WeightAveraging):
+    """Lightning's weight averaging, exponential, with a decay that begins small.
+
+    After n steps the decay is min(decay, (1 + n) / (10 + n)), as in TensorFlow's ExponentialMovingAverage: with a
+    constant decay, a training of a few hundred steps would end on an average that is mostly its random start.
+
+    Args:
+        decay: what remains of the average after a step, in the long run.
+    """
+
+    def __init__(self, *, decay: float) -> None:
+        def average(averaged: Tensor, current: Tensor, n: Tensor | int) -> Tensor:
+            return torch.lerp(averaged, current, 1 - min(decay, (1 + int(n)) / (10 + int(n))))
+
+        super().__init__(avg_fn=average)
 
 
 class LearningCurve(Callback):

@@ -8,12 +8,11 @@ import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
-from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch import Tensor
 
 from ilt import stages
 from ilt.demos import WindowDataset
-from ilt.learning import ImitationModule, LearningCurve, RolloutEvaluation, WindowData
+from ilt.learning import EMA, ImitationModule, LearningCurve, RolloutEvaluation, WindowData
 from ilt.models import Decoder
 from ilt.rollouts import ContextPolicy, RandomPolicy, rollout
 from ilt.rollouts.metrics import flight_metrics
@@ -124,7 +123,7 @@ def test_dropout_is_active_again_after_a_rollout() -> None:
                 self.checked += 1
 
     probe, evaluation, model = Probe(), flights(), decoder(dropout=0.5)
-    fit(model, [evaluation, EMAWeightAveraging(), probe])
+    fit(model, [evaluation, EMA(decay=0.9), probe])
     assert probe.checked == 1
 
 
@@ -159,11 +158,12 @@ class Raw(pl.Callback):
 
 
 def test_it_is_the_averaged_weights_that_fly() -> None:
-    model, raw, ema = decoder(Watched), Raw(), EMAWeightAveraging(decay=0.75)
+    model, raw, ema = decoder(Watched), Raw(), EMA(decay=0.75)
     fit(model, [raw, flights(), ema])
     average, by_hand = raw.after[0], []
-    for weight in raw.after:
-        average = 0.75 * average + 0.25 * weight
+    for n, weight in enumerate(raw.after):
+        decay = min(0.75, (1 + n) / (10 + n))
+        average = decay * average + (1 - decay) * weight
         by_hand.append(average)
     half = len(model.flown) // 2
     for flown in model.flown[:half]:
@@ -184,13 +184,13 @@ def test_without_averaging_it_is_the_raw_weights_that_fly() -> None:
 
 def test_averaging_before_the_rollout_is_refused() -> None:
     with pytest.raises(ValueError, match="callbacks: rollout must stand before ema"):
-        fit(decoder(), [EMAWeightAveraging(), flights()])
+        fit(decoder(), [EMA(decay=0.9), flights()])
 
 
 def test_normalisation_is_not_blurred_by_averaging() -> None:
     model = decoder()
     model.set_normalisation(torch.tensor([0.3]), torch.tensor([0.7]))
-    fit(model, [flights(), EMAWeightAveraging(decay=0.9)])
+    fit(model, [flights(), EMA(decay=0.9)])
     assert torch.equal(model.observation_mean, torch.tensor([0.3]))
     assert torch.equal(model.observation_std, torch.tensor([0.7]))
 
@@ -346,3 +346,10 @@ def test_the_exported_weights_are_those_that_flew(tmp_path: Path) -> None:
     for name, path in fitted.weights.items():
         flown = rollout(recall(), ContextPolicy(Decoder.load(path)), recall().seeds("selection", 20))
         assert flown.returns.mean() == pytest.approx(fitted.at(name)["rollout/return_mean"]), name
+
+
+def test_a_short_training_ends_near_its_own_weights_and_not_near_its_start() -> None:
+    model, raw = decoder(Watched), Raw()
+    fit(model, [raw, flights(), EMA(decay=0.995)])
+    average, start, end = model.readout.weight.detach(), raw.before[0], raw.after[-1]
+    assert (average - end).norm() < 0.5 * (average - start).norm()
