@@ -1,5 +1,6 @@
 """What a config may hold: one rule per key, and the few that concern several keys. Nothing heavy is imported here."""
 
+import difflib
 import hashlib
 import json
 import math
@@ -158,9 +159,9 @@ RULES: Mapping[str, Rule] = {
     "evaluation.context_length": COUNT.or_null(),
     "evaluation.deterministic": BOOLEAN,
     "evaluation.video": BOOLEAN,
-    "run": TEXT,
-    "runs": TEXT,
-    "seeds": TEXT,
+    "run": Rule(TEXT.allows, "the folder of a finished run, such as outputs/runs/NAME"),
+    "runs": Rule(TEXT.allows, "a folder that holds finished runs, such as outputs/multirun/NAME"),
+    "seeds": Rule(TEXT.allows, "BLOCK:COUNT or BLOCK:OFFSET:COUNT, such as test:1000"),
     "deterministic": BOOLEAN,
     "checkpoint": one_of("last", "best").or_null(),
     "context_length": COUNT.or_null(),
@@ -171,9 +172,16 @@ COMPLETE = ("env", "demos", "dataset", "model", "optimizer", "trainer", "evaluat
 """Groups of which every key must be there: a missing one is an error, and never read as None."""
 
 
+STRICT = ("env", "demos", "dataset", "model", "optimizer", "evaluation")
+"""Groups that take no key but those with a rule. The others hand theirs on: to Lightning, W&B, an expert's training."""
+
+
 def check_config(cfg: DictConfig) -> None:
     """Raise ConfigError, naming the key, the value and what is allowed, if the config cannot be worked with."""
+    _refuse_unknown_keys(cfg)
     for key, rule in RULES.items():
+        if "." not in key and OmegaConf.is_missing(cfg, key):
+            raise ConfigError(f"{key} must be given; it must be {rule.wanted}")
         if key.split(".")[0] in COMPLETE and key.split(".")[0] in cfg and not _has(cfg, key):
             raise ConfigError(f"{key} is missing; it must be {rule.wanted}")
         if _has(cfg, key) and not rule.allows(value := OmegaConf.select(cfg, key)):
@@ -184,6 +192,23 @@ def check_config(cfg: DictConfig) -> None:
         _check_model(cfg)
     if _has(cfg, "trainer.max_steps"):
         _check_trainer(cfg)
+        for name in ("rollout", "curve", "best", "last"):
+            if cfg.callbacks.get(name) is None:
+                raise ConfigError(f"callbacks.{name} must be there; results are made from it. Only ema may be null")
+
+
+def _refuse_unknown_keys(cfg: DictConfig) -> None:
+    """A key that was added with + and that nothing reads is a slip of the pen."""
+    known = {key.split(".")[0] for key in RULES} | {"hydra", "logger", "callbacks"}
+    found = {str(key): known for key in cfg}
+    for group in STRICT:
+        allowed = {key for key in RULES if key.startswith(f"{group}.")} | {f"{group}._target_", f"{group}.seed_blocks"}
+        nested = {key.rsplit(".", 1)[0] for key in allowed}
+        found |= {f"{group}.{key}": allowed | nested for key in cfg.get(group, {})}
+    for key, allowed in found.items():
+        if key not in allowed:
+            close = difflib.get_close_matches(key, allowed, n=1)
+            raise ConfigError(f"{key} is not a key{f'; did you mean {close[0]}?' if close else ''}")
 
 
 def _check_seeds(cfg: DictConfig) -> None:

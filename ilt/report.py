@@ -11,7 +11,16 @@ from ilt.config import ConfigError, check_config
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ("run", "student", "95 % interval", "expert", "student − expert", "95 % interval ", "crashes", "expert's")
+COLUMNS = (
+    "run",
+    "student",
+    "95 % interval",
+    "expert",
+    "student − expert",
+    "interval of that",
+    "crashes",
+    "expert's crashes",
+)
 
 
 def find_runs(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -22,13 +31,14 @@ def find_runs(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def report_rows(runs: list[Path]) -> list[list[str]]:
-    """One row per run, and over several runs the mean and the spread of their means: each counts once.
+    """One row per run; over runs that differ in nothing but their seed also the mean, to which each counts once.
 
     The last row's intervals are over runs, since that is what another training seed would vary.
     """
     import numpy as np
 
     from ilt.analysis.statistics import mean_interval_of_runs
+    from ilt.runs import read_config
     from ilt.store import read_json
 
     results = [read_json(path / "results.json") for path in runs]
@@ -58,12 +68,13 @@ def report_rows(runs: list[Path]) -> list[list[str]]:
         for result in results
     ]
     rows = [row(path.name, run) for path, run in zip(runs, values, strict=True)]
-    if len(values) > 1:
+    configs = [{**read_config(path), "seed": None} for path in runs]
+    if len(values) > 1 and all(config == configs[0] for config in configs):
         column = {name: np.array([run[name] for run in values]) for name in values[0] if "interval" not in name}
         overall: dict[str, Any] = {name: column[name].mean() for name in column}
         overall["interval"] = mean_interval_of_runs(column["return"])
         overall["difference_interval"] = mean_interval_of_runs(column["difference"])
-        rows.append(row(f"all {len(values)} runs", overall))
+        rows.append(row(f"all {len(values)} seeds", overall))
     return rows
 
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from ilt.store import write_json
+from ilt.analysis.tables import COLUMNS, print_table, result_rows
+from ilt.store import read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +46,8 @@ class RunFolder:
         self._lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
         try:
             self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise RuntimeError(f"another process is at work in {self.path}") from error
+        except Timeout:
+            raise RuntimeError(f"another process is at work in {self.path}") from None
         if not self._resume and (self.path / "config.yaml").exists():
             self._set_aside()
         if (self.path / "config.yaml").exists():
@@ -99,6 +101,21 @@ class RunFolder:
             if path.name not in OF_THIS_JOB:
                 path.rename(aside / path.name)
         log.info("what was in %s is now in %s", self.path, aside)
+
+
+def discard_unused(path: Path) -> None:
+    """Remove a run's folder if nothing but Hydra has written there."""
+    if path.is_dir() and all(entry.name in OF_THIS_JOB for entry in path.iterdir()):
+        shutil.rmtree(path)
+
+
+def show(run: RunFolder) -> float:
+    """Print what came out of a finished run, and where it is. Returns the headline's selection-seed return."""
+    results = read_json(run.path / RESULTS)
+    print_table(f"{results['n_episodes']} test episodes, {run.path.name}", COLUMNS, result_rows(results))
+    print_table("", ["stage", "seconds"], [[name, f"{value:.1f}"] for name, value in results["seconds"].items()])
+    log.info("everything is in %s", run.path)
+    return float(results["selection_return_mean"])
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from ilt.config import ConfigError
 from ilt.envs import EnvSpec
 from ilt.store import Store
 
@@ -13,6 +14,8 @@ from ilt.store import Store
 def prepare(cfg: DictConfig) -> tuple[EnvSpec, Store]:
     """Set the number of threads; the environment that the config describes, and the store it works in."""
     _set_threads(cfg)
+    if "trainer" in cfg and cfg.trainer.accelerator == "gpu" and not torch.cuda.is_available():
+        raise ConfigError("trainer.accelerator must be one that this machine has, got gpu; trainer=cpu needs none")
     return instantiate(cfg.env, _convert_="object"), Store(Path(cfg.outputs))
 
 

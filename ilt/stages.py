@@ -1,4 +1,4 @@
-"""The stages that only `ilt.train` has: fit, score, picture, show."""
+"""The stages that only `ilt.train` has: fit, score, picture."""
 
 import csv
 import logging
@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import Logger
 
 from ilt import logbook
-from ilt.analysis.tables import COLUMNS, print_table, result_rows
+from ilt.analysis.tables import COLUMNS, result_rows
 from ilt.demos import Episodes, WindowDataset
 from ilt.demos.windows import observation_statistics, take_episodes
 from ilt.envs import EnvSpec
@@ -28,7 +26,7 @@ from ilt.evaluate import score_students
 from ilt.learning import ImitationModule, LearningCurve, WindowData
 from ilt.models import Decoder
 from ilt.runs import RunFolder
-from ilt.store import Artefact, Store, provenance, read_json
+from ilt.store import Artefact, Store, provenance
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -194,22 +192,6 @@ def picture(
     logbook.publish(logger, results, columns=COLUMNS, rows=result_rows(results), figures=figures, video=video)
 
 
-def show(run: RunFolder) -> float:
-    """Print what came out of a finished run, and where it is. Returns the headline's selection-seed return."""
-    results = read_json(run.path / "results.json")
-    print_table(f"{results['n_episodes']} test episodes, {run.path.name}", COLUMNS, result_rows(results))
-    seconds = results["seconds"]
-    print_table("", ["stage", "seconds"], [[name, f"{value:.1f}"] for name, value in seconds.items()])
-    log.info("everything is in %s", run.path)
-    return float(results["selection_return_mean"])
-
-
-def sweep_name() -> str | None:
-    """The folder name of the multirun that this job belongs to; None for a single run."""
-    hydra = HydraConfig.get()
-    return Path(hydra.sweep.dir).name if hydra.mode == RunMode.MULTIRUN else None
-
-
 def _make_callbacks(cfg: DictConfig, spec: EnvSpec, run: RunFolder) -> list[pl.Callback]:
     """The config's callbacks in its order, with what only this run knows."""
     known: dict[str, dict[str, Any]] = {
@@ -236,6 +218,8 @@ def _make_trainer(cfg: DictConfig, run: RunFolder, callbacks: list[pl.Callback],
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # on a resumed run the folder of checkpoints is meant not to be empty
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+    # few demonstrations make short epochs, and what is logged goes by steps
+    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
     # Lightning asks torch's pytree in a way that torch will drop
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     on_terminal = sys.stderr.isatty()

@@ -9,9 +9,11 @@ from pathlib import Path  # noqa: E402
 
 import hydra  # noqa: E402
 from hydra.core.hydra_config import HydraConfig  # noqa: E402
+from hydra.types import RunMode  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
 
-from ilt.config import check_config, run_config  # noqa: E402
+from ilt.config import ConfigError, check_config, run_config  # noqa: E402
+from ilt.runs import RunFolder, discard_unused, show  # noqa: E402
 
 log = logging.getLogger(__name__)
 
@@ -20,24 +22,30 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig) -> float:
     """Expert → demonstrations → windows → transformer → rollouts → numbers. Returns the selection-seed return."""
     started = next(FIRST_JOB_STARTED, time.monotonic())  # later jobs of a sweep import nothing
-    check_config(cfg)  # before the imports below, which take seconds
-    from ilt import logbook, stages
-    from ilt.collect import find_or_collect
-    from ilt.expert import find_or_train
-    from ilt.runs import RunFolder
-    from ilt.runtime import prepare
-
-    folder, sweep = Path(HydraConfig.get().runtime.output_dir), stages.sweep_name()
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    try:
+        check_config(cfg)
+    except ConfigError:
+        discard_unused(folder)
+        raise
     with RunFolder(folder, run_config(cfg), resume=cfg.resume, started=started) as run:
         if run.finished:
             log.info("this run is finished; resume=false runs it again")
-            return stages.show(run)
+            return show(run)
+
+        from ilt import logbook, stages  # these take seconds: not before it is clear that there is work
+        from ilt.collect import find_or_collect
+        from ilt.expert import find_or_train
+        from ilt.runtime import prepare
+
         with run.stage("prepare"):
             spec, store = prepare(cfg)
         with run.stage("expert"):
             expert = find_or_train(cfg, spec, store)
         with run.stage("demonstrations"):
             demos = find_or_collect(cfg, spec, store, expert)
+        sweep = Path(hydra_config.sweep.dir).name if hydra_config.mode == RunMode.MULTIRUN else None
         logger = logbook.make_logger(cfg, folder, sweep=sweep)
         try:
             with run.stage("training"):
@@ -49,7 +57,7 @@ def main(cfg: DictConfig) -> float:
             run.finish(results)
         finally:
             logbook.close(logger)
-        return stages.show(run)
+        return show(run)
 
 
 if __name__ == "__main__":

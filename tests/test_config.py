@@ -330,7 +330,7 @@ def test_a_wrong_value_is_refused_by_its_key(base: DictConfig, key: str, value: 
         ("evaluate", "checkpoint", "final", "one of ['last', 'best'], or null"),
         ("evaluate", "context_length", 0, "an integer of at least 1, or null"),
         ("evaluate", "deterministic", "sure", "true or false"),
-        ("evaluate", "seeds", 1000, "text"),
+        ("evaluate", "seeds", 1000, "BLOCK:COUNT or BLOCK:OFFSET:COUNT, such as test:1000"),
         ("evaluate", "run", "", "text"),
         ("report", "runs", "", "text"),
         ("collect", "demos.n_validation_episodes", 0, "an integer of at least 1"),
@@ -660,3 +660,31 @@ def test_a_missing_key_is_an_error_and_not_read_as_none(base: DictConfig, key: s
     del cfg[group][name]
     with pytest.raises(ConfigError, match=f"{key} is missing"):
         check_config(cfg)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"modl": "small"}, "modl is not a key; did you mean model?"),
+        ({"model": {"n_layers": 3}}, "model.n_layers is not a key; did you mean model.n_layer?"),
+        ({"dataset": {"shuffle": True}}, "dataset.shuffle is not a key"),
+    ],
+)
+def test_a_key_that_nothing_reads_is_refused(base: DictConfig, values: dict[str, Any], message: str) -> None:
+    cfg = base.copy()
+    OmegaConf.set_struct(cfg, False)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check_config(OmegaConf.merge(cfg, values))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["rollout", "curve", "best", "last"])
+def test_callbacks_that_results_are_made_from_must_be_there(base: DictConfig, name: str) -> None:
+    cfg = base.copy()
+    cfg.callbacks[name] = None
+    with pytest.raises(ConfigError, match=f"callbacks.{name} must be there"):
+        check_config(cfg)
+
+
+def test_a_value_that_must_be_given_is_asked_for() -> None:
+    with pytest.raises(ConfigError, match="run must be given; it must be the folder of a finished run"):
+        check_config(OmegaConf.create({"run": "???"}))

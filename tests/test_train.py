@@ -140,6 +140,7 @@ def test_a_wrong_argument_is_answered_before_any_work(arguments: list[str], expe
     assert expected in process.stderr
     assert not (tmp_path / "experts").exists()
     assert not (tmp_path / "demos").exists()
+    assert not list(tmp_path.glob("runs/*"))
 
 
 @pytest.mark.parametrize("module", ["train", "expert", "collect", "evaluate", "report"])
@@ -171,7 +172,7 @@ def test_a_multirun_gives_each_job_its_folder_and_makes_demonstrations_once(tmp_
     assert any(not np.array_equal(first[name], second[name]) for name in first)
     call("report", f"runs={tmp_path}/multirun/both")
     table = (tmp_path / "multirun" / "both" / "report.md").read_text()
-    assert "all 2 runs" in table
+    assert "all 2 seeds" in table
     assert len(table.splitlines()) == 5
 
 

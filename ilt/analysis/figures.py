@@ -33,7 +33,7 @@ def learning_curve(rows: Sequence[Mapping[str, float]], path: Path, *, expert_re
     accuracy.set(ylabel="action accuracy (validation)")
     steps, means = series("rollout/return_mean")
     returns.plot(steps, means, color=COLOURS["student"], marker="o", markersize=3, label="student")
-    returns.axhline(expert_return, color=COLOURS["expert"], linestyle="--", label="expert")
+    returns.axhline(expert_return, color=COLOURS["expert"], linestyle="--", label="expert (other selection seeds)")
     returns.set(ylabel="mean return (selection seeds)")
     returns.legend(loc="best", framealpha=0.8)
     for axes in (loss, accuracy, returns):

@@ -1,6 +1,7 @@
 """What both trainers need: score now and then, keep the best actor, save a checkpoint, and go on after a kill."""
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -10,6 +11,8 @@ from typing import Any
 import torch
 
 from ilt.experts.actor import Actor
+
+log = logging.getLogger(__name__)
 
 Score = Callable[[Actor], float]
 """The mean return of a deterministic actor over selection seeds. Handed in, since rollouts come after experts."""
@@ -50,6 +53,7 @@ class TrainingLog:
         self.history = checkpoint["history"]
         self.resumed_at = [*checkpoint["resumed_at"], checkpoint["steps"]]
         self._before = checkpoint["seconds"]
+        log.info("resuming at %d steps, after %.0f s", checkpoint["steps"], checkpoint["seconds"])
         self._report(checkpoint["steps"], None)
         return checkpoint["state"]
 
