@@ -34,12 +34,12 @@ def main(cfg: DictConfig) -> float:
             log.info("this run is finished; resume=false runs it again")
             return show(run)
 
-        from ilt import logbook, stages  # these take seconds: not before it is clear that there is work
-        from ilt.collect import find_or_collect
-        from ilt.expert import find_or_train
-        from ilt.runtime import prepare
+        with run.stage("imports"):  # which take seconds: not before it is clear that there is work
+            from ilt import logbook, stages
+            from ilt.collect import find_or_collect
+            from ilt.expert import find_or_train
+            from ilt.runtime import prepare
 
-        with run.stage("prepare"):
             spec, store = prepare(cfg)
         with run.stage("expert"):
             expert = find_or_train(cfg, spec, store)
