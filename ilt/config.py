@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -76,6 +77,9 @@ def list_of(rule: Rule, length: int | None = None) -> Rule:
 
 BOOLEAN = Rule(lambda v: isinstance(v, bool), "true or false")
 TEXT = Rule(lambda v: isinstance(v, str) and v != "", "text")
+NAME = Rule(
+    lambda v: isinstance(v, str) and re.fullmatch(r"[\w-]+", v) is not None, "a name of letters, digits, _ and -"
+)
 MAPPING = Rule(lambda v: isinstance(v, DictConfig), "a mapping")
 FRACTION = number(0, 1)
 PROBABILITY = number(0, 1, below=True)
@@ -94,7 +98,7 @@ RULES: Mapping[str, Rule] = {
     "env.crash_reward": number().or_null(),
     "env.heuristic": TEXT.or_null(),
     **{f"env.seed_blocks.{block}": list_of(integer(0), 2) for block in BLOCKS},
-    "expert.name": TEXT,
+    "expert.name": NAME,
     "expert.policy": one_of("actor", "heuristic", "random"),
     "expert.gate": number().or_null(),
     "expert.deterministic": BOOLEAN,
@@ -141,7 +145,7 @@ RULES: Mapping[str, Rule] = {
     "optimizer.warmup_fraction": PROBABILITY,
     "optimizer.final_learning_rate_fraction": FRACTION,
     "trainer.accelerator": one_of("auto", "cpu", "gpu"),
-    "trainer.devices": COUNT,
+    "trainer.devices": one_of(1),
     "trainer.precision": one_of("32-true", "bf16-mixed", "16-mixed", "64-true"),
     "trainer.max_steps": integer(-1),
     "trainer.max_epochs": integer(-1),
@@ -211,11 +215,19 @@ def _refuse_unknown_keys(cfg: DictConfig) -> None:
             raise ConfigError(f"{key} is not a key{f'; did you mean {close[0]}?' if close else ''}")
 
 
-def _check_seeds(cfg: DictConfig) -> None:
-    spans = sorted((first, first + count, name) for name, (first, count) in cfg.env.seed_blocks.items())
+def check_disjoint(seed_blocks: Mapping[Any, Any]) -> None:
+    """Raise ConfigError if two blocks, each `[first seed, number of seeds]`, share a seed."""
+    spans = sorted((first, first + count, name) for name, (first, count) in seed_blocks.items())
     for (_, end, name), (start, _, other) in pairwise(spans):
         if start < end:
-            raise ConfigError(f"env.seed_blocks.{other} must begin at {end} or later, after {name}, got {start}")
+            raise ConfigError(
+                f"env.seed_blocks must be disjoint, but {name} and {other} overlap: {other} must begin at {end} or "
+                f"later, got {start}"
+            )
+
+
+def _check_seeds(cfg: DictConfig) -> None:
+    check_disjoint(cfg.env.seed_blocks)
     wanted = {
         "demos.n_episodes": "demonstrations",
         "demos.n_validation_episodes": "validation",
@@ -272,6 +284,8 @@ def _check_trainer(cfg: DictConfig) -> None:
     if by_steps != COUNT.allows(trainer.val_check_interval):
         wanted = "a number of steps" if by_steps else "1.0, the end of an epoch,"
         raise ConfigError(f"trainer.val_check_interval must be {wanted} {counts}, got {trainer.val_check_interval!r}")
+    if trainer.get("accumulate_grad_batches", 1) != 1:
+        raise ConfigError("trainer.accumulate_grad_batches must be 1: a resumed run finds its batches by their step")
     if trainer[other] != -1:
         raise ConfigError(f"trainer.{other} must be -1 {counts}, got {trainer[other]}")
     if trainer[length] < 1 or trainer[length] % trainer[every]:

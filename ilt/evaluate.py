@@ -71,9 +71,14 @@ def main(cfg: DictConfig) -> float:
     """Score a run on seeds of one's choice, print and keep the numbers, and return the student's mean return."""
     check_config(cfg)
     from ilt.runs import read_config
+    from ilt.store import check_files, read_json, write_json
 
     folder = Path(cfg.run)
     run = OmegaConf.create(read_config(folder))
+    check_config(run)  # it may be somebody else's
+    if not (folder / "results.json").is_file():
+        raise ConfigError(f"run must be the folder of a finished run, with a results.json in it, got {folder}")
+    check_files(folder, read_json(folder / "results.json")["files"])
     block, offset, count = parse_seeds(cfg.seeds, run.env.seed_blocks)
     trained_with = run.dataset.context_length
     if cfg.context_length is not None and cfg.context_length > trained_with:
@@ -82,7 +87,6 @@ def main(cfg: DictConfig) -> float:
     from ilt.analysis.tables import COLUMNS, print_table, result_rows
     from ilt.expert import find
     from ilt.runtime import prepare_run
-    from ilt.store import write_json
 
     run.n_envs = cfg.n_envs
     spec, store = prepare_run(cfg, run)

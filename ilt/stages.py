@@ -26,7 +26,7 @@ from ilt.evaluate import score_students
 from ilt.learning import ImitationModule, LearningCurve, WindowData
 from ilt.models import Decoder
 from ilt.runs import RunFolder
-from ilt.store import Artefact, Store, provenance
+from ilt.store import Artefact, Store, provenance, sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -148,6 +148,7 @@ def score(
         "seed": cfg.seed,
         "expert": expert.name,
         "demonstrations": demos.name,
+        "files": {f"weights/{path.name}": sha256(path) for path in fitted.weights.values()},
         "n_parameters": fitted.n_parameters,
         "resumed": fitted.resumed,
         "speed": {

@@ -20,6 +20,7 @@ MANIFEST = "manifest.json"
 SHIPPED = {"experts": Path(__file__).parent / "experts" / "pretrained"}
 """Artefacts that come with the package, by kind; looked up after the store's own folder."""
 
+_ADVICE = "remove the folder to have it made again"
 _PACKAGES = ("torch", "pytorch-lightning", "stable-baselines3", "gymnasium", "box2d", "numpy", "hydra-core")
 
 
@@ -111,7 +112,7 @@ class Store:
                 "measured": measured,
                 "seconds": round(time.monotonic() - started, 2),
                 **provenance(),
-                "files": {path.name: _sha256(path) for path in sorted(partial.iterdir())},
+                "files": {path.name: sha256(path) for path in sorted(partial.iterdir())},
             }
             write_json(partial / MANIFEST, manifest)
             os.replace(partial, target)
@@ -120,18 +121,22 @@ class Store:
 
 def open_artefact(path: Path) -> Artefact:
     """Read an artefact's manifest and check each of its files. DamagedArtefactError names the file that is wrong."""
-    advice = "remove the folder to have it made again"
     try:
         manifest = json.loads((path / MANIFEST).read_text())
         files = dict(manifest["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedArtefactError(f"{path / MANIFEST} is damaged ({error}); {advice}") from error
-    for name, digest in files.items():
-        if not (path / name).is_file():
-            raise DamagedArtefactError(f"{path / name} is missing; {advice}")
-        if _sha256(path / name) != digest:
-            raise DamagedArtefactError(f"{path / name} is not the file that its manifest describes; {advice}")
+        raise DamagedArtefactError(f"{path / MANIFEST} is damaged ({error}); {_ADVICE}") from error
+    check_files(path, files)
     return Artefact(path, manifest)
+
+
+def check_files(folder: Path, digests: Mapping[str, str]) -> None:
+    """Compare files of a folder with the SHA-256 digests noted for them. DamagedArtefactError names a bad one."""
+    for name, digest in digests.items():
+        if not (folder / name).is_file():
+            raise DamagedArtefactError(f"{folder / name} is missing; {_ADVICE}")
+        if sha256(folder / name) != digest:
+            raise DamagedArtefactError(f"{folder / name} is not the file that its manifest describes; {_ADVICE}")
 
 
 def provenance() -> dict[str, Any]:
@@ -170,6 +175,7 @@ def _git_commit() -> str | None:
     return commit.stdout.strip() + ("+dirty" if status.stdout.strip() else "")
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The SHA-256 digest of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

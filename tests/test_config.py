@@ -392,11 +392,11 @@ BY_EPOCHS = {"trainer__max_steps": -1, "trainer__val_check_interval": 1.0, "trai
         ),
         (
             {"env__seed_blocks__demonstrations": [0, 100], "env__seed_blocks__validation": [99, 100]},
-            "env.seed_blocks.validation must begin at 100 or later, after demonstrations, got 99",
+            "demonstrations and validation overlap: validation must begin at 100 or later, got 99",
         ),
         (
             {"env__seed_blocks__test": [20_000_000, 1_000_000]},
-            "env.seed_blocks.test must begin at 21000000 or later, after selection, got 20000000",
+            "selection and test overlap: test must begin at 21000000 or later, got 20000000",
         ),
         (
             {"trainer__max_steps": 1050, "trainer__val_check_interval": 100},

@@ -111,6 +111,15 @@ def test_evaluating_the_test_seeds_again_gives_the_same_numbers(outputs: Path) -
         assert again[name] == results[name]
 
 
+def test_evaluate_refuses_damaged_weights(outputs: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(only_run(outputs), tmp_path / "damaged")
+    weights = bytearray((run / "weights" / "last.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (run / "weights" / "last.safetensors").write_bytes(weights)
+    process = call("evaluate", f"run={run}", f"outputs={outputs}", check=False)
+    assert "last.safetensors is not the file that its manifest describes" in process.stderr
+
+
 def test_evaluate_calls_nothing_that_a_run_names(outputs: Path, tmp_path: Path) -> None:
     run = shutil.copytree(only_run(outputs), tmp_path / "foreign")
     config = read_config(run)

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-BLOCKS = ("demonstrations", "validation", "selection", "test")
+from ilt.config import BLOCKS, check_disjoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +34,7 @@ class EnvSpec:
     def __post_init__(self) -> None:
         if sorted(self.seed_blocks) != sorted(BLOCKS):
             raise ValueError(f"env.seed_blocks must name {list(BLOCKS)}, got {list(self.seed_blocks)}")
-        spans = sorted((int(first), int(first) + int(count), name) for name, (first, count) in self.seed_blocks.items())
-        for (_, end, name), (start, _, other) in pairwise(spans):
-            if start < end:
-                raise ValueError(f"env.seed_blocks must be disjoint, but {name} and {other} overlap")
+        check_disjoint(self.seed_blocks)
 
     def seeds(self, block: str, count: int, offset: int = 0) -> np.ndarray:
         """`count` seeds of a block, from its `offset`-th on: (count,) int64. ValueError if the block is too small."""

@@ -6,7 +6,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from ilt.envs import BLOCKS, EnvSpec
+from ilt.config import BLOCKS
+from ilt.envs import EnvSpec
 from tests.toys import BLOCKS as TOY_BLOCKS
 from tests.toys import countdown, recall
 
