@@ -136,6 +136,7 @@ RULES: Mapping[str, Rule] = {
     "model.n_layer": COUNT,
     "model.n_head": COUNT,
     "model.d_model": COUNT,
+    "model.attention": one_of("banded", "full"),
     "model.dropout": PROBABILITY,
     "model.positions": one_of("rotary", "learned", "none"),
     "model.action_dropout": FRACTION,

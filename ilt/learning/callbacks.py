@@ -97,10 +97,10 @@ class EMA(WeightAveraging):
     """
 
     def __init__(self, *, decay: float) -> None:
-        def average(averaged: Tensor, current: Tensor, n: Tensor | int) -> Tensor:
-            return torch.lerp(averaged, current, 1 - min(decay, (1 + int(n)) / (10 + int(n))))
+        def average(averaged: Any, current: Any, n: Tensor | int) -> None:
+            torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + int(n)) / (10 + int(n))))  # all at once
 
-        super().__init__(avg_fn=average)
+        super().__init__(use_buffers=False, multi_avg_fn=average)
 
 
 class LearningCurve(Callback):

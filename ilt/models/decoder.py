@@ -1,16 +1,18 @@
 """The decoder-only transformer over interleaved state and action tokens."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ilt.models.attention import Block, rotary_angles
+from ilt.models.attention import EVERY, Block, rotary_turns
 from ilt.weights import load_weights, save_weights
 
 POSITIONS = ("rotary", "learned", "none")
 TOKENS = ("states_actions", "states")
+ATTENTIONS = ("banded", "full")
 
 
 class Decoder(nn.Module):
@@ -20,6 +22,14 @@ class Decoder(nn.Module):
     causal and the readout sits on the state tokens, so position t predicts action t from everything before it and
     from nothing after it. Since padding is on the right, it comes after every real step and cannot change one.
 
+    With `banded` attention the layers share the context: each looks back on about (K − 1) / n_layer steps, together on
+    exactly the K − 1 steps before the present one. Then what a layer computed for a step depends on nothing that a
+    window of K steps does not hold, and stays the same while that window slides: keys and values can be kept, and
+    flying costs one step where `full` attention (every layer sees the whole window) costs K. With `full` attention and
+    more than one layer, cached keys would carry what has already left the window. Re-filling a cache now and then
+    would let the student see fewer than K steps most of the time; one band of K steps in every layer would let it see
+    n_layer times as many as `context_length` says.
+
     Args:
         observation_dim: size of one observation.
         n_actions: number of discrete actions.
@@ -28,13 +38,15 @@ class Decoder(nn.Module):
         dropout: probability, in embeddings and blocks.
         positions: `rotary` (relative), `learned` (one vector per step of the window) or `none`.
         tokens: `states_actions` or `states`.
+        attention: `banded` or `full`.
         action_dropout: probability with which a past action's token is blanked in training, against students that
             copy their last action instead of looking at the state (de Haan et al. 2019, causal confusion).
     """
 
     observation_mean: Tensor
     observation_std: Tensor
-    angles: Tensor | None
+    turns: Tensor | None
+    allowed: Tensor
 
     def __init__(
         self,
@@ -45,6 +57,7 @@ class Decoder(nn.Module):
         n_layer: int,
         n_head: int,
         d_model: int,
+        attention: str = "banded",
         dropout: float = 0.0,
         positions: str = "rotary",
         tokens: str = "states_actions",
@@ -59,6 +72,8 @@ class Decoder(nn.Module):
             raise ValueError(f"model.positions must be one of {list(POSITIONS)}, got {positions!r}")
         if tokens not in TOKENS:
             raise ValueError(f"dataset.tokens must be one of {list(TOKENS)}, got {tokens!r}")
+        if attention not in ATTENTIONS:
+            raise ValueError(f"model.attention must be one of {list(ATTENTIONS)}, got {attention!r}")
         self.config: dict[str, Any] = {
             "observation_dim": observation_dim,
             "n_actions": n_actions,
@@ -66,6 +81,7 @@ class Decoder(nn.Module):
             "n_layer": n_layer,
             "n_head": n_head,
             "d_model": d_model,
+            "attention": attention,
             "dropout": dropout,
             "positions": positions,
             "tokens": tokens,
@@ -82,9 +98,19 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(Block(d_model=d_model, n_head=n_head, dropout=dropout) for _ in range(n_layer))
         self.norm = nn.LayerNorm(d_model)
         self.readout = nn.Linear(d_model, n_actions)
-        n_tokens = 2 * context_length - 1 if self.with_actions else context_length
-        angles = rotary_angles(n_tokens, d_model // n_head) if positions == "rotary" else None
-        self.register_buffer("angles", angles, persistent=False)
+        # of the last block, nothing but what stands at the state tokens is read
+        self.reads = [EVERY] * (n_layer - 1) + [slice(None, None, 2) if self.with_actions else EVERY]
+        self.tokens_per_step = 2 if self.with_actions else 1
+        self.reaches = (
+            share_context(context_length, n_layer) if attention == "banded" else [context_length - 1] * n_layer
+        )
+        n_tokens = self.tokens_per_step * (context_length - 1) + 1
+        index = torch.arange(n_tokens)
+        self.head_dim = d_model // n_head
+        turns = rotary_turns(index, self.head_dim) if positions == "rotary" else None
+        self.register_buffer("turns", turns, persistent=False)
+        allowed = [self.may_attend(index[:, None], index, reach) for reach in self.reaches]
+        self.register_buffer("allowed", torch.stack(allowed), persistent=False)
         self._init_weights(n_layer)
 
     def _init_weights(self, n_layer: int) -> None:
@@ -108,8 +134,11 @@ class Decoder(nn.Module):
 
     @classmethod
     def load(cls, path: Path) -> "Decoder":
-        """Read what `save` wrote."""
+        """Read what `save` wrote. ValueError if that was a model with other options."""
         config, state = load_weights(path)
+        options = set(inspect.signature(Decoder).parameters)
+        if config.keys() != options:
+            raise ValueError(f"{path} was written by another version of ilt: {sorted(options ^ config.keys())} differ")
         model = cls(**config)
         model.load_state_dict(state)
         return model.eval()
@@ -127,11 +156,16 @@ class Decoder(nn.Module):
             (B, L, n_actions): `[:, t]` are the logits of the action at step t.
         """
         x = self.tokenise(observations, actions, mask)
-        angles = None if self.angles is None else self.angles[: x.shape[1]]
-        for block in self.blocks:
-            x = block(x, angles)
-        states = x[:, ::2] if self.with_actions else x
-        return self.readout(self.norm(states))
+        n_tokens = x.shape[1]
+        turns = None if self.turns is None else self.turns[:, :n_tokens]
+        for block, allowed, read in zip(self.blocks, self.allowed, self.reads, strict=True):
+            x = block(x, turns, allowed[:n_tokens, :n_tokens][read], read)
+        return self.readout(self.norm(x))
+
+    def may_attend(self, queries: Tensor, keys: Tensor, reach: int) -> Tensor:
+        """Which tokens a layer attends to, by their number in the episode: past ones, up to `reach` steps back."""
+        steps_back = queries // self.tokens_per_step - keys // self.tokens_per_step
+        return (keys <= queries) & (steps_back <= reach)
 
     def tokenise(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, L, obs_dim) observations and (B, L) actions to tokens (B, 2L − 1, d_model), or (B, L, d_model)."""
@@ -153,3 +187,9 @@ class Decoder(nn.Module):
             past = past + self.embed_position.weight[: length - 1]
         pairs = torch.stack([states[:, :-1], past], dim=2).flatten(1, 2)
         return self.drop(torch.cat([pairs, states[:, -1:]], dim=1))
+
+
+def share_context(context_length: int, n_layer: int) -> list[int]:
+    """How many steps each layer looks back, so that together it is exactly `context_length` − 1; early layers more."""
+    each, more = divmod(context_length - 1, n_layer)
+    return [each + (layer < more) for layer in range(n_layer)]

@@ -63,7 +63,7 @@ class FunctionPolicy:
         return self._function(observations)
 
 
-class _Chooser:
+class Chooser:
     """From logits to actions: the most likely one, or a sample that the episode's seed alone decides."""
 
     def __init__(self, *, deterministic: bool) -> None:
@@ -90,7 +90,7 @@ class ExpertPolicy:
 
     def __init__(self, actor: nn.Module, *, deterministic: bool) -> None:
         self._actor = actor.eval()
-        self._chooser = _Chooser(deterministic=deterministic)
+        self._chooser = Chooser(deterministic=deterministic)
 
     def begin(self, slots: np.ndarray, seeds: np.ndarray) -> None:
         self._chooser.begin(slots, seeds)
@@ -98,73 +98,6 @@ class ExpertPolicy:
     @torch.inference_mode()
     def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
         return self._chooser.choose(slots, self._actor(torch.from_numpy(observations)))
-
-
-class ContextPolicy:
-    """A sequence model that flies: it keeps the last steps of every slot's episode and predicts the next action.
-
-    Windows are built as in training: up to `context_length` steps, the true start of the episode included, padded
-    on the right. The model is put into evaluation mode while it acts, and afterwards back into the mode it was in.
-
-    Args:
-        model: maps observations (B, L, obs_dim) and actions (B, L) to logits (B, L, A), as `ilt.models` do.
-        context_length: how many steps it may look at, at most what the model was built for; None for all of them.
-        deterministic: take the most likely action; otherwise sample, from the episode's seed alone.
-    """
-
-    def __init__(self, model: nn.Module, *, context_length: int | None = None, deterministic: bool = True) -> None:
-        longest = int(model.context_length)  # type: ignore[arg-type]  # nn.Module types every attribute as a Tensor
-        self._length = longest if context_length is None else context_length
-        if not 1 <= self._length <= longest:
-            raise ValueError(f"context_length must be from 1 to the model's {longest}, got {context_length}")
-        self._model = model
-        self._chooser = _Chooser(deterministic=deterministic)
-        self._observations = np.zeros((0, self._length, 0), dtype=np.float32)
-        self._actions = np.zeros((0, self._length), dtype=np.int64)
-        self._filled = np.zeros(0, dtype=np.int64)  # steps in each slot's window
-
-    def begin(self, slots: np.ndarray, seeds: np.ndarray) -> None:
-        missing = int(slots.max()) + 1 - len(self._filled)
-        if missing > 0:
-            self._observations = np.pad(self._observations, ((0, missing), (0, 0), (0, 0)))
-            self._actions = np.pad(self._actions, ((0, missing), (0, 0)))
-            self._filled = np.pad(self._filled, (0, missing))
-        self._filled[slots] = 0
-        self._chooser.begin(slots, seeds)
-
-    def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
-        logits = self.logits(slots, observations)
-        actions = self._chooser.choose(slots, logits)
-        self._actions[slots, self._filled[slots] - 1] = actions
-        return actions
-
-    @torch.inference_mode()
-    def logits(self, slots: np.ndarray, observations: np.ndarray) -> Tensor:
-        """Take in one observation per slot and return the logits (n, A) of the action to choose there."""
-        last = self._append(slots, observations)
-        length = int(last.max()) + 1
-        device = next(self._model.parameters()).device
-        was_training = self._model.training
-        self._model.eval()
-        windows = torch.from_numpy(self._observations[slots, :length]).to(device)
-        try:
-            logits: Tensor = self._model(windows, torch.from_numpy(self._actions[slots, :length]).to(device))
-        finally:
-            self._model.train(was_training)
-        return logits[torch.arange(len(slots)), torch.from_numpy(last)]
-
-    def _append(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
-        """Put each observation at the end of its slot's window; returns where that is, (n,) int64."""
-        if self._observations.shape[2] == 0:
-            self._observations = np.zeros((*self._observations.shape[:2], observations.shape[1]), dtype=np.float32)
-        full = slots[self._filled[slots] == self._length]
-        self._observations[full, :-1] = self._observations[full, 1:]
-        self._actions[full, :-1] = self._actions[full, 1:]
-        self._filled[full] -= 1
-        last = self._filled[slots]
-        self._observations[slots, last] = observations
-        self._filled[slots] += 1
-        return last
 
 
 def sample(probabilities: np.ndarray, uniform: np.ndarray) -> np.ndarray:

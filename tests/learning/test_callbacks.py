@@ -137,10 +137,10 @@ class Watched(Decoder):
         super().__init__(**sizes)
         self.flown: list[Tensor] = []
 
-    def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
+    def tokenise(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
         if mask is None:
             self.flown.append(self.readout.weight.detach().clone())
-        return super().forward(observations, actions, mask)
+        return super().tokenise(observations, actions, mask)
 
 
 class Raw(pl.Callback):

@@ -1,10 +1,12 @@
 """The block against a plain reference, and what rotary positions promise."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
-from ilt.models.attention import Block, rotary_angles, rotate
+from ilt.models.attention import Block, rotary_turns, rotate
 
 
 def block(seed: int = 0, **changes: float) -> Block:
@@ -18,6 +20,13 @@ def block(seed: int = 0, **changes: float) -> Block:
 
 def tokens(n_tokens: int = 6) -> Tensor:
     return torch.randn(3, n_tokens, 8, generator=torch.Generator().manual_seed(1))
+
+
+def turns(n_tokens: int, first: int = 0) -> Tensor:
+    return rotary_turns(torch.arange(first, first + n_tokens), 4)
+
+
+CAUSAL = torch.ones(6, 6, dtype=torch.bool).tril()
 
 
 def plain_attention(made: Block, x: Tensor, *, rotary: bool) -> Tensor:
@@ -51,49 +60,76 @@ def test_a_block_equals_a_plain_reference(rotary: bool) -> None:
     y = x + made.attention_out(plain_attention(made, made.norm_attention(x), rotary=rotary))
     hidden = made.mlp_in(made.norm_mlp(y))
     expected = y + made.mlp_out(hidden * (1 + torch.erf(hidden / 2**0.5)) / 2)  # GELU, written out
-    torch.testing.assert_close(made(x, rotary_angles(6, 4) if rotary else None), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(made(x, turns(6) if rotary else None, CAUSAL), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_angles_are_position_times_frequency() -> None:
-    angles = rotary_angles(3, 4)
-    torch.testing.assert_close(angles, torch.tensor([[0.0, 0.0], [1.0, 0.01], [2.0, 0.02]]))
+def test_turns_are_of_position_times_frequency() -> None:
+    angles = torch.tensor([[0.0, 0.0], [1.0, 0.01], [2.0, 0.02]])
+    cos, sin = rotary_turns(torch.arange(3), 4)
+    torch.testing.assert_close(cos, torch.cat([angles.cos(), angles.cos()], dim=1))
+    torch.testing.assert_close(sin, torch.cat([-angles.sin(), angles.sin()], dim=1))
+
+
+def test_turns_are_exact_far_into_an_episode() -> None:
+    cos, sin = rotary_turns(torch.tensor([100_003]), 4)
+    assert cos[0, 0].item() == pytest.approx(math.cos(100_003), abs=1e-7)
+    assert sin[0, 2].item() == pytest.approx(math.sin(100_003), abs=1e-7)
 
 
 def test_rotation_by_a_quarter_turn_by_hand() -> None:
-    x = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 1, 1, 4)  # the pairs are (1, 3) and (2, 4)
-    turned = rotate(x, torch.tensor([[torch.pi / 2, 0.0]]))
-    torch.testing.assert_close(turned.flatten(), torch.tensor([-3.0, 2.0, 1.0, 4.0]))
+    x = torch.tensor([1.0, 2.0, 3.0, 4.0])  # the pairs are (1, 3) and (2, 4)
+    quarter = torch.tensor([[0.0, 1.0, 0.0, 1.0], [-1.0, 0.0, 1.0, 0.0]])  # cos and signed sin of (90°, 0°)
+    torch.testing.assert_close(rotate(x, quarter), torch.tensor([-3.0, 2.0, 1.0, 4.0]))
 
 
 def test_rotation_preserves_norms() -> None:
     x = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(rotate(x, rotary_angles(5, 4)).norm(dim=-1), x.norm(dim=-1))
+    torch.testing.assert_close(rotate(x, turns(5)).norm(dim=-1), x.norm(dim=-1))
 
 
 def test_only_relative_distance_counts_to_rotary_attention() -> None:
-    made, x, angles = block(), tokens(), rotary_angles(30, 4)
-    torch.testing.assert_close(made(x, angles[20:26]), made(x, angles[:6]), atol=1e-5, rtol=1e-5)
-    assert not torch.allclose(made(x, 2 * angles[:6]), made(x, angles[:6]), atol=1e-3)  # other distances
+    made, x = block(), tokens()
+    torch.testing.assert_close(made(x, turns(6, 2000), CAUSAL), made(x, turns(6), CAUSAL), atol=1e-5, rtol=1e-5)
+    spread = rotary_turns(2 * torch.arange(6), 4)  # other distances
+    assert not torch.allclose(made(x, spread, CAUSAL), made(x, turns(6), CAUSAL), atol=1e-3)
+
+
+def test_nothing_is_attended_to_but_what_is_allowed() -> None:
+    made, x = block(), tokens()
+    allowed = CAUSAL.clone()
+    allowed[5, 2] = False
+    changed = x.clone()
+    changed[:, 2] = 9.0
+    before, after = made(x, turns(6), allowed), made(changed, turns(6), allowed)
+    torch.testing.assert_close(before[:, 5], after[:, 5])
+    assert not torch.allclose(before[:, 4], after[:, 4], atol=1e-2)
+
+
+def test_reading_some_tokens_changes_none_of_them() -> None:
+    made, x = block(), tokens()
+    read = slice(1, None, 2)
+    some = made(x, turns(6), CAUSAL[read], read)
+    torch.testing.assert_close(some, made(x, turns(6), CAUSAL)[:, read])
 
 
 def test_a_later_token_changes_no_earlier_one() -> None:
     made, x = block(), tokens()
     changed = x.clone()
     changed[:, 4:] = 9.0
-    before, after = made(x, rotary_angles(6, 4)), made(changed, rotary_angles(6, 4))
+    before, after = made(x, turns(6), CAUSAL), made(changed, turns(6), CAUSAL)
     assert torch.equal(before[:, :4], after[:, :4])
     assert not torch.allclose(before[:, 4:], after[:, 4:], atol=1e-2)
 
 
 def test_dropout_acts_in_training_alone() -> None:
     made, x = block(dropout=0.5), tokens()
-    assert torch.equal(made(x, None), made(x, None))
+    assert torch.equal(made(x, None, CAUSAL), made(x, None, CAUSAL))
     made.train()
-    assert not torch.allclose(made(x, None), made(x, None), atol=1e-2)
+    assert not torch.allclose(made(x, None, CAUSAL), made(x, None, CAUSAL), atol=1e-2)
 
 
 def test_attention_weights_drop_out_as_well() -> None:
     made, x = block(dropout=0.5), tokens()
     made.train()
     made.drop.eval()  # what joins the residual path is left alone
-    assert not torch.allclose(made(x, None), made(x, None), atol=1e-2)
+    assert not torch.allclose(made(x, None, CAUSAL), made(x, None, CAUSAL), atol=1e-2)

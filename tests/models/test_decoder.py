@@ -119,8 +119,8 @@ def test_a_shorter_window_equals_the_first_places_of_a_longer_one(length: int, t
 
 
 def swapped_past() -> tuple[Tensor, Tensor]:
-    """The window with its first two steps exchanged, each observation together with its action."""
-    order = torch.tensor([1, 0, 2, 3, 4])
+    """The window with its past backwards, each observation together with its action."""
+    order = torch.tensor([3, 2, 1, 0, 4])
     observations, actions = window()
     return observations[:, order], actions[:, order]
 
