@@ -51,8 +51,11 @@ class ContextPolicy:
         self._device = next(model.parameters()).device
         self._chooser = Chooser(deterministic=deterministic)
         self._actions = torch.zeros(0, dtype=torch.int64)  # the newest one of each slot
-        cached = length == longest and not recompute and CachedDecoder.suits(model)
-        self._memory: _Memory = CachedDecoder(model) if cached else WindowMemory(model, length)
+        self._memory: _Memory
+        if CachedDecoder.suits(model) and length == longest and not recompute:
+            self._memory = CachedDecoder(model)
+        else:
+            self._memory = WindowMemory(model, length)
 
     @torch.inference_mode()
     def begin(self, slots: np.ndarray, seeds: np.ndarray) -> None:
