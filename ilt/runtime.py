@@ -1,5 +1,7 @@
-"""What every entry point does first: threads, environment, store."""
+"""What every entry point does first: threads, memory, environment, store."""
 
+import ctypes
+import sys
 from pathlib import Path
 
 import torch
@@ -12,8 +14,8 @@ from ilt.store import Store
 
 
 def prepare(cfg: DictConfig) -> tuple[EnvSpec, Store]:
-    """Set the number of threads; the environment that the config describes, and the store it works in."""
-    _set_threads(cfg)
+    """Set up threads and memory; the environment that the config describes, and the store it works in."""
+    _set_up(cfg)
     if "trainer" in cfg and cfg.trainer.accelerator == "gpu" and not torch.cuda.is_available():
         raise ConfigError("trainer.accelerator must be one that this machine has, got gpu; trainer=cpu needs none")
     return instantiate(cfg.env, _convert_="object"), Store(Path(cfg.outputs))
@@ -25,7 +27,7 @@ def prepare_run(cfg: DictConfig, run: DictConfig) -> tuple[EnvSpec, Store]:
     Its config only fills in numbers and names: nothing it names as a `_target_` is called, and no module is imported
     for its `env.id`.
     """
-    _set_threads(cfg)
+    _set_up(cfg)
     if ":" in run.env.id:
         raise ValueError(f"env.id of a run must not name a module to import, got {run.env.id}")
     env = OmegaConf.to_object(run.env)

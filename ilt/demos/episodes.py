@@ -89,10 +89,6 @@ class Episodes:
         """(E,) float64: the reward of each episode's last step."""
         return self.rewards[self.step_offsets + self.lengths - 1]
 
-    def decision_rows(self) -> np.ndarray:
-        """(sum T,) int64: the rows of `observations` at which an action was chosen."""
-        return np.arange(int(self.lengths.sum())) + np.repeat(np.arange(len(self)), self.lengths)
-
     def select(self, keep: np.ndarray) -> "Episodes":
         """The episodes of a boolean mask (E,), or at the given indices, in that order."""
         keep = np.flatnonzero(keep) if keep.dtype == np.bool_ else keep
@@ -107,6 +103,22 @@ class Episodes:
             truncated=self.truncated[keep],
             seeds=self.seeds[keep],
             extras={name: array[steps if name.startswith("step/") else keep] for name, array in self._indexed_extras()},
+        )
+
+    def first(self, count: int) -> "Episodes":
+        """The first episodes, as views: nothing is copied."""
+        n_steps = int(self.lengths[:count].sum())
+        return Episodes(
+            observations=self.observations[: n_steps + count],
+            actions=self.actions[:n_steps],
+            rewards=self.rewards[:n_steps],
+            lengths=self.lengths[:count],
+            terminated=self.terminated[:count],
+            truncated=self.truncated[:count],
+            seeds=self.seeds[:count],
+            extras={
+                name: array[: n_steps if name.startswith("step/") else count] for name, array in self._indexed_extras()
+            },
         )
 
     def _indexed_extras(self) -> Iterator[tuple[str, np.ndarray]]:

@@ -1,6 +1,6 @@
 """Sequence windows over episodes, gathered from the flat arrays by index and never materialised."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -10,23 +10,32 @@ from torch.utils.data import Dataset
 from ilt.demos.episodes import Episodes
 
 
-def window_starts(lengths: np.ndarray, context_length: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
+class WindowIndex:
     """Where windows of up to `context_length` steps begin, so that every step of every episode is in one.
 
     An episode of T steps has windows at 0, stride, 2·stride, … as long as they fit, and one that ends on its last
     step. The first one begins at the true start of the episode; an episode shorter than a window has that one alone.
+    Kept is what each episode has, not each window: there may be millions of them.
 
     Args:
         lengths: (E,) int64, in steps.
-
-    Returns:
-        episode (N,) and start (N,) in steps from the beginning of that episode, both int64.
     """
-    last = np.maximum(lengths - context_length, 0)
-    counts = last // stride + 1 + (last % stride > 0)
-    episode = np.repeat(np.arange(len(lengths)), counts)
-    ordinal = np.arange(len(episode)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return episode, np.minimum(ordinal * stride, last[episode])
+
+    def __init__(self, lengths: np.ndarray, context_length: int, stride: int) -> None:
+        last = np.maximum(lengths - context_length, 0)
+        counts = last // stride + 1 + (last % stride > 0)
+        self._stride, self._last = stride, torch.from_numpy(last)
+        self._ends = torch.from_numpy(np.cumsum(counts))
+        self._firsts = self._ends - torch.from_numpy(counts)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def find(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """Windows (n,) by number to their episode (n,) and start (n,) in steps from its beginning, all int64."""
+        episode = torch.searchsorted(self._ends, windows, right=True)
+        start = torch.minimum((windows - self._firsts[episode]) * self._stride, self._last[episode])
+        return episode, start
 
 
 class WindowDataset(Dataset[dict[str, Tensor]]):
@@ -59,29 +68,30 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
             raise ValueError("there are no episodes to cut windows from")
         self._observations = torch.from_numpy(episodes.observations)
         self._actions = torch.from_numpy(episodes.actions)
-        episode, start = window_starts(episodes.lengths, context_length, stride)
-        self._first_row = torch.from_numpy(episodes.observation_offsets[episode] + start)
-        self._first_step = torch.from_numpy(episodes.step_offsets[episode] + start)
-        self._n_real = torch.from_numpy(np.minimum(episodes.lengths[episode] - start, context_length))
+        self.context_length = context_length
+        self._windows = WindowIndex(episodes.lengths, context_length, stride)
+        self._lengths = torch.from_numpy(episodes.lengths)
+        self._first_steps = torch.from_numpy(episodes.step_offsets)
         self._positions = torch.arange(context_length)
-        self._at_start = torch.from_numpy(start == 0) if as_flown else None
+        self._as_flown = as_flown
 
     def __len__(self) -> int:
-        return len(self._first_row)
+        return len(self._windows)
 
     def __getitems__(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
         """Gather a whole batch in one step; `DataLoader` calls this with a batch of indices."""
-        chosen = torch.as_tensor(indices)
-        n_real = self._n_real[chosen, None]
+        episode, start = self._windows.find(torch.as_tensor(indices))
+        n_real = (self._lengths[episode] - start)[:, None]
         inside = torch.minimum(self._positions, n_real - 1)  # padding repeats the last real step
+        steps = (self._first_steps[episode] + start)[:, None] + inside
         batch = {
-            "observations": self._observations[self._first_row[chosen, None] + inside],
-            "actions": self._actions[self._first_step[chosen, None] + inside],
+            "observations": self._observations[steps + episode[:, None]],  # an episode has one observation more
+            "actions": self._actions[steps],
             "mask": self._positions < n_real,
         }
-        if self._at_start is not None:
-            last = self._positions == n_real - 1
-            batch["scored"] = last | (self._at_start[chosen, None] & batch["mask"])
+        if self._as_flown:
+            last = self._positions == n_real.clamp(max=len(self._positions)) - 1
+            batch["scored"] = last | ((start == 0)[:, None] & batch["mask"])
         return batch
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
@@ -98,7 +108,7 @@ def take_episodes(episodes: Episodes, amount: int | float) -> Episodes:
     count = int(np.ceil(round(amount * len(episodes), 9))) if isinstance(amount, float) else amount
     if not 1 <= count <= len(episodes):
         raise ValueError(f"dataset.episodes asks for {count} episodes, but there are {len(episodes)} demonstrations")
-    return episodes.select(np.arange(count))
+    return episodes.first(count)
 
 
 def observation_statistics(episodes: Episodes) -> tuple[Tensor, Tensor]:
@@ -106,7 +116,16 @@ def observation_statistics(episodes: Episodes) -> tuple[Tensor, Tensor]:
 
     Computed over real steps of the flat arrays, so padding has no part in it; a constant coordinate gets deviation 1.
     """
-    seen = episodes.observations[episodes.decision_rows()].astype(np.float64)
-    mean, std = seen.mean(axis=0), seen.std(axis=0)
+    seen = np.ones(len(episodes.observations), dtype=bool)
+    seen[episodes.observation_offsets + episodes.lengths] = False  # the last one of each episode
+    blocks = [slice(first, first + 100_000) for first in range(0, len(seen), 100_000)]  # or copies would be made of all
+    n_steps = seen.sum()
+
+    def mean_of(values: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        chosen = (episodes.observations[block][seen[block]].astype(np.float64) for block in blocks)
+        return sum(values(rows).sum(axis=0) for rows in chosen) / n_steps
+
+    mean = mean_of(lambda rows: rows)
+    std = np.sqrt(mean_of(lambda rows: (rows - mean) ** 2))
     std[std < 1e-6] = 1.0
     return torch.from_numpy(mean).float(), torch.from_numpy(std).float()

@@ -10,8 +10,11 @@ from torch.utils.data import DataLoader, Sampler
 
 from ilt.demos import WindowDataset
 
+VALIDATION_STEPS = 16_384
+"""In one validation batch: large enough for the CPU to be busy, small enough for the memory of long windows."""
 
-class EpochBatches(Sampler[list[int]]):
+
+class EpochBatches(Sampler[Any]):
     """Shuffled batches of indices, epoch after epoch; which ones is a function of seed and step alone.
 
     Every epoch is a permutation of its own; what does not fill a batch at its end is left to the next ones.
@@ -30,7 +33,7 @@ class EpochBatches(Sampler[list[int]]):
     def __len__(self) -> int:
         return max(self._n_windows // self._batch_size, 1)
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[Tensor]:
         if callable(self._next_step):
             self._next_step = self._next_step()
         epoch, done = divmod(self._next_step, len(self))
@@ -38,7 +41,7 @@ class EpochBatches(Sampler[list[int]]):
         generator = torch.Generator().manual_seed(hash((self._seed, epoch)) % 2**63)
         order = torch.randperm(self._n_windows, generator=generator)
         for batch in range(done, len(self)):
-            yield order[batch * self._batch_size : (batch + 1) * self._batch_size].tolist()
+            yield order[batch * self._batch_size : (batch + 1) * self._batch_size]
 
 
 class WindowLoader(DataLoader[dict[str, Tensor]]):
@@ -73,4 +76,6 @@ class WindowData(pl.LightningDataModule):
         return WindowLoader(self._train, batch_sampler=batches, collate_fn=lambda batch: batch)
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        return DataLoader(self._validation, batch_size=4096, collate_fn=lambda batch: batch)
+        # as many windows at once as hold some thousands of steps
+        batch_size = max(VALIDATION_STEPS // self._validation.context_length, 1)
+        return DataLoader(self._validation, batch_size=batch_size, collate_fn=lambda batch: batch)

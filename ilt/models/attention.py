@@ -69,10 +69,11 @@ class Block(nn.Module):
     def project(self, x: Tensor, turns: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, d_model) to queries, keys and values (B, T, n_head, head_dim); turns (2, T, …) or (2, B, T, …)."""
         qkv = self.qkv(self.norm_attention(x)).unflatten(-1, (3, self.n_head, -1))
-        qk, v = qkv[..., :2, :, :], qkv[..., 2, :, :]
+        qk, v = qkv.split((2, 1), dim=2)
         if turns is not None:
             qk = rotate(qk, turns[..., None, None, :])
-        return qk[..., 0, :, :], qk[..., 1, :, :], v
+        q, k = qk.unbind(dim=2)
+        return q, k, v.squeeze(2)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, allowed: Tensor) -> Tensor:
         """Queries (B, T', n_head, head_dim), keys and values (B, T, …), allowed (T', T) or (B, 1, T', T)."""

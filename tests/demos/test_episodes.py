@@ -87,10 +87,6 @@ def test_where_does_each_episode_start(two_episodes: Episodes) -> None:
     assert two_episodes.observation_offsets.tolist() == [0, 4]
 
 
-def test_decision_rows_leave_out_the_last_observation_of_each_episode(two_episodes: Episodes) -> None:
-    assert two_episodes.decision_rows().tolist() == [0, 1, 2, 4, 5]
-
-
 def test_returns_and_last_rewards(two_episodes: Episodes) -> None:
     assert two_episodes.returns.tolist() == [6.0, -90.0]
     assert two_episodes.last_rewards.tolist() == [3.0, -100.0]

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ilt.demos import Episodes, WindowDataset
-from ilt.demos.windows import observation_statistics, take_episodes, window_starts
+from ilt.demos.windows import WindowIndex, observation_statistics, take_episodes
 from ilt.rollouts import RandomPolicy, rollout
 from tests.toys import recall
 
@@ -37,6 +37,13 @@ def held_bytes(dataset: WindowDataset) -> int:
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
+def all_starts(lengths: np.ndarray, context_length: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    """Episode and start of every window."""
+    index = WindowIndex(lengths, context_length, stride)
+    episode, start = index.find(torch.arange(len(index)))
+    return episode.numpy(), start.numpy()
+
+
 @pytest.mark.parametrize(
     ("lengths", "context_length", "stride", "expected"),
     [
@@ -55,7 +62,7 @@ def held_bytes(dataset: WindowDataset) -> int:
 def test_where_windows_start(
     lengths: list[int], context_length: int, stride: int, expected: list[tuple[int, int]]
 ) -> None:
-    episode, start = window_starts(np.array(lengths), context_length, stride)
+    episode, start = all_starts(np.array(lengths), context_length, stride)
     assert list(zip(episode.tolist(), start.tolist(), strict=True)) == expected
 
 
@@ -65,7 +72,7 @@ def test_every_step_is_in_some_window_and_no_window_occurs_twice() -> None:
         lengths = rng.integers(1, 40, 8)
         context_length = int(rng.integers(1, 20))
         stride = int(rng.integers(1, context_length + 1))
-        episode, start = window_starts(lengths, context_length, stride)
+        episode, start = all_starts(lengths, context_length, stride)
         for e, length in enumerate(lengths):
             starts = start[episode == e]
             covered = {t for s in starts for t in range(s, min(s + context_length, length))}

@@ -21,7 +21,7 @@ from tests.toys import countdown
 def stream(n_windows: int, batch_size: int, n_batches: int, *, seed: int = 0, first_step: int = 0) -> list[list[int]]:
     """The first batches, epoch after epoch, as a trainer draws them."""
     sampler = EpochBatches(n_windows, batch_size, seed=seed, first_step=first_step)
-    return [list(batch) for batch in islice((batch for _ in iter(int, 1) for batch in sampler), n_batches)]
+    return [batch.tolist() for batch in islice((batch for _ in iter(int, 1) for batch in sampler), n_batches)]
 
 
 def flat(batches: list[list[int]]) -> list[int]:
@@ -104,7 +104,7 @@ def test_training_batches_are_whole_and_of_the_documented_shapes(two_episodes: E
 def test_training_batches_hold_the_windows_that_the_sampler_names(two_episodes: Episodes) -> None:
     windows = WindowDataset(two_episodes, context_length=2)
     for indices, batch in zip(EpochBatches(3, 2, seed=5), data(two_episodes, seed=5).train_dataloader(), strict=True):
-        expected = windows.__getitems__(list(indices))
+        expected = windows.__getitems__(indices)
         assert all(torch.equal(batch[name], expected[name]) for name in expected)
 
 
