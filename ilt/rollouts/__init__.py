@@ -1,6 +1,7 @@
 """Flying: policies, and the one loop in which expert, student and random policy are flown."""
 
-from ilt.rollouts.loop import rollout
+from ilt.rollouts.flight import rollout
+from ilt.rollouts.parallel import WorkerDied
 from ilt.rollouts.policies import ContextPolicy, ExpertPolicy, FunctionPolicy, Policy, RandomPolicy
 
-__all__ = ["ContextPolicy", "ExpertPolicy", "FunctionPolicy", "Policy", "RandomPolicy", "rollout"]
+__all__ = ["ContextPolicy", "ExpertPolicy", "FunctionPolicy", "Policy", "RandomPolicy", "WorkerDied", "rollout"]

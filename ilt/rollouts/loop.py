@@ -1,11 +1,9 @@
 """The one rollout loop: many envs in one process, the policy called once per step on all of them."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from ilt.demos.episodes import Episodes
 from ilt.envs import EnvBatch, EnvSpec
@@ -30,41 +28,11 @@ class Flown(NamedTuple):
     truncated: bool
 
 
-def rollout(
-    spec: EnvSpec,
-    policy: Policy,
-    seeds: Sequence[int] | np.ndarray,
-    *,
-    n_envs: int = 64,
-    on_episode: Callable[[float], None] | None = None,
-) -> Episodes:
-    """Fly one episode per seed and return them in the order of `seeds`.
+def fly(spec: EnvSpec, policy: Policy, seeds: np.ndarray, n_envs: int) -> Generator[Flown, None, None]:
+    """Yield the episode of each of `seeds` (E,) int64 as it ends; at most `n_envs` are in the air at once.
 
-    A slot whose episode ends takes the next seed; when none is left, the slot is retired. Each episode is decided by
-    its seed alone: which slot it is flown in and what flies beside it have no part in it, beyond the last bit of a
-    batched matrix product.
-
-    Args:
-        spec: the environment.
-        policy: what chooses the actions.
-        seeds: (E,) integers.
-        n_envs: how many episodes are in the air at once.
-        on_episode: called with the return of each finished episode, for progress displays.
+    A slot whose episode ends takes the next seed; when none is left, the slot is retired.
     """
-    seeds = np.asarray(seeds, dtype=np.int64)
-    if len(seeds) == 0:
-        raise ValueError("there are no seeds to fly")
-    flown = []
-    with _one_thread():
-        for episode in fly(spec, policy, seeds, n_envs):
-            flown.append(episode)
-            if on_episode is not None:
-                on_episode(float(episode.rewards.sum()))
-    return in_order(flown, seeds)
-
-
-def fly(spec: EnvSpec, policy: Policy, seeds: np.ndarray, n_envs: int) -> Iterator[Flown]:
-    """Yield the episode of each of `seeds` (E,) int64 as it ends; at most `n_envs` are in the air at once."""
     batch = EnvBatch(spec, min(n_envs, len(seeds)))
     try:
         yield from _fly(batch, policy, seeds)
@@ -72,7 +40,7 @@ def fly(spec: EnvSpec, policy: Policy, seeds: np.ndarray, n_envs: int) -> Iterat
         batch.close()
 
 
-def _fly(batch: EnvBatch, policy: Policy, seeds: np.ndarray) -> Iterator[Flown]:
+def _fly(batch: EnvBatch, policy: Policy, seeds: np.ndarray) -> Generator[Flown, None, None]:
     recorder = _Recorder(batch)
     index = np.zeros(batch.n_envs, dtype=np.int64)  # which episode each slot flies
     waiting = iter(range(len(seeds)))
@@ -149,14 +117,3 @@ def in_order(flown: Sequence[Flown], seeds: np.ndarray) -> Episodes:
         truncated=truncated,
         seeds=seeds[[episode.place for episode in flown]],
     )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Batches of a few dozen rows are too small to be worth a second thread, whose barriers cost more than it does."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
