@@ -17,7 +17,7 @@ PRELOADED = ["ilt.rollouts.parallel", "ilt.runs", "hydra"]
 
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 _CONTEXT: Any = multiprocessing.get_context(_METHOD)
-_ITEM, _END, _ERROR = "item", "end", "error"
+_READY, _ITEM, _END, _ERROR, _DIED = "ready", "item", "end", "error", "died"
 
 Item = TypeVar("Item")
 
@@ -57,8 +57,9 @@ def run(
     """Iterate over `function(*task)` for all tasks at the same time, each in a worker of its own.
 
     Yields (number of the task, item) as the items come in, in no certain order between tasks; for a task whose worker
-    died, the last is (number, `Died`). Raises what `function` raised, with the worker's traceback as a note. Whoever
-    does not iterate to the end must close this generator: workers still at work are then killed at once.
+    died, the last is (number, `Died`). Raises what `function` raised, with the worker's traceback as a note, and
+    RuntimeError if workers cannot start. Whoever does not iterate to the end must close this generator: workers still
+    at work are then killed at once.
     """
     busy: dict[Connection, tuple[int, _Worker]] = {}
     try:
@@ -72,14 +73,13 @@ def run(
                 assert isinstance(connection, Connection)
                 number, worker = busy[connection]
                 kind, content = worker.receive()
-                if kind != _ITEM:
+                if kind in (_END, _ERROR, _DIED):
                     del busy[connection]
+                if kind in (_END, _ERROR):
+                    _IDLE.append(worker)
                 if kind == _ERROR:
-                    _IDLE.append(worker)
                     raise content
-                if kind == _END:
-                    _IDLE.append(worker)
-                else:
+                if kind in (_ITEM, _DIED):
                     yield number, content
     finally:
         for _, worker in busy.values():
@@ -97,6 +97,7 @@ class _Worker:
 
     def __init__(self) -> None:
         _start_server()
+        self._ready = False
         self.connection, theirs = _CONTEXT.Pipe()
         self.process = _CONTEXT.Process(target=serve, args=(theirs,), daemon=True)
         try:
@@ -120,7 +121,8 @@ class _Worker:
         try:
             kind, content = self.connection.recv()
         except (EOFError, OSError):
-            return "died", Died(self._epitaph())
+            return _DIED, Died(self._epitaph())
+        self._ready = True
         if kind == _ERROR:
             content, text = content
             content.add_note(f"in worker process {self.process.pid}:\n{text}")
@@ -135,6 +137,11 @@ class _Worker:
         self.process.join(timeout=10)  # its pipe has closed: it has just ended
         code, pid = self.process.exitcode, self.process.pid
         self.kill()
+        if code == 1 and not self._ready:
+            raise RuntimeError(
+                "a worker process could not import what is __main__ here (its own message stands above). A script "
+                'that starts workers must be a file whose work stands below `if __name__ == "__main__":`'
+            )
         if code is None or code >= 0:
             return f"worker process {pid} ended with exit code {code}"
         try:
@@ -162,6 +169,7 @@ def serve(connection: Connection) -> None:
     """A worker's life: do one task after the other, until the parent closes the connection or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches all processes; the parent decides
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        connection.send((_READY, None))
         while True:
             received = connection.recv_bytes()
             try:

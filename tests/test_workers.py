@@ -157,7 +157,7 @@ def test_a_worker_serves_until_its_parent_is_gone() -> None:
     answers: list[Any] = []
 
     def parent() -> None:
-        answers.extend(ours.recv() for _ in range(7))
+        answers.extend(ours.recv() for _ in range(8))
         ours.close()
 
     before = signal.getsignal(signal.SIGINT)
@@ -168,8 +168,15 @@ def test_a_worker_serves_until_its_parent_is_gone() -> None:
     finally:
         signal.signal(signal.SIGINT, before)
         thread.join()
-    assert [kind for kind, _ in answers] == ["item", "item", "end", "item", "error", "item", "end"]
-    assert "count_and_fail" in answers[4][1][1]
+    assert [kind for kind, _ in answers] == ["ready", "item", "item", "end", "item", "error", "item", "end"]
+    assert "count_and_fail" in answers[5][1][1]
+
+
+def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "unguarded.py").write_text("from ilt import workers\nprint(list(workers.run(range, [(3,), (4,)])))\n")
+    process = subprocess.run([sys.executable, str(tmp_path / "unguarded.py")], capture_output=True, text=True)
+    assert process.returncode == 1
+    assert 'below `if __name__ == "__main__":`' in process.stderr
 
 
 def test_an_interrupt_of_the_whole_group_ends_everything_at_once(flight: subprocess.Popen[str]) -> None:
