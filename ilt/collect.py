@@ -10,6 +10,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from ilt.config import check_config
+from ilt.workers import n_processes, start_early
 
 if TYPE_CHECKING:
     from ilt.demos import Episodes
@@ -101,7 +102,7 @@ def fly(
             returns.append(episode_return)
             progress.update(len(returns))
 
-        episodes = rollout(spec, policy, seeds, n_envs=cfg.n_envs, on_episode=on_episode)
+        episodes = rollout(spec, policy, seeds, n_envs=cfg.n_envs, n_processes=n_processes(cfg), on_episode=on_episode)
     seconds = time.monotonic() - started
     n_steps = len(episodes.actions)
     measured = {
@@ -128,6 +129,7 @@ def filter_episodes(
 def main(cfg: DictConfig) -> float:
     """Collect or find the demonstrations, print what they are, and return their mean return."""
     check_config(cfg)
+    start_early(cfg)
     from ilt.expert import find_or_train
     from ilt.runtime import prepare
 

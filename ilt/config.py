@@ -14,7 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 BLOCKS = ("demonstrations", "validation", "selection", "test")
 
-NOT_OF_THE_RUN = ("hydra", "outputs", "run_name", "resume", "logger", "threads")
+NOT_OF_THE_RUN = ("hydra", "outputs", "run_name", "resume", "logger", "threads", "processes")
 """Top-level keys that do not change what a run computes, so not its name either."""
 
 
@@ -92,6 +92,7 @@ RULES: Mapping[str, Rule] = {
     "resume": BOOLEAN,
     "n_envs": COUNT,
     "threads": COUNT.or_null(),
+    "processes": COUNT.or_null(),
     "env.id": TEXT,
     "env.kwargs": MAPPING,
     "env.success_return": number(),

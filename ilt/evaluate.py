@@ -8,6 +8,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from ilt.config import ConfigError, check_config, parse_seeds
+from ilt.workers import start_early
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,11 +85,12 @@ def main(cfg: DictConfig) -> float:
     if cfg.context_length is not None and cfg.context_length > trained_with:
         raise ConfigError(f"context_length must be at most the run's {trained_with}, got {cfg.context_length}")
 
+    start_early(cfg)
     from ilt.analysis.tables import COLUMNS, print_table, result_rows
     from ilt.expert import find
     from ilt.runtime import prepare_run
 
-    run.n_envs = cfg.n_envs
+    run.n_envs, run.processes = cfg.n_envs, cfg.processes
     spec, store = prepare_run(cfg, run)
     checkpoint = cfg.checkpoint or run.evaluation.headline
     context_length = cfg.context_length or run.evaluation.context_length

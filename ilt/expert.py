@@ -9,6 +9,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from ilt.config import check_config
+from ilt.workers import n_processes
 
 if TYPE_CHECKING:
     from ilt.envs import EnvSpec
@@ -77,7 +78,8 @@ def _train(cfg: DictConfig, spec: "EnvSpec", folder: Path) -> dict[str, Any]:
     seeds = spec.seeds("selection", cfg.expert.selection_episodes)
 
     def score(actor: Any) -> float:
-        return float(rollout(spec, ExpertPolicy(actor, deterministic=True), seeds, n_envs=cfg.n_envs).returns.mean())
+        policy = ExpertPolicy(actor, deterministic=True)
+        return float(rollout(spec, policy, seeds, n_envs=cfg.n_envs, n_processes=n_processes(cfg)).returns.mean())
 
     with Progress(f"expert {cfg.expert.name}", total=cfg.expert.training.total_steps, unit="steps") as progress:
 
@@ -101,7 +103,8 @@ def _measure(cfg: DictConfig, spec: "EnvSpec", folder: Path) -> dict[str, Any]:
     measured = {}
     for name, deterministic in (("deterministic", True), ("sampled", False)):
         policy = load_policy(cfg.expert.policy, spec, folder, deterministic=deterministic)
-        measured[name] = flight_metrics(rollout(spec, policy, seeds, n_envs=cfg.n_envs), spec)
+        flown = rollout(spec, policy, seeds, n_envs=cfg.n_envs, n_processes=n_processes(cfg))
+        measured[name] = flight_metrics(flown, spec)
     return {**measured, "seeds": [int(seeds[0]), len(seeds)]}
 
 

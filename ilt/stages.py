@@ -27,6 +27,7 @@ from ilt.learning import ImitationModule, LearningCurve, WindowData
 from ilt.models import Decoder
 from ilt.runs import RunFolder
 from ilt.store import Artefact, Store, provenance, sha256
+from ilt.workers import n_processes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -199,6 +200,7 @@ def _make_callbacks(cfg: DictConfig, spec: EnvSpec, run: RunFolder) -> list[pl.C
         "rollout": {
             "spec": spec,
             "n_envs": cfg.n_envs,
+            "n_processes": n_processes(cfg),
             "context_length": cfg.evaluation.context_length,
             "deterministic": cfg.evaluation.deterministic,
         },

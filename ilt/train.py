@@ -14,6 +14,7 @@ from omegaconf import DictConfig  # noqa: E402
 
 from ilt.config import ConfigError, check_config, run_config  # noqa: E402
 from ilt.runs import RunFolder, discard_unused, show  # noqa: E402
+from ilt.workers import start_early  # noqa: E402
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ def main(cfg: DictConfig) -> float:
             log.info("this run is finished; resume=false runs it again")
             return show(run)
 
+        start_early(cfg)
         with run.stage("imports"):  # which take seconds: not before it is clear that there is work
             from ilt import logbook, stages
             from ilt.collect import find_or_collect

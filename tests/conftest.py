@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from ilt import workers
 from ilt.demos import Episodes
 from ilt.envs import EnvSpec
 
 torch.set_num_threads(1)  # tests run in several processes
+workers.PRELOADED.append("pytest")  # workers import what is __main__ here
 
 
 @pytest.fixture(scope="session")

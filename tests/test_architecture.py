@@ -8,7 +8,14 @@ import ilt
 ROOT = Path(ilt.__file__).parent
 TREES = {path.relative_to(ROOT.parent): ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
 PACKAGES = ["envs", "experts", "demos", "models", "rollouts", "learning", "analysis"]  # each may import those before it
-FREE = {"ilt.store", "ilt.weights", "ilt.progress", "ilt.config", "ilt.demos.episodes"}  # imported by anyone
+FREE = {
+    "ilt.workers",
+    "ilt.store",
+    "ilt.weights",
+    "ilt.progress",
+    "ilt.config",
+    "ilt.demos.episodes",
+}  # imported by anyone
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 

@@ -255,6 +255,7 @@ def changed(base: DictConfig, **values: Any) -> DictConfig:
         ("resume", 1, "true or false"),
         ("n_envs", 0, "an integer of at least 1"),
         ("threads", 0, "an integer of at least 1, or null"),
+        ("processes", 0, "an integer of at least 1, or null"),
         ("env.id", 3, "text"),
         ("env.kwargs", "windy", "a mapping"),
         ("env.kwargs", None, "a mapping"),
@@ -558,7 +559,14 @@ def test_whatever_changes_the_numbers_changes_the_hash(base: DictConfig, values:
 
 @pytest.mark.parametrize(
     "values",
-    [{"outputs": "elsewhere"}, {"resume": False}, {"logger": {}}, {"logger__tags": ["a"]}, {"threads": 1}],
+    [
+        {"outputs": "elsewhere"},
+        {"resume": False},
+        {"logger": {}},
+        {"logger__tags": ["a"]},
+        {"threads": 1},
+        {"processes": 3},
+    ],
     ids=str,
 )
 def test_whatever_leaves_the_numbers_as_they_are_leaves_the_hash(base: DictConfig, values: dict[str, Any]) -> None:

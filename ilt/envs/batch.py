@@ -26,7 +26,7 @@ class EnvBatch:
         self.observation_space, self.action_space = self._envs[0].observation_space, self._envs[0].action_space
         self.observations = np.zeros((n_envs, self.observation_dim), dtype=np.float32)
         self._steps = [env.step for env in self._envs]
-        self._elapsed = [0] * n_envs
+        self._elapsed = np.zeros(n_envs, dtype=np.int64)
         self._limit = spec.max_episode_steps or np.inf
 
     def reset(self, slot: SupportsIndex, seed: int) -> None:
@@ -46,16 +46,12 @@ class EnvBatch:
             last allowed step is terminated, not truncated.
         """
         rewards = np.zeros(len(slots))
-        terminated = np.zeros(len(slots), dtype=bool)
-        truncated = np.zeros(len(slots), dtype=bool)
+        terminated, cut = np.zeros(len(slots), dtype=bool), np.zeros(len(slots), dtype=bool)
+        observations, steps = self.observations, self._steps
         for i, (slot, action) in enumerate(zip(slots.tolist(), actions.tolist(), strict=True)):
-            self.observations[slot], rewards[i], end, cut, _ = self._steps[slot](action)
-            self._elapsed[slot] += 1
-            if end:
-                terminated[i] = True
-            elif cut or self._elapsed[slot] >= self._limit:
-                truncated[i] = True
-        return rewards, terminated, truncated
+            observations[slot], rewards[i], terminated[i], cut[i], _ = steps[slot](action)
+        self._elapsed[slots] += 1
+        return rewards, terminated, (cut | (self._elapsed[slots] >= self._limit)) & ~terminated
 
     def close(self) -> None:
         """Close every environment."""

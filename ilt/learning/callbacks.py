@@ -26,7 +26,7 @@ class RolloutEvaluation(Callback):
     Args:
         spec: the environment.
         n_episodes: how many selection seeds are flown, the same ones each time.
-        n_envs: episodes in the air at once.
+        n_envs, n_processes: episodes in the air at once in each process, and how many processes fly.
         context_length: steps the student may look back on; None for all that the model allows.
         deterministic: whether the student takes its most likely action, or samples.
 
@@ -40,10 +40,12 @@ class RolloutEvaluation(Callback):
         spec: EnvSpec,
         n_episodes: int,
         n_envs: int,
+        n_processes: int = 1,
         context_length: int | None = None,
         deterministic: bool = True,
     ) -> None:
-        self._spec, self._seeds, self._n_envs = spec, spec.seeds("selection", n_episodes), n_envs
+        self._spec, self._seeds = spec, spec.seeds("selection", n_episodes)
+        self._n_envs, self._n_processes = n_envs, n_processes
         self._context_length, self._deterministic = context_length, deterministic
         self.history: list[dict[str, float]] = []
 
@@ -62,7 +64,7 @@ class RolloutEvaluation(Callback):
             context_length=self._context_length,
             deterministic=self._deterministic,
         )
-        episodes = rollout(self._spec, policy, self._seeds, n_envs=self._n_envs)
+        episodes = rollout(self._spec, policy, self._seeds, n_envs=self._n_envs, n_processes=self._n_processes)
         metrics = flight_metrics(episodes, self._spec)
         seconds = time.monotonic() - started
         for name, value in metrics.items():

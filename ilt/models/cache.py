@@ -22,13 +22,13 @@ class CachedDecoder:
     def __init__(self, model: Decoder) -> None:
         assert self.suits(model), "its keys and values change while its window slides"
         self._model = model
-        self._device = model.readout.weight.device
+        device = model.readout.weight.device
         # a step brings two tokens: the past action's and the state's; where no action is ever looked at, one
         self._new = min(model.tokens_per_step, model.context_length)
-        self._behind = torch.arange(1 - self._new, 1, device=self._device)
+        self._behind = torch.arange(1 - self._new, 1, device=device)
         self._rings = [_Ring(model, reach, self._behind) for reach in model.reaches]
         self._blocks = [block for block in model.blocks if isinstance(block, Block)]
-        self._steps = torch.zeros(0, dtype=torch.int64, device=self._device)  # taken in, of each slot's episode
+        self._steps = torch.zeros(0, dtype=torch.int64, device=device)  # taken in, of each slot's episode
         self._reads = [EVERY] * (len(self._rings) - 1) + [slice(self._new - 1, None)]
 
     @staticmethod

@@ -1,119 +1,119 @@
 """The one rollout loop: many envs in one process, the policy called once per step on all of them."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
+from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from ilt.demos.episodes import Episodes
 from ilt.envs import EnvBatch, EnvSpec
 from ilt.rollouts.policies import Policy
 
 
-def rollout(
-    spec: EnvSpec,
-    policy: Policy,
-    seeds: Sequence[int] | np.ndarray,
-    *,
-    n_envs: int = 64,
-    on_episode: Callable[[float], None] | None = None,
-) -> Episodes:
-    """Fly one episode per seed and return them in the order of `seeds`.
+class Flown(NamedTuple):
+    """One episode of T steps.
 
-    A slot whose episode ends takes the next seed; when none is left, the slot is retired. Each episode is decided by
-    its seed alone: which slot it is flown in and what flies beside it have no part in it, beyond the last bit of a
-    batched matrix product.
-
-    Args:
-        spec: the environment.
-        policy: what chooses the actions.
-        seeds: (E,) integers.
-        n_envs: how many episodes are in the air at once.
-        on_episode: called with the return of each finished episode, for progress displays.
+    Attributes:
+        place: where its seed stands among those that are flown.
+        observations: (T + 1, obs_dim) float32; `observations[t]` is what was seen when choosing `actions[t]`.
+        actions: (T,) int64.
+        rewards: (T,) float64; `rewards[t]` is what `actions[t]` earned.
+        truncated: whether the time limit ended it.
     """
-    seeds = np.asarray(seeds, dtype=np.int64)
-    if len(seeds) == 0:
-        raise ValueError("there are no seeds to fly")
+
+    place: int
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    truncated: bool
+
+
+def fly(spec: EnvSpec, policy: Policy, seeds: np.ndarray, n_envs: int) -> Generator[Flown, None, None]:
+    """Yield the episode of each of `seeds` (E,) int64 as it ends; at most `n_envs` are in the air at once.
+
+    A slot whose episode ends takes the next seed; when none is left, the slot is retired.
+    """
     batch = EnvBatch(spec, min(n_envs, len(seeds)))
     try:
-        with _one_thread():
-            return _fly(batch, policy, seeds, on_episode)
+        yield from _fly(batch, policy, seeds)
     finally:
         batch.close()
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Batches of a few dozen rows are too small to be worth a second thread, whose barriers cost more than it does."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _fly(batch: EnvBatch, policy: Policy, seeds: np.ndarray, on_episode: Callable[[float], None] | None) -> Episodes:
-    records: list[_Record] = [_Record() for _ in seeds]
+def _fly(batch: EnvBatch, policy: Policy, seeds: np.ndarray) -> Generator[Flown, None, None]:
+    recorder = _Recorder(batch)
+    index = np.zeros(batch.n_envs, dtype=np.int64)  # which episode each slot flies
     waiting = iter(range(len(seeds)))
-    flying = np.zeros(batch.n_envs, dtype=np.int64)  # which episode each slot flies
 
-    def begin(slots: Sequence[int]) -> list[int]:
+    def begin(free: np.ndarray) -> np.ndarray:
         """Start the next waiting episodes in these slots; the slots for which there was one."""
         started = []
-        for slot in slots:
-            episode = next(waiting, None)
-            if episode is None:
-                continue
-            flying[slot] = episode
+        for slot, episode in zip(free.tolist(), waiting, strict=False):
+            index[slot] = episode
             batch.reset(slot, seeds[episode])
-            records[episode].observations.append(batch.observations[slot].copy())
             started.append(slot)
         if started:
-            policy.begin(np.array(started), seeds[flying[started]])
-        return started
+            policy.begin(np.array(started), seeds[index[started]])
+        return np.array(started, dtype=np.int64)
 
-    slots = np.array(begin(range(batch.n_envs)))
+    slots = begin(np.arange(batch.n_envs))
     while len(slots):
-        actions = policy.act(slots, batch.observations[slots])
+        observations = batch.observations[slots]
+        actions = policy.act(slots, observations)
         rewards, terminated, truncated = batch.step(slots, actions)
-        for slot, action, reward in zip(slots.tolist(), actions.tolist(), rewards.tolist(), strict=True):
-            records[flying[slot]].add(batch.observations[slot].copy(), action, reward)
+        recorder.add(slots, observations, actions, rewards)
         ended = terminated | truncated
         if ended.any():
             for slot, cut in zip(slots[ended].tolist(), truncated[ended].tolist(), strict=True):
-                records[flying[slot]].truncated = cut
-                if on_episode is not None:
-                    on_episode(sum(records[flying[slot]].rewards))
-            restarted = begin(slots[ended].tolist())
-            slots = np.array(sorted({*slots[~ended].tolist(), *restarted}), dtype=np.int64)
-    return _lay_end_to_end(records, seeds)
+                yield Flown(int(index[slot]), *recorder.take(slot, batch.observations[slot]), cut)
+            slots = np.union1d(slots[~ended], begin(slots[ended]))
 
 
-class _Record:
-    """One episode while it is flown."""
+class _Recorder:
+    """What each slot's episode has seen, done and earned so far; the arrays grow with the longest episode."""
 
-    def __init__(self) -> None:
-        self.observations: list[np.ndarray] = []
-        self.actions: list[int] = []
-        self.rewards: list[float] = []
-        self.truncated = False
+    def __init__(self, batch: EnvBatch, capacity: int = 512) -> None:
+        self._steps = np.zeros(batch.n_envs, dtype=np.int64)
+        self._observations = np.zeros((batch.n_envs, capacity, batch.observation_dim), dtype=np.float32)
+        self._actions = np.zeros((batch.n_envs, capacity), dtype=np.int64)
+        self._rewards = np.zeros((batch.n_envs, capacity), dtype=np.float64)
 
-    def add(self, observation: np.ndarray, action: int, reward: float) -> None:
-        self.observations.append(observation)
-        self.actions.append(action)
-        self.rewards.append(reward)
+    def add(self, slots: np.ndarray, observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray) -> None:
+        """One step in each of `slots` (n,): what was seen before it, what was done, what that earned."""
+        steps = self._steps[slots]
+        if steps.max() == self._actions.shape[1]:
+            self._double()
+        self._observations[slots, steps] = observations
+        self._actions[slots, steps] = actions
+        self._rewards[slots, steps] = rewards
+        self._steps[slots] += 1
+
+    def take(self, slot: int, last: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Observations with the `last` one, actions, and rewards of an episode that ended; its slot is free again."""
+        steps = self._steps[slot]
+        self._steps[slot] = 0
+        return (
+            np.concatenate([self._observations[slot, :steps], last[None]]),
+            self._actions[slot, :steps].copy(),
+            self._rewards[slot, :steps].copy(),
+        )
+
+    def _double(self) -> None:
+        self._observations = np.concatenate([self._observations, np.zeros_like(self._observations)], axis=1)
+        self._actions = np.concatenate([self._actions, np.zeros_like(self._actions)], axis=1)
+        self._rewards = np.concatenate([self._rewards, np.zeros_like(self._rewards)], axis=1)
 
 
-def _lay_end_to_end(records: list[_Record], seeds: np.ndarray) -> Episodes:
-    truncated = np.array([record.truncated for record in records], dtype=bool)
+def in_order(flown: Sequence[Flown], seeds: np.ndarray) -> Episodes:
+    """Lay episodes end to end in the order of their places among `seeds`."""
+    flown = sorted(flown, key=lambda episode: episode.place)
+    truncated = np.array([episode.truncated for episode in flown], dtype=bool)
     return Episodes(
-        observations=np.concatenate([np.stack(record.observations) for record in records]),
-        actions=np.concatenate([np.array(record.actions, dtype=np.int64) for record in records]),
-        rewards=np.concatenate([np.array(record.rewards, dtype=np.float64) for record in records]),
-        lengths=np.array([len(record.actions) for record in records], dtype=np.int64),
+        observations=np.concatenate([episode.observations for episode in flown]),
+        actions=np.concatenate([episode.actions for episode in flown]),
+        rewards=np.concatenate([episode.rewards for episode in flown]),
+        lengths=np.array([len(episode.actions) for episode in flown], dtype=np.int64),
         terminated=~truncated,
         truncated=truncated,
-        seeds=seeds,
+        seeds=seeds[[episode.place for episode in flown]],
     )

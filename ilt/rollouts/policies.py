@@ -7,6 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ilt.experts.actor import Actor
+from ilt.rollouts.lean import LeanActor
+
 _SAMPLING = 0x5A17  # keeps a policy's random numbers apart from the env's, which start from the same seed
 
 
@@ -73,31 +76,44 @@ class Chooser:
         if self._dice is not None:
             self._dice.begin(slots, seeds)
 
-    def choose(self, slots: np.ndarray, logits: Tensor) -> np.ndarray:
+    def choose(self, slots: np.ndarray, logits: Tensor | np.ndarray) -> np.ndarray:
         """(n, A) logits to (n,) int64 actions."""
+        if isinstance(logits, Tensor):
+            logits = logits.float().cpu().numpy()
         if self._dice is None:
-            return logits.argmax(dim=-1).cpu().numpy()
-        return sample(logits.double().softmax(dim=-1).cpu().numpy(), self._dice.uniform(slots))
+            return logits.argmax(axis=1)
+        weights = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+        return sample(weights / weights.sum(axis=1, keepdims=True), self._dice.uniform(slots))
 
 
 class ExpertPolicy:
     """A network that sees the present observation only, such as a trained expert's actor.
 
     Args:
-        actor: maps (n, obs_dim) float32 to logits (n, A).
+        actor: maps (n, obs_dim) float32 to logits (n, A), on the CPU. Of an `Actor` the present weights are copied.
         deterministic: take the most likely action; otherwise sample, from the episode's seed alone.
     """
 
     def __init__(self, actor: nn.Module, *, deterministic: bool) -> None:
-        self._actor = actor.eval()
+        self._logits = LeanActor(actor) if isinstance(actor, Actor) else _InTorch(actor)
         self._chooser = Chooser(deterministic=deterministic)
 
     def begin(self, slots: np.ndarray, seeds: np.ndarray) -> None:
         self._chooser.begin(slots, seeds)
 
-    @torch.inference_mode()
     def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
-        return self._chooser.choose(slots, self._actor(torch.from_numpy(observations)))
+        return self._chooser.choose(slots, self._logits(observations))
+
+
+class _InTorch:
+    """Any network, called with NumPy arrays."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network.eval()
+
+    @torch.inference_mode()
+    def __call__(self, observations: np.ndarray) -> np.ndarray:
+        return self._network(torch.from_numpy(observations)).numpy()
 
 
 def sample(probabilities: np.ndarray, uniform: np.ndarray) -> np.ndarray:

@@ -48,7 +48,6 @@ class ContextPolicy:
         if not 1 <= length <= longest:
             raise ValueError(f"context_length must be from 1 to the model's {longest}, got {context_length}")
         self._model = model
-        self._device = next(model.parameters()).device
         self._chooser = Chooser(deterministic=deterministic)
         self._actions = torch.zeros(0, dtype=torch.int64)  # the newest one of each slot
         self._memory: _Memory
@@ -60,7 +59,7 @@ class ContextPolicy:
     @torch.inference_mode()
     def begin(self, slots: np.ndarray, seeds: np.ndarray) -> None:
         self._actions = pad(self._actions, (0, max(int(slots.max()) + 1 - len(self._actions), 0)))
-        self._memory.begin(torch.from_numpy(slots).to(self._device))
+        self._memory.begin(torch.from_numpy(slots).to(self._device()))
         self._chooser.begin(slots, seeds)
 
     @torch.inference_mode()
@@ -72,16 +71,20 @@ class ContextPolicy:
     @torch.inference_mode()
     def logits(self, slots: np.ndarray, observations: np.ndarray) -> Tensor:
         """Take in one observation per slot and return the logits (n, A) of the action to choose there."""
-        which = torch.from_numpy(slots)
+        which, device = torch.from_numpy(slots), self._device()
         inputs = which, torch.from_numpy(observations), self._actions[which]
         was_training = self._model.training
         if was_training:
             self._model.eval()
         try:
-            return self._memory.step(*(part.to(self._device) for part in inputs))
+            return self._memory.step(*(part.to(device) for part in inputs))
         finally:
             if was_training:
                 self._model.train()
+
+    def _device(self) -> torch.device:
+        """Where the model is now: a policy that was sent to another process is on the CPU there."""
+        return next(self._model.parameters()).device
 
 
 class WindowMemory:

@@ -240,9 +240,10 @@ class Kill(pl.Callback):
 
 def train_config(folder: Path, *overrides: str) -> DictConfig:
     """The main config, tiny, on 36 windows: with batches of seven an epoch has five steps."""
-    changes = ["model=nano", "trainer=smoke", "logger=none", f"outputs={folder}", "run_name=run", *overrides]
+    changes = ["model=nano", "trainer=smoke", "logger=none", "processes=1", f"outputs={folder}", "run_name=run"]
+    changes += ["dataset.context_length=4", "dataset.batch_size=7", "model.dropout=0.3"]
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return compose("train", [*changes, "dataset.context_length=4", "dataset.batch_size=7", "model.dropout=0.3"])
+        return compose("train", [*changes, *overrides])
 
 
 def demonstrations(folder: Path) -> Artefact:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from ilt.demos import Episodes
-from ilt.envs import EnvSpec
+from ilt.envs import EnvBatch, EnvSpec
 from ilt.envs.heuristics import lunar_lander
 from ilt.rollouts import FunctionPolicy, Policy, RandomPolicy, rollout
+from ilt.rollouts.loop import _Recorder
 from tests.toys import countdown, recall
 
 SEEDS = np.array([20_000_003, 7, 3, 4, 30_000_001, 5, 0, 9, 8, 6])
@@ -125,6 +126,19 @@ def test_each_finished_episode_is_reported_with_its_return() -> None:
     returns: list[float] = []
     rollout(countdown(), Constant(2), [4, 0, 1], n_envs=3, on_episode=returns.append)
     assert returns == [2.0, 4.0, 6.0]
+
+
+def test_a_recorder_grows_with_the_longest_episode_and_forgets_what_was_taken() -> None:
+    recorder = _Recorder(EnvBatch(countdown(), 2), capacity=1)
+    one, both = np.array([1]), np.array([0, 1])
+    recorder.add(one, np.array([[7.0, 7.0]]), np.array([0]), np.array([7.0]))
+    assert recorder.take(1, np.array([8.0, 8.0], np.float32))[0].tolist() == [[7, 7], [8, 8]]
+    for t in range(5):
+        recorder.add(both, np.array([[t, 0.0], [t, 1.0]]), np.array([t, 10 + t]), np.array([t / 2, -t / 2]))
+    observations, actions, rewards = recorder.take(1, np.array([5.0, 1.0], np.float32))
+    assert observations.tolist() == [[t, 1] for t in range(6)]
+    assert (actions.tolist(), rewards.tolist()) == ([10, 11, 12, 13, 14], [0, -0.5, -1, -1.5, -2])
+    assert (observations.dtype, actions.dtype, rewards.dtype) == (np.float32, np.int64, np.float64)
 
 
 def test_no_seeds_are_an_error_that_says_so() -> None:
