@@ -36,6 +36,21 @@ def rotate(x: Tensor, turns: Tensor) -> Tensor:
     return x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin
 
 
+def fused_attention(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, dropout: float) -> Tensor:
+    """Softmax attention by torch's kernel; shapes as in `plain_attention`, `allowed` also (B, 1, T', T)."""
+    return scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
+
+
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, dropout: float) -> Tensor:
+    """Softmax attention written out: (B, n_head, T', head_dim) over (B, n_head, T, head_dim), allowed (T', T)."""
+    n_batch, n_head, _, head_dim = q.shape
+    bias = torch.zeros_like(allowed, dtype=q.dtype).masked_fill(~allowed, float("-inf"))
+    q, k, v = (part.reshape(n_batch * n_head, -1, head_dim) for part in (q, k, v))
+    scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=head_dim**-0.5)
+    weights = torch.dropout(scores.softmax(dim=-1), dropout, train=dropout > 0)
+    return torch.bmm(weights, v).view(n_batch, n_head, -1, head_dim)
+
+
 class Block(nn.Module):
     """Self-attention and an MLP, each behind a LayerNorm and beside a residual path.
 
@@ -78,9 +93,10 @@ class Block(nn.Module):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, allowed: Tensor) -> Tensor:
         """Queries (B, T', n_head, head_dim), keys and values (B, T, …), allowed (T', T) or (B, 1, T', T)."""
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+        # torch's kernel goes by blocks: of windows of about 30 tokens, it computes 30 % longer than two plain products
+        attention = plain_attention if q.is_cpu and allowed.ndim == 2 and 16 < k.shape[2] <= 48 else fused_attention
         dropout = self.dropout if self.training else 0.0
-        y = scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
-        return y.transpose(1, 2).flatten(-2)
+        return attention(q, k, v, allowed, dropout).transpose(1, 2).flatten(-2)
 
     def join(self, x: Tensor, y: Tensor) -> Tensor:
         """Let what attention gave, and then the MLP, join the residual path; all (B, T', d_model)."""
