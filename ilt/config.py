@@ -113,6 +113,7 @@ RULES: Mapping[str, Rule] = {
     "expert.training.n_steps": COUNT,
     "expert.training.batch_size": integer(2),
     "expert.training.n_epochs": COUNT,
+    "expert.training.critic_epochs": COUNT,
     "expert.training.gamma": FRACTION,
     "expert.training.gae_lambda": FRACTION,
     "expert.training.ent_coef": number(0),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.functional import mse_loss
 
 from ilt.envs import EnvBatch, EnvSpec
 from ilt.experts.actor import Actor, mlp
@@ -81,12 +81,8 @@ class ActorCritic(nn.Module):
         self.actor = Actor(observation_dim=observation_dim, n_actions=n_actions, hidden=hidden)
         self.critic = mlp([observation_dim, *hidden, 1])
 
-    def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, observation_dim) to logits (B, A) and values (B,)."""
-        return self.actor(observations), self.values(observations)
-
     def values(self, observations: Tensor) -> Tensor:
-        """(B, observation_dim) to (B,)."""
+        """(..., observation_dim) to (...,)."""
         normalised = (observations - self.actor.observation_mean) / self.actor.observation_std
         return self.critic(normalised).squeeze(-1)
 
@@ -94,11 +90,18 @@ class ActorCritic(nn.Module):
 class A2C:
     """Advantage actor-critic over `n_envs` envs stepped in one process, the policy called once for all of them.
 
+    Rollouts are long, so that advantages reach far, and are cut into shuffled batches for the gradient steps. The
+    policy takes one pass over them: each environment step is part of exactly one policy gradient. The critic's
+    regression may be repeated, and takes `critic_epochs` passes: a policy that learns from a critic that lags behind
+    learns to hover.
+
     Args:
         spec: the environment; training episodes take their seeds from its demonstrations block.
         seed: decides weights, sampling and episodes.
         hidden: width of each hidden layer of actor and critic.
-        n_envs, n_steps: one update is made from n_envs × n_steps steps.
+        n_envs, n_steps: one rollout is n_envs × n_steps steps.
+        batch_size: how many of them make one gradient step.
+        critic_epochs: passes of the critic over each rollout.
         gamma, gae_lambda: discount, and the GAE trade-off between bias and variance.
         learning_rate: at the start; falls linearly to `final_learning_rate_fraction` of it at `total_steps`.
         entropy_coefficient: weight of the entropy bonus.
@@ -117,6 +120,8 @@ class A2C:
         hidden: Sequence[int],
         n_envs: int,
         n_steps: int,
+        batch_size: int,
+        critic_epochs: int,
         gamma: float,
         gae_lambda: float,
         learning_rate: float,
@@ -128,6 +133,7 @@ class A2C:
     ) -> None:
         torch.manual_seed(seed)
         self.steps, self.total_steps, self.n_steps = 0, total_steps, n_steps
+        self.batch_size, self.critic_epochs = batch_size, critic_epochs
         self.gamma, self.gae_lambda = gamma, gae_lambda
         self.learning_rate, self.final_fraction = learning_rate, final_learning_rate_fraction
         self.entropy_coefficient, self.max_grad_norm = entropy_coefficient, max_grad_norm
@@ -137,7 +143,7 @@ class A2C:
         self.net = ActorCritic(
             observation_dim=self.batch.observation_dim, n_actions=self.batch.n_actions, hidden=hidden
         )
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=learning_rate, eps=1e-5)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=learning_rate, eps=1e-5, fused=True)
         self.observation_moments = RunningMoments(self.batch.observation_dim)
         self.return_moments = RunningMoments()
         self._discounted = np.zeros(n_envs)
@@ -155,50 +161,62 @@ class A2C:
     def collect(self) -> dict[str, np.ndarray]:
         """Act for `n_steps` in every env: arrays (n_steps, n_envs, …); returns and advantages included."""
         shape = (self.n_steps, self.batch.n_envs)
-        observations = np.zeros((*shape, self.batch.observation_dim), dtype=np.float32)
-        actions = np.zeros(shape, dtype=np.int64)
-        rewards, values, next_values = (np.zeros(shape, dtype=np.float32) for _ in range(3))
+        observations = np.zeros((self.n_steps + 1, *self.batch.observations.shape), dtype=np.float32)
+        actions, rewards = np.zeros(shape, dtype=np.int64), np.zeros(shape)
         terminated, truncated = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
+        last_seen = []  # of truncated episodes, in the order of `truncated`
+        # the Gumbel-max trick: an argmax over perturbed logits is a sample from their softmax
+        noise = self.rng.gumbel(size=(*shape, self.batch.n_actions))
         for t in range(self.n_steps):
             observations[t] = self.batch.observations
             with torch.inference_mode():
-                logits, value = self.net(torch.from_numpy(observations[t]))
-            # the Gumbel-max trick: an argmax over perturbed logits is a sample from their softmax
-            actions[t] = (logits.numpy() + self.rng.gumbel(size=logits.shape)).argmax(axis=1)
-            values[t] = value.numpy()
+                logits = self.net.actor(torch.from_numpy(observations[t])).numpy()
+            actions[t] = (logits + noise[t]).argmax(axis=1)
             rewards[t], terminated[t], truncated[t] = self.batch.step(self._slots, actions[t])
-            if self.normalise_rewards:
-                rewards[t] = self._scale_rewards(rewards[t], terminated[t] | truncated[t])
-            if truncated[t].any():
-                next_values[t, truncated[t]] = self._values(self.batch.observations[truncated[t]])
             for slot in np.flatnonzero(terminated[t] | truncated[t]):
+                if truncated[t, slot]:
+                    last_seen.append(self.batch.observations[slot].copy())
                 self.batch.reset(slot, self.seeds.next())
-        # a step leads to the row below it, except at the end of an episode (truncations were filled in above)
-        following = np.concatenate([values[1:], self._values(self.batch.observations)[None]])
-        next_values = np.where(truncated, next_values, following)
+        observations[-1] = self.batch.observations
+        if self.normalise_rewards:
+            rewards = self._scale_rewards(rewards, terminated | truncated)
+        values = self._values(observations)
+        next_values = values[1:].copy()  # a step leads to the row below it, except at the end of an episode
+        if last_seen:
+            next_values[truncated] = self._values(np.stack(last_seen))
         advantages, returns = advantages_and_returns(
-            rewards, values, next_values, terminated, truncated, self.gamma, self.gae_lambda
+            rewards.astype(np.float32), values[:-1], next_values, terminated, truncated, self.gamma, self.gae_lambda
         )
+        observations = observations[:-1]
         if self.normalise_observations:
             self._take_in_observations(observations.reshape(-1, observations.shape[-1]))
         self.steps += actions.size
         return {"observations": observations, "actions": actions, "advantages": advantages, "returns": returns}
 
     def update(self, data: dict[str, np.ndarray]) -> None:
-        """One gradient step on everything that was collected."""
+        """One pass of the policy and `critic_epochs` of the critic over what was collected."""
         flat = {name: torch.from_numpy(array).flatten(0, 1) for name, array in data.items()}
-        advantages = flat["advantages"]
-        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-        logits, values = self.net(flat["observations"])
-        log_probabilities = logits.log_softmax(dim=-1)
-        entropy = -(log_probabilities.exp() * log_probabilities).sum(dim=-1).mean()
-        policy_loss = (cross_entropy(logits, flat["actions"], reduction="none") * advantages).mean()
-        value_loss = mse_loss(values, flat["returns"])
-        loss = policy_loss + value_loss - self.entropy_coefficient * entropy
+        flat["advantages"] = (flat["advantages"] - flat["advantages"].mean()) / (flat["advantages"].std() + 1e-8)
         progress = min(self.steps / self.total_steps, 1.0)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * (1 - progress * (1 - self.final_fraction))
-        self.optimizer.zero_grad(set_to_none=True)
+        for epoch in range(self.critic_epochs):
+            order = torch.from_numpy(self.rng.permutation(len(flat["actions"])))
+            for rows in order.split(self.batch_size):
+                batch = {name: tensor[rows] for name, tensor in flat.items()}
+                loss = mse_loss(self.net.values(batch["observations"]), batch["returns"])
+                if epoch == 0:
+                    loss = loss + self._policy_loss(batch)
+                self._descend(loss)
+
+    def _policy_loss(self, batch: dict[str, Tensor]) -> Tensor:
+        log_probabilities = self.net.actor(batch["observations"]).log_softmax(dim=-1)
+        entropy = -(log_probabilities.exp() * log_probabilities).sum(dim=-1).mean()
+        chosen = log_probabilities.gather(1, batch["actions"][:, None]).squeeze(1)
+        return -(chosen * batch["advantages"]).mean() - self.entropy_coefficient * entropy
+
+    def _descend(self, loss: Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)  # what has no gradient, the actor in later epochs, takes no step
         loss.backward()
         for part in (self.net.actor, self.net.critic):  # apart, or the critic's larger gradients drown the actor's
             nn.utils.clip_grad_norm_(part.parameters(), self.max_grad_norm)
@@ -227,9 +245,12 @@ class A2C:
         return self.net.values(torch.from_numpy(observations)).numpy()
 
     def _scale_rewards(self, rewards: np.ndarray, ended: np.ndarray) -> np.ndarray:
-        self._discounted = self._discounted * self.gamma + rewards
-        self.return_moments.update(self._discounted)
-        self._discounted[ended] = 0
+        """(n_steps, n_envs) rewards over the deviation of the discounted returns so far."""
+        discounted = np.zeros_like(rewards)
+        for t in range(len(rewards)):
+            discounted[t] = self._discounted * self.gamma + rewards[t]
+            self._discounted = discounted[t] * ~ended[t]
+        self.return_moments.update(discounted.ravel())
         return rewards / np.sqrt(self.return_moments.variance + 1e-8)
 
     def _take_in_observations(self, observations: np.ndarray) -> None:

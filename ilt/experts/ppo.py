@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -77,7 +78,7 @@ class _Callback(BaseCallback):
         self._log.after(self.num_timesteps, lambda: actor_of(model), lambda: state_of(model))
 
 
-def actor_of(model: PPO) -> Actor:
+def actor_of(model: OnPolicyAlgorithm) -> Actor:
     """Copy the policy network of an MLP policy with tanh layers and nothing shared into an `Actor`."""
     policy = model.policy
     layers = [*policy.mlp_extractor.policy_net, policy.action_net]

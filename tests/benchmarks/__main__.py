@@ -11,9 +11,9 @@ import yaml
 from ilt.analysis.tables import print_table
 from ilt.envs import EnvSpec
 from ilt.store import provenance, write_json
-from tests.benchmarks import fly, train
+from tests.benchmarks import a2c, fly, train
 
-BENCHMARKS = {"fly": fly, "train": train}
+BENCHMARKS = {"fly": fly, "train": train, "a2c": a2c}
 
 
 def main(arguments: list[str]) -> None:

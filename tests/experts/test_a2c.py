@@ -16,6 +16,8 @@ SMALL: dict[str, Any] = {
     "hidden": [16],
     "n_envs": 8,
     "n_steps": 4,
+    "batch_size": 16,
+    "critic_epochs": 2,
     "gamma": 0.9,
     "gae_lambda": 0.9,
     "learning_rate": 0.01,
@@ -176,3 +178,27 @@ def test_the_learning_rate_falls_to_its_final_fraction() -> None:
         learner.update(learner.collect())
         rates.append(learner.optimizer.param_groups[0]["lr"])
     np.testing.assert_allclose(rates, [0.01 * (1 - 0.9 * i / 10) for i in range(1, 11)])
+
+
+def test_each_step_is_part_of_one_policy_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = learner_of(batch_size=5, critic_epochs=3)
+    learner.start_episodes()
+    data = learner.collect()
+    data["actions"] = np.arange(32).reshape(4, 8)  # names the steps
+    taught: list[int] = []
+    monkeypatch.setattr(
+        learner, "_policy_loss", lambda batch: taught.extend(batch["actions"].tolist()) or torch.tensor(0.0)
+    )
+    learner.update(data)
+    assert sorted(taught) == list(range(32))
+    assert taught != sorted(taught)
+
+
+def test_further_epochs_move_the_critic_alone() -> None:
+    once, thrice = learner_of(critic_epochs=1), learner_of(critic_epochs=3)
+    for learner in (once, thrice):
+        learner.start_episodes()
+        learner.update(learner.collect())
+    for name, tensor in once.net.actor.state_dict().items():
+        assert torch.equal(tensor, thrice.net.actor.state_dict()[name]), name
+    assert not torch.equal(once.net.critic[0].weight, thrice.net.critic[0].weight)

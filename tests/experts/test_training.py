@@ -24,6 +24,8 @@ TRAINERS: dict[str, tuple[Callable[..., TrainingLog], dict[str, Any]]] = {
         {
             "n_steps": 4,
             "n_envs": 8,
+            "batch_size": 32,
+            "critic_epochs": 2,
             "gae_lambda": 0.9,
             "entropy_coefficient": 0.01,
             "max_grad_norm": 0.5,
