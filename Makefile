@@ -63,8 +63,8 @@ seeds: install  ## five training seeds of the default experiment, and one table 
 	$(PY) -m ilt.train -m seed=0,1,2,3,4 hydra.sweep.dir=outputs/multirun/seeds $(ARGS)
 	$(PY) -m ilt.report runs=outputs/multirun/seeds
 
-bench: install  ## how fast each stage is, beside a reference measured in the same run (prints, asserts nothing)
-	$(PY) -m tests.benchmarks $(ARGS)
+bench: install  ## how fast each stage is, beside limits and references of the same run (prints): make bench only=fly
+	$(PY) -m tests.benchmarks $(if $(only),only=$(only)) $(ARGS)
 
 clean:  ## take away the environment and caches; never outputs/
 	rm -rf .venv .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache *.egg-info

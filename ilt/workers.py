@@ -30,9 +30,12 @@ class Died:
 
 
 def n_processes(cfg: Any) -> int:
-    """What the config key `processes` says; for null, as many as there are cores that this process may use."""
-    if cfg.processes is not None:
-        return int(cfg.processes)
+    """What the config key `processes` says; for null, one for each core."""
+    return cores() if cfg.processes is None else int(cfg.processes)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -91,9 +91,9 @@ class A2C:
     """Advantage actor-critic over `n_envs` envs stepped in one process, the policy called once for all of them.
 
     Rollouts are long, so that advantages reach far, and are cut into shuffled batches for the gradient steps. The
-    policy takes one pass over them: each environment step is part of exactly one policy gradient. The critic's
-    regression may be repeated, and takes `critic_epochs` passes: a policy that learns from a critic that lags behind
-    learns to hover.
+    policy takes one pass over them: each environment step is part of exactly one policy gradient. Within that pass
+    the later batches come from a policy a few steps older than the one they change, which is left uncorrected. The
+    critic's regression takes `critic_epochs` passes: with fewer, more training seeds learned to hover, not to land.
 
     Args:
         spec: the environment; training episodes take their seeds from its demonstrations block.

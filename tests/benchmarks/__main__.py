@@ -1,36 +1,63 @@
 """`python -m tests.benchmarks [only=fly]`: a table on the terminal, and `outputs/bench/<date>.json`."""
 
+import importlib
+import os
+import platform
 import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 
+from ilt import workers
 from ilt.analysis.tables import print_table
 from ilt.envs import EnvSpec
+from ilt.runtime import keep_freed_memory
 from ilt.store import provenance, write_json
-from tests.benchmarks import a2c, fly, train
+from tests.benchmarks.measuring import Row
 
-BENCHMARKS = {"fly": fly, "train": train, "a2c": a2c}
+NAMES = ["start", "run", "collect", "fly", "cache", "train", "lightning", "memory", "a2c"]
+"""In this order; `growth` draws figures instead, and is run when it is named."""
+
+COLUMNS = ["work", "ours", "beside", "there", "ratio (min … max)", "bar"]
 
 
 def main(arguments: list[str]) -> None:
-    """Run all benchmarks, or the one that `only=` names."""
-    chosen = [argument.removeprefix("only=") for argument in arguments] or list(BENCHMARKS)
-    if unknown := [name for name in chosen if name not in BENCHMARKS]:
-        raise SystemExit(f"only= must name one of {list(BENCHMARKS)}, got {unknown[0]}")
+    """Run all benchmarks, or the ones that `only=` names."""
+    chosen = [name for argument in arguments for name in argument.removeprefix("only=").split(",")] or NAMES
+    if unknown := [name for name in chosen if name not in [*NAMES, "growth"]]:
+        raise SystemExit(f"only= must name some of {[*NAMES, 'growth']}, got {unknown[0]}")
     torch.set_num_threads(1)
+    keep_freed_memory()
     env = yaml.safe_load(Path("conf/env/lunar_lander.yaml").read_text())
     spec = EnvSpec(**{key: value for key, value in env.items() if key != "_target_"})
-    measured = [row for name in chosen for row in BENCHMARKS[name].rows(spec)]
-    columns = ["work", "ours", "beside", "reference", "ratio (min … max)"]
-    print_table("one thread; medians of three", columns, [row.cells() for row in measured])
-    path = Path("outputs/bench") / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {**provenance(), "rows": [asdict(row) for row in measured]})
+    folder = Path("outputs/bench")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}.json"
+    measured: list[Row] = []
+    for name in chosen:
+        rows: list[Row] = importlib.import_module(f"tests.benchmarks.{name}").rows(spec)
+        print_table(name, COLUMNS, [line for row in rows for line in row.cells()])
+        measured += rows
+        write_json(path, {**provenance(), "machine": machine(), "rows": [asdict(row) for row in measured]})
     print(path)  # noqa: T201 (this is a command)
+
+
+def machine() -> dict[str, Any]:
+    """Where it was measured."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "platform": platform.platform(),
+        "cpu": names[0] if names else platform.processor(),
+        "cores": workers.cores(),
+        "load_before": os.getloadavg()[0],
+        "training_threads": torch.get_num_threads(),
+    }
 
 
 if __name__ == "__main__":

@@ -1,26 +1,26 @@
-"""Training: batches gathered in one index with every step supervised, beside one window at a time."""
+"""Training steps: windows gathered in one index and every step supervised, beside the usual way and the arithmetic."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ilt.demos import WindowDataset
+from ilt.demos import Episodes, WindowDataset
 from ilt.envs import EnvSpec
-from ilt.envs.heuristics import lunar_lander
 from ilt.learning.data import EpochBatches, WindowLoader
-from ilt.learning.module import cloning_loss
+from ilt.learning.module import cloning_loss, decay_groups
 from ilt.models import Decoder
-from ilt.rollouts import FunctionPolicy, rollout
-from tests.benchmarks.measuring import Row, compare
+from ilt.rollouts import rollout
+from tests.benchmarks.flights import decoder, shipped_expert
+from tests.benchmarks.measuring import Measure, Row, at_least, compare
 
-STEPS = 20
+BATCH_SIZE = 256
 
 
 class OneByOne(Dataset[dict[str, Tensor]]):
-    """The same windows, without the batched access."""
+    """The same windows, one at a time, as such projects do it."""
 
     def __init__(self, windows: WindowDataset) -> None:
         self._windows = windows
@@ -33,42 +33,88 @@ class OneByOne(Dataset[dict[str, Tensor]]):
 
 
 def rows(spec: EnvSpec) -> list[Row]:
-    """Supervised steps (labels) per second of `small`, K = 16."""
-    torch.manual_seed(0)
-    episodes = rollout(spec, FunctionPolicy(lunar_lander), spec.seeds("demonstrations", 20))
-    windows = WindowDataset(episodes, context_length=16)
-    model = Decoder(observation_dim=8, n_actions=4, context_length=16, n_layer=4, n_head=4, d_model=64)
-
-    def ours() -> float:
-        batches = EpochBatches(len(windows), 256, seed=0)
-        loader = WindowLoader(windows, batch_sampler=batches, collate_fn=lambda batch: batch)
-        return label_rate(model, loader, last_only=False)
-
-    def theirs() -> float:
-        return label_rate(model, DataLoader(OneByOne(windows), batch_size=256, shuffle=True), last_only=True)
-
-    work, reference = "train `small`, K = 16, all positions", "item by item, last position only"
-    return [compare(work, ours, reference, theirs, unit="labels")]
-
-
-def label_rate(model: Decoder, loader: Iterable[dict[str, Tensor]], *, last_only: bool) -> float:
-    """Labels per second over a few optimiser steps."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    labels, started = 0, time.perf_counter()
-    for batch in first(loader, STEPS):
-        mask = batch["mask"].clone()
-        if last_only:
-            mask[:, :-1] = False
-        logits = model(batch["observations"], batch["actions"], batch["mask"])
-        loss = cloning_loss(logits, batch["actions"], mask)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        labels += int(mask.sum())
-    return labels / (time.perf_counter() - started)
+    """Labels (supervised steps) per second of `small`, K = 16, in one thread."""
+    context_length, n_batches = 16, 12
+    episodes = demonstrations(spec)
+    model = decoder("small", context_length)
+    dataset = WindowDataset(episodes, context_length=context_length)
+    usual = DataLoader(OneByOne(dataset), batch_size=BATCH_SIZE, shuffle=True)
+    return [
+        compare(
+            f"train small, K = {context_length}, all positions",
+            "labels/s",
+            training(model, windows(dataset), n_batches),
+            [
+                ("arithmetic limit", arithmetic_limit(model, context_length), at_least(0.45)),
+                ("item by item, last position", training(model, usual, n_batches, last_only=True), at_least(20)),
+            ],
+            repeats=5,
+        )
+    ]
 
 
-def first(batches: Iterable[dict[str, Tensor]], count: int) -> Iterator[dict[str, Tensor]]:
-    """The first `count` batches."""
-    for _, batch in zip(range(count), batches, strict=False):
-        yield batch
+def demonstrations(spec: EnvSpec, n_episodes: int = 50) -> Episodes:
+    """Some of the shipped expert's."""
+    return rollout(spec, shipped_expert(), spec.seeds("demonstrations", n_episodes))
+
+
+def windows(dataset: WindowDataset) -> WindowLoader:
+    """Batches as `WindowData` makes them."""
+    batches = EpochBatches(len(dataset), BATCH_SIZE, seed=0)
+    return WindowLoader(dataset, batch_sampler=batches, collate_fn=lambda batch: batch)
+
+
+def training(
+    model: Decoder, loader: Iterable[dict[str, Tensor]], n_batches: int, *, last_only: bool = False
+) -> Measure:
+    """Labels per second over some optimiser steps, and one before that is not counted."""
+
+    def measure() -> float:
+        optimizer = torch.optim.AdamW(decay_groups(model, 0.1), lr=1e-4, fused=True)
+        labels, started = 0, 0.0
+        for i, batch in zip(range(n_batches + 1), loader, strict=False):
+            mask = batch["mask"].clone()
+            if last_only:
+                mask[:, :-1] = False
+            loss = cloning_loss(model(batch["observations"], batch["actions"], batch["mask"]), batch["actions"], mask)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            if i == 0:
+                started = time.perf_counter()
+            else:
+                labels += int(mask.sum())
+        return labels / (time.perf_counter() - started)
+
+    return measure
+
+
+def arithmetic_limit(model: Decoder, context_length: int) -> Measure:
+    """Labels per second if a step were nothing but its matrix products, at the rate of a large one."""
+
+    def measure() -> float:
+        a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+        seconds = []
+        for _ in range(15):
+            started = time.perf_counter()
+            torch.mm(a, b)
+            seconds.append(time.perf_counter() - started)
+        return 2 * 1024**3 / sorted(seconds)[7] / flops_per_label(model, context_length)
+
+    return measure
+
+
+def flops_per_label(model: Decoder, context_length: int) -> float:
+    """Floating point operations of a forward and a backward pass, the latter counted as two forward ones.
+
+    Products of linear layers at the tokens where they are computed, and attention over whole windows (Chowdhery et al.
+    2022, PaLM, appendix B). Element by element work is not counted.
+    """
+    n_tokens, d_model = 2 * context_length - 1, model.readout.in_features
+    forward = 2 * context_length * (model.embed_state.weight.numel() + model.readout.weight.numel())
+    for i in range(len(model.blocks)):
+        n_read = n_tokens if i < len(model.blocks) - 1 else context_length  # of the last block, the state tokens
+        forward += 2 * n_tokens * 3 * d_model**2 + 2 * n_read * 9 * d_model**2  # queries, keys, values; the others
+        forward += 2 * 2 * n_read * n_tokens * d_model
+    return 3 * forward / context_length

@@ -1,0 +1,98 @@
+"""What the rows about flying share: who flies, the environment limit, and rates."""
+
+import time
+from collections.abc import Iterator
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from ilt import workers
+from ilt.demos import Episodes
+from ilt.envs import EnvSpec
+from ilt.experts.actor import Actor
+from ilt.models import Decoder
+from ilt.rollouts import ContextPolicy, ExpertPolicy, Policy, rollout
+from ilt.store import SHIPPED
+from tests.benchmarks.measuring import Measure
+
+SIZES = {"nano": (1, 1, 16), "tiny": (2, 2, 32), "small": (4, 4, 64), "base": (6, 8, 128)}
+"""`n_layer`, `n_head`, `d_model`, as in `conf/model/`."""
+
+
+def shipped_expert() -> ExpertPolicy:
+    """The PPO expert that ships with the package, deterministic."""
+    (folder,) = SHIPPED["experts"].glob("ppo-*")
+    return ExpertPolicy(Actor.load(folder / "actor.safetensors"), deterministic=True)
+
+
+def decoder(size: str, context_length: int) -> Decoder:
+    """A model of this size, as it starts out."""
+    torch.manual_seed(0)
+    n_layer, n_head, d_model = SIZES[size]
+    return Decoder(
+        observation_dim=8,
+        n_actions=4,
+        context_length=context_length,
+        n_layer=n_layer,
+        n_head=n_head,
+        d_model=d_model,
+    )
+
+
+class Escorted:
+    """A student that computes its every action in full, beside an expert whose action is taken.
+
+    So an untrained student of any size flies the episodes that a trained one would fly, which are those of the
+    environment limit.
+    """
+
+    def __init__(self, student: Policy, expert: Policy) -> None:
+        self._student, self._expert = student, expert
+
+    def begin(self, slots: np.ndarray, seeds: np.ndarray) -> None:
+        self._student.begin(slots, seeds)
+        self._expert.begin(slots, seeds)
+
+    def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
+        self._student.act(slots, observations)
+        return self._expert.act(slots, observations)
+
+
+def student(size: str, context_length: int, *, recompute: bool = False) -> Escorted:
+    """A student of this size, escorted by the shipped expert."""
+    return Escorted(ContextPolicy(decoder(size, context_length), recompute=recompute), shipped_expert())
+
+
+def flying(spec: EnvSpec, policy: Policy, seeds: np.ndarray, *, n_envs: int = 64, n_processes: int = 1) -> Measure:
+    """Steps per second of a rollout, start to end."""
+
+    def measure() -> float:
+        started = time.perf_counter()
+        episodes = rollout(spec, policy, seeds, n_envs=n_envs, n_processes=n_processes)
+        return len(episodes.actions) / (time.perf_counter() - started)
+
+    return measure
+
+
+def environment_limit(spec: EnvSpec, n_episodes: int = 200) -> Measure:
+    """Steps per second of the expert's recorded actions replayed by bare `step` calls, in all cores at once.
+
+    Resets are part of it: no episode can be flown without one.
+    """
+    n = workers.cores()
+    recorded = rollout(spec, shipped_expert(), spec.seeds("test", n_episodes), n_processes=n)
+    shards = [(spec.id, recorded.select(np.arange(i, n_episodes, n))) for i in range(n)]
+    return lambda: len(recorded.actions) / max(seconds for _, seconds in workers.run(replay, shards))
+
+
+def replay(env_id: str, episodes: Episodes) -> Iterator[float]:
+    """Seconds to fly recorded episodes again in a plain loop."""
+    env = gym.make(env_id).unwrapped
+    actions = [part.tolist() for part in np.split(episodes.actions, episodes.step_offsets[1:])]
+    started = time.perf_counter()
+    for seed, of_episode in zip(episodes.seeds.tolist(), actions, strict=True):
+        env.reset(seed=seed)
+        for action in of_episode:
+            env.step(action)
+    yield time.perf_counter() - started

@@ -1,0 +1,94 @@
+"""What Lightning costs: a training step of the default experiment under its trainer, beside a bare loop."""
+
+import logging
+import time
+import warnings
+from itertools import islice
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from ilt.demos import WindowDataset
+from ilt.envs import EnvSpec
+from ilt.learning import EMA, ImitationModule, LearningCurve, WindowData
+from ilt.learning.data import EpochBatches
+from ilt.learning.module import cloning_loss, decay_groups
+from tests.benchmarks.flights import decoder
+from tests.benchmarks.measuring import Row, at_most, compare
+from tests.benchmarks.train import BATCH_SIZE, demonstrations
+
+N_STEPS, WARM_UP = 150, 10
+
+
+class _Clock(pl.Callback):
+    """Seconds of a step, without the first ones."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == WARM_UP:
+            self._started = time.perf_counter()
+        if trainer.global_step == N_STEPS:
+            self.seconds = (time.perf_counter() - self._started) / (N_STEPS - WARM_UP)
+
+
+def rows(spec: EnvSpec) -> list[Row]:
+    """Milliseconds per step of `tiny`, K = 8, with clipping, schedule and weight averaging in both."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    windows = WindowDataset(demonstrations(spec), context_length=8)
+
+    def with_lightning() -> float:
+        clock = _Clock()
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            max_steps=N_STEPS,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            gradient_clip_val=1.0,
+            limit_val_batches=0,
+            callbacks=[EMA(decay=0.995), LearningCurve(), clock],
+        )
+        module = ImitationModule(
+            decoder("tiny", 8),
+            seed=0,
+            learning_rate=3e-3,
+            betas=(0.9, 0.95),
+            weight_decay=0.1,
+            warmup_fraction=0.03,
+            final_learning_rate_fraction=0.02,
+        )
+        trainer.fit(module, WindowData(windows, windows, batch_size=BATCH_SIZE, seed=0))
+        return 1000 * clock.seconds
+
+    def bare() -> float:
+        model = decoder("tiny", 8)
+        parameters = list(model.parameters())
+        averaged = [parameter.detach().clone() for parameter in parameters]
+        optimizer = torch.optim.AdamW(decay_groups(model, 0.1), lr=3e-3, betas=(0.9, 0.95), fused=True)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+        started = 0.0
+        for step, indices in enumerate(islice(EpochBatches(len(windows), BATCH_SIZE, seed=0), N_STEPS)):
+            if step == WARM_UP:
+                started = time.perf_counter()
+            batch = windows.__getitems__(indices)
+            logits = model(batch["observations"], batch["actions"], batch["mask"])
+            optimizer.zero_grad(set_to_none=True)
+            cloning_loss(logits, batch["actions"], batch["mask"]).backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            schedule.step()
+            with torch.no_grad():
+                torch._foreach_lerp_(averaged, parameters, 0.005)
+        return 1000 * (time.perf_counter() - started) / (N_STEPS - WARM_UP)
+
+    return [
+        compare(
+            "a step of tiny, K = 8, under Lightning",
+            "ms",
+            with_lightning,
+            [("bare loop", bare, at_most(1.15))],
+            repeats=5,
+        )
+    ]

@@ -1,0 +1,102 @@
+"""Memory of training on many demonstrations, beside the size of their flat arrays."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from ilt.demos import Episodes
+from ilt.envs import EnvSpec
+from tests.benchmarks.measuring import Row, at_most, compare
+
+N_EPISODES, N_STEPS = 10_000, 300
+
+
+def rows(spec: EnvSpec) -> list[Row]:
+    """Peak megabytes of a process that trains `tiny` with K = 64 on 3 million steps."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "demonstrations.npz"
+        flat = write_episodes(path, N_EPISODES)
+        bar = 1.5 * flat + 700
+        return [
+            compare(
+                f"train on {N_EPISODES:,} demonstrations, K = 64",
+                "MB",
+                lambda: peak(path),
+                [("1.5 × flat arrays + 700 MB", bar, at_most(1)), ("flat arrays", flat, None)],
+                repeats=1,
+            )
+        ]
+
+
+def write_episodes(path: Path, n_episodes: int) -> float:
+    """Episodes of random numbers; returns the megabytes of their arrays."""
+    rng = np.random.default_rng(0)
+    n_steps = n_episodes * N_STEPS
+    episodes = Episodes(
+        observations=rng.standard_normal((n_steps + n_episodes, 8), dtype=np.float32),
+        actions=rng.integers(0, 4, n_steps),
+        rewards=rng.standard_normal(n_steps),
+        lengths=np.full(n_episodes, N_STEPS),
+        terminated=np.ones(n_episodes, dtype=bool),
+        truncated=np.zeros(n_episodes, dtype=bool),
+        seeds=np.arange(n_episodes),
+    )
+    episodes.save(path)
+    return sum(array.nbytes for array in vars(episodes).values() if isinstance(array, np.ndarray)) / 1e6
+
+
+def peak(path: Path) -> float:
+    """Megabytes that a training on this file has held at most, in a process of its own."""
+    command = [sys.executable, "-m", "tests.benchmarks.memory", str(path)]
+    return float(subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()[-1])
+
+
+def train(path: Path) -> None:
+    """As `ilt.stages.fit` does it, with a validation; prints the peak."""
+    import pytorch_lightning as pl
+    import torch
+
+    from ilt import stages  # noqa: F401  (what a run has imported by then is part of its memory)
+    from ilt.demos import WindowDataset
+    from ilt.demos.windows import observation_statistics, take_episodes
+    from ilt.learning import EMA, ImitationModule, WindowData
+    from ilt.runs import peak_memory_mb
+    from tests.benchmarks.flights import decoder
+
+    torch.set_num_threads(1)
+    episodes = take_episodes(Episodes.load(path), 1.0)
+    model = decoder("tiny", 64)
+    model.set_normalisation(*observation_statistics(episodes))
+    data = WindowData(
+        WindowDataset(episodes, context_length=64),
+        WindowDataset(episodes.first(20), context_length=64, as_flown=True),
+        batch_size=256,
+        seed=0,
+    )
+    module = ImitationModule(
+        model,
+        seed=0,
+        learning_rate=3e-3,
+        betas=(0.9, 0.95),
+        weight_decay=0.1,
+        warmup_fraction=0.03,
+        final_learning_rate_fraction=0.02,
+    )
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_steps=10,
+        val_check_interval=10,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        callbacks=[EMA(decay=0.995)],
+    )
+    trainer.fit(module, data)
+    print(peak_memory_mb())  # noqa: T201
+
+
+if __name__ == "__main__":
+    train(Path(sys.argv[1]))
