@@ -31,6 +31,10 @@ class WindowIndex:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
+    def to(self, device: torch.device) -> None:
+        """Move what is kept to a device."""
+        self._last, self._ends, self._firsts = (kept.to(device) for kept in (self._last, self._ends, self._firsts))
+
     def find(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         """Windows (n,) by number to their episode (n,) and start (n,) in steps from its beginning, all int64."""
         episode = torch.searchsorted(self._ends, windows, right=True)
@@ -78,9 +82,16 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return len(self._windows)
 
+    def to(self, device: torch.device) -> "WindowDataset":
+        """Move the demonstrations to a device, so that batches are gathered there and none is copied."""
+        self._windows.to(device)
+        for name in ("_observations", "_actions", "_lengths", "_first_steps", "_positions"):
+            setattr(self, name, getattr(self, name).to(device))
+        return self
+
     def __getitems__(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
         """Gather a whole batch in one step; `DataLoader` calls this with a batch of indices."""
-        episode, start = self._windows.find(torch.as_tensor(indices))
+        episode, start = self._windows.find(torch.as_tensor(indices, device=self._positions.device))
         n_real = (self._lengths[episode] - start)[:, None]
         inside = torch.minimum(self._positions, n_real - 1)  # padding repeats the last real step
         steps = (self._first_steps[episode] + start)[:, None] + inside

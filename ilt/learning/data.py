@@ -55,7 +55,7 @@ class WindowLoader(DataLoader[dict[str, Tensor]]):
 
 
 class WindowData(pl.LightningDataModule):
-    """Training and validation windows. Batches are as `WindowDataset` describes.
+    """Training and validation windows, kept where the model learns. Batches are as `WindowDataset` describes.
 
     Args:
         train, validation: windows over different episodes.
@@ -68,7 +68,13 @@ class WindowData(pl.LightningDataModule):
         self._train, self._validation = train, validation
         self._batch_size, self._seed = batch_size, seed
 
+    @property
+    def _device(self) -> torch.device:
+        """Where the model learns."""
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
     def train_dataloader(self) -> WindowLoader:
+        self._train.to(self._device)
         # Lightning may ask for this loader before it has restored the step of a resumed run
         trainer = self.trainer
         step = (lambda: trainer.global_step) if trainer is not None else 0
@@ -76,6 +82,7 @@ class WindowData(pl.LightningDataModule):
         return WindowLoader(self._train, batch_sampler=batches, collate_fn=lambda batch: batch)
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        self._validation.to(self._device)
         # as many windows at once as hold some thousands of steps
         batch_size = max(VALIDATION_STEPS // self._validation.context_length, 1)
         return DataLoader(self._validation, batch_size=batch_size, collate_fn=lambda batch: batch)

@@ -57,20 +57,27 @@ class Row:
     ours: list[float]
     besides: list[Beside]
 
+    @property
+    def median(self) -> float:
+        """Of ours."""
+        return statistics.median(self.ours)
+
     def ratios(self, beside: Beside) -> list[float]:
         """Ours over theirs, pair by pair."""
         return [a / b for a, b in zip(self.ours, beside.values, strict=True)]
 
     def cells(self) -> list[list[str]]:
         """Lines of the table: medians, the smallest and the largest ratio, and whether the bar is met."""
-        lines = []
+        lines: list[list[str]] = []
+        if not self.besides:
+            return [[self.work, f"{self.median:,.4g} {self.unit}", "", "", "", ""]]
         for beside in self.besides:
             ratios = self.ratios(beside)
             ratio = statistics.median(ratios)
             lines.append(
                 [
                     "" if lines else self.work,
-                    "" if lines else f"{statistics.median(self.ours):,.4g} {self.unit}",
+                    "" if lines else f"{self.median:,.4g} {self.unit}",
                     beside.name,
                     f"{statistics.median(beside.values):,.4g} {self.unit}",
                     f"{ratio:.2f} ({min(ratios):.2f} … {max(ratios):.2f})",

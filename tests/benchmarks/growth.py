@@ -1,0 +1,123 @@
+"""How speed and memory grow: figures for the README. `make bench only=growth` draws them into `outputs/bench/`."""
+
+import tempfile
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+from ilt import workers
+from ilt.demos import WindowDataset
+from ilt.envs import EnvSpec
+from tests.benchmarks.flights import SIZES, decoder, flying, shipped_expert, student
+from tests.benchmarks.measuring import Measure, Row, compare
+from tests.benchmarks.memory import peak, write_episodes
+from tests.benchmarks.train import demonstrations, training, windows
+
+FIGURE = Path("outputs/bench/growth.png")
+Curves = dict[str, dict[float, Row]]
+"""For each curve, what was measured at each place of the horizontal axis."""
+
+
+def rows(spec: EnvSpec) -> list[Row]:
+    """Labels per second, steps per second, megabytes; all in one thread per process."""
+    panels = [
+        ("context length K (steps)", "labels / s", labels_over_context(spec)),
+        ("parameters", "labels / s", labels_over_size(spec)),
+        ("memory (episodes)", "MB", memory_over_episodes()),
+        ("envs in one process", "steps / s", flying_over_envs(spec)),
+        ("context length K (steps)", "steps / s", flying_over_context(spec)),
+        ("processes", "steps / s", flying_over_processes(spec)),
+    ]
+    figure, axes = plt.subplots(2, 3, figsize=(11, 6), layout="constrained")
+    for ax, (across, up, curves) in zip(axes.flat, panels, strict=True):
+        draw(ax, curves, across, up)
+    figure.savefig(FIGURE, dpi=110)
+    return [row for _, _, curves in panels for curve in curves.values() for row in curve.values()]
+
+
+def draw(ax: Axes, curves: Curves, across: str, up: str) -> None:
+    """One panel: medians, logarithmic in both directions."""
+    for name, curve in curves.items():
+        ax.plot(list(curve), [row.median for row in curve.values()], marker="o", markersize=4, label=name)
+    ax.set(xscale="log", yscale="log", xlabel=across, ylabel=up)
+    ticks = sorted({x for curve in curves.values() for x in curve})
+    if len(ticks) < 8:
+        ax.set_xticks(ticks, [f"{x:,.0f}" for x in ticks])
+    ax.minorticks_off()
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize=8)
+
+
+def labels_over_context(spec: EnvSpec) -> Curves:
+    """Training steps of `tiny` and `small`."""
+    return {size: {k: _training(spec, size, k) for k in (4, 8, 16, 32, 64)} for size in ("tiny", "small")}
+
+
+def labels_over_size(spec: EnvSpec) -> Curves:
+    """Training steps with K = 16."""
+    counts = {size: sum(p.numel() for p in decoder(size, 16).parameters()) for size in SIZES}
+    return {"K = 16": {counts[size]: _training(spec, size, 16) for size in SIZES}}
+
+
+def flying_over_envs(spec: EnvSpec) -> Curves:
+    """The expert, and students with cached keys and values."""
+    flown = {"expert": shipped_expert(), "tiny, K = 8": student("tiny", 8), "small, K = 16": student("small", 16)}
+    return {
+        name: {n: _flying(name, flying(spec, policy, _seeds(spec, 2 * n), n_envs=n)) for n in (1, 4, 16, 64, 256)}
+        for name, policy in flown.items()
+    }
+
+
+def flying_over_context(spec: EnvSpec) -> Curves:
+    """`tiny`, 64 envs: cached, and the whole window recomputed."""
+    return {
+        name: {
+            k: _flying(name, flying(spec, student("tiny", k, recompute=recompute), _seeds(spec, 64)))
+            for k in (4, 8, 16, 32, 64)
+        }
+        for name, recompute in (("tiny, cached", False), ("tiny, recomputed", True))
+    }
+
+
+def flying_over_processes(spec: EnvSpec) -> Curves:
+    """As many processes as cores, and more."""
+    counts = sorted({1, workers.cores(), 2 * workers.cores()})
+    flown = {"expert": shipped_expert(), "small, K = 16": student("small", 16)}
+    seeds = _seeds(spec, 400)
+    for n in counts:
+        flying(spec, shipped_expert(), seeds[: 2 * n], n_processes=n)()  # starts the workers
+    return {
+        name: {n: _flying(name, flying(spec, policy, seeds, n_processes=n)) for n in counts}
+        for name, policy in flown.items()
+    }
+
+
+def memory_over_episodes() -> Curves:
+    """The peak of a training with K = 64, and the flat arrays."""
+    peaks, flat = {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "demonstrations.npz"
+        for n in (100, 1_000, 3_000, 10_000):
+            size = write_episodes(path, n)
+            peaks[float(n)] = compare(f"train on {n:,} episodes", "MB", lambda: peak(path), [], repeats=1)
+            flat[float(n)] = compare(f"flat arrays of {n:,} episodes", "MB", lambda size=size: size, [], repeats=1)
+    return {"training, K = 64": peaks, "flat arrays": flat}
+
+
+def _seeds(spec: EnvSpec, count: int) -> np.ndarray:
+    return spec.seeds("test", max(count, 4))
+
+
+def _flying(name: str, measure: Measure) -> Row:
+    return compare(f"fly {name}", "steps/s", measure, [], repeats=3)
+
+
+def _training(spec: EnvSpec, size: str, context_length: int) -> Row:
+    dataset = WindowDataset(demonstrations(spec), context_length=context_length)
+    measure = training(decoder(size, context_length), windows(dataset), 4)
+    return compare(f"train {size}, K = {context_length}", "labels/s", measure, [], repeats=3)
