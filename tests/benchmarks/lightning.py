@@ -3,7 +3,7 @@
 import logging
 import time
 import warnings
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,12 +11,12 @@ import torch
 
 from ilt.demos import WindowDataset
 from ilt.envs import EnvSpec
-from ilt.learning import EMA, ImitationModule, LearningCurve, WindowData
+from ilt.learning import EMA, LearningCurve, WindowData
 from ilt.learning.data import EpochBatches
 from ilt.learning.module import cloning_loss, decay_groups
 from tests.benchmarks.flights import decoder
 from tests.benchmarks.measuring import Row, at_most, compare
-from tests.benchmarks.train import BATCH_SIZE, demonstrations
+from tests.benchmarks.train import BATCH_SIZE, demonstrations, module
 
 N_STEPS, WARM_UP = 150, 10
 
@@ -34,7 +34,8 @@ class _Clock(pl.Callback):
 def rows(spec: EnvSpec) -> list[Row]:
     """Milliseconds per step of `tiny`, K = 8, with clipping, schedule and weight averaging in both."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    for expected in (".*does not have many workers.*", ".*isinstance.treespec, LeafSpec.*"):
+        warnings.filterwarnings("ignore", message=expected)
     windows = WindowDataset(demonstrations(spec), context_length=8)
 
     def with_lightning() -> float:
@@ -50,16 +51,7 @@ def rows(spec: EnvSpec) -> list[Row]:
             limit_val_batches=0,
             callbacks=[EMA(decay=0.995), LearningCurve(), clock],
         )
-        module = ImitationModule(
-            decoder("tiny", 8),
-            seed=0,
-            learning_rate=3e-3,
-            betas=(0.9, 0.95),
-            weight_decay=0.1,
-            warmup_fraction=0.03,
-            final_learning_rate_fraction=0.02,
-        )
-        trainer.fit(module, WindowData(windows, windows, batch_size=BATCH_SIZE, seed=0))
+        trainer.fit(module(decoder("tiny", 8)), WindowData(windows, windows, batch_size=BATCH_SIZE, seed=0))
         return 1000 * clock.seconds
 
     def bare() -> float:
@@ -69,7 +61,8 @@ def rows(spec: EnvSpec) -> list[Row]:
         optimizer = torch.optim.AdamW(decay_groups(model, 0.1), lr=3e-3, betas=(0.9, 0.95), fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
         started = 0.0
-        for step, indices in enumerate(islice(EpochBatches(len(windows), BATCH_SIZE, seed=0), N_STEPS)):
+        epochs = repeat(EpochBatches(len(windows), BATCH_SIZE, seed=0))
+        for step, indices in enumerate(islice(chain.from_iterable(epochs), N_STEPS)):
             if step == WARM_UP:
                 started = time.perf_counter()
             batch = windows.__getitems__(indices)

@@ -62,11 +62,14 @@ def train(path: Path) -> None:
     from ilt import stages  # noqa: F401  (what a run has imported by then is part of its memory)
     from ilt.demos import WindowDataset
     from ilt.demos.windows import observation_statistics, take_episodes
-    from ilt.learning import EMA, ImitationModule, WindowData
+    from ilt.learning import EMA, WindowData
     from ilt.runs import peak_memory_mb
+    from ilt.runtime import keep_freed_memory
     from tests.benchmarks.flights import decoder
+    from tests.benchmarks.train import module
 
     torch.set_num_threads(1)
+    keep_freed_memory()
     episodes = take_episodes(Episodes.load(path), 1.0)
     model = decoder("tiny", 64)
     model.set_normalisation(*observation_statistics(episodes))
@@ -75,15 +78,6 @@ def train(path: Path) -> None:
         WindowDataset(episodes.first(20), context_length=64, as_flown=True),
         batch_size=256,
         seed=0,
-    )
-    module = ImitationModule(
-        model,
-        seed=0,
-        learning_rate=3e-3,
-        betas=(0.9, 0.95),
-        weight_decay=0.1,
-        warmup_fraction=0.03,
-        final_learning_rate_fraction=0.02,
     )
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -94,7 +88,7 @@ def train(path: Path) -> None:
         enable_progress_bar=False,
         callbacks=[EMA(decay=0.995)],
     )
-    trainer.fit(module, data)
+    trainer.fit(module(model), data)
     print(peak_memory_mb())  # noqa: T201
 
 

@@ -2,13 +2,16 @@
 
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
+import yaml
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ilt.demos import Episodes, WindowDataset
 from ilt.envs import EnvSpec
+from ilt.learning import ImitationModule
 from ilt.learning.data import EpochBatches, WindowLoader
 from ilt.learning.module import cloning_loss, decay_groups
 from ilt.models import Decoder
@@ -62,6 +65,12 @@ def windows(dataset: WindowDataset) -> WindowLoader:
     """Batches as `WindowData` makes them."""
     batches = EpochBatches(len(dataset), BATCH_SIZE, seed=0)
     return WindowLoader(dataset, batch_sampler=batches, collate_fn=lambda batch: batch)
+
+
+def module(model: Decoder) -> ImitationModule:
+    """The model with the optimizer of the default run."""
+    settings = yaml.safe_load(Path("conf/optimizer/adamw.yaml").read_text())
+    return ImitationModule(model, seed=0, **settings)
 
 
 def training(
