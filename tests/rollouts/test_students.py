@@ -1,6 +1,7 @@
 """Students: what a sequence model is shown while it flies, and that it is what it was shown in training."""
 
 from dataclasses import replace
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,12 @@ from ilt.demos import Episodes, WindowDataset
 from ilt.envs import EnvSpec
 from ilt.models import Decoder
 from ilt.rollouts import ContextPolicy, Policy, rollout
+from ilt.rollouts.parallel import dumps
+from tests.rollouts.test_loop import assert_identical
 from tests.toys import countdown, recall
+
+FULL = {"attention": "full"}
+MEMORIES = [{}, {"recompute": True}]
 
 
 class Probe(nn.Module):
@@ -54,6 +60,18 @@ class Causal(nn.Module):
         """The same for the last step of one window, in plain numbers."""
         seen = sum(o * i for i, o in enumerate(observations, start=1))
         return (seen + sum(a * i for i, a in enumerate(past, start=2)) + len(observations)) % 3 % 2
+
+
+def large_random_model(spec: EnvSpec, **changes: Any) -> Decoder:
+    """Weights so large that every token shows in the logits."""
+    torch.manual_seed(0)
+    observation_dim, n_actions = spec.sizes()
+    sizes = {"context_length": 5, "n_layer": 2, "n_head": 2, "d_model": 16}
+    model = Decoder(observation_dim=observation_dim, n_actions=n_actions, **{**sizes, **changes})
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.set_normalisation(torch.full((observation_dim,), 0.1), torch.full((observation_dim,), 0.5))
+    return model
 
 
 def act(policy: ContextPolicy, observations: dict[int, float]) -> list[int]:
@@ -177,17 +195,54 @@ def test_a_context_policy_flies_the_lander(lander: EnvSpec) -> None:
     assert rollout(short, ContextPolicy(Probe(5)), np.arange(3)).lengths.tolist() == [20, 20, 20]
 
 
+# --- which memory flies ---
+
+
+def recomputes(model: nn.Module, **manner: Any) -> bool:
+    """Whether windows go through the model as in training, and not one step after the other."""
+    windows: list[Any] = []
+    model.register_forward_pre_hook(lambda module, inputs: windows.append(inputs))
+    policy = ContextPolicy(model, **manner)
+    begin(policy, 0)
+    policy.act(np.array([0]), np.zeros((1, 8), np.float32))
+    return bool(windows)
+
+
+@pytest.mark.parametrize("options", [{}, {"tokens": "states"}, {"positions": "none"}, FULL | {"n_layer": 1}], ids=str)
+@pytest.mark.parametrize("context_length", [None, 5])
+def test_what_the_layers_share_is_cached(lander: EnvSpec, options: dict[str, Any], context_length: int | None) -> None:
+    assert not recomputes(large_random_model(lander, **options), context_length=context_length)
+
+
+@pytest.mark.parametrize(
+    ("options", "manner"),
+    [({}, {"recompute": True}), ({}, {"context_length": 4}), ({"positions": "learned"}, {}), (FULL, {})],
+    ids=str,
+)
+def test_what_cannot_be_cached_or_shall_not_is_recomputed(
+    lander: EnvSpec, options: dict[str, Any], manner: dict[str, Any]
+) -> None:
+    assert recomputes(large_random_model(lander, **options), **manner)
+
+
+@pytest.mark.parametrize("kind", [Probe, Causal])
+def test_other_models_are_recomputed(kind: type[nn.Module]) -> None:
+    assert recomputes(kind(3))
+
+
 # --- online logits are offline logits ---
 
 
 class Recording(ContextPolicy):
     """Keeps the logits of every step, by the seed of the episode."""
 
+    def __init__(self, model: nn.Module, **manner: Any) -> None:
+        super().__init__(model, **manner)
+        self.online: dict[int, list[Tensor]] = {}
+        self.flown: dict[int, int] = {}
+
     def begin(self, slots: np.ndarray, seeds: np.ndarray) -> None:
         super().begin(slots, seeds)
-        if not hasattr(self, "online"):
-            self.online: dict[int, list[Tensor]] = {}
-            self.flown: dict[int, int] = {}
         self.flown.update(zip(slots.tolist(), seeds.tolist(), strict=True))
         self.online.update({seed: [] for seed in seeds.tolist()})
 
@@ -196,18 +251,6 @@ class Recording(ContextPolicy):
         for slot, row in zip(slots.tolist(), logits, strict=True):
             self.online[self.flown[slot]].append(row)
         return logits
-
-
-def large_random_model(spec: EnvSpec, **changes: Any) -> Decoder:
-    """Weights so large that every token shows in the logits."""
-    torch.manual_seed(0)
-    observation_dim, n_actions = spec.sizes()
-    sizes = {"context_length": 5, "n_layer": 2, "n_head": 2, "d_model": 16}
-    model = Decoder(observation_dim=observation_dim, n_actions=n_actions, **{**sizes, **changes})
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    model.set_normalisation(torch.full((observation_dim,), 0.1), torch.full((observation_dim,), 0.5))
-    return model
 
 
 def offline_logits(model: Decoder, episodes: Episodes, e: int, length: int) -> Tensor:
@@ -235,6 +278,8 @@ def offline_logits(model: Decoder, episodes: Episodes, e: int, length: int) -> T
         {"positions": "learned"},
         {"positions": "none", "context_length": 1},
         {"positions": "learned", "tokens": "states"},
+        FULL,
+        FULL | {"n_layer": 1},
     ],
     ids=str,
 )
@@ -283,11 +328,92 @@ def test_flying_with_less_context_sees_the_last_steps_alone(lander: EnvSpec, len
         torch.testing.assert_close(torch.stack(policy.online[seed]), offline, atol=1e-5, rtol=1e-5)
 
 
-def test_flying_does_not_use_dropout_and_training_goes_on_with_it(lander: EnvSpec) -> None:
+@pytest.mark.parametrize("manner", MEMORIES, ids=str)
+def test_flying_does_not_use_dropout_and_training_goes_on_with_it(lander: EnvSpec, manner: dict[str, Any]) -> None:
     model = large_random_model(lander, dropout=0.5, action_dropout=0.5).train()
-    policy = Recording(model)
+    policy = Recording(model, **manner)
     episodes = rollout(lander, policy, lander.seeds("validation", 2), n_envs=2)
     assert all(module.training for module in model.modules())
     for e, seed in enumerate(episodes.seeds.tolist()):
         offline = offline_logits(model, episodes, e, model.context_length)
         torch.testing.assert_close(torch.stack(policy.online[seed]), offline, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("manner", MEMORIES, ids=str)
+@pytest.mark.parametrize("training", [True, False])
+def test_a_decoder_is_put_back_into_its_mode_even_if_it_fails(
+    lander: EnvSpec, training: bool, manner: dict[str, Any]
+) -> None:
+    model = large_random_model(lander).train(training)
+    policy = ContextPolicy(model, **manner)
+    begin(policy, 0)
+    with pytest.raises(RuntimeError, match="must match"):
+        policy.act(np.array([0]), np.zeros((1, 3), np.float32))  # three coordinates where there should be eight
+    assert all(module.training == training for module in model.modules())
+
+
+# --- whole flights ---
+
+
+def of_one(episodes: Episodes, e: int) -> list[int]:
+    return episodes.select(np.array([e])).actions.tolist()
+
+
+@pytest.mark.parametrize("options", [{}, {"n_layer": 3, "context_length": 8}, {"tokens": "states"}], ids=str)
+def test_cached_and_recomputed_flights_part_at_ties_alone(lander: EnvSpec, options: dict[str, Any]) -> None:
+    model = large_random_model(lander, **options).eval()
+    cached = Recording(model)
+    flights = [
+        rollout(lander, p, lander.seeds("validation", 8), n_envs=3)
+        for p in (cached, ContextPolicy(model, recompute=True))
+    ]
+    n_ties = 0
+    for e, seed in enumerate(flights[0].seeds.tolist()):
+        pairs = zip(of_one(flights[0], e), of_one(flights[1], e), strict=False)
+        parting = next((t for t, (ours, theirs) in enumerate(pairs) if ours != theirs), None)
+        if parting is None:
+            assert_identical(*(flight.select(np.array([e])) for flight in flights))
+        else:
+            first, second = cached.online[seed][parting].topk(2).values.tolist()
+            assert first - second < 1e-5
+            n_ties += 1
+    assert n_ties <= 1
+
+
+@pytest.mark.parametrize("manner", MEMORIES, ids=str)
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_policy_that_was_sent_flies_equally(lander: EnvSpec, deterministic: bool, manner: dict[str, Any]) -> None:
+    policy = ContextPolicy(large_random_model(lander), deterministic=deterministic, **manner)
+    fresh = dumps((lander, policy))
+    flown = rollout(lander, policy, np.arange(4), n_envs=3)
+    for sent in (fresh, dumps((lander, policy))):  # the second one with what it remembers
+        spec, arrived = ForkingPickler.loads(sent)
+        assert_identical(rollout(spec, arrived, np.arange(4), n_envs=3), flown)
+
+
+@pytest.mark.parametrize("manner", MEMORIES, ids=str)
+def test_a_sampled_decoder_is_decided_by_the_seed_alone(manner: dict[str, Any]) -> None:
+    policy = ContextPolicy(large_random_model(recall()), deterministic=False, **manner)
+    reference = rollout(recall(), policy, np.arange(20))
+    shuffled = rollout(recall(), policy, np.arange(20)[::-1], n_envs=3)
+    assert np.array_equal(shuffled.select(np.arange(20)[::-1]).actions, reference.actions)
+
+
+def test_sampled_students_do_the_same_cached_and_recomputed() -> None:
+    model = large_random_model(recall())
+    policies = [ContextPolicy(model, deterministic=False, **manner) for manner in MEMORIES]
+    cached, recomputed = (rollout(recall(), policy, np.arange(20), n_envs=3) for policy in policies)
+    assert_identical(cached, recomputed)
+    assert not np.array_equal(cached.actions, rollout(recall(), ContextPolicy(model), np.arange(20)).actions)
+
+
+@pytest.mark.parametrize("manner", MEMORIES, ids=str)
+def test_a_flight_follows_a_model_that_learns_on(lander: EnvSpec, manner: dict[str, Any]) -> None:
+    model = large_random_model(lander)
+    policy = ContextPolicy(model, **manner)
+    before = rollout(lander, policy, np.arange(2))
+    with torch.no_grad():
+        model.readout.weight.neg_()
+    after = rollout(lander, policy, np.arange(2))
+    assert_identical(after, rollout(lander, ContextPolicy(model, **manner), np.arange(2)))
+    assert not np.array_equal(before.actions, after.actions)
