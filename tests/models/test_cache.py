@@ -101,7 +101,7 @@ def close(a: Tensor, b: Tensor) -> None:
 @pytest.mark.parametrize("tokens", TOKENS)
 def test_cached_is_recomputed_at_every_step(tokens: str, positions: str, context_length: int, n_layer: int) -> None:
     model = decoder(tokens=tokens, positions=positions, context_length=context_length, n_layer=n_layer)
-    episodes = flown_at_random(model, n_ticks=4 * context_length + 16)
+    episodes = flown_at_random(model, n_ticks=3 * context_length + 16)
     assert len(episodes) >= 4
     assert max(len(episode.actions) for episode in episodes) > context_length + 2
     for episode in episodes:
@@ -114,14 +114,13 @@ def test_cached_is_recomputed_at_every_step(tokens: str, positions: str, context
 def test_cached_is_recomputed_in_one_layer_of_full_attention(tokens: str, positions: str, context_length: int) -> None:
     changes: dict[str, Any] = {"attention": "full", "n_layer": 1, "context_length": context_length}
     model = decoder(tokens=tokens, positions=positions, **changes)
-    for episode in flown_at_random(model, n_ticks=4 * context_length + 16):
+    for episode in flown_at_random(model, n_ticks=3 * context_length + 16):
         close(episode.logits, recomputed(model, episode.observations, episode.actions))
 
 
-@pytest.mark.parametrize("positions", RELATIVE)
 @pytest.mark.parametrize("tokens", TOKENS)
-def test_cached_is_recomputed_over_more_than_a_thousand_steps(tokens: str, positions: str) -> None:
-    model, episode = decoder(tokens=tokens, positions=positions), made_up(1_100)
+def test_cached_is_recomputed_over_more_than_a_thousand_steps(tokens: str) -> None:
+    model, episode = decoder(tokens=tokens), made_up(1_100)
     close(one_by_one(model, *episode), recomputed(model, *episode))
 
 
