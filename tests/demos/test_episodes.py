@@ -128,8 +128,25 @@ def test_all_or_none_can_be_selected(two_episodes: Episodes) -> None:
 
 
 def test_an_extra_that_nobody_knows_how_to_select_stops_selection(two_episodes: Episodes) -> None:
-    with pytest.raises(ValueError, match=r"'note' is neither step/… nor episode/…"):
-        replace(two_episodes, extras={"note": np.zeros(2)}).select(np.array([0]))
+    noted = replace(two_episodes, extras={"note": np.zeros(2)})
+    for selection in (lambda: noted.select(np.array([0])), lambda: noted.first(1)):
+        with pytest.raises(ValueError, match=r"'note' is neither step/… nor episode/…"):
+            selection()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_the_first_episodes_are_those_that_would_be_selected(two_episodes: Episodes, count: int) -> None:
+    episodes = labelled(two_episodes)
+    assert_equal(episodes.first(count), episodes.select(np.arange(count)))
+
+
+def test_the_first_episodes_are_views(two_episodes: Episodes) -> None:
+    episodes = labelled(two_episodes)
+    first = episodes.first(1)
+    for name in NAMES:
+        assert np.shares_memory(getattr(first, name), getattr(episodes, name)), name
+    for name, array in first.extras.items():
+        assert np.shares_memory(array, episodes.extras[name]), name
 
 
 def test_what_is_saved_is_loaded(two_episodes: Episodes, tmp_path: Path) -> None:

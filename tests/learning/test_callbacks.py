@@ -195,6 +195,29 @@ def test_normalisation_is_not_blurred_by_averaging() -> None:
     assert torch.equal(model.observation_std, torch.tensor([0.7]))
 
 
+class Counting(Decoder):
+    """Counts the batches that it was trained on."""
+
+    def __init__(self, **sizes: Any) -> None:
+        super().__init__(**sizes)
+        self.register_buffer("batches", torch.tensor(0))
+        self.register_buffer("weight_seen", torch.tensor(0.0))
+
+    def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
+        if self.training:
+            self.batches += 1
+            self.weight_seen.copy_(self.readout.weight[0, 0].detach())
+        return super().forward(observations, actions, mask)
+
+
+def test_buffers_are_those_of_the_model_and_not_averaged() -> None:
+    model, raw = decoder(Counting), Raw()
+    fit(model, [raw, EMA(decay=0.75)])
+    assert model.batches == 8
+    assert model.weight_seen == raw.before[-1][0, 0]
+    assert not torch.allclose(model.readout.weight, raw.after[-1], atol=1e-3)
+
+
 # --- the learning curve ---
 
 

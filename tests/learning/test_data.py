@@ -1,21 +1,15 @@
-"""Which windows a training step sees is a function of seed and step alone; and flying sees the same windows."""
+"""Which windows a training step sees is a function of seed and step alone."""
 
 from itertools import islice
-from typing import Any
 
-import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from ilt.demos import Episodes, WindowDataset
-from ilt.envs import EnvSpec
 from ilt.learning import WindowData
 from ilt.learning.data import EpochBatches
-from ilt.models import Decoder
-from ilt.rollouts import ContextPolicy, rollout
-from tests.toys import countdown
 
 
 def stream(n_windows: int, batch_size: int, n_batches: int, *, seed: int = 0, first_step: int = 0) -> list[list[int]]:
@@ -143,119 +137,3 @@ def test_a_trainer_is_given_the_stream_batch_by_batch(two_episodes: Episodes, ba
     expected = [windows.__getitems__(rows)["observations"] for rows in stream(3, batch_size, 7)]
     assert len(module.given) == 7
     assert all(torch.equal(given, wanted) for given, wanted in zip(module.given, expected, strict=True))
-
-
-# --- online logits are offline logits ---
-
-
-class Recording(ContextPolicy):
-    """Keeps the logits of every step, by the seed of the episode."""
-
-    def begin(self, slots: np.ndarray, seeds: np.ndarray) -> None:
-        super().begin(slots, seeds)
-        if not hasattr(self, "online"):
-            self.online: dict[int, list[Tensor]] = {}
-            self.flown: dict[int, int] = {}
-        self.flown.update(zip(slots.tolist(), seeds.tolist(), strict=True))
-        self.online.update({seed: [] for seed in seeds.tolist()})
-
-    def logits(self, slots: np.ndarray, observations: np.ndarray) -> Tensor:
-        logits = super().logits(slots, observations)
-        for slot, row in zip(slots.tolist(), logits, strict=True):
-            self.online[self.flown[slot]].append(row)
-        return logits
-
-
-def large_random_model(spec: EnvSpec, **changes: Any) -> Decoder:
-    """Weights so large that every token shows in the logits."""
-    torch.manual_seed(0)
-    observation_dim, n_actions = spec.sizes()
-    sizes = {"context_length": 5, "n_layer": 2, "n_head": 2, "d_model": 16}
-    model = Decoder(observation_dim=observation_dim, n_actions=n_actions, **{**sizes, **changes})
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    model.set_normalisation(torch.full((observation_dim,), 0.1), torch.full((observation_dim,), 0.5))
-    return model
-
-
-def offline_logits(model: Decoder, episodes: Episodes, e: int, length: int) -> Tensor:
-    """(T, A): every step's logits from a window of the last `length` steps, cut by hand and padded on the right."""
-    steps = slice(episodes.step_offsets[e], episodes.step_offsets[e] + episodes.lengths[e])
-    rows = slice(episodes.observation_offsets[e], episodes.observation_offsets[e] + episodes.lengths[e])
-    seen, done = torch.from_numpy(episodes.observations[rows]), torch.from_numpy(episodes.actions[steps])
-    logits = []
-    for t in range(len(done)):
-        start = max(t + 1 - length, 0)
-        n_real, n_padded = t + 1 - start, length - (t + 1 - start)
-        observations = torch.cat([seen[start : t + 1], torch.full((n_padded, seen.shape[1]), 77.0)])
-        actions = torch.cat([done[start : t + 1], torch.zeros(n_padded, dtype=torch.int64)])
-        mask = torch.arange(length) < n_real
-        with torch.inference_mode():
-            logits.append(model.eval()(observations[None], actions[None], mask[None])[0, n_real - 1])
-    return torch.stack(logits)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"tokens": "states"},
-        {"positions": "learned"},
-        {"positions": "none", "context_length": 1},
-        {"positions": "learned", "tokens": "states"},
-    ],
-    ids=str,
-)
-def test_online_logits_are_offline_logits(lander: EnvSpec, options: dict[str, Any]) -> None:
-    model = large_random_model(lander, **options)
-    policy = Recording(model, deterministic=False)
-    episodes = rollout(lander, policy, lander.seeds("validation", 5), n_envs=3)
-    assert episodes.lengths.min() > 3 * model.context_length
-    for e, seed in enumerate(episodes.seeds.tolist()):
-        online = torch.stack(policy.online[seed])
-        torch.testing.assert_close(
-            online, offline_logits(model, episodes, e, model.context_length), atol=1e-5, rtol=1e-5
-        )
-
-
-def test_online_logits_are_those_of_one_pass_over_the_windows_of_training(lander: EnvSpec) -> None:
-    model = large_random_model(lander)
-    policy = Recording(model, deterministic=False)
-    episodes = rollout(lander, policy, lander.seeds("validation", 4), n_envs=3)
-    for e, seed in enumerate(episodes.seeds.tolist()):
-        windows = WindowDataset(episodes.select(np.array([e])), context_length=model.context_length)
-        batch = windows.__getitems__(range(len(windows)))
-        with torch.inference_mode():
-            logits = model.eval()(batch["observations"], batch["actions"], batch["mask"])
-        offline = torch.cat([logits[0], logits[1:, -1]])  # the start of the episode, then one step more per window
-        torch.testing.assert_close(torch.stack(policy.online[seed]), offline, atol=1e-5, rtol=1e-5)
-
-
-def test_online_is_offline_in_episodes_shorter_than_a_window_and_slots_used_again() -> None:
-    spec, model = countdown(), large_random_model(countdown())
-    policy = Recording(model, deterministic=False)
-    episodes = rollout(spec, policy, spec.seeds("validation", 10), n_envs=3)
-    assert sorted(set(episodes.lengths.tolist())) == [1, 2, 3]
-    for e, seed in enumerate(episodes.seeds.tolist()):
-        offline = offline_logits(model, episodes, e, model.context_length)
-        torch.testing.assert_close(torch.stack(policy.online[seed]), offline, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("length", [1, 3])
-def test_flying_with_less_context_sees_the_last_steps_alone(lander: EnvSpec, length: int) -> None:
-    model = large_random_model(lander)
-    policy = Recording(model, context_length=length, deterministic=False)
-    episodes = rollout(lander, policy, lander.seeds("validation", 3), n_envs=3)
-    for e, seed in enumerate(episodes.seeds.tolist()):
-        offline = offline_logits(model, episodes, e, length)
-        torch.testing.assert_close(torch.stack(policy.online[seed]), offline, atol=1e-5, rtol=1e-5)
-
-
-def test_flying_does_not_use_dropout_and_training_goes_on_with_it(lander: EnvSpec) -> None:
-    model = large_random_model(lander, dropout=0.5, action_dropout=0.5).train()
-    policy = Recording(model)
-    episodes = rollout(lander, policy, lander.seeds("validation", 2), n_envs=2)
-    assert all(module.training for module in model.modules())
-    for e, seed in enumerate(episodes.seeds.tolist()):
-        offline = offline_logits(model, episodes, e, model.context_length)
-        torch.testing.assert_close(torch.stack(policy.online[seed]), offline, atol=1e-5, rtol=1e-5)

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
 from ilt.demos import Episodes, WindowDataset
 from ilt.learning import ImitationModule, WindowData
-from ilt.learning.module import cloning_loss, decay_groups, warmup_cosine
+from ilt.learning.module import cloning_loss, decay_groups, seed_draws, warmup_cosine
 from ilt.models import Decoder
 from ilt.models.decoder import POSITIONS, TOKENS
 from ilt.rollouts import ContextPolicy, rollout
@@ -32,11 +33,11 @@ def decoder(**changes: Any) -> Decoder:
     return Decoder(**{**sizes, **changes})
 
 
-def quiet_trainer(max_steps: int, **changes: Any) -> pl.Trainer:
+def quiet_trainer(max_steps: int, *, logger: Logger | bool = False, **changes: Any) -> pl.Trainer:
     return pl.Trainer(
         accelerator="cpu",
         max_steps=max_steps,
-        logger=False,
+        logger=logger,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -217,6 +218,54 @@ def test_dropout_is_drawn_afresh_at_every_step_and_by_every_seed(two_episodes: E
         module = ImitationModule(Noise(), seed=seed, **OPTIMIZER)
         quiet_trainer(3, limit_val_batches=0).fit(module, WindowData(windows, windows, batch_size=2, seed=0))
     assert len(set(draws)) == 6
+
+
+def test_a_seed_decides_what_is_drawn_as_with_torchs_own_function() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    seed_draws(5, torch.device("cpu"))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_no_training_step_seeds_every_accelerator(two_episodes: Episodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(pl.Callback):
+        def on_train_start(self, *_: Any) -> None:
+            monkeypatch.setattr(torch, "manual_seed", lambda seed: pytest.fail("torch.manual_seed takes milliseconds"))
+
+    windows = WindowDataset(two_episodes, context_length=3)
+    module, data = (
+        ImitationModule(decoder(dropout=0.5), seed=0, **OPTIMIZER),
+        WindowData(windows, windows, batch_size=2, seed=0),
+    )
+    trainer = quiet_trainer(5, callbacks=[Refusing()], limit_val_batches=0)
+    trainer.fit(module, data)
+    assert trainer.global_step == 5
+
+
+class Logged(Logger):
+    """Keeps what it is given."""
+
+    name, version = "logged", 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[dict[str, float]] = []
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.rows.append({**metrics, "step": step or 0})
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+def test_the_loss_is_logged_at_every_so_many_steps(two_episodes: Episodes) -> None:
+    logged, recorded, windows = Logged(), Recorded(), WindowDataset(two_episodes, context_length=1)
+    trainer = quiet_trainer(10, callbacks=[recorded], logger=logged, log_every_n_steps=3, limit_val_batches=0)
+    module = ImitationModule(decoder(), seed=0, **OPTIMIZER)
+    trainer.fit(module, WindowData(windows, windows, batch_size=1, seed=0))  # five steps to an epoch
+    rows = [row for row in logged.rows if "train/loss" in row]
+    assert [row["step"] for row in rows] == [2, 5, 8]  # counted from 0
+    assert [row["train/loss"] for row in rows] == pytest.approx([recorded.losses[i] for i in (2, 5, 8)])
 
 
 def test_validation_counts_real_steps_alone(two_episodes: Episodes) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ilt.models.attention import Block, rotary_turns, rotate
+from ilt.models.attention import Block, fused_attention, plain_attention, rotary_turns, rotate
 
 
 def block(seed: int = 0, **changes: float) -> Block:
@@ -29,7 +29,7 @@ def turns(n_tokens: int, first: int = 0) -> Tensor:
 CAUSAL = torch.ones(6, 6, dtype=torch.bool).tril()
 
 
-def plain_attention(made: Block, x: Tensor, *, rotary: bool) -> Tensor:
+def attention_by_hand(made: Block, x: Tensor, *, rotary: bool) -> Tensor:
     """Softmax attention of one head at a time and one query at a time, pairs of coordinates as complex numbers."""
     q, k, v = made.qkv(x).chunk(3, dim=-1)
     frequencies = torch.tensor([1.0, 0.01])  # 10 000 ** (−0 / 4) and 10 000 ** (−2 / 4)
@@ -57,7 +57,7 @@ def plain_attention(made: Block, x: Tensor, *, rotary: bool) -> Tensor:
 @pytest.mark.parametrize("rotary", [True, False])
 def test_a_block_equals_a_plain_reference(rotary: bool) -> None:
     made, x = block(), tokens()
-    y = x + made.attention_out(plain_attention(made, made.norm_attention(x), rotary=rotary))
+    y = x + made.attention_out(attention_by_hand(made, made.norm_attention(x), rotary=rotary))
     hidden = made.mlp_in(made.norm_mlp(y))
     expected = y + made.mlp_out(hidden * (1 + torch.erf(hidden / 2**0.5)) / 2)  # GELU, written out
     torch.testing.assert_close(made(x, turns(6) if rotary else None, CAUSAL), expected, atol=1e-5, rtol=1e-5)
@@ -133,3 +133,51 @@ def test_attention_weights_drop_out_as_well() -> None:
     made.train()
     made.drop.eval()  # what joins the residual path is left alone
     assert not torch.allclose(made(x, None, CAUSAL), made(x, None, CAUSAL), atol=1e-2)
+
+
+# --- the two ways of computing it ---
+
+
+@pytest.mark.parametrize(
+    "allowed",
+    [CAUSAL, CAUSAL.triu(-2), CAUSAL[1::2], torch.ones(1, 6, dtype=torch.bool)],
+    ids=["all", "band", "read", "one"],
+)
+def test_plain_attention_is_fused_attention_with_its_gradients(allowed: Tensor) -> None:
+    generator = torch.Generator().manual_seed(2)
+    shapes = [(3, 2, n_tokens, 4) for n_tokens in (len(allowed), 6, 6)]
+    parts = [torch.randn(shape, generator=generator, requires_grad=True) for shape in shapes]
+    weights = torch.randn(shapes[0], generator=generator)
+    results = []
+    for attention in (plain_attention, fused_attention):
+        y = attention(*parts, allowed, 0.0)
+        results.append([y, *torch.autograd.grad((y * weights).sum(), parts)])
+    for plain, fused in zip(*results, strict=True):
+        torch.testing.assert_close(plain, fused, atol=1e-5, rtol=1e-5)
+
+
+def test_a_plain_weight_drops_out_as_often_as_it_should_and_the_others_make_up_for_it() -> None:
+    torch.manual_seed(0)
+    q, v = torch.zeros(500, 2, 6, 4), torch.ones(500, 2, 6, 4)
+    y = plain_attention(q, q, v, torch.ones(6, 6, dtype=torch.bool), 0.25)[..., 0]
+    kept = y * 6 * 0.75  # how many of the six weights
+    torch.testing.assert_close(kept, kept.round())
+    assert kept.mean().item() == pytest.approx(4.5, abs=0.05)
+
+
+@pytest.mark.parametrize("n_tokens", [16, 17, 31, 48, 49])
+def test_a_window_of_any_length_is_attended_to_alike(n_tokens: int) -> None:
+    made, x = block(), tokens(n_tokens)
+    q, k, v = made.project(x, turns(n_tokens))
+    allowed = torch.ones(n_tokens, n_tokens, dtype=torch.bool).tril()
+    alike = made.attend(q, k, v, allowed.expand(3, 1, -1, -1))  # always by torch's kernel
+    torch.testing.assert_close(made.attend(q, k, v, allowed), alike, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("n_tokens", [16, 31])
+def test_attention_weights_drop_out_in_training_alone_in_windows_of_any_length(n_tokens: int) -> None:
+    made, x = block(dropout=0.5), tokens(n_tokens)
+    parts, allowed = made.project(x, None), torch.ones(n_tokens, n_tokens, dtype=torch.bool).tril()
+    assert torch.equal(made.attend(*parts, allowed), made.attend(*parts, allowed))
+    made.train()
+    assert not torch.allclose(made.attend(*parts, allowed), made.attend(*parts, allowed), atol=1e-2)

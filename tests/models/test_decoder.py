@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ilt.models import Decoder
-from ilt.models.decoder import POSITIONS, TOKENS
+from ilt.models.decoder import ATTENTIONS, POSITIONS, TOKENS
 
 K = 5
 
@@ -42,9 +42,10 @@ def close(a: Tensor, b: Tensor) -> None:
 
 @pytest.mark.parametrize("positions", POSITIONS)
 @pytest.mark.parametrize("tokens", TOKENS)
+@pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("t", range(1, K))
-def test_a_future_observation_changes_no_earlier_logit(tokens: str, positions: str, t: int) -> None:
-    model, (observations, actions) = decoder(tokens=tokens, positions=positions), window()
+def test_a_future_observation_changes_no_earlier_logit(tokens: str, positions: str, attention: str, t: int) -> None:
+    model, (observations, actions) = decoder(tokens=tokens, positions=positions, attention=attention), window()
     before = model(observations, actions)
     observations[:, t] += 1.0
     after = model(observations, actions)
@@ -53,9 +54,10 @@ def test_a_future_observation_changes_no_earlier_logit(tokens: str, positions: s
 
 
 @pytest.mark.parametrize("positions", POSITIONS)
+@pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("t", range(K))
-def test_an_action_changes_no_logit_up_to_its_own_step(positions: str, t: int) -> None:
-    model, (observations, actions) = decoder(positions=positions), window()
+def test_an_action_changes_no_logit_up_to_its_own_step(positions: str, attention: str, t: int) -> None:
+    model, (observations, actions) = decoder(positions=positions, attention=attention), window()
     before = model(observations, actions)
     actions[:, t] = (actions[:, t] + 1) % 4
     after = model(observations, actions)
@@ -63,11 +65,64 @@ def test_an_action_changes_no_logit_up_to_its_own_step(positions: str, t: int) -
     assert t == K - 1 or differ(after[:, t + 1], before[:, t + 1])  # but the next one: the model sees what it did
 
 
-def test_the_last_action_in_the_window_has_no_influence() -> None:
-    model, (observations, actions) = decoder(), window()
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_the_last_action_in_the_window_has_no_influence(attention: str) -> None:
+    model, (observations, actions) = decoder(attention=attention), window()
     others = actions.clone()
     others[:, -1] = (actions[:, -1] + 2) % 4
     assert torch.equal(model(observations, actions), model(observations, others))
+
+
+# --- who attends to whom ---
+
+
+@pytest.mark.parametrize(
+    ("reach", "rows"),
+    [
+        (0, ["1....", "11...", "..1..", "..11.", "....1"]),
+        (1, ["1....", "11...", "111..", "1111.", "..111"]),
+        (2, ["1....", "11...", "111..", "1111.", "11111"]),
+    ],
+)
+def test_states_and_actions_that_may_be_attended_to_by_hand(reach: int, rows: list[str]) -> None:
+    tokens = torch.arange(5)  # s_0, a_0, s_1, a_1, s_2
+    assert decoder().may_attend(tokens[:, None], tokens, reach).tolist() == [[c == "1" for c in row] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("reach", "rows"),
+    [
+        (0, ["1...", ".1..", "..1.", "...1"]),
+        (1, ["1...", "11..", ".11.", "..11"]),
+        (3, ["1...", "11..", "111.", "1111"]),
+    ],
+)
+def test_states_that_may_be_attended_to_by_hand(reach: int, rows: list[str]) -> None:
+    model, tokens = decoder(tokens="states"), torch.arange(4)
+    assert model.may_attend(tokens[:, None], tokens, reach).tolist() == [[c == "1" for c in row] for row in rows]
+
+
+@pytest.mark.parametrize("tokens", TOKENS)
+def test_one_layer_of_banded_attention_is_full_attention(tokens: str) -> None:
+    banded, full = (decoder(tokens=tokens, n_layer=1, attention=attention) for attention in ATTENTIONS)
+    assert torch.equal(banded(*window()), full(*window()))
+
+
+@pytest.mark.parametrize("tokens", TOKENS)
+def test_several_layers_of_banded_attention_are_not(tokens: str) -> None:
+    banded, full = (decoder(tokens=tokens, attention=attention) for attention in ATTENTIONS)
+    close(banded(*window(length=3)), full(*window(length=3)))  # each layer looks back two steps
+    assert differ(banded(*window())[:, 3:], full(*window())[:, 3:])
+
+
+@pytest.mark.parametrize("n_layer", [1, 2, 3])
+@pytest.mark.parametrize("tokens", TOKENS)
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_the_first_step_of_a_window_is_seen_in_the_last(attention: str, tokens: str, n_layer: int) -> None:
+    model, (observations, actions) = decoder(tokens=tokens, attention=attention, n_layer=n_layer), window()
+    before = model(observations, actions)
+    observations[:, 0] += 3.0
+    assert (model(observations, actions)[:, -1] != before[:, -1]).any()
 
 
 # --- padding, batches, shorter windows ---
@@ -75,16 +130,18 @@ def test_the_last_action_in_the_window_has_no_influence() -> None:
 
 @pytest.mark.parametrize("garbage", [float("nan"), float("inf"), 1e30])
 @pytest.mark.parametrize("tokens", TOKENS)
-def test_garbage_in_padding_changes_no_logit(tokens: str, garbage: float) -> None:
-    model, (observations, actions) = decoder(tokens=tokens), window()
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_garbage_in_padding_changes_no_logit(tokens: str, attention: str, garbage: float) -> None:
+    model, (observations, actions) = decoder(tokens=tokens, attention=attention), window()
     mask = torch.arange(K) < torch.tensor([[5], [3], [1]])
     before = model(observations, actions, mask)[mask]
     observations[~mask], actions[~mask] = garbage, -1
     assert torch.equal(model(observations, actions, mask)[mask], before)
 
 
-def test_finite_garbage_in_padding_changes_nothing_even_without_a_mask() -> None:
-    model, (observations, actions) = decoder(), window()
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_finite_garbage_in_padding_changes_nothing_even_without_a_mask(attention: str) -> None:
+    model, (observations, actions) = decoder(attention=attention), window()
     mask = torch.arange(K) < torch.tensor([[5], [3], [1]])
     before = model(observations, actions, mask)[mask]
     observations[~mask], actions[~mask] = 1e6, 3
@@ -107,9 +164,12 @@ def test_batch_size_does_not_change_logits(tokens: str) -> None:
 
 @pytest.mark.parametrize("positions", POSITIONS)
 @pytest.mark.parametrize("tokens", TOKENS)
+@pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("length", range(1, K))
-def test_a_shorter_window_equals_the_first_places_of_a_longer_one(length: int, tokens: str, positions: str) -> None:
-    model, (observations, actions) = decoder(tokens=tokens, positions=positions), window()
+def test_a_shorter_window_equals_the_first_places_of_a_longer_one(
+    length: int, tokens: str, positions: str, attention: str
+) -> None:
+    model, (observations, actions) = decoder(tokens=tokens, positions=positions, attention=attention), window()
     short = model(observations[:, :length], actions[:, :length])
     assert short.shape == (3, length, 4)
     close(short, model(observations, actions)[:, :length])
@@ -310,6 +370,31 @@ def test_a_saved_model_comes_back_equal(tokens: str, positions: str, tmp_path: P
     assert torch.equal(loaded(*window()), model.eval()(*window()))  # a loaded model is in evaluation mode
 
 
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_a_saved_model_keeps_its_attention(attention: str, tmp_path: Path) -> None:
+    model = decoder(attention=attention)
+    model.save(tmp_path / "model.safetensors")
+    loaded = Decoder.load(tmp_path / "model.safetensors")
+    assert loaded.config["attention"] == attention
+    assert torch.equal(loaded(*window()), model(*window()))
+
+
+def test_weights_of_a_version_without_an_option_are_refused(tmp_path: Path) -> None:
+    model, path = decoder(), tmp_path / "model.safetensors"
+    del model.config["attention"]
+    model.save(path)
+    with pytest.raises(ValueError, match=r"model\.safetensors was written by another version of ilt: \['attention'\]"):
+        Decoder.load(path)
+
+
+def test_weights_of_a_version_with_further_options_are_refused(tmp_path: Path) -> None:
+    model, path = decoder(), tmp_path / "model.safetensors"
+    model.config["sinks"] = 4
+    model.save(path)
+    with pytest.raises(ValueError, match=r"was written by another version of ilt: \['sinks'\]"):
+        Decoder.load(path)
+
+
 def test_normalisation_is_part_of_the_state() -> None:
     model = decoder()
     model.set_normalisation(torch.full((3,), 2.0), torch.full((3,), 3.0))
@@ -331,6 +416,7 @@ def test_a_file_that_holds_no_weights_is_named(tmp_path: Path) -> None:
         ({"d_model": 6, "n_head": 2}, r"model\.positions=rotary needs an even head size, got 6 / 2"),
         ({"positions": "sinusoidal"}, r"model\.positions must be one of .*rotary.*learned.*none.*, got 'sinusoidal'"),
         ({"positions": None}, r"model\.positions must be one of .*, got None"),
+        ({"attention": "sparse"}, r"model\.attention must be one of .*banded.*full.*, got 'sparse'"),
         ({"tokens": "actions"}, r"dataset\.tokens must be one of .*states_actions.*states.*, got 'actions'"),
     ],
 )

@@ -1,16 +1,13 @@
-"""Policies."""
-
-from dataclasses import replace
+"""Policies that look at the present observation alone, and how actions are drawn."""
 
 import numpy as np
 import pytest
 import torch
 from gymnasium.utils.seeding import np_random
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from ilt.envs import EnvSpec
-from ilt.rollouts import ContextPolicy, ExpertPolicy, FunctionPolicy, Policy, RandomPolicy, rollout
+from ilt.rollouts import ExpertPolicy, FunctionPolicy, Policy, RandomPolicy, rollout
 from ilt.rollouts.policies import sample
 from tests.toys import countdown, recall
 
@@ -24,57 +21,6 @@ class Fixed(nn.Module):
 
     def forward(self, observations: Tensor) -> Tensor:
         return self.logits.expand(len(observations), -1)
-
-
-class Probe(nn.Module):
-    """Keeps what it is shown; its action at a step is that step's first coordinate modulo 4."""
-
-    def __init__(self, context_length: int) -> None:
-        super().__init__()
-        self.context_length = context_length
-        self.weight = nn.Parameter(torch.zeros(1))
-        self.drop = nn.Dropout(0.5)
-        self.windows: list[list[list[float]]] = []
-        self.actions: list[list[list[int]]] = []
-        self.modes: list[bool] = []
-
-    def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
-        self.windows.append(observations[..., 0].tolist())
-        self.actions.append(actions.tolist())
-        self.modes.append(self.training or self.drop.training)
-        return self.drop(one_hot(observations[..., 0].long() % 4, 4).float())
-
-
-class Causal(nn.Module):
-    """Its action at a step depends on every observation and every past action of the window, and on their order."""
-
-    def __init__(self, context_length: int) -> None:
-        super().__init__()
-        self.context_length = context_length
-        self.weight = nn.Parameter(torch.zeros(1))
-
-    def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
-        order = torch.arange(1, observations.shape[1] + 1)
-        seen = (observations[..., 0].long() * order).cumsum(dim=1)
-        past = (actions * (order + 1)).cumsum(dim=1) - actions * (order + 1)
-        return one_hot((seen + past + order) % 3 % 2, 2).float()
-
-    @staticmethod
-    def action(observations: list[int], past: list[int]) -> int:
-        """The same for the last step of one window, in plain numbers."""
-        seen = sum(o * i for i, o in enumerate(observations, start=1))
-        return (seen + sum(a * i for i, a in enumerate(past, start=2)) + len(observations)) % 3 % 2
-
-
-def act(policy: ContextPolicy, observations: dict[int, float]) -> list[int]:
-    """Act in some slots, whose observations are given by slot."""
-    return policy.act(
-        np.array([*observations]), np.array([[value] for value in observations.values()], np.float32)
-    ).tolist()
-
-
-def begin(policy: Policy, *slots: int) -> None:
-    policy.begin(np.array(slots), np.array(slots) + 100)
 
 
 @pytest.mark.parametrize(
@@ -148,113 +94,3 @@ def test_a_policy_draws_other_numbers_than_the_env_of_the_same_seed() -> None:
 def test_a_function_flies() -> None:
     policy = FunctionPolicy(lambda observations: observations[:, 0].astype(np.int64) % 3)
     assert rollout(countdown(), policy, [4]).actions.tolist() == [2, 1, 0]
-
-
-def test_a_window_grows_from_the_true_start_and_then_slides() -> None:
-    model = Probe(context_length=3)
-    policy = ContextPolicy(model)
-    begin(policy, 0)
-    assert [act(policy, {0: t}) for t in (5, 6, 7, 8, 9)] == [[1], [2], [3], [0], [1]]
-    assert model.windows == [[[5]], [[5, 6]], [[5, 6, 7]], [[6, 7, 8]], [[7, 8, 9]]]
-    assert [rows[0][:-1] for rows in model.actions] == [[], [1], [1, 2], [2, 3], [3, 0]]
-
-
-def test_nothing_of_an_ended_episode_is_left_in_its_slot() -> None:
-    model = Probe(context_length=3)
-    policy = ContextPolicy(model)
-    begin(policy, 0)
-    for t in range(5):
-        act(policy, {0: t})
-    begin(policy, 0)
-    assert [act(policy, {0: t}) for t in (11, 12)] == [[3], [0]]
-    assert model.windows[5:] == [[[11]], [[11, 12]]]
-    assert model.actions[6][0][0] == 3
-
-
-def test_slots_of_different_age_each_act_on_their_own_newest_observation() -> None:
-    model = Probe(context_length=3)
-    policy = ContextPolicy(model)
-    begin(policy, 0, 1)
-    act(policy, {0: 1, 1: 20})
-    act(policy, {0: 2, 1: 21})
-    begin(policy, 1)
-    assert act(policy, {0: 3, 1: 30}) == [3, 2]
-    assert model.windows[2][0] == [1, 2, 3]
-    assert model.windows[2][1][0] == 30
-    assert act(policy, {1: 31, 0: 4}) == [3, 0]
-    assert [row[:2] for row in model.windows[3]] == [[30, 31], [2, 3]]
-    assert [row[:1] for row in model.actions[3]] == [[2], [2]]
-
-
-def test_slots_may_begin_late_and_rest() -> None:
-    model = Probe(context_length=2)
-    policy = ContextPolicy(model)
-    begin(policy, 1)
-    act(policy, {1: 5})
-    begin(policy, 4)
-    act(policy, {4: 8})
-    assert act(policy, {4: 9, 1: 6}) == [1, 2]
-    assert model.windows[2] == [[8, 9], [5, 6]]
-    assert [row[0] for row in model.actions[2]] == [0, 1]
-
-
-def test_it_may_look_at_less_than_the_model_was_built_for() -> None:
-    model = Probe(context_length=8)
-    policy = ContextPolicy(model, context_length=2)
-    begin(policy, 0)
-    for t in range(4):
-        act(policy, {0: t})
-    assert model.windows == [[[0]], [[0, 1]], [[1, 2]], [[2, 3]]]
-
-
-@pytest.mark.parametrize("context_length", [1, 4, 20])
-@pytest.mark.parametrize("n_envs", [1, 5])
-def test_flying_is_one_pass_over_the_windows_of_the_recorded_episode(context_length: int, n_envs: int) -> None:
-    episodes = rollout(recall(), ContextPolicy(Causal(context_length)), np.arange(12), n_envs=n_envs)
-    for e in range(12):
-        one = episodes.select(np.array([e]))
-        bits, actions = one.observations[:, 0].astype(int).tolist(), one.actions.tolist()
-        for t, action in enumerate(actions):
-            start = max(0, t + 1 - context_length)
-            assert action == Causal.action(bits[start : t + 1], actions[start:t])
-
-
-def test_one_policy_can_fly_twice() -> None:
-    policy = ContextPolicy(Causal(4))
-    first, second = (rollout(recall(), policy, np.arange(12), n_envs=n) for n in (3, 12))
-    assert np.array_equal(first.actions, second.actions)
-
-
-def test_a_sampled_student_is_decided_by_the_seed_alone() -> None:
-    policy = ContextPolicy(Causal(4), deterministic=False)
-    reference = rollout(recall(), policy, np.arange(12))
-    shuffled = rollout(recall(), policy, np.arange(12)[::-1], n_envs=5)
-    assert np.array_equal(shuffled.select(np.arange(12)[::-1]).actions, reference.actions)
-    assert not np.array_equal(reference.actions, rollout(recall(), ContextPolicy(Causal(4)), np.arange(12)).actions)
-
-
-@pytest.mark.parametrize("context_length", [0, -1, 4])
-def test_a_context_length_out_of_range_is_refused(context_length: int) -> None:
-    with pytest.raises(ValueError, match=f"context_length must be from 1 to the model's 3, got {context_length}"):
-        ContextPolicy(Probe(3), context_length=context_length)
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_the_model_acts_in_evaluation_mode_and_is_put_back_into_its_own(training: bool) -> None:
-    model = Probe(context_length=3).train(training)
-    policy = ContextPolicy(model)
-    begin(policy, 0)
-    act(policy, {0: 1})
-    assert model.modes == [False]
-    assert (model.training, model.drop.training) == (training, training)
-
-
-def test_acting_leaves_no_graph_behind(lander: EnvSpec) -> None:
-    policy = ContextPolicy(Probe(3))
-    begin(policy, 0)
-    assert not policy.logits(np.array([0]), np.zeros((1, 8), np.float32)).requires_grad
-
-
-def test_a_context_policy_flies_the_lander(lander: EnvSpec) -> None:
-    short = replace(lander, kwargs={"max_episode_steps": 20})
-    assert rollout(short, ContextPolicy(Probe(5)), np.arange(3)).lengths.tolist() == [20, 20, 20]
