@@ -29,6 +29,7 @@ class CachedDecoder:
         self._rings = [_Ring(model, reach, self._behind) for reach in model.reaches]
         self._blocks = [block for block in model.blocks if isinstance(block, Block)]
         self._steps = torch.zeros(0, dtype=torch.int64, device=device)  # taken in, of each slot's episode
+        self._everyone = self._steps  # all slots
         self._reads = [EVERY] * (len(self._rings) - 1) + [slice(self._new - 1, None)]
 
     @staticmethod
@@ -47,13 +48,14 @@ class CachedDecoder:
             self._steps = pad(self._steps, (0, missing))
             for ring in self._rings:
                 ring.grow(missing)
+            self._everyone = torch.arange(len(self._steps), device=slots.device)
         self._steps[slots] = 0
 
     def step(self, slots: Tensor, observations: Tensor, past: Tensor) -> Tensor:
         """Take in one step of each slot's episode.
 
         Args:
-            slots: (n,) int64, in ascending order.
+            slots: (n,) int64, each once.
             observations: (n, obs_dim) float32, what is seen now.
             past: (n,) int64, the actions before it; at the start of an episode, what stands there has no influence.
 
@@ -66,7 +68,7 @@ class CachedDecoder:
         steps = self._steps[slots]
         tokens = (model.tokens_per_step * steps)[:, None] + self._behind
         turns = None if model.turns is None else rotary_turns(tokens, model.head_dim)
-        rows = EVERY if len(slots) == len(self._steps) else slots
+        rows = EVERY if torch.equal(slots, self._everyone) else slots  # which would copy what is kept
         for block, ring, read in zip(self._blocks, self._rings, self._reads, strict=True):
             q, k, v = block.project(x, turns)
             ring.put(slots, tokens, k, v)

@@ -20,7 +20,7 @@ class Policy(Protocol):
         """Episodes with these seeds (n,) begin in these slots (n,): forget what was there."""
 
     def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
-        """(n,) slots, in ascending order, and their (n, obs_dim) float32 observations to (n,) int64 actions."""
+        """(n,) slots and their (n, obs_dim) float32 observations to (n,) int64 actions."""
         ...
 
 

@@ -295,3 +295,15 @@ def test_layers_together_look_back_on_all_steps_but_the_present_one(context_leng
 )
 def test_shares_of_the_context_by_hand(context_length: int, n_layer: int, reaches: list[int]) -> None:
     assert share_context(context_length, n_layer) == reaches
+
+
+def test_slots_may_come_in_any_order() -> None:
+    model = decoder()
+    observations, past = torch.randn(4, 6, 3), torch.zeros(4, dtype=torch.int64)
+    ordered, shuffled = CachedDecoder(model), CachedDecoder(model)
+    order = torch.tensor([2, 0, 3, 1])
+    for cached in (ordered, shuffled):
+        cached.begin(torch.arange(4))
+    for t in range(6):
+        expected = ordered.step(torch.arange(4), observations[:, t], past)
+        torch.testing.assert_close(shuffled.step(order, observations[order, t], past), expected[order])

@@ -116,12 +116,6 @@ def test_a_slot_takes_the_next_seed_when_its_episode_ends_and_is_retired_when_no
     assert policy.begun == [([0, 1], [0, 1]), ([0], [2]), ([1], [3]), ([0], [4])]
 
 
-def test_slots_come_in_ascending_order_which_policies_rely_on() -> None:
-    policy = Constant()
-    rollout(countdown(), policy, np.random.default_rng(0).integers(0, 50, 100), n_envs=7)
-    assert all(slots == sorted(set(slots)) for slots in policy.calls)
-
-
 def test_there_are_no_more_envs_than_episodes() -> None:
     policy = Constant()
     rollout(countdown(), policy, [3], n_envs=64)
