@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader, Sampler
 
 from ilt.demos import WindowDataset
 
-VALIDATION_STEPS = 16_384
-"""In one validation batch: large enough for the CPU to be busy, small enough for the memory of long windows."""
+VALIDATION_STEPS = 4_096
+"""In one validation batch: about as many as a training batch has, which the caches of a CPU still hold."""
 
 
 class EpochBatches(Sampler[Any]):
