@@ -78,7 +78,8 @@ def fly_in_processes(
                 if isinstance(arrived, workers.Died):
                     deaths += 1
                     held, waiting = shard.places[: shard.n_envs], shard.places[shard.n_envs :]
-                    log.error("%s; it held the seeds %s", arrived.how, _listed(seeds[held]))
+                    fate = "given up" if shard.again else "flown again"
+                    log.error("%s; it held these seeds, which are %s: %s", arrived.how, fate, _listed(seeds[held]))
                     if shard.again:
                         lost += held
                     else:

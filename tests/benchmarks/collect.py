@@ -3,30 +3,34 @@
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecEnv
+from torch import nn
 
 from ilt.envs import EnvSpec
+from ilt.experts.actor import Actor
 from ilt.rollouts import rollout
+from ilt.store import SHIPPED
 from ilt.workers import cores
 from tests.benchmarks.flights import environment_limit, shipped_expert
 from tests.benchmarks.measuring import Row, at_least, compare
 
 N_EPISODES = 1000
-N_REFERENCE = 64
+N_REFERENCE = 160
 
 
-class _Sb3Policy:
-    """The same expert in the form that `evaluate_policy` takes."""
-
-    def __init__(self) -> None:
-        self._policy = shipped_expert()
-
-    def predict(self, observations: np.ndarray, **_: Any) -> tuple[np.ndarray, None]:
-        return self._policy.act(np.arange(len(observations)), observations), None
+def sb3_expert(envs: VecEnv) -> PPO:
+    """The same expert as a model of Stable-Baselines3's."""
+    model = PPO("MlpPolicy", envs, policy_kwargs={"net_arch": [64, 64]}, device="cpu")
+    (folder,) = SHIPPED["experts"].glob("ppo-*")
+    sources = [layer for layer in Actor.load(folder / "actor.safetensors").layers if isinstance(layer, nn.Linear)]
+    layers = [*model.policy.mlp_extractor.policy_net, model.policy.action_net]
+    for target, source in zip([layer for layer in layers if isinstance(layer, nn.Linear)], sources, strict=True):
+        target.load_state_dict(source.state_dict())
+    return model
 
 
 def rows(spec: EnvSpec) -> list[Row]:
@@ -42,8 +46,9 @@ def rows(spec: EnvSpec) -> list[Row]:
 
     def sb3() -> float:
         envs = make_vec_env(spec.id, n_envs=16, seed=0)
+        model = sb3_expert(envs)
         started = time.perf_counter()
-        _, lengths = evaluate_policy(_Sb3Policy(), envs, n_eval_episodes=N_REFERENCE, return_episode_rewards=True)  # type: ignore[arg-type]
+        _, lengths = evaluate_policy(model, envs, n_eval_episodes=N_REFERENCE, return_episode_rewards=True)
         seconds = time.perf_counter() - started
         envs.close()
         assert isinstance(lengths, list)
