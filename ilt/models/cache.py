@@ -2,35 +2,43 @@
 
 from typing import TypeGuard
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import gelu
 
-from ilt.models.attention import EVERY, Block, rotary_turns
+from ilt.models.attention import Block
 from ilt.models.decoder import Decoder
 
 
 class CachedDecoder:
     """A decoder that takes in one step at a time, of many episodes at once, each in a slot of its own.
 
-    Its logits are those of `Decoder.forward` on the last K steps, up to float rounding, for every model that `suits`.
+    Its logits are those of `Decoder.forward` on the last K steps, up to float rounding, for every model that `suits`;
+    dropout has no part in it. The arithmetic is NumPy's: a simulator between two calls leaves the caches cold, and then
+    a call of torch costs more than what it computes for some dozens of rows.
 
     Args:
-        model: to be in evaluation mode whenever `step` is called.
+        model: its weights are copied as they are now.
     """
 
     def __init__(self, model: Decoder) -> None:
         assert self.suits(model), "its keys and values change while its window slides"
-        self._model = model
-        device = model.readout.weight.device
+        self._tokens_per_step = model.tokens_per_step
         # a step brings two tokens: the past action's and the state's; where no action is ever looked at, one
-        self._new = min(model.tokens_per_step, model.context_length)
-        self._behind = torch.arange(1 - self._new, 1, device=device)
-        self._rings = [_Ring(model, reach, self._behind) for reach in model.reaches]
-        self._blocks = [block for block in model.blocks if isinstance(block, Block)]
-        self._steps = torch.zeros(0, dtype=torch.int64, device=device)  # taken in, of each slot's episode
-        self._everyone = self._steps  # all slots
-        self._reads = [EVERY] * (len(self._rings) - 1) + [slice(self._new - 1, None)]
+        self._behind = np.arange(1 - min(model.tokens_per_step, model.context_length), 1)
+        blocks = [block for block in model.blocks if isinstance(block, Block)]
+        pairs = zip(blocks, model.reaches, strict=True)
+        self._layers = [_Layer(model, block, _Ring(model, reach, self._behind)) for block, reach in pairs]
+        scale = _copy(model.embed_state.weight) / _copy(model.observation_std)
+        self._embed_state = scale.T, _copy(model.embed_state.bias) - scale @ _copy(model.observation_mean)
+        self._embed_action = None if model.embed_action is None else _copy(model.embed_action.weight)
+        self._readout = _after_norm(model.norm, model.readout)
+        self._frequencies = None
+        if model.turns is not None:
+            self._frequencies = 10_000.0 ** (-np.arange(0, model.head_dim, 2) / model.head_dim)
+        self._turns = np.zeros((0, model.head_dim // 2), dtype=np.complex64)
+        self._steps = np.zeros(0, dtype=np.int64)  # taken in, of each slot's episode
 
     @staticmethod
     def suits(model: object) -> TypeGuard[Decoder]:
@@ -39,19 +47,20 @@ class CachedDecoder:
         They do not if positions are counted from the start of the window, or if its layers, on top of each other,
         look back further than the window.
         """
-        return isinstance(model, Decoder) and model.embed_position is None and sum(model.reaches) < model.context_length
+        if type(model) is not Decoder:  # a subclass may compute something else
+            return False
+        return model.embed_position is None and sum(model.reaches) < model.context_length
 
-    def begin(self, slots: Tensor) -> None:
+    def begin(self, slots: np.ndarray) -> None:
         """Episodes begin in these slots (n,): forget what was there."""
-        missing = int(slots.max()) + 1 - len(self._steps)
+        missing = slots.max() + 1 - len(self._steps)
         if missing > 0:
-            self._steps = pad(self._steps, (0, missing))
-            for ring in self._rings:
-                ring.grow(missing)
-            self._everyone = torch.arange(len(self._steps), device=slots.device)
+            self._steps = np.pad(self._steps, (0, missing))
+            for layer in self._layers:
+                layer.ring.grow(missing)
         self._steps[slots] = 0
 
-    def step(self, slots: Tensor, observations: Tensor, past: Tensor) -> Tensor:
+    def step(self, slots: np.ndarray, observations: np.ndarray, past: np.ndarray) -> np.ndarray:
         """Take in one step of each slot's episode.
 
         Args:
@@ -60,56 +69,135 @@ class CachedDecoder:
             past: (n,) int64, the actions before it; at the start of an episode, what stands there has no influence.
 
         Returns:
-            logits (n, n_actions) of the actions to choose now.
+            logits (n, n_actions) float32 of the actions to choose now.
         """
-        model, new = self._model, self._new
-        # as a window of two steps, whose first state was taken in before
-        x = model.tokenise(observations[:, None].expand(-1, new, -1), past[:, None].expand(-1, new))[:, new - 1 :]
         steps = self._steps[slots]
-        tokens = (model.tokens_per_step * steps)[:, None] + self._behind
-        turns = None if model.turns is None else rotary_turns(tokens, model.head_dim)
-        rows = EVERY if torch.equal(slots, self._everyone) else slots  # which would copy what is kept
-        for block, ring, read in zip(self._blocks, self._rings, self._reads, strict=True):
-            q, k, v = block.project(x, turns)
-            ring.put(slots, tokens, k, v)
-            y = block.attend(q[:, read], ring.keys[rows], ring.values[rows], ring.allowed(steps, read))
-            x = block.join(x[:, read], y)
+        tokens = (self._tokens_per_step * steps)[:, None] + self._behind
+        weight, bias = self._embed_state
+        x = np.empty((*tokens.shape, weight.shape[1]), dtype=np.float32)
+        x[:, -1] = observations @ weight + bias
+        if self._embed_action is not None:
+            x[:, :-1] = self._embed_action[past, None]
+        turns = self._turns_of(tokens)
+        for layer in self._layers:
+            x = layer.step(x, slots, steps, tokens, turns, read=-1 if layer is self._layers[-1] else 0)
         self._steps[slots] = steps + 1
-        return model.readout(model.norm(x[:, -1]))
+        weight, bias = self._readout
+        return _normalised(x[:, -1]) @ weight + bias
+
+    def _turns_of(self, tokens: np.ndarray) -> np.ndarray | None:
+        """(n, new) tokens to the complex numbers (n, new, 1, 1, head_dim / 2) that turn queries and keys."""
+        if self._frequencies is None:
+            return None
+        if len(self._turns) < tokens.max() + 2:
+            angles = np.arange(-1, 2 * tokens.max() + 256)[:, None] * self._frequencies  # in float64, as in training
+            self._turns = np.exp(1j * angles).astype(np.complex64)
+        return self._turns[tokens + 1, None, None]
+
+
+class _Layer:
+    """One block, with the scales of its norms and of its attention inside the matrices that follow them."""
+
+    def __init__(self, model: Decoder, block: Block, ring: "_Ring") -> None:
+        self.ring, self._n_head = ring, block.n_head
+        d_model, head_dim = model.readout.in_features, model.head_dim
+        weight, bias = _after_norm(block.norm_attention, block.qkv)
+        order = np.arange(3 * d_model)
+        if model.turns is not None:  # the pairs that are turned side by side, as complex numbers are
+            halves = order[: 2 * d_model].reshape(2, block.n_head, 2, head_dim // 2)
+            order[: 2 * d_model] = halves.swapaxes(2, 3).reshape(-1)
+        scale = np.where(np.arange(3 * d_model) < d_model, head_dim**-0.5, 1).astype(np.float32)
+        self._qkv = np.ascontiguousarray(weight[:, order] * scale), bias[order] * scale
+        self._attention_out = _copy(block.attention_out.weight).T, _copy(block.attention_out.bias)
+        self._mlp_in = _after_norm(block.norm_mlp, block.mlp_in)
+        self._mlp_out = _copy(block.mlp_out.weight).T, _copy(block.mlp_out.bias)
+
+    def step(
+        self,
+        x: np.ndarray,
+        slots: np.ndarray,
+        steps: np.ndarray,
+        tokens: np.ndarray,
+        turns: np.ndarray | None,
+        *,
+        read: int,
+    ) -> np.ndarray:
+        """(n, new, d_model) new tokens to those from `read` on, after the block."""
+        n, new, d_model = x.shape
+        weight, bias = self._qkv
+        qkv = (_normalised(x.reshape(-1, d_model)) @ weight + bias).reshape(n, new, 3, self._n_head, -1)
+        qk = np.ascontiguousarray(qkv[:, :, :2])
+        if turns is not None:
+            qk = (qk.view(np.complex64) * turns).view(np.float32)
+        keys, values, bias = self.ring.put(slots, steps, tokens, qk[:, :, 1], qkv[:, :, 2])
+        q, x = qk[:, read:, 0].swapaxes(1, 2), x[:, read:].reshape(-1, d_model)
+        scores = q @ keys.swapaxes(2, 3) + bias[:, :, read:]
+        scores -= scores.max(axis=-1, keepdims=True)
+        np.exp(scores, out=scores)
+        scores /= scores.sum(axis=-1, keepdims=True)
+        y = (scores @ values).swapaxes(1, 2).reshape(-1, d_model)
+        weight, bias = self._attention_out
+        x = x + (y @ weight + bias)
+        weight, bias = self._mlp_in
+        hidden = gelu(torch.from_numpy(_normalised(x) @ weight + bias)).numpy()  # NumPy has no error function
+        weight, bias = self._mlp_out
+        return (x + (hidden @ weight + bias)).reshape(n, -1, d_model)
 
 
 class _Ring:
     """The newest tokens of one layer: token i of an episode stands at place i modulo the ring's size.
 
     A layer that looks back w steps keeps w + 2 of them, since a past action's token comes one step after its state's.
-
-    Attributes:
-        keys, values: (n_slots, size, n_head, head_dim) float32.
     """
 
-    def __init__(self, model: Decoder, reach: int, behind: Tensor) -> None:
+    def __init__(self, model: Decoder, reach: int, behind: np.ndarray) -> None:
         per_step = model.tokens_per_step
         self._n_steps = reach + len(behind)
         self._size = per_step * self._n_steps
         n_head = model.readout.in_features // model.head_dim
-        self.keys = model.readout.weight.new_zeros(0, self._size, n_head, model.head_dim)
-        self.values = self.keys.clone()
-        # who attends to whom, in the first round of the ring and in every further one
-        newest = per_step * torch.arange(2 * self._n_steps, device=behind.device)[:, None, None]
-        queries = newest + behind[:, None]
-        held = newest - (newest - torch.arange(self._size, device=behind.device)) % self._size
-        self._allowed = model.may_attend(queries, held, reach) & (held >= 0) | (held == queries)
+        self._keys = np.zeros((0, n_head, self._size, model.head_dim), dtype=np.float32)
+        self._values = self._keys
+        # who attends to whom, in the first round of the ring and in every further one: added to the scores
+        newest = per_step * torch.arange(2 * self._n_steps)[:, None, None]
+        queries = newest + torch.from_numpy(behind)[:, None]
+        held = newest - (newest - torch.arange(self._size)) % self._size
+        allowed = model.may_attend(queries, held, reach) & (held >= 0) | (held == queries)
+        self._bias = np.where(allowed.numpy(), 0, -np.inf).astype(np.float32)[:, None]
 
     def grow(self, n_slots: int) -> None:
         """Make room for so many slots more."""
-        self.keys, self.values = (pad(kept, (0, 0, 0, 0, 0, 0, 0, n_slots)) for kept in (self.keys, self.values))
+        room = np.zeros((n_slots, *self._keys.shape[1:]), dtype=np.float32)
+        self._keys, self._values = np.concatenate([self._keys, room]), np.concatenate([self._values, room])
 
-    def put(self, slots: Tensor, tokens: Tensor, k: Tensor, v: Tensor) -> None:
-        """Keep keys and values (n, new, n_head, head_dim) of tokens (n, new)."""
-        places = (slots[:, None], tokens % self._size)
-        self.keys[places], self.values[places] = k, v
+    def put(
+        self, slots: np.ndarray, steps: np.ndarray, tokens: np.ndarray, k: np.ndarray, v: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Keep keys and values (n, new, n_head, head_dim) of tokens (n, new).
 
-    def allowed(self, steps: Tensor, read: slice) -> Tensor:
-        """(n, 1, new, size) bool: which places the new tokens of these steps (n,) attend to."""
-        row = torch.where(steps < self._n_steps, steps, self._n_steps + steps % self._n_steps)
-        return self._allowed[row, None, read]
+        Returns:
+            All that is kept of these slots, (n, n_head, size, head_dim) twice; and (n, 1, new, size), −∞ where a new
+            token does not attend to it.
+        """
+        places = (slots[:, None], slice(None), tokens % self._size)
+        self._keys[places], self._values[places] = k, v
+        row = np.where(steps < self._n_steps, steps, self._n_steps + steps % self._n_steps)
+        if len(slots) == len(self._keys) and np.array_equal(slots, np.arange(len(slots))):
+            return self._keys, self._values, self._bias[row]  # without a copy
+        return self._keys[slots], self._values[slots], self._bias[row]
+
+
+def _normalised(x: np.ndarray) -> np.ndarray:
+    """LayerNorm (n, d_model) without its scale and shift."""
+    x = x - x.mean(axis=-1, keepdims=True)
+    x /= np.sqrt(np.einsum("ij,ij->i", x, x)[:, None] / x.shape[-1] + 1e-5)
+    return x
+
+
+def _after_norm(norm: torch.nn.LayerNorm, linear: torch.nn.Linear) -> tuple[np.ndarray, np.ndarray]:
+    """A linear layer that takes in the scale and shift of the norm before it: (in, out) and (out,)."""
+    weight = _copy(linear.weight)
+    return np.ascontiguousarray((weight * _copy(norm.weight)).T), weight @ _copy(norm.bias) + _copy(linear.bias)
+
+
+def _copy(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().float().numpy().copy()

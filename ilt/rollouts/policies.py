@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ilt.experts.actor import Actor
 from ilt.rollouts.lean import LeanActor
@@ -76,10 +76,8 @@ class Chooser:
         if self._dice is not None:
             self._dice.begin(slots, seeds)
 
-    def choose(self, slots: np.ndarray, logits: Tensor | np.ndarray) -> np.ndarray:
+    def choose(self, slots: np.ndarray, logits: np.ndarray) -> np.ndarray:
         """(n, A) logits to (n,) int64 actions."""
-        if isinstance(logits, Tensor):
-            logits = logits.float().cpu().numpy()
         if self._dice is None:
             return logits.argmax(axis=1)
         weights = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))

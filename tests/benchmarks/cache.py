@@ -14,12 +14,12 @@ def rows(spec: EnvSpec) -> list[Row]:
     """Steps per second of `base` with K = 64."""
     spec = replace(spec, kwargs={**spec.kwargs, "max_episode_steps": N_STEPS})  # recomputing takes minutes as it is
     seeds = spec.seeds("test", N_EPISODES)
-    recomputed = flying(spec, student("base", 64, recompute=True), seeds)
+    recomputed = flying(spec, student("base", 64, recompute=True), seeds, n_envs=N_EPISODES)
     return [
         compare(
             "fly base, K = 64, 64 envs, one process",
             "steps/s",
-            flying(spec, student("base", 64), seeds),
+            flying(spec, student("base", 64), seeds, n_envs=N_EPISODES),
             [("window recomputed", recomputed, at_least(20))],
         )
     ]

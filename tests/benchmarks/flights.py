@@ -64,7 +64,7 @@ def student(size: str, context_length: int, *, recompute: bool = False) -> Escor
     return Escorted(ContextPolicy(decoder(size, context_length), recompute=recompute), shipped_expert())
 
 
-def flying(spec: EnvSpec, policy: Policy, seeds: np.ndarray, *, n_envs: int = 64, n_processes: int = 1) -> Measure:
+def flying(spec: EnvSpec, policy: Policy, seeds: np.ndarray, *, n_envs: int = 256, n_processes: int = 1) -> Measure:
     """Steps per second of a rollout, start to end."""
 
     def measure() -> float:

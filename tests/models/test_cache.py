@@ -25,6 +25,19 @@ def decoder(**changes: Any) -> Decoder:
     return model.eval()
 
 
+class Flight:
+    """A cached decoder that is given tensors, and gives tensors."""
+
+    def __init__(self, model: Decoder) -> None:
+        self.cached = CachedDecoder(model)
+
+    def begin(self, slots: Tensor) -> None:
+        self.cached.begin(slots.numpy())
+
+    def step(self, slots: Tensor, observations: Tensor, past: Tensor) -> Tensor:
+        return torch.from_numpy(self.cached.step(slots.numpy(), observations.numpy(), past.numpy()))
+
+
 class Episode(NamedTuple):
     """What was seen, what was done, and the logits of a cached flight: (T, 3), (T,), (T, 4)."""
 
@@ -39,9 +52,9 @@ def made_up(n_steps: int, seed: int = 1) -> tuple[Tensor, Tensor]:
 
 
 @torch.inference_mode()
-def one_by_one(model: Decoder, observations: Tensor, actions: Tensor, cached: CachedDecoder | None = None) -> Tensor:
+def one_by_one(model: Decoder, observations: Tensor, actions: Tensor, cached: Flight | None = None) -> Tensor:
     """(T, 4): the logits of one whole episode, flown alone."""
-    cached, slot = cached or CachedDecoder(model), torch.zeros(1, dtype=torch.int64)
+    cached, slot = cached or Flight(model), torch.zeros(1, dtype=torch.int64)
     cached.begin(slot)
     past = torch.cat([actions[:1], actions[:-1]])
     return torch.cat([cached.step(slot, observations[t, None], past[t, None]) for t in range(len(actions))])
@@ -63,7 +76,7 @@ def flown_at_random(model: Decoder, n_ticks: int, n_slots: int = 4) -> list[Epis
 
     The last slot begins when half of the ticks are over.
     """
-    rng, cached = np.random.default_rng(0), CachedDecoder(model)
+    rng, cached = np.random.default_rng(0), Flight(model)
     flying: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
     ended = []
     for tick in range(n_ticks):
@@ -125,16 +138,16 @@ def test_cached_is_recomputed_over_more_than_a_thousand_steps(tokens: str) -> No
 
 
 def test_distances_stay_exact_after_a_million_steps() -> None:
-    model, episode, cached = decoder(), made_up(20), CachedDecoder(decoder())
-    at_first = one_by_one(model, *episode, cached)
-    begin = cached.begin
+    model, episode, flight = decoder(), made_up(20), Flight(decoder())
+    at_first = one_by_one(model, *episode, flight)
+    begin = flight.begin
 
     def begin_late(slots: Tensor) -> None:
         begin(slots)
-        cached._steps[slots] = 999_996  # what went before is garbage, and out of sight after a window
+        flight.cached._steps[slots] = 999_996  # what went before is garbage, and out of sight after a window
 
-    cached.begin = begin_late  # type: ignore[method-assign]
-    late = one_by_one(model, *episode, cached)
+    flight.begin = begin_late  # type: ignore[method-assign]
+    late = one_by_one(model, *episode, flight)
     close(late[model.context_length - 1 :], at_first[model.context_length - 1 :])
 
 
@@ -160,7 +173,7 @@ def test_what_flies_beside_an_episode_does_not_matter_to_it(tokens: str) -> None
 @pytest.mark.parametrize("n_before", [1, 4, 13])
 def test_nothing_of_an_ended_episode_is_left(tokens: str, positions: str, n_before: int) -> None:
     model, episode = decoder(tokens=tokens, positions=positions), made_up(12)
-    cached = CachedDecoder(model)
+    cached = Flight(model)
     one_by_one(model, *made_up(n_before, seed=2), cached)
     assert torch.equal(one_by_one(model, *episode, cached), one_by_one(model, *episode))
 
@@ -174,7 +187,7 @@ def test_garbage_for_a_past_action_at_the_start_has_no_influence(
     model, (observations, actions) = decoder(tokens=tokens, context_length=context_length, n_layer=n_layer), made_up(12)
     flights = []
     for garbage in range(4):
-        cached, slot, past = CachedDecoder(model), torch.zeros(1, dtype=torch.int64), torch.tensor([garbage])
+        cached, slot, past = Flight(model), torch.zeros(1, dtype=torch.int64), torch.tensor([garbage])
         cached.begin(slot)
         with torch.inference_mode():
             logits = []
@@ -188,7 +201,7 @@ def test_garbage_for_a_past_action_at_the_start_has_no_influence(
 
 def test_slots_that_begin_later_leave_the_others_what_they_remember() -> None:
     model, (observations, actions) = decoder(), made_up(12)
-    cached, slot, late = CachedDecoder(model), torch.tensor([0]), torch.tensor([7])
+    cached, slot, late = Flight(model), torch.tensor([0]), torch.tensor([7])
     expected, logits = one_by_one(model, observations, actions), []
     with torch.inference_mode():
         for t in range(12):
@@ -300,7 +313,7 @@ def test_shares_of_the_context_by_hand(context_length: int, n_layer: int, reache
 def test_slots_may_come_in_any_order() -> None:
     model = decoder()
     observations, past = torch.randn(4, 6, 3), torch.zeros(4, dtype=torch.int64)
-    ordered, shuffled = CachedDecoder(model), CachedDecoder(model)
+    ordered, shuffled = Flight(model), Flight(model)
     order = torch.tensor([2, 0, 3, 1])
     for cached in (ordered, shuffled):
         cached.begin(torch.arange(4))

@@ -178,10 +178,10 @@ def test_less_than_one_is_refused(n_envs: int, n_processes: int) -> None:
 def test_weights_are_sent_by_value_and_stay_what_they_are() -> None:
     model = decoder()
     model.tied = model.get_parameter(next(name for name, _ in model.named_parameters()))
-    sent = dumps((recall(), ContextPolicy(model)))
+    sent = dumps((recall(), ContextPolicy(model, recompute=True)))
     assert b"storage" not in sent
     _, policy = ForkingPickler.loads(sent)
-    arrived = policy._model
+    arrived = policy._memory._model
     assert arrived.tied is arrived.get_parameter(next(name for name, _ in arrived.named_parameters()))
     for (name, ours), (_, theirs) in zip(model.state_dict().items(), arrived.state_dict().items(), strict=True):
         assert torch.equal(ours, theirs), name

@@ -184,12 +184,6 @@ def test_the_model_acts_in_evaluation_mode_and_is_put_back_into_its_own(training
     assert (model.training, model.drop.training) == (training, training)
 
 
-def test_acting_leaves_no_graph_behind(lander: EnvSpec) -> None:
-    policy = ContextPolicy(Probe(3))
-    begin(policy, 0)
-    assert not policy.logits(np.array([0]), np.zeros((1, 8), np.float32)).requires_grad
-
-
 def test_a_context_policy_flies_the_lander(lander: EnvSpec) -> None:
     short = replace(lander, kwargs={"max_episode_steps": 20})
     assert rollout(short, ContextPolicy(Probe(5)), np.arange(3)).lengths.tolist() == [20, 20, 20]
@@ -230,6 +224,18 @@ def test_other_models_are_recomputed(kind: type[nn.Module]) -> None:
     assert recomputes(kind(3))
 
 
+class Opposite(Decoder):
+    """Computes something else than a decoder does."""
+
+    def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
+        return -super().forward(observations, actions, mask)
+
+
+def test_what_was_made_of_a_decoder_is_recomputed() -> None:
+    sizes = {"observation_dim": 8, "n_actions": 4, "context_length": 3, "n_layer": 1, "n_head": 1, "d_model": 8}
+    assert recomputes(Opposite(**sizes))
+
+
 # --- online logits are offline logits ---
 
 
@@ -246,9 +252,9 @@ class Recording(ContextPolicy):
         self.flown.update(zip(slots.tolist(), seeds.tolist(), strict=True))
         self.online.update({seed: [] for seed in seeds.tolist()})
 
-    def logits(self, slots: np.ndarray, observations: np.ndarray) -> Tensor:
+    def logits(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
         logits = super().logits(slots, observations)
-        for slot, row in zip(slots.tolist(), logits, strict=True):
+        for slot, row in zip(slots.tolist(), torch.from_numpy(logits), strict=True):
             self.online[self.flown[slot]].append(row)
         return logits
 
@@ -339,13 +345,10 @@ def test_flying_does_not_use_dropout_and_training_goes_on_with_it(lander: EnvSpe
         torch.testing.assert_close(torch.stack(policy.online[seed]), offline, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("manner", MEMORIES, ids=str)
 @pytest.mark.parametrize("training", [True, False])
-def test_a_decoder_is_put_back_into_its_mode_even_if_it_fails(
-    lander: EnvSpec, training: bool, manner: dict[str, Any]
-) -> None:
+def test_a_decoder_is_put_back_into_its_mode_even_if_it_fails(lander: EnvSpec, training: bool) -> None:
     model = large_random_model(lander).train(training)
-    policy = ContextPolicy(model, **manner)
+    policy = ContextPolicy(model, recompute=True)
     begin(policy, 0)
     with pytest.raises(RuntimeError, match="must match"):
         policy.act(np.array([0]), np.zeros((1, 3), np.float32))  # three coordinates where there should be eight
@@ -408,12 +411,13 @@ def test_sampled_students_do_the_same_cached_and_recomputed() -> None:
 
 
 @pytest.mark.parametrize("manner", MEMORIES, ids=str)
-def test_a_flight_follows_a_model_that_learns_on(lander: EnvSpec, manner: dict[str, Any]) -> None:
+def test_a_policy_made_after_more_training_flies_with_the_new_weights(lander: EnvSpec, manner: dict[str, Any]) -> None:
     model = large_random_model(lander)
     policy = ContextPolicy(model, **manner)
     before = rollout(lander, policy, np.arange(2))
     with torch.no_grad():
         model.readout.weight.neg_()
-    after = rollout(lander, policy, np.arange(2))
-    assert_identical(after, rollout(lander, ContextPolicy(model, **manner), np.arange(2)))
+    after = rollout(lander, ContextPolicy(model, **manner), np.arange(2))
     assert not np.array_equal(before.actions, after.actions)
+    follows = "recompute" in manner  # what is cached belongs to the weights that it was computed with
+    assert_identical(rollout(lander, policy, np.arange(2)), after if follows else before)
