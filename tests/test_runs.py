@@ -1,9 +1,12 @@
 """Run folders."""
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ilt.runs import RunFolder, peak_memory_mb, read_config
@@ -67,5 +70,10 @@ def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
         read_config(tmp_path)
 
 
-def test_peak_memory_is_of_this_process() -> None:
-    assert 10 < peak_memory_mb() < 100_000
+def test_peak_memory_is_of_this_process_and_not_of_the_one_that_started_it() -> None:
+    held, before = np.ones(40_000_000), peak_memory_mb()
+    print_peak = "from ilt.runs import peak_memory_mb; print(peak_memory_mb())"
+    started = subprocess.run([sys.executable, "-c", print_peak], capture_output=True, check=True, text=True)
+    assert 10 < int(started.stdout) < before - held.nbytes / 1e6 / 2
+    del held
+    assert peak_memory_mb() >= before

@@ -28,7 +28,7 @@ def rows(spec: EnvSpec) -> list[Row]:
     panels = [
         ("context length K (steps)", "labels / s", labels_over_context(spec)),
         ("parameters", "labels / s", labels_over_size(spec)),
-        ("memory (episodes)", "MB", memory_over_episodes()),
+        ("demonstrations (episodes)", "peak memory (MB)", memory_over_episodes()),
         ("envs in one process", "steps / s", flying_over_envs(spec)),
         ("context length K (steps)", "steps / s", flying_over_context(spec)),
         ("processes", "steps / s", flying_over_processes(spec)),
