@@ -30,8 +30,8 @@ class CachedDecoder:
         blocks = [block for block in model.blocks if isinstance(block, Block)]
         pairs = zip(blocks, model.reaches, strict=True)
         self._layers = [_Layer(model, block, _Ring(model, reach, self._behind)) for block, reach in pairs]
-        scale = _copy(model.embed_state.weight) / _copy(model.observation_std)
-        self._embed_state = scale.T, _copy(model.embed_state.bias) - scale @ _copy(model.observation_mean)
+        self._mean, self._std = _copy(model.observation_mean), _copy(model.observation_std)
+        self._embed_state = _copy(model.embed_state.weight).T, _copy(model.embed_state.bias)
         self._embed_action = None if model.embed_action is None else _copy(model.embed_action.weight)
         self._readout = _after_norm(model.norm, model.readout)
         self._frequencies = None
@@ -75,7 +75,7 @@ class CachedDecoder:
         tokens = (self._tokens_per_step * steps)[:, None] + self._behind
         weight, bias = self._embed_state
         x = np.empty((*tokens.shape, weight.shape[1]), dtype=np.float32)
-        x[:, -1] = observations @ weight + bias
+        x[:, -1] = (observations - self._mean) / self._std @ weight + bias
         if self._embed_action is not None:
             x[:, :-1] = self._embed_action[past, None]
         turns = self._turns_of(tokens)

@@ -9,6 +9,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from ilt import workers
 from ilt.demos import WindowDataset
@@ -26,28 +27,33 @@ Curves = dict[str, dict[float, Row]]
 def rows(spec: EnvSpec) -> list[Row]:
     """Labels per second, steps per second, megabytes; all in one thread per process."""
     panels = [
-        ("context length K (steps)", "labels / s", labels_over_context(spec)),
-        ("parameters", "labels / s", labels_over_size(spec)),
-        ("demonstrations (episodes)", "peak memory (MB)", memory_over_episodes()),
-        ("envs in one process", "steps / s", flying_over_envs(spec)),
-        ("context length K (steps)", "steps / s", flying_over_context(spec)),
-        ("processes", "steps / s", flying_over_processes(spec)),
+        ("training: context length K (steps)", "labels / s", "log", labels_over_context(spec)),
+        ("training: parameters", "labels / s", "log", labels_over_size(spec)),
+        ("training: demonstrations (episodes)", "peak memory (MB)", "linear", memory_over_episodes()),
+        ("flying: envs in one process", "steps / s", "log", flying_over_envs(spec)),
+        ("flying: context length K (steps)", "steps / s", "log", flying_over_context(spec)),
+        ("flying: processes", "steps / s", "linear", flying_over_processes(spec)),
     ]
     figure, axes = plt.subplots(2, 3, figsize=(11, 6), layout="constrained")
-    for ax, (across, up, curves) in zip(axes.flat, panels, strict=True):
-        draw(ax, curves, across, up)
+    for ax, (across, up, scale, curves) in zip(axes.flat, panels, strict=True):
+        draw(ax, curves, across, up, scale)
     figure.savefig(FIGURE, dpi=110)
-    return [row for _, _, curves in panels for curve in curves.values() for row in curve.values()]
+    return [row for *_, curves in panels for curve in curves.values() for row in curve.values()]
 
 
-def draw(ax: Axes, curves: Curves, across: str, up: str) -> None:
-    """One panel: medians, logarithmic in both directions."""
+def draw(ax: Axes, curves: Curves, across: str, up: str, scale: str) -> None:
+    """One panel: medians, in the same `log` or `linear` scale in both directions."""
     for name, curve in curves.items():
         ax.plot(list(curve), [row.median for row in curve.values()], marker="o", markersize=4, label=name)
-    ax.set(xscale="log", yscale="log", xlabel=across, ylabel=up)
-    ticks = sorted({x for curve in curves.values() for x in curve})
-    if len(ticks) < 8:
-        ax.set_xticks(ticks, [f"{x:,.0f}" for x in ticks])
+    ax.set(xscale=scale, yscale=scale, xlabel=across, ylabel=up)
+    if scale == "log":
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.set_xticks(sorted({x for curve in curves.values() for x in curve}))
+    else:
+        ax.set_ylim(bottom=0)
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.yaxis.set_major_formatter("{x:,.0f}")
     ax.minorticks_off()
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8)

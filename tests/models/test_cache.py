@@ -158,6 +158,14 @@ def test_normalisation_is_part_of_it(tokens: str) -> None:
     close(one_by_one(model, *episode), recomputed(model, *episode))
 
 
+def test_a_coordinate_that_hardly_varies_loses_no_digits() -> None:
+    model, (observations, actions) = decoder(), made_up(20)
+    mean, std = torch.tensor([0.0, 500.0, -300.0]), torch.tensor([1.0, 0.1, 0.01])
+    model.set_normalisation(mean, std)
+    observations = observations * std + mean
+    close(one_by_one(model, observations, actions), recomputed(model, observations, actions))
+
+
 @pytest.mark.parametrize("tokens", TOKENS)
 def test_what_flies_beside_an_episode_does_not_matter_to_it(tokens: str) -> None:
     model = decoder(tokens=tokens)
