@@ -204,8 +204,7 @@ def _make_callbacks(cfg: DictConfig, spec: EnvSpec, run: RunFolder) -> list[pl.C
             "context_length": cfg.evaluation.context_length,
             "deterministic": cfg.evaluation.deterministic,
         },
-        "best": {"dirpath": str(run.checkpoints.resolve())},
-        "last": {"dirpath": str(run.checkpoints.resolve())},
+        **{name: {"dirpath": str(run.checkpoints.resolve())} for name in ("best", "last", "preemption")},
     }
     return [
         # not as arguments of `instantiate`, which would turn the EnvSpec, a dataclass, into a config

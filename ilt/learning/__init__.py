@@ -3,5 +3,6 @@
 from ilt.learning.callbacks import EMA, LearningCurve, RolloutEvaluation
 from ilt.learning.data import WindowData
 from ilt.learning.module import ImitationModule
+from ilt.learning.preemption import Preemption
 
-__all__ = ["EMA", "ImitationModule", "LearningCurve", "RolloutEvaluation", "WindowData"]
+__all__ = ["EMA", "ImitationModule", "LearningCurve", "Preemption", "RolloutEvaluation", "WindowData"]
