@@ -161,7 +161,7 @@ def test_every_optimizer_can_be_made(option: str) -> None:
 
 @pytest.mark.parametrize("option", options_of("callbacks"))
 def test_every_callback_can_be_made(option: str, lander: EnvSpec, tmp_path: Path) -> None:
-    of_the_run: dict[str, Any] = {"rollout": {"spec": lander, "n_envs": 2}}
+    of_the_run: dict[str, Any] = {"rollout": {"spec": lander, "n_envs": 2}, "preemption": {"dirpath": str(tmp_path)}}
     for name, callback in choose("callbacks", option).callbacks.items():
         made = instantiate(callback, _partial_=True)(**of_the_run.get(str(name), {}))
         assert isinstance(made, pl.Callback), name

@@ -76,5 +76,5 @@ def _validation_is_due(trainer: pl.Trainer) -> bool:
     """After the step that has just been taken."""
     every = trainer.check_val_every_n_epoch
     if every is None:
-        return trainer.global_step % trainer.val_check_interval == 0  # type: ignore[attr-defined]
+        return trainer.global_step % trainer.val_check_interval == 0
     return trainer.is_last_batch and (trainer.current_epoch + 1) % every == 0
