@@ -54,3 +54,18 @@ def test_the_default_run_matches_its_expert(tmp_path: Path) -> None:
     assert results["return_mean"] >= results["expert_return_mean"] - 5
     assert results["crash_rate"] <= results["policies"]["expert"]["crash_rate"] + 0.01
     assert results["action_accuracy"] > 0.95
+
+
+def test_a_cluster_job_whose_time_is_over_saves_is_requeued_and_goes_on(tmp_path: Path) -> None:
+    """On submitit's local executor, which tells a job after 30 s of its minute, as SLURM would."""
+    command = ["-m", "experiment=smoke", "logger=none", "trainer.max_steps=8000", "trainer.val_check_interval=4000"]
+    command += [f"outputs={tmp_path}", f"hydra.sweep.dir={tmp_path}/sweep"]
+    call("train", *command, "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=1", check=False)
+    (log,) = tmp_path.glob("sweep/*/train.log")
+    told = log.read_text()
+    assert "SIGUSR2: saved at step" in told
+    assert "Requeued job" in told
+    assert "resuming from" in told
+    call("train", *command)
+    (results,) = tmp_path.glob("sweep/*/results.json")
+    assert json.loads(results.read_text())["resumed"]
