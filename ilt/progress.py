@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from types import TracebackType
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -26,6 +27,7 @@ class Progress:
         self._note = ""
         self._started = self._last_line = time.monotonic()
         self._bar: RichProgress | None = None
+        self._redirected: list[tuple[logging.StreamHandler[TextIO], TextIO]] = []
         if sys.stderr.isatty():
             self._bar = RichProgress(
                 TextColumn("{task.description}"),
@@ -35,17 +37,36 @@ class Progress:
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}"),
                 console=Console(stderr=True),
+                redirect_stdout=sys.stdout.isatty(),
             )
             self._task = self._bar.add_task(title, total=total, note="")
 
+    @property
+    def shown(self) -> bool:
+        """Whether there is a bar, on a terminal."""
+        return self._bar is not None
+
     def __enter__(self) -> "Progress":
         if self._bar is not None:
+            before = {"stdout": sys.stdout, "stderr": sys.stderr}
             self._bar.start()
+            for name, stream in before.items():  # or lines that are logged would land in the bar
+                if (above := getattr(sys, name)) is not stream:
+                    self._redirect(stream, above)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.stop()
+            for handler, stream in self._redirected:
+                handler.setStream(stream)
+
+    def _redirect(self, stream: TextIO, above: TextIO) -> None:
+        """Let what is logged to this stream appear above the bar."""
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, logging.StreamHandler) and handler.stream is stream:
+                handler.setStream(above)
+                self._redirected.append((handler, stream))
 
     def update(self, done: int, note: str | None = None) -> None:
         """`done` of the total are done; a note (such as the newest return) is shown beside it, and logged at once."""

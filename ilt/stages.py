@@ -2,7 +2,6 @@
 
 import csv
 import logging
-import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import Logger
 
 from ilt import logbook
@@ -23,7 +21,7 @@ from ilt.demos import Episodes, WindowDataset
 from ilt.demos.windows import observation_statistics, take_episodes
 from ilt.envs import EnvSpec
 from ilt.evaluate import score_students
-from ilt.learning import ImitationModule, LearningCurve, WindowData
+from ilt.learning import ImitationModule, LearningCurve, TrainingDisplay, WindowData
 from ilt.models import Decoder
 from ilt.runs import RunFolder
 from ilt.store import Artefact, Store, provenance, sha256
@@ -224,12 +222,11 @@ def _make_trainer(cfg: DictConfig, run: RunFolder, callbacks: list[pl.Callback],
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
     # Lightning asks torch's pytree in a way that torch will drop
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    on_terminal = sys.stderr.isatty()
     return instantiate(
         cfg.trainer,
-        callbacks=[*callbacks, *([RichProgressBar()] if on_terminal else [])],
+        callbacks=[*callbacks, TrainingDisplay()],
         logger=logger or False,
-        enable_progress_bar=on_terminal,
+        enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         default_root_dir=str(run.path),

@@ -1,6 +1,13 @@
-"""Progress where there is no terminal."""
+"""Progress where there is no terminal, and on one."""
 
 import logging
+import os
+import pty
+import re
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -21,3 +28,48 @@ def test_without_notes_a_line_comes_now_and_then(caplog: pytest.LogCaptureFixtur
         for done in range(1, 4):
             progress.update(done)
     assert len(caplog.messages) == 3
+
+
+LINE_BESIDE_A_BAR = """
+import logging, sys
+from ilt.progress import Progress
+logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
+with Progress("training", total=4, unit="steps") as progress:
+    for step in range(1, 5):
+        progress.update(step, note=f"return {step}")
+        logging.info("step %d was taken", step)
+print("done")
+"""
+
+
+def test_on_a_terminal_what_is_logged_stands_on_lines_of_its_own_above_the_bar() -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", LINE_BESIDE_A_BAR]
+    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm"})
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # which a terminal gives that nobody writes to any more
+        while True:
+            shown += os.read(ours, 4096)
+    os.close(ours)
+    assert process.wait() == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    lines = [line.split("\r")[-1].rstrip() for line in text.split("\r\n")]
+    assert [line for line in lines if line.startswith("step")] == [f"step {step} was taken" for step in range(1, 5)]
+    (last,) = {line for line in lines if "4/4 steps" in line}
+    assert last.endswith("return 4")
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_what_goes_to_a_file_stays_there(stream: str, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    with (tmp_path / "file").open("w") as file:
+        streams = {"stdout": theirs, "stderr": theirs, stream: file}
+        subprocess.run([sys.executable, "-c", LINE_BESIDE_A_BAR], check=True, **streams)
+    os.close(theirs)
+    os.close(ours)
+    written = (tmp_path / "file").read_text()
+    if stream == "stdout":
+        assert written.splitlines() == [*(f"step {step} was taken" for step in range(1, 5)), "done"]
+    else:
+        assert written == ""  # no bar: it belongs on the terminal, and plain lines go with the log

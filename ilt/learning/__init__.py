@@ -2,7 +2,16 @@
 
 from ilt.learning.callbacks import EMA, LearningCurve, RolloutEvaluation
 from ilt.learning.data import WindowData
+from ilt.learning.display import TrainingDisplay
 from ilt.learning.module import ImitationModule
 from ilt.learning.preemption import Preemption
 
-__all__ = ["EMA", "ImitationModule", "LearningCurve", "Preemption", "RolloutEvaluation", "WindowData"]
+__all__ = [
+    "EMA",
+    "ImitationModule",
+    "LearningCurve",
+    "Preemption",
+    "RolloutEvaluation",
+    "TrainingDisplay",
+    "WindowData",
+]

@@ -52,6 +52,9 @@ class Preemption(Callback):
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._restore()
 
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._restore()
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._received = number, frame
 

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,11 @@ def test_what_handled_the_signal_before_has_its_turn_when_all_is_saved(tmp_path:
     assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 5
 
 
-def test_signals_mean_what_they_meant_when_training_is_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fails", [False, True])
+def test_signals_mean_what_they_meant_when_training_is_over(tmp_path: Path, fails: bool) -> None:
     before: dict[int, Callable[..., Any] | int | None] = {number: signal.getsignal(number) for number in SIGNALS}
-    train(train_config(tmp_path, *by_steps(1), *SMALL), tmp_path / "run", demonstrations(tmp_path))
+    kill = ["+callbacks.kill._target_=tests.learning.test_callbacks.Kill", "+callbacks.kill.before_step=3"]
+    cfg = train_config(tmp_path, *by_steps(1), *SMALL, *(kill if fails else []))
+    with pytest.raises(RuntimeError, match="killed") if fails else nullcontext():
+        train(cfg, tmp_path / "run", demonstrations(tmp_path))
     assert {number: signal.getsignal(number) for number in SIGNALS} == before
