@@ -1,0 +1,194 @@
+"""Charts as SVG inside a page: crisp at any size, without a script, in the page's own colours, light or dark."""
+
+import hashlib
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+MOST_SERIES = 6
+"""As many as can be told apart; the page's style has a colour for each."""
+
+MOST_POINTS = 2000
+"""Points of a scatter: more would only make the page larger."""
+
+_VARIABLES = {
+    "#010100": "--ink",
+    "#010101": "--line",
+    "#010102": "--student",
+    "#010103": "--expert",
+    "#010104": "--random",
+    **{f"#0102{i:02x}": f"--series-{i}" for i in range(MOST_SERIES)},
+}
+"""Colours that are drawn with, by the variable of the page's style that takes their place."""
+
+_COLOUR = {variable: colour for colour, variable in _VARIABLES.items()}
+_DASHES = (
+    "-",
+    "--",
+    "-.",
+    ":",
+    (0, (6, 1, 1, 1, 1, 1)),
+    (0, (1, 2)),
+)  # so that colour is not all that tells lines apart
+
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "ilt",  # the same figure is the same file
+    "text.parse_math": False,  # labels come from configs
+    "font.size": 11,
+    "text.color": _COLOUR["--ink"],
+    "axes.edgecolor": _COLOUR["--ink"],
+    "axes.labelcolor": _COLOUR["--ink"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": _COLOUR["--line"],
+    "xtick.color": _COLOUR["--ink"],
+    "ytick.color": _COLOUR["--ink"],
+    "lines.linewidth": 1.8,
+}
+
+
+class Band(NamedTuple):
+    """A quantity over training, in several runs.
+
+    Attributes:
+        steps: (n,) training steps at which all runs have it.
+        values: (runs, n).
+    """
+
+    steps: np.ndarray
+    values: np.ndarray
+
+
+def band(curves: Sequence[Mapping[int, float]]) -> Band | None:
+    """The steps that all curves share, and their values there; None if they share none."""
+    steps = sorted(set.intersection(*(set(curve) for curve in curves)))
+    if not steps:
+        return None
+    return Band(np.array(steps), np.array([[curve[step] for step in steps] for curve in curves]))
+
+
+def curves_chart(bands: Mapping[str, Band | None], *, ylabel: str, log: bool = False) -> str:
+    """Means over runs as lines, from the lowest to the highest run as bands, at most `MOST_SERIES` of them.
+
+    A label without a band keeps its colour for the other charts.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes()
+        for i, (label, drawn) in enumerate(bands.items()):
+            if drawn is None:
+                continue
+            steps, values = drawn
+            colour = _COLOUR[f"--series-{i}"]
+            marker: dict[str, Any] = {"marker": "o", "markersize": 3.0} if len(steps) < 30 else {}
+            axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2, linewidth=0)
+            axes.plot(steps, values.mean(axis=0), color=colour, linestyle=_DASHES[i], label=label, **marker)
+        axes.set(xlabel="training step", ylabel=ylabel)
+        if log and _is_wide([drawn.values for drawn in bands.values() if drawn is not None]):
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.yaxis.set_minor_locator(NullLocator())
+        if len(bands) > 1:
+            _legend_above(figure)
+        return _inline(figure)
+
+
+def histogram_chart(returns: Mapping[str, np.ndarray], *, success_return: float) -> str:
+    """Episodes by return, for `student`, `expert` and `random` (E,); what is below all but 0.5 % stands at the edge."""
+    low, high = _span(list(returns.values()))
+    bins = np.linspace(low, high, 48).tolist()
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes()
+        for name, values in returns.items():
+            colour = _COLOUR[f"--{name}"]
+            clipped = np.clip(values, low, high)
+            axes.hist(clipped, bins=bins, histtype="stepfilled", color=colour, alpha=0.25)
+            axes.hist(clipped, bins=bins, histtype="step", color=colour, label=name, linestyle=_line_of(name))
+        axes.axvline(success_return, color=_COLOUR["--ink"], linestyle=":", linewidth=1, label="success")
+        axes.set(xlabel="return of an episode", ylabel="episodes")
+        _legend_above(figure)
+        return _inline(figure)
+
+
+def cumulative_chart(returns: Mapping[str, np.ndarray], expert: np.ndarray) -> str:
+    """The share of episodes at or below each return: students by label, at most `MOST_SERIES`, and their expert."""
+    levels = np.linspace(0, 1, 201)
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes()
+        axes.plot(np.quantile(expert, levels), levels, color=_COLOUR["--ink"], linewidth=3, alpha=0.35, label="expert")
+        for i, (label, values) in enumerate(returns.items()):
+            style: dict[str, Any] = {"color": _COLOUR[f"--series-{i}"], "linestyle": _DASHES[i]}
+            axes.plot(np.quantile(values, levels), levels, label=label, **style)
+        low, high = _span([expert, *returns.values()])
+        axes.set(xlabel="return of an episode", ylabel="share at or below", xlim=(low, high), ylim=(0, 1.01))
+        _legend_above(figure)
+        return _inline(figure)
+
+
+def scatter_chart(expert: np.ndarray, student: np.ndarray) -> str:
+    """One point per test seed: (E,) returns of the expert to the right, of the student upwards, beside equality."""
+    expert, student = expert[:MOST_POINTS], student[:MOST_POINTS]
+    both = np.concatenate([expert, student])
+    margin = 0.04 * (np.ptp(both) or 1.0)
+    limits = (both.min() - margin, both.max() + margin)
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes()
+        axes.plot(limits, limits, color=_COLOUR["--ink"], linewidth=1, linestyle="--", label="equal")
+        axes.plot(expert, student, "o", color=_COLOUR["--student"], markersize=3.5, alpha=0.5, markeredgewidth=0)
+        axes.set(xlabel="expert's return", ylabel="student's return", xlim=limits, ylim=limits, aspect="equal")
+        _legend_above(figure)
+        return _inline(figure)
+
+
+def _is_wide(values: Sequence[np.ndarray]) -> bool:
+    """Whether values span so much that a logarithmic axis has several round numbers on it."""
+    low, high = min(each.min() for each in values), max(each.max() for each in values)
+    return bool(0 < 10 * low < high)
+
+
+def _span(returns: Sequence[np.ndarray]) -> tuple[float, float]:
+    low, high = min(np.percentile(values, 0.5) for values in returns), max(values.max() for values in returns)
+    return (float(low) - 1.0, float(high) + 1.0) if low == high else (float(low), float(high))
+
+
+def _line_of(policy: str) -> str:
+    return "-" if policy == "student" else "--"
+
+
+def _axes() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_axisbelow(True)
+    for patch in (figure.patch, axes.patch):
+        patch.set_visible(False)
+    return figure, axes
+
+
+def _legend_above(figure: Figure) -> None:
+    """A legend that covers nothing."""
+    n_lines = len(figure.axes[0].get_legend_handles_labels()[1])
+    figure.legend(loc="outside upper center", ncols=min(n_lines, 4), frameon=False)
+
+
+def _inline(figure: Figure) -> str:
+    """A figure as an element of a page: no prologue, no addresses, ids of its own, colours by variable."""
+    written = io.StringIO()
+    FigureCanvasSVG(figure).print_svg(written)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", written.getvalue(), flags=re.DOTALL)
+    svg = re.sub(r' (?:xmlns(?::xlink)?|version)="[^"]*"', "", svg[svg.index("<svg") :])
+    svg = re.sub(r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', r"<svg \1>", svg)
+    prefix = f"c{hashlib.sha256(svg.encode()).hexdigest()[:8]}-"
+    svg = re.sub(r'\bid="', f'id="{prefix}', svg)
+    svg = re.sub(r'xlink:href="#', f'href="#{prefix}', svg)
+    svg = svg.replace("url(#", f"url(#{prefix}")
+    return re.sub("|".join(_VARIABLES), lambda match: f"var({_VARIABLES[match[0]]})", svg)

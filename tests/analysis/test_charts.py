@@ -1,0 +1,76 @@
+"""Charts fit into a page: no addresses, no fixed colours, no clashing ids, and what configs say is only text."""
+
+import re
+
+import numpy as np
+import pytest
+
+from ilt.analysis.charts import Band, band, cumulative_chart, curves_chart, histogram_chart, scatter_chart
+
+STEPS = np.array([100, 200, 300])
+RETURNS = np.random.default_rng(0).normal(200, 30, size=50)
+
+
+def curves(label: str) -> str:
+    return curves_chart({label: Band(STEPS, np.array([[1.0, 2.0, 4.0], [1.0, 3.0, 5.0]])), "B": None}, ylabel="loss")
+
+
+@pytest.fixture(scope="module")
+def charts() -> dict[str, str]:
+    """One of each kind."""
+    policies = {"student": RETURNS, "expert": RETURNS + 1, "random": RETURNS - 300}
+    return {
+        "curves": curves("A"),
+        "histogram": histogram_chart(policies, success_return=200.0),
+        "cumulative": cumulative_chart({"A": RETURNS, "B": RETURNS - 9}, RETURNS + 1),
+        "scatter": scatter_chart(RETURNS + 1, RETURNS),
+    }
+
+
+@pytest.mark.parametrize("name", ["curves", "histogram", "cumulative", "scatter"])
+def test_a_chart_is_an_svg_that_takes_its_colours_and_nothing_else_from_the_page(
+    name: str, charts: dict[str, str]
+) -> None:
+    svg = charts[name]
+    assert svg.startswith("<svg viewBox=")
+    assert svg.rstrip().endswith("</svg>")
+    assert "http" not in svg
+    assert "var(--ink)" in svg
+    assert not re.search("#01[0-9a-f]{4}", svg)
+    assert set(re.findall(r"(?:fill|stroke): (#\w+)", svg)) <= {"#000000"}
+
+
+def test_ids_of_different_charts_differ_and_references_lead_somewhere(charts: dict[str, str]) -> None:
+    ids = [set(re.findall(r'\bid="([^"]*)"', svg)) for svg in charts.values()]
+    assert sum(map(len, ids)) == len(set.union(*ids))
+    for svg, own in zip(charts.values(), ids, strict=True):
+        assert set(re.findall(r'href="#([^"]*)"', svg)) | set(re.findall(r"url\(#([^)]*)\)", svg)) <= own
+
+
+def test_text_stays_text(charts: dict[str, str]) -> None:
+    assert ">training step</text>" in charts["curves"]
+
+
+@pytest.mark.parametrize("label", ["<script>alert(1)</script>", "a & b", "$\\frac$", "_x"])
+def test_a_label_is_never_markup(label: str) -> None:
+    svg = curves_chart({label: Band(STEPS, np.ones((1, 3))), "B": Band(STEPS, np.zeros((1, 3)))}, ylabel=label)
+    assert "<script" not in svg
+    assert "& b" not in svg
+
+
+def test_the_same_chart_is_the_same_text(charts: dict[str, str]) -> None:
+    assert curves("A") == charts["curves"]
+
+
+def test_a_band_covers_the_steps_that_all_curves_share() -> None:
+    shared = band([{100: 1.0, 200: 2.0}, {200: 3.0, 300: 4.0}])
+    assert shared is not None
+    assert (shared.steps.tolist(), shared.values.tolist()) == ([200], [[2.0], [3.0]])
+    assert band([{100: 1.0}, {}]) is None
+
+
+def test_returns_that_are_all_equal_can_be_drawn() -> None:
+    same = np.full(4, 5.0)
+    assert "<svg" in histogram_chart({"student": same, "expert": same, "random": same}, success_return=200.0)
+    assert "<svg" in scatter_chart(same, same)
+    assert "<svg" in cumulative_chart({"A": same}, same)
