@@ -1,0 +1,209 @@
+"""The report as one HTML page that needs nothing else: no network, no account, no file beside it."""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ilt.analysis.charts import (
+    MOST_POINTS,
+    MOST_SERIES,
+    Band,
+    band,
+    cumulative_chart,
+    curves_chart,
+    histogram_chart,
+    scatter_chart,
+)
+from ilt.analysis.landings import Landing
+from ilt.analysis.page_tables import group_table, run_table, time_table
+from ilt.analysis.records import Group, RunRecord, differing_keys, flatten
+
+CURVES = {
+    "rollout/return_mean": "mean return on selection seeds",
+    "val/action_accuracy": "action accuracy on validation demonstrations",
+    "val/loss": "cross-entropy on validation demonstrations",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a page is made of.
+
+    Attributes:
+        title: the folder of runs.
+        groups: the runs, by config.
+        example: the run that single episodes are shown of.
+        chosen: whether the reader chose it; otherwise it is the one with the median selection-seed return.
+        landings: its videos.
+        no_videos: why there are none, if there are none.
+        left_out: folders that are not reported on, and why.
+        defaults: the default config, to tell what was changed.
+        made: the commit and time of this report, as `ilt.store.provenance` gives them.
+    """
+
+    title: str
+    groups: Sequence[Group]
+    example: RunRecord
+    chosen: bool
+    landings: Sequence[Landing]
+    no_videos: str | None
+    left_out: Sequence[tuple[str, str]]
+    defaults: Mapping[str, Any]
+    made: Mapping[str, Any]
+
+    @property
+    def runs(self) -> list[RunRecord]:
+        """All runs, group by group."""
+        return [run for group in self.groups for run in group.runs]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A chart: its title, the drawing, what it shows in words, and how to read it."""
+
+    title: str
+    svg: Markup
+    description: str
+    reading: str
+
+
+def write_page(report: Report, path: Path) -> None:
+    """Write the page. Whatever comes from runs is escaped."""
+    templates = files("ilt.analysis") / "templates"
+    script = (templates / "report.js").read_text()
+    environment = Environment(
+        loader=PackageLoader("ilt.analysis"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    page = environment.get_template("report.html").render(
+        report=report,
+        style=Markup((templates / "report.css").read_text()),
+        script=Markup(script),
+        made_from=_short(report.made["git_commit"]),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        what_ran=_what_ran(report.runs),
+        changed=_changed(report),
+        group_table=group_table(report.groups),
+        run_table=run_table(report.groups),
+        time_table=time_table(report.runs),
+        several_tests=len({run.test for run in report.runs}) > 1,
+        curves=_curves(report.groups),
+        returns=_returns(report),
+        videos=[(landing, _data_address(landing.video)) for landing in report.landings],
+    )
+    path.write_text(page)
+
+
+def _what_ran(runs: Sequence[RunRecord]) -> dict[str, list[str]]:
+    """Each thing with all its values among the runs."""
+    names = dict.fromkeys(name for run in runs for name in run.results["packages"])
+    values = {
+        "commit": [_short(run.results.get("git_commit")) for run in runs],
+        "Python": [run.results.get("python") for run in runs],
+        **{name: [run.results["packages"].get(name) for run in runs] for name in names},
+        "machine": [run.results.get("machine") for run in runs],
+        "expert": [run.results.get("expert") for run in runs],
+        "demonstrations": [run.results.get("demonstrations") for run in runs],
+        "test seeds": [run.test_seeds for run in runs],
+    }
+    return {name: list(dict.fromkeys(str(v) for v in each if v is not None)) for name, each in values.items()}
+
+
+def _short(commit: str | None) -> str | None:
+    """The first ten digits of a commit, and whether the checkout had been changed."""
+    return commit and str(commit)[:10] + ("+dirty" if str(commit).endswith("+dirty") else "")
+
+
+def _changed(report: Report) -> list[tuple[str, str, str]]:
+    """Keys that have one value in all runs, but not the default one: key, value, default."""
+    configs = [flatten(group.runs[0].config) for group in report.groups]
+    differing, defaults = differing_keys(configs), flatten(report.defaults)
+    changed = [key for key in differing_keys([configs[0], defaults]) if key not in differing]
+    return [(key, configs[0].get(key, "–"), defaults.get(key, "–")) for key in changed]
+
+
+def _curves(groups: Sequence[Group]) -> list[Shown]:
+    charts = []
+    for name, title in CURVES.items():
+        bands = {group.label: band([run.curve.get(name, {}) for run in group.runs]) for group in groups[:MOST_SERIES]}
+        drawn = {label: each for label, each in bands.items() if each is not None}
+        if drawn:
+            svg = curves_chart(bands, ylabel=title.split(" on ")[0], log=name == "val/loss")
+            words = "; ".join(_describe_band(label, each) for label, each in drawn.items())
+            reading = f"Line: mean over training seeds. Band: lowest to highest. {_n_drawn(len(drawn), len(groups))}"
+            title = title[0].upper() + title[1:]
+            charts.append(Shown(title, Markup(svg), f"{title} over training. {words}.", reading))
+    return charts
+
+
+def _describe_band(label: str, drawn: Band) -> str:
+    first, last = drawn.values[:, 0], drawn.values[:, -1]
+    return (
+        f"Config {label}: {first.mean():.4g} at step {drawn.steps[0]}, {last.mean():.4g} at step {drawn.steps[-1]} "
+        f"(from {last.min():.4g} to {last.max():.4g} over {len(drawn.values)} training seeds)"
+    )
+
+
+def _returns(report: Report) -> list[Shown]:
+    example, episodes = report.example, report.example.episodes
+    policies = {name: episodes[f"{name}_return"] for name in ("student", "expert", "random")}
+    student, expert = policies["student"], policies["expert"]
+    together = [group for group in report.groups if group.runs[0].test == example.test]
+    pooled = {
+        group.label: np.concatenate([run.episodes["student_return"] for run in group.runs])
+        for group in together[:MOST_SERIES]
+    }
+    better = 100 * float((student > expert).mean())
+    drawn = min(len(student), MOST_POINTS)
+    return [
+        Shown(
+            "Returns of the example",
+            Markup(histogram_chart(policies, success_return=example.config["env"]["success_return"])),
+            "Histograms of the example's returns: " + _describe_returns(policies),
+            f"{example.name}, {len(student)} test episodes of each policy. The very lowest returns stand at the "
+            "left edge.",
+        ),
+        Shown(
+            "Returns by config",
+            Markup(cumulative_chart(pooled, expert)),
+            "Share of episodes at or below each return: " + _describe_returns({**pooled, "expert": expert}),
+            f"All training seeds of a config together. {_n_drawn(len(pooled), len(together))}"
+            + (" Configs that flew other test seeds are not drawn." if len(together) < len(report.groups) else ""),
+        ),
+        Shown(
+            "Student beside expert",
+            Markup(scatter_chart(expert, student)),
+            f"One point per test seed: the student's return over the expert's. The student returns more on "
+            f"{better:.0f} % of {len(student)} seeds; the correlation is {_correlation(expert, student)}.",
+            f"{example.name}. One point per test seed, flown by both"
+            + (f"; the first {drawn} of {len(student)}." if drawn < len(student) else "."),
+        ),
+    ]
+
+
+def _describe_returns(returns: Mapping[str, np.ndarray]) -> str:
+    each = (
+        f"{name}: mean {values.mean():.1f}, half of the episodes from {np.quantile(values, 0.25):.1f} to "
+        f"{np.quantile(values, 0.75):.1f}, the lowest twentieth below {np.quantile(values, 0.05):.1f}"
+        for name, values in returns.items()
+    )
+    return "; ".join(each) + "."
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> str:
+    return "undefined" if np.ptp(a) == 0 or np.ptp(b) == 0 else f"{np.corrcoef(a, b)[0, 1]:.2f}"
+
+
+def _n_drawn(drawn: int, there: int) -> str:
+    return f"The {drawn} of {there} configs with the highest selection-seed return." if drawn < there else ""
+
+
+def _data_address(video: Path | None) -> str | None:
+    return None if video is None else "data:video/mp4;base64," + base64.b64encode(video.read_bytes()).decode()

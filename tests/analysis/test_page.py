@@ -1,0 +1,141 @@
+"""The page is whole in one file, and says what there is and no more."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ilt.analysis.page import Report, write_page
+from ilt.analysis.records import RunRecord, group_runs, read_run
+from ilt.runs import read_config
+from tests.analysis.finished_runs import default_config, finish_run
+
+EVIL = '<img src="https://example.com/x.png" onerror="document.title=1">'
+
+
+def read(path: Path) -> RunRecord:
+    return read_run(path.name, path, read_config(path))
+
+
+def report_on(runs: list[RunRecord], **other: Any) -> Report:
+    given: dict[str, Any] = {
+        "title": "outputs/runs",
+        "groups": group_runs(runs),
+        "example": runs[0],
+        "chosen": False,
+        "landings": [],
+        "no_videos": "none were made.",
+        "left_out": [],
+        "defaults": default_config(),
+        "made": {"git_commit": "abc", "made_at": "2026-01-01T00:00:00Z"},
+    }
+    return Report(**{**given, **other})
+
+
+def text_of(report: Report, folder: Path) -> str:
+    write_page(report, folder / "report.html")
+    return (folder / "report.html").read_text()
+
+
+def body(html: str, section: str) -> str:
+    """What a section says, without markup."""
+    found = re.search(rf'<section id="{section}">(.*?)</section>', html, flags=re.DOTALL)
+    assert found is not None
+    return " ".join(re.sub("<[^>]*>", " ", found[1]).split())
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[RunRecord]:
+    """Two seeds of the default config, and one run of a larger model that flies better on selection seeds."""
+    tmp_path = tmp_path_factory.mktemp("runs")
+    return [
+        read(finish_run(tmp_path / "small-0", seed=0, selection_return=50.0)),
+        read(finish_run(tmp_path / "small-1", seed=1, selection_return=70.0)),
+        read(finish_run(tmp_path / "large", changes={"model.d_model": 64, "n_envs": 8}, selection_return=80.0)),
+    ]
+
+
+@pytest.fixture(scope="module")
+def html(runs: list[RunRecord], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page about these runs."""
+    return text_of(report_on(runs), tmp_path_factory.mktemp("page"))
+
+
+def test_nothing_is_fetched(html: str) -> None:
+    assert not re.findall(r"""(?:src|href|action|data)\s*=\s*["']?\s*(?:https?:)?//""", html, flags=re.IGNORECASE)
+    assert not re.findall(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//", html, flags=re.IGNORECASE)
+    assert "http" not in html.replace("http-equiv", "")
+    assert "default-src 'none'" in html  # nor could it be
+
+
+def test_what_runs_say_is_text(runs: list[RunRecord], tmp_path: Path) -> None:
+    results = {**runs[0].results, "machine": EVIL, "git_commit": EVIL, "packages": {EVIL: EVIL}, "expert": EVIL}
+    results["seconds"] = {EVIL: 1.0, "total": 2.0}
+    config = {**runs[0].config, "dataset": {**runs[0].config["dataset"], EVIL: EVIL}}
+    evil = replace(runs[0], name=EVIL, results=results, config=config)
+    html = text_of(report_on([evil, *runs[1:]], title=EVIL, left_out=[(EVIL, EVIL)], no_videos=EVIL), tmp_path)
+    assert "<img" not in html
+    assert html.count("&lt;img") > 10
+
+
+def test_runs_are_sorted_by_selection_return_whatever_they_return_on_test_seeds(
+    runs: list[RunRecord], tmp_path: Path
+) -> None:
+    best_on_test = replace(runs[0], results={**runs[0].results, "return_mean": 300.0})
+    html = text_of(report_on([best_on_test, *runs[1:]]), tmp_path)
+    places = [html.index(f'data-value="{name}"') for name in ("large", "small-1", "small-0")]
+    assert places == sorted(places)
+    assert html.count(' aria-sort="descending"><button') == 3  # one per table
+
+
+def test_means_are_over_seeds_of_one_config(html: str) -> None:
+    configs = body(html, "ran")
+    assert "selection return" in configs
+    assert "B 256 32 2 60.0 30.0" in configs.replace("↕", "")  # n_envs, d_model, two seeds, means
+    assert "A 8 64 1 80.0 30.0 28.0 … 32.0" in configs
+
+
+def test_only_what_differs_is_listed(runs: list[RunRecord], tmp_path: Path) -> None:
+    both = (
+        replace(runs[0], config={**runs[0].config, "n_envs": 9}),
+        replace(runs[1], config={**runs[1].config, "n_envs": 9}),
+    )
+    configs = body(text_of(report_on(list(both)), tmp_path), "ran")
+    assert "n_envs=9 (default 256)" in configs
+    assert "d_model" not in configs
+    assert "weight_decay" not in configs
+    assert "The default config, with nothing changed but seed" in body(text_of(report_on(runs[:2]), tmp_path), "ran")
+
+
+def test_other_test_seeds_are_pointed_out_and_kept_apart(html: str, runs: list[RunRecord], tmp_path: Path) -> None:
+    assert "several sets of test seeds" not in html
+    other = read(finish_run(tmp_path / "other", seed=2, returns={30_000_000: 5.0, 30_000_001: 6.0}))
+    html = text_of(report_on([*runs, other]), tmp_path)
+    assert "several sets of test seeds" in body(html, "ran")
+    assert "30000000 to 30000001 (2 episodes)" in body(html, "runs")
+    assert "Configs that flew other test seeds are not drawn" in body(html, "returns")
+
+
+def test_many_configs_are_all_in_the_table_and_the_best_in_the_charts(tmp_path: Path) -> None:
+    runs = [read(finish_run(tmp_path / str(n), changes={"n_envs": n}, selection_return=float(n))) for n in range(1, 10)]
+    html = text_of(report_on(runs), tmp_path)
+    assert "The 6 of 9 configs with the highest selection-seed return" in body(html, "learning")
+    assert all(f'data-value="{n}"' in html for n in range(1, 10))
+
+
+def test_every_figure_is_told_in_words(html: str) -> None:
+    figures = re.findall(r"<figure>.*?</figure>", html, flags=re.DOTALL)
+    assert len(figures) == 6
+    for figure in figures:
+        told = re.search(r'role="img" aria-label="([^"]+)"', figure)
+        assert told is not None
+        assert len(told[1]) > 60
+    assert "Config B: 10 at step 100, 60 at step 200 (from 50 to 70 over 2 training seeds)" in html
+
+
+def test_what_was_left_out_is_listed(html: str, runs: list[RunRecord], tmp_path: Path) -> None:
+    assert 'id="left-out"' not in html
+    html = text_of(report_on(runs, left_out=[("half", "not finished")]), tmp_path)
+    assert "half : not finished" in body(html, "left-out")
