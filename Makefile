@@ -2,6 +2,8 @@
 
 ARGS ?=
 RUN ?= $(patsubst %/results.json,%,$(firstword $(shell ls -t outputs/runs/*/results.json 2>/dev/null)))
+# the newest sweep, or all single runs
+RUNS ?= $(or $(patsubst %/,%,$(firstword $(shell ls -td outputs/multirun/*/ 2>/dev/null))),outputs/runs)
 # the first interpreter of a version that works: 3.11 to 3.13
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
@@ -13,7 +15,7 @@ PY := $(BIN)/python
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slow lint format check expert demos train evaluate seeds bench clean
+.PHONY: help install run test test-slow lint format check expert demos train evaluate report seeds bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -58,6 +60,9 @@ train: install  ## one run: make train ARGS="model=small dataset.context_length=
 
 evaluate: install  ## score a run again: make evaluate RUN=outputs/runs/NAME ARGS="seeds=test:100" (default: the newest)
 	$(PY) -m ilt.evaluate run=$(RUN) $(ARGS)
+
+report: install  ## a table and a page over runs: make report RUNS=outputs/multirun/NAME (default: the newest sweep)
+	$(PY) -m ilt.report runs=$(RUNS) $(ARGS)
 
 seeds: install  ## five training seeds of the default experiment, and one table over them
 	$(PY) -m ilt.train -m seed=0,1,2,3,4 hydra.sweep.dir=outputs/multirun/seeds $(ARGS)

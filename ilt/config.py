@@ -168,6 +168,8 @@ RULES: Mapping[str, Rule] = {
     "evaluation.video": BOOLEAN,
     "run": Rule(TEXT.allows, "the folder of a finished run, such as outputs/runs/NAME"),
     "runs": Rule(TEXT.allows, "a folder that holds finished runs, such as outputs/multirun/NAME"),
+    "example": TEXT.or_null(),
+    "videos": BOOLEAN,
     "seeds": Rule(TEXT.allows, "BLOCK:COUNT or BLOCK:OFFSET:COUNT, such as test:1000"),
     "deterministic": BOOLEAN,
     "checkpoint": one_of("last", "best").or_null(),

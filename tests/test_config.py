@@ -334,6 +334,8 @@ def test_a_wrong_value_is_refused_by_its_key(base: DictConfig, key: str, value: 
         ("evaluate", "seeds", 1000, "BLOCK:COUNT or BLOCK:OFFSET:COUNT, such as test:1000"),
         ("evaluate", "run", "", "the folder of a finished run, such as outputs/runs/NAME"),
         ("report", "runs", "", "a folder that holds finished runs, such as outputs/multirun/NAME"),
+        ("report", "example", "", "text, or null"),
+        ("report", "videos", "some", "true or false"),
         ("collect", "demos.n_validation_episodes", 0, "an integer of at least 1"),
         ("expert", "expert.gate_episodes", 0, "an integer of at least 1"),
     ],
