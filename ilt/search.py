@@ -63,7 +63,7 @@ class Search:
 
         RuntimeError if another process searches in this folder, ValueError if it holds another search.
         """
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
             with FileLock(self._folder / ".search.lock", timeout=0):
                 study = open_study(self._cfg, self._folder)
@@ -112,6 +112,8 @@ class Search:
         first, *others = self._options.seeds
         values: dict[int, list[float]] = {trial.number: [] for trial in batch}
         for seeds in [[first], others] if self._options.pruning else [[first, *others]]:
+            if not batch:
+                return
             runs = [(trial, seed) for trial in batch for seed in seeds]
             outcomes = iter(self._outcomes([self._overrides(t.params, seed=s, trial=t.number) for t, s in runs]))
             batch = [trial for trial in batch if self._goes_on(study, trial, [next(outcomes) for _ in seeds], values)]
@@ -167,7 +169,12 @@ class Search:
         for job in jobs:
             _ = job.return_value  # raises what a failed run raised
         runs = [self._folder / _subfolder(seed, winner=best.number) for seed in seeds]
-        return write_report(study, self._folder, runs, markdown_table(COLUMNS, report_rows(runs)))
+        found = write_report(study, self._folder, runs, markdown_table(COLUMNS, report_rows(runs)))
+        again = found["retrained"]
+        log.info(
+            "the winner, from fresh seeds, on test seeds: %.1f; %s", again["return_mean"], self._folder / "search.md"
+        )
+        return found
 
     def _overrides(
         self, values: Mapping[str, Any], *, seed: int, trial: int | None = None, winner: int | None = None

@@ -63,7 +63,7 @@ def open_study(cfg: DictConfig, folder: Path) -> optuna.Study:
     """The study in the folder's `study.db`, made if it is not there."""
     options = cfg.search
     study = optuna.create_study(
-        study_name=options.study_name,
+        study_name=folder.name,
         storage=optuna.storages.RDBStorage(
             f"sqlite:///{(folder / 'study.db').resolve()}",
             engine_kwargs={"connect_args": {"timeout": 60}},  # seconds, while another process writes

@@ -1,8 +1,10 @@
 """What a search found, in words, numbers and Optuna's pictures."""
 
+import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,14 @@ from ilt.analysis.statistics import mean_interval_of_runs
 from ilt.analysis.tables import markdown_table
 from ilt.store import read_json, write_json
 
-PICTURES: dict[str, Callable[..., Any]] = {
-    "history": plots.plot_optimization_history,
-    "importances": plots.plot_param_importances,
-    "slices": plots.plot_slice,
+VALUE = "mean return (selection seeds)"
+PICTURES: dict[str, Callable[[optuna.Study], Any]] = {
+    "history": partial(plots.plot_optimization_history, target_name=VALUE),
+    "importances": partial(plots.plot_param_importances, target_name=VALUE),
+    "slices": partial(plots.plot_slice, target_name=VALUE),
     "reports": plots.plot_intermediate_values,
 }
+MOST_NAMED = 10  # trials in a legend
 
 
 def write_report(study: optuna.Study, folder: Path, runs: Sequence[Path], table: str) -> dict[str, Any]:
@@ -114,12 +118,20 @@ def _in_words(summary: dict[str, Any], table: str, pictures: Sequence[str]) -> s
 def _draw(study: optuna.Study, folder: Path) -> list[str]:
     """Optuna's own pictures; which of them there are. Importances ask for trials of different values."""
     plt.switch_backend("Agg")
+    logging.getLogger("matplotlib.category").setLevel(logging.WARNING)  # it remarks on choices of numbers
     values = {trial.value for trial in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])}
-    names = [name for name in PICTURES if name != "importances" or len(values) > 1]
+    asked = {"importances": len(values) > 1, "reports": any(trial.intermediate_values for trial in study.trials)}
+    names = [name for name in PICTURES if asked.get(name, True)]
     for name in names:
         with plt.style.context("default"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Optuna calls these experimental, and warns of layouts
+            plt.rcParams["figure.figsize"] = (8, 4.8)
             PICTURES[name](study)
+            if name == "reports":
+                axes = plt.gca()
+                axes.set(title="Returns that first seeds reported", xlabel="training step", ylabel=VALUE)
+                if len(axes.lines) > MOST_NAMED:
+                    axes.get_legend().remove()
             plt.gcf().savefig(folder / f"{name}.png", bbox_inches="tight", dpi=100)
             plt.close("all")
     return names
