@@ -63,7 +63,6 @@ class Search:
 
         RuntimeError if another process searches in this folder, ValueError if it holds another search.
         """
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
             with FileLock(self._folder / ".search.lock", timeout=0):
                 study = open_study(self._cfg, self._folder)

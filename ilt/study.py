@@ -61,6 +61,7 @@ def distribution(override: Override) -> BaseDistribution:
 
 def open_study(cfg: DictConfig, folder: Path) -> optuna.Study:
     """The study in the folder's `study.db`, made if it is not there."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     options = cfg.search
     study = optuna.create_study(
         study_name=folder.name,

@@ -130,8 +130,8 @@ def _draw(study: optuna.Study, folder: Path) -> list[str]:
             if name == "reports":
                 axes = plt.gca()
                 axes.set(title="Returns that first seeds reported", xlabel="training step", ylabel=VALUE)
-                if len(axes.lines) > MOST_NAMED:
-                    axes.get_legend().remove()
+                if (legend := axes.get_legend()) is not None and len(axes.lines) > MOST_NAMED:
+                    legend.remove()
             plt.gcf().savefig(folder / f"{name}.png", bbox_inches="tight", dpi=100)
             plt.close("all")
     return names
