@@ -314,7 +314,8 @@ def test_an_unknown_key_is_refused_before_anything_is_written(tmp_path: Path) ->
 
 
 def test_a_search_trains_and_scores_transformers(tmp_path: Path) -> None:
-    small = ["experiment=smoke", f"outputs={tmp_path}", "evaluation.video=false", "trainer.val_check_interval=20"]
+    small = ["experiment=smoke", f"outputs={tmp_path}", "evaluation.video=false", "demos.n_episodes=3"]
+    small += ["demos.n_validation_episodes=1", "trainer.max_steps=4", "trainer.val_check_interval=2"]
     found = multirun(
         main.__wrapped__,
         *[*small, "search.fresh_seeds=[5]", "search.n_trials=1", "search.study_name=sweep", "search.space=null"],
@@ -327,7 +328,7 @@ def test_a_search_trains_and_scores_transformers(tmp_path: Path) -> None:
     assert not list(folder.glob("trial-*/*/episodes.csv"))
     assert len(list(folder.glob("trial-000/*/weights/last.safetensors"))) == 3
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{folder / 'study.db'}")
-    assert list(study.trials[0].intermediate_values) == [20]
+    assert list(study.trials[0].intermediate_values) == [2, 4]
 
 
 # --- the space ---
