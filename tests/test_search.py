@@ -2,6 +2,10 @@
 
 import json
 import math
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -27,8 +31,9 @@ from ilt.search import Search
 from ilt.study import parse_space, reporter
 from ilt.train import main
 from tests import toy_search
+from tests.test_train import ROOT, call, environment
 
-CONF = Path(__file__).parent.parent / "conf"
+CONF = ROOT / "conf"
 RATE = "optimizer.learning_rate"
 PICTURES = report_of_search.PICTURES
 
@@ -329,6 +334,25 @@ def test_a_search_trains_and_scores_transformers(tmp_path: Path) -> None:
     assert len(list(folder.glob("trial-000/*/weights/last.safetensors"))) == 3
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{folder / 'study.db'}")
     assert list(study.trials[0].intermediate_values) == [2, 4]
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on_from_the_checkpoint_that_it_was_at(tmp_path: Path) -> None:
+    options = ["-m", "sweep=optuna", "experiment=smoke", f"outputs={tmp_path}", "evaluation.video=false"]
+    options += ["search.n_trials=1", "search.study_name=it", "search.fresh_seeds=[9]", "model=nano"]
+    options += ["trainer.max_steps=1000", "trainer.val_check_interval=100"]
+    command = [sys.executable, "-m", "ilt.train", *options]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    while not list(tmp_path.glob("multirun/it/trial-000/seed-1/checkpoints/last.ckpt")):
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    output = call("train", *options).stdout
+    assert f"resuming from {tmp_path}/multirun/it/trial-000/seed-1" in output
+    (trial,) = json.loads((tmp_path / "multirun" / "it" / "search.json").read_text())["trials"]
+    assert trial["state"] == "complete"
+    assert len(trial["returns"]) == 3
 
 
 # --- the space ---
