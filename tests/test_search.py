@@ -340,7 +340,7 @@ def test_a_search_trains_and_scores_transformers(tmp_path: Path) -> None:
 def test_a_killed_search_goes_on_from_the_checkpoint_that_it_was_at(tmp_path: Path) -> None:
     options = ["-m", "sweep=optuna", "experiment=smoke", f"outputs={tmp_path}", "evaluation.video=false"]
     options += ["search.n_trials=1", "search.study_name=it", "search.fresh_seeds=[9]", "model=nano"]
-    options += ["trainer.max_steps=1000", "trainer.val_check_interval=100"]
+    options += ["trainer.max_steps=400", "trainer.val_check_interval=100"]
     command = [sys.executable, "-m", "ilt.train", *options]
     process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     while not list(tmp_path.glob("multirun/it/trial-000/seed-1/checkpoints/last.ckpt")):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import optuna
 from matplotlib import pyplot as plt
+from matplotlib.ticker import NullFormatter
 from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as plots
 
@@ -127,6 +128,8 @@ def _draw(study: optuna.Study, folder: Path) -> list[str]:
             warnings.simplefilter("ignore")  # Optuna calls these experimental, and warns of layouts
             plt.rcParams["figure.figsize"] = (8, 4.8)
             PICTURES[name](study)
+            for axes in plt.gcf().axes:
+                axes.xaxis.set_minor_formatter(NullFormatter())  # those of a logarithmic axis would overlap
             if name == "reports":
                 axes = plt.gca()
                 axes.set(title="Returns that first seeds reported", xlabel="training step", ylabel=VALUE)
