@@ -14,7 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 BLOCKS = ("demonstrations", "validation", "selection", "test")
 
-NOT_OF_THE_RUN = ("hydra", "outputs", "run_name", "resume", "logger", "threads", "processes")
+NOT_OF_THE_RUN = ("hydra", "outputs", "run_name", "resume", "logger", "threads", "processes", "search")
 """Top-level keys that do not change what a run computes, so not its name either."""
 
 
@@ -166,6 +166,17 @@ RULES: Mapping[str, Rule] = {
     "evaluation.context_length": COUNT.or_null(),
     "evaluation.deterministic": BOOLEAN,
     "evaluation.video": BOOLEAN,
+    "search.study_name": NAME,
+    "search.n_trials": COUNT,
+    "search.trials_at_once": COUNT,
+    "search.sampler": one_of("tpe", "random"),
+    "search.startup_trials": COUNT,
+    "search.pruning": BOOLEAN,
+    "search.seed": integer(0),
+    "search.seeds": list_of(integer(0)),
+    "search.fresh_seeds": list_of(integer(0)),
+    "search.trial": integer(0).or_null(),
+    "search.space": MAPPING.or_null(),
     "run": Rule(TEXT.allows, "the folder of a finished run, such as outputs/runs/NAME"),
     "runs": Rule(TEXT.allows, "a folder that holds finished runs, such as outputs/multirun/NAME"),
     "example": TEXT.or_null(),
@@ -177,11 +188,11 @@ RULES: Mapping[str, Rule] = {
 }
 
 
-COMPLETE = ("env", "demos", "dataset", "model", "optimizer", "trainer", "evaluation")
+COMPLETE = ("env", "demos", "dataset", "model", "optimizer", "trainer", "evaluation", "search")
 """Groups of which every key must be there: a missing one is an error, and never read as None."""
 
 
-STRICT = ("env", "demos", "dataset", "model", "optimizer", "evaluation")
+STRICT = ("env", "demos", "dataset", "model", "optimizer", "evaluation", "search")
 """Groups that take no key but those with a rule. The others hand theirs on: to Lightning, W&B, an expert's training."""
 
 
@@ -204,6 +215,8 @@ def check_config(cfg: DictConfig) -> None:
         for name in ("rollout", "curve", "best", "last"):
             if cfg.callbacks.get(name) is None:
                 raise ConfigError(f"callbacks.{name} must be there; results are made from it. Only ema may be null")
+    if _has(cfg, "search.seeds"):
+        _check_search(cfg.search)
 
 
 def _refuse_unknown_keys(cfg: DictConfig) -> None:
@@ -297,6 +310,18 @@ def _check_trainer(cfg: DictConfig) -> None:
         raise ConfigError(
             f"trainer.{length} must be a positive multiple of trainer.{every} = {trainer[every]}, so that training "
             f"ends on a rollout evaluation, got {trainer[length]}"
+        )
+
+
+def _check_search(search: DictConfig) -> None:
+    """One training seed says little, and the winner must not be judged by those that it was chosen by."""
+    if len(set(search.seeds)) < max(3, len(search.seeds)):
+        raise ConfigError(f"search.seeds must be at least 3 different seeds, got {list(search.seeds)}")
+    fresh = set(search.fresh_seeds) - set(search.seeds)
+    if not fresh or len(fresh) < len(search.fresh_seeds):
+        raise ConfigError(
+            f"search.fresh_seeds must be different seeds, none of search.seeds = {list(search.seeds)}, "
+            f"got {list(search.fresh_seeds)}"
         )
 
 

@@ -3,7 +3,7 @@
 import csv
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from ilt.demos import Episodes, WindowDataset
 from ilt.demos.windows import observation_statistics, take_episodes
 from ilt.envs import EnvSpec
 from ilt.evaluate import score_students
-from ilt.learning import ImitationModule, LearningCurve, TrainingDisplay, WindowData
+from ilt.learning import ImitationModule, LearningCurve, Pruning, TrainingDisplay, WindowData
 from ilt.models import Decoder
 from ilt.runs import RunFolder
 from ilt.store import Artefact, Store, provenance, sha256
@@ -57,8 +57,20 @@ class Fitted:
         return rows[-1] if name == "last" else max(rows, key=lambda row: row["rollout/return_mean"])
 
 
-def fit(cfg: DictConfig, spec: EnvSpec, run: RunFolder, demos: Artefact, logger: Logger | None) -> Fitted:
-    """Train on the demonstrations, from the run's last checkpoint if there is one; leave weights in the run folder."""
+def fit(
+    cfg: DictConfig,
+    spec: EnvSpec,
+    run: RunFolder,
+    demos: Artefact,
+    logger: Logger | None,
+    *,
+    report: Callable[[float, int], bool] | None = None,
+) -> Fitted | None:
+    """Train on the demonstrations, from the run's last checkpoint if there is one; leave weights in the run folder.
+
+    Args:
+        report: as `Pruning` takes it. None is returned if it ended the training.
+    """
     pl.seed_everything(cfg.seed, verbose=False)
     train = take_episodes(Episodes.load(demos.file("demonstrations.npz")), cfg.dataset.episodes)
     validation = Episodes.load(demos.file("validation.npz"))
@@ -81,11 +93,14 @@ def fit(cfg: DictConfig, spec: EnvSpec, run: RunFolder, demos: Artefact, logger:
     log.info("%d demonstrations, %d steps; a model of %d parameters", len(train), len(train.actions), n_parameters)
     module = ImitationModule(model, seed=cfg.seed, **OmegaConf.to_object(cfg.optimizer))  # type: ignore[arg-type]
     callbacks = _make_callbacks(cfg, spec, run)
-    trainer = _make_trainer(cfg, run, callbacks, logger)
+    pruning = [Pruning(report)] if report is not None else []
+    trainer = _make_trainer(cfg, run, [*callbacks, *pruning], logger)
     checkpoint = run.last_checkpoint
     if checkpoint is not None:
         log.info("resuming from %s", checkpoint)
     trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    if any(callback.pruned for callback in pruning):
+        return None
     curve = next(callback for callback in callbacks if isinstance(callback, LearningCurve))
     _write_csv(run.path / "curve.csv", curve.rows)
     return Fitted(

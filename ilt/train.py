@@ -10,7 +10,7 @@ from pathlib import Path  # noqa: E402
 import hydra  # noqa: E402
 from hydra.core.hydra_config import HydraConfig  # noqa: E402
 from hydra.types import RunMode  # noqa: E402
-from omegaconf import DictConfig  # noqa: E402
+from omegaconf import DictConfig, OmegaConf  # noqa: E402
 
 from ilt.config import ConfigError, check_config, run_config  # noqa: E402
 from ilt.runs import RunFolder, discard_unused, show  # noqa: E402
@@ -20,11 +20,15 @@ log = logging.getLogger(__name__)
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
-def main(cfg: DictConfig) -> float:
-    """Expert → demonstrations → windows → transformer → rollouts → numbers. Returns the selection-seed return."""
+def main(cfg: DictConfig) -> float | None:
+    """Expert → demonstrations → windows → transformer → rollouts → numbers. Returns the selection-seed return.
+
+    A run that belongs to a trial of a search is not scored on test seeds; None is returned if it was pruned.
+    """
     started = next(FIRST_JOB_STARTED, time.monotonic())  # later jobs of a sweep import nothing
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
+    in_trial = OmegaConf.select(cfg, "search.trial") is not None
     try:
         check_config(cfg)
     except ConfigError:
@@ -43,6 +47,11 @@ def main(cfg: DictConfig) -> float:
             from ilt.runtime import prepare
 
             spec, store = prepare(cfg)
+            report = None
+            if in_trial:
+                from ilt.study import reporter
+
+                report = reporter(cfg, Path(hydra_config.sweep.dir))
         with run.stage("expert"):
             expert = find_or_train(cfg, spec, store)
         with run.stage("demonstrations"):
@@ -51,7 +60,11 @@ def main(cfg: DictConfig) -> float:
         logger = logbook.make_logger(cfg, folder, sweep=sweep)
         try:
             with run.stage("training"):
-                fitted = stages.fit(cfg, spec, run, demos, logger)
+                fitted = stages.fit(cfg, spec, run, demos, logger, report=report)
+            if fitted is None:
+                return None
+            if in_trial:
+                return fitted.at(cfg.evaluation.headline)["rollout/return_mean"]
             with run.stage("scoring"):
                 results, flights = stages.score(cfg, spec, store, run, expert, demos, fitted)
             with run.stage("pictures"):

@@ -197,6 +197,7 @@ EXEMPT = (
     r"env\.kwargs\..*",  # whatever the environment takes
     r"callbacks\.\w+\.(monitor|mode|filename|save_last|enable_version_counter)",  # Lightning's, and not for sweeps
     r"logger(\..*)?",  # Lightning's
+    r"search\.space\..*",  # sweeps over keys that have rules of their own
 )
 
 
@@ -230,6 +231,7 @@ def test_every_key_of_every_option_has_a_rule(group: str, option: str) -> None:
 def test_every_rule_is_about_a_key_that_there_is() -> None:
     configs = [composed(entry_point) for entry_point in ENTRY_POINTS]
     configs += [choose("expert", option) for option in options_of("expert")]
+    configs += [composed("train", "sweep=optuna", "search.space=null")]
     assert set(RULES) <= {name for cfg in configs for name in leaves(cfg)}
 
 
@@ -464,6 +466,29 @@ def test_values_that_do_not_go_together_are_refused(base: DictConfig, values: di
 )
 def test_what_makes_sense_is_allowed(base: DictConfig, values: dict[str, Any]) -> None:
     check_config(changed(base, **{"demos__n_validation_episodes": 100, **values}))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"search__seeds": [0, 1]}, "search.seeds must be at least 3 different seeds, got [0, 1]"),
+        ({"search__seeds": [0, 1, 1]}, "search.seeds must be at least 3 different seeds, got [0, 1, 1]"),
+        ({"search__fresh_seeds": [2, 3]}, "search.fresh_seeds must be different seeds, none of search.seeds"),
+        ({"search__fresh_seeds": [3, 3]}, "search.fresh_seeds must be different seeds, none of search.seeds"),
+        ({"search__fresh_seeds": []}, "search.fresh_seeds must be different seeds, none of search.seeds"),
+        ({"search__sampler": "grid"}, "search.sampler must be one of ['tpe', 'random'], got 'grid'"),
+        ({"search__n_trials": 0}, "search.n_trials must be an integer of at least 1, got 0"),
+    ],
+)
+def test_a_search_by_too_few_or_the_same_seeds_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check_config(changed(choose("sweep", "optuna"), **values))
+
+
+def test_how_it_was_searched_for_is_not_part_of_a_run(base: DictConfig) -> None:
+    searched = choose("sweep", "optuna")
+    assert run_hash(searched) == run_hash(base)
+    assert searched.search.study_name == f"search-{run_hash(base)}"
 
 
 def test_a_training_that_counts_epochs_may_not_be_cut_between_evaluations(base: DictConfig) -> None:

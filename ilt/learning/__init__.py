@@ -1,6 +1,6 @@
 """Learning: the LightningModule, the LightningDataModule, and what happens beside the training steps."""
 
-from ilt.learning.callbacks import EMA, LearningCurve, RolloutEvaluation
+from ilt.learning.callbacks import EMA, LearningCurve, Pruning, RolloutEvaluation
 from ilt.learning.data import WindowData
 from ilt.learning.display import TrainingDisplay
 from ilt.learning.module import ImitationModule
@@ -11,6 +11,7 @@ __all__ = [
     "ImitationModule",
     "LearningCurve",
     "Preemption",
+    "Pruning",
     "RolloutEvaluation",
     "TrainingDisplay",
     "WindowData",

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -86,6 +87,26 @@ class RolloutEvaluation(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = state_dict["history"]
+
+
+class Pruning(Callback):
+    """Reports the return of each rollout evaluation, and ends a training that is not worth going on with.
+
+    Args:
+        report: takes a mean return on selection seeds and a step, and says whether to end.
+
+    Attributes:
+        pruned: whether it was ended.
+    """
+
+    def __init__(self, report: Callable[[float, int], bool]) -> None:
+        self._report, self.pruned = report, False
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        value = float(trainer.callback_metrics["rollout/return_mean"])
+        if self._report(value, trainer.global_step):
+            log.info("pruned at step %d, with a return of %.1f", trainer.global_step, value)
+            self.pruned = trainer.should_stop = True
 
 
 class EMA(WeightAveraging):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ilt import stages
 from ilt.demos import WindowDataset
-from ilt.learning import EMA, ImitationModule, LearningCurve, RolloutEvaluation, WindowData
+from ilt.learning import EMA, ImitationModule, LearningCurve, Pruning, RolloutEvaluation, WindowData
 from ilt.models import Decoder
 from ilt.rollouts import ContextPolicy, RandomPolicy, rollout
 from ilt.rollouts.metrics import flight_metrics
@@ -245,6 +245,27 @@ def test_the_evaluation_keeps_its_history_through_a_state() -> None:
     evaluation.history = [{"step": 4, "return_mean": 1.5}]
     other.load_state_dict(evaluation.state_dict())
     assert other.history == evaluation.history
+
+
+# --- pruned ---
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "steps"), [([True, True], [4]), ([False, True], [4, 8]), ([False, False], [4, 8])]
+)
+def test_a_training_not_worth_going_on_with_ends_at_an_evaluation(verdicts: list[bool], steps: list[int]) -> None:
+    reports: list[tuple[float, int]] = []
+
+    def report(value: float, step: int) -> bool:
+        reports.append((value, step))
+        return verdicts[len(reports) - 1]
+
+    evaluation, pruning = flights(), Pruning(report)
+    trainer = fit(decoder(), [evaluation, EMA(decay=0.75), pruning])
+    assert [step for _, step in reports] == steps
+    assert [value for value, _ in reports] == pytest.approx([entry["return_mean"] for entry in evaluation.history])
+    assert pruning.pruned == any(verdicts)
+    assert trainer.global_step == steps[-1]
 
 
 # --- killed and resumed ---

@@ -1,0 +1,45 @@
+"""Hydra's way into `ilt.search`: a sweeper that hands it the launcher. It is imported at every start."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+
+class SearchSweeper(Sweeper):
+    """Runs the search that the config's `search` describes; its jobs go through the launcher of `hydra/launcher`."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+        self._launched = 0
+
+    def sweep(self, arguments: list[str]) -> dict[str, Any]:
+        """Search, retrain the winner, report. Returns what `search.json` holds."""
+        from ilt.config import check_config
+        from ilt.search import Search
+        from ilt.study import parse_space
+
+        HydraConfig.instance().set_config(self.config)  # which options were chosen is part of names
+        check_config(self.config)
+        folder = Path(self.config.hydra.sweep.dir)
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        space, fixed = parse_space(self.config.search.space, arguments, parser)
+        search = Search(self.config, space, fixed, folder, self._launch)
+        self.validate_batch_is_legal([search.example()])  # an unknown key is refused before anything is written
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        return search.run()
+
+    def _launch(self, batch: Sequence[Sequence[str]]) -> Sequence[JobReturn]:
+        first, self._launched = self._launched, self._launched + len(batch)
+        return self.launcher.launch(batch, initial_job_idx=first)
