@@ -9,7 +9,6 @@ from pathlib import Path  # noqa: E402
 
 import hydra  # noqa: E402
 from hydra.core.hydra_config import HydraConfig  # noqa: E402
-from hydra.types import RunMode  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
 
 from ilt.config import ConfigError, check_config, run_config  # noqa: E402
@@ -23,8 +22,7 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig) -> float:
     """Expert → demonstrations → windows → transformer → rollouts → numbers. Returns the selection-seed return."""
     started = next(FIRST_JOB_STARTED, time.monotonic())  # later jobs of a sweep import nothing
-    hydra_config = HydraConfig.get()
-    folder = Path(hydra_config.runtime.output_dir)
+    folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         check_config(cfg)
     except ConfigError:
@@ -37,19 +35,18 @@ def main(cfg: DictConfig) -> float:
 
         start_early(cfg)
         with run.stage("imports"):  # which take seconds: not before it is clear that there is work
-            from ilt import logbook, stages
+            from ilt import lineage, logbook, stages
             from ilt.collect import find_or_collect
             from ilt.expert import find_or_train
             from ilt.runtime import prepare
 
             spec, store = prepare(cfg)
-        with run.stage("expert"):
-            expert = find_or_train(cfg, spec, store)
-        with run.stage("demonstrations"):
-            demos = find_or_collect(cfg, spec, store, expert)
-        sweep = Path(hydra_config.sweep.dir).name if hydra_config.mode == RunMode.MULTIRUN else None
-        logger = logbook.make_logger(cfg, folder, sweep=sweep)
-        try:
+        with logbook.open_logger(cfg, folder) as logger:
+            with run.stage("expert"):
+                expert = find_or_train(cfg, spec, store)
+            with run.stage("demonstrations"):
+                demos = find_or_collect(cfg, spec, store, expert)
+            lineage.uses(logbook.run_of(logger), expert=expert, demonstrations=demos)
             with run.stage("training"):
                 fitted = stages.fit(cfg, spec, run, demos, logger)
             with run.stage("scoring"):
@@ -57,8 +54,6 @@ def main(cfg: DictConfig) -> float:
             with run.stage("pictures"):
                 stages.picture(cfg, spec, run, expert, fitted, results, flights, logger)
             run.finish(results)
-        finally:
-            logbook.close(logger)
         return show(run)
 
 
