@@ -15,7 +15,7 @@ PY := $(BIN)/python
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slow lint format check expert demos train evaluate report seeds bench clean
+.PHONY: help install run test test-slow lint format check expert demos train evaluate report seeds sync dashboard bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -67,6 +67,12 @@ report: install  ## a table and a page over runs: make report RUNS=outputs/multi
 seeds: install  ## five training seeds of the default experiment, and one table over them
 	$(PY) -m ilt.train -m seed=0,1,2,3,4 hydra.sweep.dir=outputs/multirun/seeds $(ARGS)
 	$(PY) -m ilt.report runs=outputs/multirun/seeds
+
+sync: install  ## upload the W&B runs that were kept offline; ARGS=dry_run=true only says what that would be
+	$(PY) -m ilt.sync $(ARGS)
+
+dashboard: install  ## the W&B workspace over all runs: saved there, or without a key written to outputs/dashboard.json
+	$(PY) -m ilt.dashboard $(ARGS)
 
 bench: install  ## how fast each stage is, beside limits and references of the same run (prints): make bench only=fly
 	$(PY) -m tests.benchmarks $(if $(only),only=$(only)) $(ARGS)

@@ -130,11 +130,26 @@ def main(cfg: DictConfig) -> float:
     """Collect or find the demonstrations, print what they are, and return their mean return."""
     check_config(cfg)
     start_early(cfg)
+    from ilt import lineage, logbook
+    from ilt.analysis.tables import demonstration_rows
+    from ilt.demos import Episodes
     from ilt.expert import find_or_train
     from ilt.runtime import prepare
 
     spec, store = prepare(cfg)
-    demos = find_or_collect(cfg, spec, store, find_or_train(cfg, spec, store))
+    name = f"{cfg.expert.name}-{cfg.demos.n_episodes}-episodes"
+    with logbook.open_run(cfg, "collect", name=name, folder=store.root) as run:
+        expert = find_or_train(cfg, spec, store)
+        lineage.uses(run, expert=expert)
+        demos = find_or_collect(cfg, spec, store, expert)
+        lineage.makes(run, demonstrations=demos)
+        logbook.publish(
+            run,
+            numbers={
+                f"{block}/{key}": value for block in demos.measured for key, value in demos.measured[block].items()
+            },
+            tables={"demonstrations": demonstration_rows(Episodes.load(demos.file("demonstrations.npz")))},
+        )
     for block, numbers in demos.measured.items():
         log.info("%s: %s", block, numbers)
     log.info("%s", demos.path)

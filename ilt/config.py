@@ -185,6 +185,9 @@ RULES: Mapping[str, Rule] = {
     "deterministic": BOOLEAN,
     "checkpoint": one_of("last", "best").or_null(),
     "context_length": COUNT.or_null(),
+    "project": TEXT,
+    "entity": TEXT.or_null(),
+    "dry_run": BOOLEAN,
 }
 
 

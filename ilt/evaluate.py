@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from ilt.config import ConfigError, check_config, parse_seeds
+from ilt.config import ConfigError, check_config, parse_seeds, run_config
 from ilt.workers import start_early
 
 if TYPE_CHECKING:
@@ -79,13 +79,15 @@ def main(cfg: DictConfig) -> float:
     check_config(run)  # it may be somebody else's
     if not (folder / "results.json").is_file():
         raise ConfigError(f"run must be the folder of a finished run, with a results.json in it, got {folder}")
-    check_files(folder, read_json(folder / "results.json")["files"])
+    trained = read_json(folder / "results.json")
+    check_files(folder, trained["files"])
     block, offset, count = parse_seeds(cfg.seeds, run.env.seed_blocks)
     trained_with = run.dataset.context_length
     if cfg.context_length is not None and cfg.context_length > trained_with:
         raise ConfigError(f"context_length must be at most the run's {trained_with}, got {cfg.context_length}")
 
     start_early(cfg)
+    from ilt import lineage, logbook
     from ilt.analysis.tables import COLUMNS, print_table, result_rows
     from ilt.expert import find
     from ilt.runtime import prepare_run
@@ -94,28 +96,34 @@ def main(cfg: DictConfig) -> float:
     spec, store = prepare_run(cfg, run)
     checkpoint = cfg.checkpoint or run.evaluation.headline
     context_length = cfg.context_length or run.evaluation.context_length
-    comparison, checkpoints, _ = score_students(
-        run,
-        spec,
-        store,
-        find(run, spec, store),
-        {checkpoint: folder / "weights" / f"{checkpoint}.safetensors"},
-        spec.seeds(block, count, offset),
-        context_length=context_length,
-        deterministic=cfg.deterministic,
-    )
-    results = {
-        **comparison,
-        "headline": checkpoint,
-        "checkpoints": checkpoints,
-        "context_length": context_length or trained_with,
-        "deterministic": cfg.deterministic,
-        "seeds": {"block": block, "offset": offset, "count": count},
-    }
-    name = f"{block}-{offset}-{count}-{checkpoint}-K{results['context_length']}"
-    path = folder / "evaluations" / f"{name}{'' if cfg.deterministic else '-sampled'}.json"
-    path.parent.mkdir(exist_ok=True)
-    write_json(path, results)
+    name = f"{block}-{offset}-{count}-{checkpoint}-K{context_length or trained_with}"
+    name += "" if cfg.deterministic else "-sampled"
+    config = {**run_config(run), "evaluate": run_config(cfg)}
+    with logbook.open_run(cfg, "evaluate", name=f"{folder.name}-{name}", folder=store.root, config=config) as wandb_run:
+        expert = find(run, spec, store)
+        lineage.uses(wandb_run, expert=expert, model=lineage.model_of(folder, trained))
+        comparison, checkpoints, flights = score_students(
+            run,
+            spec,
+            store,
+            expert,
+            {checkpoint: folder / "weights" / f"{checkpoint}.safetensors"},
+            spec.seeds(block, count, offset),
+            context_length=context_length,
+            deterministic=cfg.deterministic,
+        )
+        results = {
+            **comparison,
+            "headline": checkpoint,
+            "checkpoints": checkpoints,
+            "context_length": context_length or trained_with,
+            "deterministic": cfg.deterministic,
+            "seeds": {"block": block, "offset": offset, "count": count},
+        }
+        path = folder / "evaluations" / f"{name}.json"
+        path.parent.mkdir(exist_ok=True)
+        write_json(path, results)
+        logbook.publish_comparison(wandb_run, results, flights)
     print_table(f"{count} {block} episodes", COLUMNS, result_rows(results))
     log.info("%s", path)
     return float(comparison["return_mean"])

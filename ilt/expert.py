@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,14 +32,20 @@ def recipe_of(cfg: DictConfig, spec: "EnvSpec") -> dict[str, Any]:
     }
 
 
-def find_or_train(cfg: DictConfig, spec: "EnvSpec", store: "Store") -> "Artefact":
-    """The expert that this config describes, from the store or trained now, measured on selection seeds."""
+def find_or_train(
+    cfg: DictConfig, spec: "EnvSpec", store: "Store", on_score: Callable[[int, float], None] | None = None
+) -> "Artefact":
+    """The expert that this config describes, from the store or trained now, measured on selection seeds.
+
+    Args:
+        on_score: called after each scoring of a training, with the environment steps so far and the mean return.
+    """
 
     def make(folder: Path) -> dict[str, Any]:
         training = None
         if cfg.expert.training is not None:
             log.info("training expert %s, which will be kept in %s", cfg.expert.name, store.root / "experts")
-            training = _train(cfg, spec, folder)
+            training = _train(cfg, spec, folder, on_score)
         measured = {"selection": _measure(cfg, spec, folder), "training": training}
         shutil.rmtree(folder / "training", ignore_errors=True)  # not before everything that needs it is done
         return measured
@@ -70,7 +77,9 @@ def load_policy(policy: str, spec: "EnvSpec", folder: Path, *, deterministic: bo
     return ExpertPolicy(Actor.load(folder / "actor.safetensors"), deterministic=deterministic)
 
 
-def _train(cfg: DictConfig, spec: "EnvSpec", folder: Path) -> dict[str, Any]:
+def _train(
+    cfg: DictConfig, spec: "EnvSpec", folder: Path, on_score: Callable[[int, float], None] | None
+) -> dict[str, Any]:
     """Leave the best actor in `folder` and return how the training went."""
     from ilt.progress import Progress
     from ilt.rollouts import ExpertPolicy, rollout
@@ -85,6 +94,8 @@ def _train(cfg: DictConfig, spec: "EnvSpec", folder: Path) -> dict[str, Any]:
 
         def report(steps: int, return_mean: float | None) -> None:
             progress.update(steps, note=None if return_mean is None else f"return {return_mean:.1f}")
+            if on_score is not None and return_mean is not None:
+                on_score(steps, return_mean)
 
         training = hydra.utils.instantiate(
             cfg.expert.training, spec, seed=cfg.expert.seed, folder=folder / "training", score=score, report=report
@@ -112,11 +123,25 @@ def _measure(cfg: DictConfig, spec: "EnvSpec", folder: Path) -> dict[str, Any]:
 def main(cfg: DictConfig) -> float:
     """Train or find the expert, print what it is worth, and return its mean return on selection seeds."""
     check_config(cfg)
+    from ilt import lineage, logbook
     from ilt.runtime import prepare
+    from ilt.store import read_json
 
     spec, store = prepare(cfg)
-    expert = find_or_train(cfg, spec, store)
-    measured = expert.measured["selection"]
+    name = f"{cfg.expert.name}-s{cfg.expert.seed}"
+    with logbook.open_run(cfg, "expert", name=name, folder=store.root) as run:
+        curve = logbook.ExpertCurve(run)
+        expert = find_or_train(cfg, spec, store, curve.add)
+        if expert.file("history.json").exists():
+            curve.fill(read_json(expert.file("history.json")))
+        measured = expert.measured["selection"]
+        numbers = {
+            f"{manner}/{key}": value
+            for manner in ("deterministic", "sampled")
+            for key, value in measured[manner].items()
+        }
+        logbook.publish(run, numbers=numbers)
+        lineage.makes(run, expert=expert)
     for manner in ("deterministic", "sampled"):
         numbers = {name: round(value, 3) for name, value in measured[manner].items()}
         log.info("%s: %s", manner, numbers)

@@ -15,8 +15,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
-from ilt import logbook
-from ilt.analysis.tables import COLUMNS, result_rows
+from ilt import lineage, logbook
+from ilt.analysis.tables import episode_rows
 from ilt.demos import Episodes, WindowDataset
 from ilt.demos.windows import observation_statistics, take_episodes
 from ilt.envs import EnvSpec
@@ -141,15 +141,7 @@ def score(
     scoring_speed = comparison.pop("steps_per_second")
     _write_csv(
         run.path / "episodes.csv",
-        [
-            {
-                "seed": int(flights["student"].seeds[e]),
-                **{f"{name}_return": float(episodes.returns[e]) for name, episodes in flights.items()},
-                "student_steps": int(flights["student"].lengths[e]),
-                "student_terminated": bool(flights["student"].terminated[e]),
-            }
-            for e in range(len(flights["student"]))
-        ],
+        episode_rows(flights),
     )
     return {
         **comparison,
@@ -204,7 +196,15 @@ def picture(
         video = run.path / "landing.mp4"
         write_mp4(frames, video)
         write_animation(frames, run.path / "landing.gif")
-    logbook.publish(logger, results, columns=COLUMNS, rows=result_rows(results), figures=figures, video=video)
+    wandb_run = logbook.run_of(logger)
+    logbook.publish_comparison(wandb_run, results, flights)
+    logbook.publish(
+        wandb_run,
+        numbers={"selection/return_mean": results["selection_return_mean"]},
+        figures=figures,
+        videos={} if video is None else {"landing": video},
+    )
+    lineage.makes(wandb_run, model=lineage.model_of(run.path, results))
 
 
 def _make_callbacks(cfg: DictConfig, spec: EnvSpec, run: RunFolder) -> list[pl.Callback]:

@@ -9,7 +9,6 @@ from pathlib import Path  # noqa: E402
 
 import hydra  # noqa: E402
 from hydra.core.hydra_config import HydraConfig  # noqa: E402
-from hydra.types import RunMode  # noqa: E402
 from omegaconf import DictConfig, OmegaConf  # noqa: E402
 
 from ilt.config import ConfigError, check_config, run_config  # noqa: E402
@@ -41,7 +40,7 @@ def main(cfg: DictConfig) -> float | None:
 
         start_early(cfg)
         with run.stage("imports"):  # which take seconds: not before it is clear that there is work
-            from ilt import logbook, stages
+            from ilt import lineage, logbook, stages
             from ilt.collect import find_or_collect
             from ilt.expert import find_or_train
             from ilt.runtime import prepare
@@ -52,13 +51,12 @@ def main(cfg: DictConfig) -> float | None:
                 from ilt.study import reporter
 
                 report = reporter(cfg, Path(hydra_config.sweep.dir))
-        with run.stage("expert"):
-            expert = find_or_train(cfg, spec, store)
-        with run.stage("demonstrations"):
-            demos = find_or_collect(cfg, spec, store, expert)
-        sweep = Path(hydra_config.sweep.dir).name if hydra_config.mode == RunMode.MULTIRUN else None
-        logger = logbook.make_logger(cfg, folder, sweep=sweep)
-        try:
+        with logbook.open_logger(cfg, folder) as logger:
+            with run.stage("expert"):
+                expert = find_or_train(cfg, spec, store)
+            with run.stage("demonstrations"):
+                demos = find_or_collect(cfg, spec, store, expert)
+            lineage.uses(logbook.run_of(logger), expert=expert, demonstrations=demos)
             with run.stage("training"):
                 fitted = stages.fit(cfg, spec, run, demos, logger, report=report)
             if fitted is None:
@@ -70,8 +68,6 @@ def main(cfg: DictConfig) -> float | None:
             with run.stage("pictures"):
                 stages.picture(cfg, spec, run, expert, fitted, results, flights, logger)
             run.finish(results)
-        finally:
-            logbook.close(logger)
         return show(run)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ilt.store import open_artefact
-from tests.test_train import call
+from tests.test_train import call, wandb_records
 
 QUICK = ["expert.training.total_steps=2048", "expert.training.score_every=1024", "expert.selection_episodes=2"]
 
@@ -17,7 +17,7 @@ QUICK = ["expert.training.total_steps=2048", "expert.training.score_every=1024",
 )
 def test_an_expert_is_trained_from_nothing_measured_and_kept(name: str, small: list[str], tmp_path: Path) -> None:
     arguments = [f"expert={name}", *QUICK, *small, "expert.gate_episodes=3", f"outputs={tmp_path}"]
-    assert "1024 of 2048 steps" in call("expert", *arguments).stdout
+    assert "1024 of 2048 steps" in call("expert", *arguments, wandb="offline").stdout
     (folder,) = tmp_path.glob(f"experts/{name}-*")
     expert = open_artefact(folder)
     assert set(expert.manifest["files"]) == {"actor.safetensors", "history.json"}
@@ -25,6 +25,10 @@ def test_an_expert_is_trained_from_nothing_measured_and_kept(name: str, small: l
     assert expert.measured["selection"]["seeds"] == [20_000_002, 3]  # not those it was picked by
     assert {"deterministic", "sampled"} <= set(expert.measured["selection"])
     assert [entry["steps"] for entry in json.loads((folder / "history.json").read_text())] == [1024, 2048]
+    logged = wandb_records(tmp_path)
+    assert logged["run"][0]["job_type"] == "expert"
+    assert [row["item"]["expert/steps"] for row in logged["history"]] == [1024, 2048]
+    assert [artifact["name"] for artifact in logged["artifact"]] == [folder.name]
     assert "steps" not in call("expert", *arguments).stdout.split("deterministic")[0]  # found, not trained again
 
 

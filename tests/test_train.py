@@ -8,30 +8,37 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
 import yaml
+from omegaconf import OmegaConf
 from safetensors.numpy import load_file
 
+from ilt.dashboard import as_json, build
 from ilt.demos import Episodes
 from ilt.runs import read_config
+from ilt.sync import records
+from tests.test_dashboard import accessors, curves, names, tables
 
 ROOT = Path(__file__).parent.parent
 SMOKE = ["experiment=smoke", "threads=1"]
 
 
-def call(module: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """`python -m ilt.<module> <arguments>`, without a W&B key."""
-    process = subprocess.run(
-        [sys.executable, "-m", f"ilt.{module}", *arguments], cwd=ROOT, env=environment(), capture_output=True, text=True
-    )
+def call(module: str, *arguments: str, check: bool = True, wandb: str = "disabled") -> subprocess.CompletedProcess[str]:
+    """`python -m ilt.<module> <arguments>`, without a W&B key, and without W&B where a test is not about it."""
+    command = [sys.executable, "-m", f"ilt.{module}", *arguments]
+    process = subprocess.run(command, cwd=ROOT, env=environment(wandb), capture_output=True, text=True)
     assert not check or process.returncode == 0, process.stderr
     return process
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_API_KEY": "", "NETRC": "/dev/null"}
+def environment(wandb: str = "disabled") -> dict[str, str]:
+    """For a process; `wandb` is W&B's mode."""
+    keyless = {"WANDB_MODE": wandb, "WANDB_API_KEY": "", "NETRC": "/dev/null"}
+    return {**os.environ, "OMP_NUM_THREADS": "1", **keyless}
 
 
 def only_run(outputs: Path) -> Path:
@@ -43,8 +50,17 @@ def only_run(outputs: Path) -> Path:
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished smoke run with the shipped expert, logged to W&B offline, with figures and video."""
     outputs = tmp_path_factory.mktemp("outputs")
-    call("train", *SMOKE, f"outputs={outputs}", "logger=wandb")
+    call("train", *SMOKE, f"outputs={outputs}", "logger=wandb", wandb="offline")
     return outputs
+
+
+def wandb_records(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """All that the only W&B run in a folder holds, by kind of record."""
+    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    found: dict[str, list[dict[str, Any]]] = {}
+    for record in records(path):
+        found.setdefault(record["type"], []).append(record[record["type"]])
+    return found
 
 
 def test_a_run_leaves_everything_that_is_needed_to_trust_it(outputs: Path) -> None:
@@ -82,7 +98,46 @@ def test_the_wandb_run_is_offline_and_finished(outputs: Path) -> None:
     assert list(wandb_run.glob("run-*.wandb"))
     assert list(wandb_run.rglob("media/videos/*.mp4"))
     assert len(list(wandb_run.rglob("media/images/*.png"))) == 2
-    assert list(wandb_run.rglob("media/table/*.json"))
+    assert len(list(wandb_run.rglob("media/table/*.json"))) == 2
+    assert wandb_records(only_run(outputs))["exit"] == [{"exit_code": 0, "runtime": ANY}]
+
+
+def test_the_wandb_run_leads_from_the_expert_and_the_demonstrations_to_the_model(outputs: Path) -> None:
+    artifacts = wandb_records(only_run(outputs))["artifact"]
+    used = {artifact["type"]: artifact["name"] for artifact in artifacts if artifact.get("use_after_commit")}
+    (demos,) = outputs.glob("demos/ppo-*")
+    results = json.loads((only_run(outputs) / "results.json").read_text())
+    assert used == {"expert": results["expert"], "demonstrations": demos.name}
+    (model,) = (artifact for artifact in artifacts if artifact["type"] == "model")
+    files = {file["path"] for file in model["manifest"]["contents"]}
+    assert files == {"config.yaml", "weights/best.safetensors", "weights/last.safetensors"}
+    assert json.loads(model["metadata"])["made_from"] == [results["expert"], results["demonstrations"]]
+
+
+def test_the_summary_of_the_wandb_run_holds_the_best_and_the_last_return(outputs: Path) -> None:
+    metrics = {metric["name"]: metric for metric in wandb_records(only_run(outputs))["metric"] if "name" in metric}
+    assert metrics["rollout/return_mean"]["summary"] == {"max": True, "last": True}
+    assert metrics["rollout/return_mean"]["step_metric"] == "trainer/global_step"
+    assert metrics["rollout/crash_rate"]["summary"] == {"min": True, "last": True}
+
+
+def test_the_dashboard_shows_nothing_that_a_run_does_not_log(outputs: Path) -> None:
+    logged = wandb_records(only_run(outputs))
+    history = {name.split(".")[0] for row in logged["history"] for name in row["item"]}  # media have parts
+    summary = history | {name for update in logged["summary"] for name in update["update"]}
+    config = OmegaConf.create(logged["run"][0]["config"]["update"])
+    workspace = as_json(build("us", "ilt"))
+    of_experts = {"expert/steps", "expert/return_mean"}
+    assert curves(workspace) - of_experts <= summary
+    assert names(workspace, "mediaKeys") | tables(workspace) <= history
+    assert names(workspace, "targetKey") <= summary
+    for accessor in accessors(workspace):
+        kind, name = accessor.split(":", 1)
+        if kind == "summary":
+            assert name in summary
+        else:
+            assert OmegaConf.select(config, name.replace(".value", "")) is not None
+    assert config.setting.startswith("nano-K8-ppo-")
 
 
 def test_the_same_command_again_shows_the_finished_run_and_makes_nothing(outputs: Path) -> None:
@@ -96,9 +151,19 @@ def test_the_same_command_again_shows_the_finished_run_and_makes_nothing(outputs
 def test_evaluate_takes_seeds_and_context_length_and_leaves_the_results_alone(outputs: Path) -> None:
     run = only_run(outputs)
     before = (run / "results.json").read_text()
-    call("evaluate", f"run={run}", f"outputs={outputs}", "seeds=selection:5:10", "context_length=2", "threads=1")
+    arguments = [f"run={run}", f"outputs={outputs}", "seeds=selection:5:10", "context_length=2", "threads=1"]
+    call("evaluate", *arguments, wandb="offline")
     results = json.loads((run / "evaluations" / "selection-5-10-last-K2.json").read_text())
     assert (results["n_episodes"], results["context_length"]) == (10, 2)
+    logged = wandb_records(outputs)
+    assert logged["run"][0]["job_type"] == "evaluate"
+    assert {artifact["type"] for artifact in logged["artifact"] if artifact.get("use_after_commit")} == {
+        "expert",
+        "model",
+    }
+    trained = {artifact["digest"] for artifact in wandb_records(run)["artifact"] if artifact["type"] == "model"}
+    assert trained <= {artifact["digest"] for artifact in logged["artifact"]}
+    assert any("selection/return_mean" in update["update"] for update in logged["summary"])
     assert (run / "results.json").read_text() == before
 
 
@@ -152,7 +217,15 @@ def test_a_wrong_argument_is_answered_before_any_work(arguments: list[str], expe
     assert not list(tmp_path.glob("runs/*"))
 
 
-@pytest.mark.parametrize("module", ["train", "expert", "collect", "evaluate", "report"])
+def test_the_dashboard_is_written_as_json_where_there_is_no_key(tmp_path: Path) -> None:
+    output = call("dashboard", f"outputs={tmp_path}", "project=other").stdout
+    assert "no W&B API key" in output
+    written = json.loads((tmp_path / "dashboard.json").read_text())
+    assert written["project"] == "other"
+    assert accessors(written) == accessors(as_json(build("", "other")))
+
+
+@pytest.mark.parametrize("module", ["train", "expert", "collect", "evaluate", "report", "sync", "dashboard"])
 def test_help_explains_the_groups(module: str) -> None:
     output = call(module, "--help").stdout
     assert "Groups and their options" in output
@@ -168,15 +241,24 @@ def test_an_expert_below_its_gate_may_not_demonstrate(tmp_path: Path) -> None:
 
 def test_filters_that_drop_everything_say_so(tmp_path: Path) -> None:
     arguments = ["demos.n_episodes=5", "demos.n_validation_episodes=2", "demos.filters.min_return=400"]
-    process = call("collect", *arguments, f"outputs={tmp_path}", check=False)
+    process = call("collect", *arguments, f"outputs={tmp_path}", check=False, wandb="offline")
     assert "demos.filters drop every one of the 5 demonstrations episodes" in process.stderr
+    logged = wandb_records(tmp_path)
+    assert logged["run"][0]["job_type"] == "collect"
+    assert logged["exit"][0]["exit_code"] == 1
+    assert [artifact["type"] for artifact in logged["artifact"]] == ["expert"]
 
 
 def test_a_multirun_gives_each_job_its_folder_and_makes_demonstrations_once(tmp_path: Path) -> None:
-    call("train", "-m", *SMOKE, "seed=1,2", f"outputs={tmp_path}", "hydra.sweep.dir=${outputs}/multirun/both")
+    sweep = ["seed=1,2", f"outputs={tmp_path}", "hydra.sweep.dir=${outputs}/multirun/both", "logger=wandb"]
+    call("train", "-m", *SMOKE, *sweep, wandb="offline")
     runs = sorted(path.parent for path in tmp_path.glob("multirun/both/*/results.json"))
     assert [json.loads((run / "results.json").read_text())["seed"] for run in runs] == [1, 2]
     assert len(list(tmp_path.glob("demos/ppo-*"))) == 1
+    logged = [wandb_records(run)["run"][0] for run in runs]
+    assert [run["run_group"] for run in logged] == ["both", "both"]
+    assert [set(run["tags"]) & {"seed=1", "seed=2"} for run in logged] == [{"seed=1"}, {"seed=2"}]
+    assert len({run["config"]["update"]["setting"] for run in logged}) == 1
     first, second = (load_file(run / "weights" / "last.safetensors") for run in runs)
     assert any(not np.array_equal(first[name], second[name]) for name in first)
     call("report", f"runs={tmp_path}/multirun/both")

@@ -1,11 +1,14 @@
 """Results as tables, for a terminal and for Markdown."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from ilt.demos import Episodes
 
 COLUMNS = ("policy", "return", "95 % interval", "p05", "success", "crashes", "performance")
 
@@ -29,6 +32,34 @@ def _row(name: str, metrics: Mapping[str, Any], expert: float, random: float) ->
         f"{100 * metrics['success_rate']:.1f} %",
         f"{100 * metrics['crash_rate']:.1f} %",
         f"{(metrics['return_mean'] - random) / span:.3f}" if span else "–",
+    ]
+
+
+def episode_rows(flights: "Mapping[str, Episodes]") -> list[dict[str, float]]:
+    """One row per seed: the return of each policy that flew it, and how the flight of the `student` went."""
+    student = flights["student"]
+    return [
+        {
+            "seed": int(student.seeds[e]),
+            **{f"{name}_return": float(episodes.returns[e]) for name, episodes in flights.items()},
+            "student_steps": int(student.lengths[e]),
+            "student_terminated": bool(student.terminated[e]),
+        }
+        for e in range(len(student))
+    ]
+
+
+def demonstration_rows(episodes: "Episodes") -> list[dict[str, float]]:
+    """One row per demonstration: its seed, return, steps, and how it ended."""
+    return [
+        {
+            "seed": int(episodes.seeds[e]),
+            "return": float(episodes.returns[e]),
+            "steps": int(episodes.lengths[e]),
+            "terminated": bool(episodes.terminated[e]),
+            "truncated": bool(episodes.truncated[e]),
+        }
+        for e in range(len(episodes))
     ]
 
 
