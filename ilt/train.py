@@ -1,10 +1,12 @@
 """The main job, from an expert to a transformer that flies by itself: `python -m ilt.train`."""
 
+import os
 import time
 
-FIRST_JOB_STARTED = iter([time.monotonic()])  # before anything heavy is imported
+FIRST_JOB_STARTED = {os.getpid(): time.monotonic()}  # of this process, before anything heavy is imported
 
 import logging  # noqa: E402
+import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import hydra  # noqa: E402
@@ -13,7 +15,7 @@ from hydra.types import RunMode  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
 
 from ilt.config import ConfigError, check_config, run_config  # noqa: E402
-from ilt.runs import RunFolder, discard_unused, show  # noqa: E402
+from ilt.runs import RunFolder, discard_unused, selection_return, show  # noqa: E402
 from ilt.workers import start_early  # noqa: E402
 
 log = logging.getLogger(__name__)
@@ -22,9 +24,10 @@ log = logging.getLogger(__name__)
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(cfg: DictConfig) -> float:
     """Expert → demonstrations → windows → transformer → rollouts → numbers. Returns the selection-seed return."""
-    started = next(FIRST_JOB_STARTED, time.monotonic())  # later jobs of a sweep import nothing
+    started = FIRST_JOB_STARTED.pop(os.getpid(), time.monotonic())  # later jobs of a process import nothing
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
+    sweep = Path(hydra_config.sweep.dir).name if hydra_config.mode == RunMode.MULTIRUN else None
     try:
         check_config(cfg)
     except ConfigError:
@@ -32,9 +35,12 @@ def main(cfg: DictConfig) -> float:
         raise
     with RunFolder(folder, run_config(cfg), resume=cfg.resume, started=started) as run:
         if run.finished:
-            log.info("this run is finished; resume=false runs it again")
-            return show(run)
+            log.info("%s is finished; resume=false runs it again", folder.name)
+            if sweep is None:
+                show(run)
+            return selection_return(run)
 
+        run.begin(config=cfg, hydra={"hydra": hydra_config}, overrides=hydra_config.overrides.task)
         start_early(cfg)
         with run.stage("imports"):  # which take seconds: not before it is clear that there is work
             from ilt import logbook, stages
@@ -47,7 +53,6 @@ def main(cfg: DictConfig) -> float:
             expert = find_or_train(cfg, spec, store)
         with run.stage("demonstrations"):
             demos = find_or_collect(cfg, spec, store, expert)
-        sweep = Path(hydra_config.sweep.dir).name if hydra_config.mode == RunMode.MULTIRUN else None
         logger = logbook.make_logger(cfg, folder, sweep=sweep)
         try:
             with run.stage("training"):
@@ -59,8 +64,12 @@ def main(cfg: DictConfig) -> float:
             run.finish(results)
         finally:
             logbook.close(logger)
-        return show(run)
+        show(run)
+        return selection_return(run)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
