@@ -65,7 +65,7 @@ report: install  ## a table and a page over runs: make report RUNS=outputs/multi
 	$(PY) -m ilt.report runs=$(RUNS) $(ARGS)
 
 seeds: install  ## five training seeds of the default experiment, and one table over them
-	$(PY) -m ilt.train -m seed=0,1,2,3,4 hydra.sweep.dir=outputs/multirun/seeds $(ARGS)
+	$(PY) -m ilt.train -m seed=0,1,2,3,4 hydra/launcher=joblib hydra.sweep.dir=outputs/multirun/seeds $(ARGS)
 	$(PY) -m ilt.report runs=outputs/multirun/seeds
 
 sync: install  ## upload the W&B runs that were kept offline; ARGS=dry_run=true only says what that would be

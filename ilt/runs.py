@@ -3,24 +3,26 @@
 import logging
 import os
 import resource
-import shutil
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
+from omegaconf import OmegaConf
 
 from ilt.analysis.tables import COLUMNS, print_table, result_rows
 from ilt.store import read_json, write_json
 
 log = logging.getLogger(__name__)
 
-RESULTS = "results.json"
-OF_THIS_JOB = (".hydra", "train.log")  # which Hydra has already begun to write
+CONFIG, RESULTS, ERROR = "config.yaml", "results.json", "error.txt"
+COMMAND = ".hydra"
 
 
 class RunFolder:
@@ -48,22 +50,46 @@ class RunFolder:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise RuntimeError(f"another process is at work in {self.path}") from None
-        if not self._resume and (self.path / "config.yaml").exists():
+        self._log_file: logging.FileHandler | None = None
+        if not self._resume and any(self.path.iterdir()):
             self._set_aside()
-        if (self.path / "config.yaml").exists():
+        if (self.path / CONFIG).exists():
             found = read_config(self.path)
             if found != self.config:
                 self._lock.release()
                 differing = sorted(k for k in {*found, *self.config} if found.get(k) != self.config.get(k))
                 raise ValueError(f"{self.path} holds a run with another config ({', '.join(differing)} differ)")
-        temporary = self.path / ".config.new"
-        temporary.write_text(yaml.safe_dump(self.config, sort_keys=False))
-        os.replace(temporary, self.path / "config.yaml")
+        else:
+            temporary = self.path / ".config.new"
+            temporary.write_text(yaml.safe_dump(self.config, sort_keys=False))
+            os.replace(temporary, self.path / CONFIG)
         self.seconds["startup"] = round(time.monotonic() - self._started, 2)
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, Exception):
+            write_error(self.path, error)
+        elif error is not None:  # Ctrl-C, which Lightning turns into an exit
+            how = "goes on from the last checkpoint" if self.last_checkpoint else "begins it again"
+            log.info("stopped; the same command %s", how)
+        if self._log_file is not None:
+            logging.getLogger().removeHandler(self._log_file)
+            self._log_file.close()
         self._lock.release()
+
+    def begin(self, **command: Any) -> None:
+        """There is work to do: keep what was asked for, and what is logged from now on.
+
+        Args:
+            command: what Hydra made of the command line, as configs; each is a file in `.hydra/`.
+        """
+        (self.path / ERROR).unlink(missing_ok=True)
+        (self.path / COMMAND).mkdir(exist_ok=True)
+        for name, config in command.items():
+            OmegaConf.save(config, self.path / COMMAND / f"{name}.yaml")
+        self._log_file = logging.FileHandler(self.path / "train.log")
+        self._log_file.setFormatter(logging.Formatter("%(message)s"))
+        logging.getLogger().addHandler(self._log_file)
 
     @property
     def finished(self) -> bool:
@@ -98,29 +124,39 @@ class RunFolder:
         aside = self.path.with_name(f"{self.path.name}.{number}")
         aside.mkdir()
         for path in self.path.iterdir():
-            if path.name not in OF_THIS_JOB:
-                path.rename(aside / path.name)
+            path.rename(aside / path.name)
         log.info("what was in %s is now in %s", self.path, aside)
 
 
 def discard_unused(path: Path) -> None:
-    """Remove a run's folder if nothing but Hydra has written there."""
-    if path.is_dir() and all(entry.name in OF_THIS_JOB for entry in path.iterdir()):
-        shutil.rmtree(path)
+    """Remove a run's folder if it is empty."""
+    if path.is_dir() and not any(path.iterdir()):
+        path.rmdir()
 
 
-def show(run: RunFolder) -> float:
-    """Print what came out of a finished run, and where it is. Returns the headline's selection-seed return."""
+def write_error(path: Path, error: Exception) -> None:
+    """Keep an error in a run's folder: one line that says what it is, then the traceback."""
+    path.mkdir(parents=True, exist_ok=True)
+    first_line = f"{type(error).__name__}: {error}".splitlines()[0]
+    (path / ERROR).write_text(f"{first_line}\n\n{''.join(traceback.format_exception(error))}")
+
+
+def selection_return(run: RunFolder) -> float:
+    """A finished run's mean return on selection seeds, by the weights that its headline is about."""
+    return float(read_json(run.path / RESULTS)["selection_return_mean"])
+
+
+def show(run: RunFolder) -> None:
+    """Print what came out of a finished run, and where it is."""
     results = read_json(run.path / RESULTS)
     print_table(f"{results['n_episodes']} test episodes, {run.path.name}", COLUMNS, result_rows(results))
     print_table("", ["stage", "seconds"], [[name, f"{value:.1f}"] for name, value in results["seconds"].items()])
     log.info("everything is in %s", run.path)
-    return float(results["selection_return_mean"])
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """A run's resolved config, as plain containers; reading it runs no code."""
-    path = folder / "config.yaml"
+    path = folder / CONFIG
     if not path.is_file():
         raise ValueError(f"run must be the folder of a run, with a config.yaml in it, got {folder}")
     return yaml.safe_load(path.read_text())

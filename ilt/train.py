@@ -1,18 +1,21 @@
 """The main job, from an expert to a transformer that flies by itself: `python -m ilt.train`."""
 
+import os
 import time
 
-FIRST_JOB_STARTED = iter([time.monotonic()])  # before anything heavy is imported
+FIRST_JOB_STARTED = {os.getpid(): time.monotonic()}  # of this process, before anything heavy is imported
 
 import logging  # noqa: E402
+import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import hydra  # noqa: E402
 from hydra.core.hydra_config import HydraConfig  # noqa: E402
+from hydra.types import RunMode  # noqa: E402
 from omegaconf import DictConfig, OmegaConf  # noqa: E402
 
 from ilt.config import ConfigError, check_config, run_config  # noqa: E402
-from ilt.runs import RunFolder, discard_unused, show  # noqa: E402
+from ilt.runs import RunFolder, discard_unused, selection_return, show  # noqa: E402
 from ilt.workers import start_early  # noqa: E402
 
 log = logging.getLogger(__name__)
@@ -24,7 +27,7 @@ def main(cfg: DictConfig) -> float | None:
 
     A run that belongs to a trial of a search is not scored on test seeds; None is returned if it was pruned.
     """
-    started = next(FIRST_JOB_STARTED, time.monotonic())  # later jobs of a sweep import nothing
+    started = FIRST_JOB_STARTED.pop(os.getpid(), time.monotonic())  # later jobs of a process import nothing
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     in_trial = OmegaConf.select(cfg, "search.trial") is not None
@@ -35,9 +38,12 @@ def main(cfg: DictConfig) -> float | None:
         raise
     with RunFolder(folder, run_config(cfg), resume=cfg.resume, started=started) as run:
         if run.finished:
-            log.info("this run is finished; resume=false runs it again")
-            return show(run)
+            log.info("%s is finished; resume=false runs it again", folder.name)
+            if hydra_config.mode != RunMode.MULTIRUN:
+                show(run)
+            return selection_return(run)
 
+        run.begin(config=cfg, hydra={"hydra": hydra_config}, overrides=hydra_config.overrides.task)
         start_early(cfg)
         with run.stage("imports"):  # which take seconds: not before it is clear that there is work
             from ilt import lineage, logbook, stages
@@ -68,8 +74,12 @@ def main(cfg: DictConfig) -> float | None:
             with run.stage("pictures"):
                 stages.picture(cfg, spec, run, expert, fitted, results, flights, logger)
             run.finish(results)
-        return show(run)
+        show(run)
+        return selection_return(run)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -47,6 +47,8 @@ def start_early(cfg: Any) -> None:
 
 def _start_server() -> None:
     """Have the process from which workers are forked, if it is not there yet."""
+    if multiprocessing.get_start_method(allow_none=True) not in (None, *multiprocessing.get_all_start_methods()):
+        multiprocessing.set_start_method(_METHOD, force=True)  # joblib's own would be told to ours, which know no such
     if _METHOD == "forkserver":
         resource_tracker.ensure_running()  # or the server would start it, and let interrupts through again
         with _as_a_worker():
@@ -183,12 +185,12 @@ def serve(connection: Connection) -> None:
             except (BrokenPipeError, ConnectionResetError):
                 raise
             except Exception as error:
-                answer = _ERROR, (_sendable(error), traceback.format_exc())
+                answer = _ERROR, (sendable(error), traceback.format_exc())
             connection.send(answer)
 
 
-def _sendable(error: Exception) -> Exception:
-    """The error itself, if it survives being sent."""
+def sendable(error: Exception) -> Exception:
+    """The error itself if it survives being sent to another process, or else one that says the same."""
     try:
         ForkingPickler.loads(ForkingPickler.dumps(error))
     except Exception:

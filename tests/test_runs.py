@@ -1,6 +1,7 @@
 """Run folders."""
 
 import json
+import logging
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from ilt.runs import RunFolder, peak_memory_mb, read_config
 
@@ -63,6 +65,43 @@ def test_without_resume_what_was_there_is_renamed_and_kept(tmp_path: Path) -> No
             assert not run.finished
             run.finish({})
     assert sorted(path.name for path in tmp_path.glob("run*")) == ["run", "run.1", "run.2"]
+
+
+def test_an_error_is_kept_until_the_run_begins_again(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), open_run(tmp_path / "run"):
+        raise ZeroDivisionError("in two\nlines")
+    first_line, _, *trace = (tmp_path / "run" / "error.txt").read_text().splitlines()
+    assert first_line == "ZeroDivisionError: in two"
+    assert "Traceback" in trace[0]
+    with open_run(tmp_path / "run") as run:
+        run.begin()
+        assert not (tmp_path / "run" / "error.txt").exists()
+
+
+def test_what_is_logged_after_the_beginning_is_kept_with_the_command(tmp_path: Path) -> None:
+    log = logging.getLogger("a")
+    for text in ("first", "second"):
+        with open_run(tmp_path / "run", resume=False) as run:
+            log.warning("too early")
+            run.begin(overrides=["seed=0"])
+            log.warning(text)
+        log.warning("too late")
+    assert (tmp_path / "run.1" / "train.log").read_text() == "first\n"
+    assert (tmp_path / "run" / "train.log").read_text() == "second\n"
+    assert yaml.safe_load((tmp_path / "run" / ".hydra" / "overrides.yaml").read_text()) == ["seed=0"]
+
+
+def test_whoever_interrupts_a_run_is_told_how_to_go_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with pytest.raises(KeyboardInterrupt), open_run(tmp_path / "run") as run:
+        raise KeyboardInterrupt
+    assert caplog.messages == ["stopped; the same command begins it again"]
+    run.checkpoints.mkdir()
+    (run.checkpoints / "last.ckpt").touch()
+    with pytest.raises(SystemExit), open_run(tmp_path / "run"):
+        raise SystemExit(1)
+    assert caplog.messages[1:] == ["stopped; the same command goes on from the last checkpoint"]
+    assert not (tmp_path / "run" / "error.txt").exists()
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:

@@ -67,6 +67,12 @@ def results(function: Any, *tasks: tuple[Any, ...]) -> list[list[Any]]:
     return found
 
 
+def light_results() -> list[list[Any]]:
+    """Two tasks in workers that import nothing in advance."""
+    workers.PRELOADED.clear()
+    return results(count, (0, 2), (2, 4))
+
+
 def members(group: int) -> list[str]:
     """The processes of a group that still run."""
     listed = subprocess.run(["ps", "-A", "-o", "pgid=,pid=,stat=,args="], capture_output=True, text=True, check=True)
@@ -190,3 +196,10 @@ def test_an_interrupt_of_the_whole_group_ends_everything_at_once(flight: subproc
 def test_workers_do_not_outlive_a_killed_parent(flight: subprocess.Popen[str]) -> None:
     os.kill(flight.pid, signal.SIGKILL)
     assert gone(flight.pid, 20), members(flight.pid)
+
+
+def test_a_worker_of_joblib_can_start_workers_of_its_own() -> None:
+    work = "Parallel(n_jobs=2)(delayed(light_results)() for _ in range(2))"
+    code = f"from joblib import Parallel, delayed; from tests.test_workers import light_results; print({work})"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.stdout.strip() == str([[[0, 1], [2, 3]]] * 2), process.stderr

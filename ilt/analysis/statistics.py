@@ -1,14 +1,14 @@
 """How sure one can be of a mean, and what a student is worth beside its expert."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.stats import bootstrap, sem, t
 
-from ilt.demos import Episodes
-from ilt.envs import EnvSpec
-from ilt.rollouts.metrics import flight_metrics
+if TYPE_CHECKING:
+    from ilt.demos import Episodes
+    from ilt.envs import EnvSpec
 
 
 def mean_interval(values: np.ndarray, *, confidence: float = 0.95, n_resamples: int = 10_000) -> list[float]:
@@ -35,8 +35,10 @@ def mean_interval_of_runs(values: np.ndarray, *, confidence: float = 0.95) -> li
     return [float(low), float(high)]
 
 
-def summarise(episodes: Episodes, spec: EnvSpec) -> dict[str, Any]:
+def summarise(episodes: "Episodes", spec: "EnvSpec") -> dict[str, Any]:
     """The metrics of a flight, with the interval of its mean return."""
+    from ilt.rollouts.metrics import flight_metrics  # and torch with it, which the mean of a few runs does not need
+
     return {
         **flight_metrics(episodes, spec),
         "return_mean_interval": mean_interval(episodes.returns),
@@ -49,7 +51,7 @@ def performance(student: float, expert: float, random: float) -> float | None:
     return None if expert == random else (student - random) / (expert - random)
 
 
-def compare(student: Episodes, references: Mapping[str, Episodes], spec: EnvSpec) -> dict[str, Any]:
+def compare(student: "Episodes", references: Mapping[str, "Episodes"], spec: "EnvSpec") -> dict[str, Any]:
     """What `results.json` says of a student that flew the same seeds as the references `expert` and `random`.
 
     ValueError if the seeds differ.
