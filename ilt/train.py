@@ -7,6 +7,7 @@ FIRST_JOB_STARTED = {os.getpid(): time.monotonic()}  # of this process, before a
 
 import logging  # noqa: E402
 import sys  # noqa: E402
+from contextlib import ExitStack  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import hydra  # noqa: E402
@@ -57,7 +58,9 @@ def main(cfg: DictConfig) -> float | None:
                 from ilt.study import reporter
 
                 report = reporter(cfg, Path(hydra_config.sweep.dir))
-        with logbook.open_logger(cfg, folder) as logger:
+        with ExitStack() as closing:
+            with run.stage("logger"):
+                logger = closing.enter_context(logbook.open_logger(cfg, folder))
             with run.stage("expert"):
                 expert = find_or_train(cfg, spec, store)
             with run.stage("demonstrations"):

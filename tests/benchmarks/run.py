@@ -19,7 +19,7 @@ def rows(spec: EnvSpec) -> list[Row]:
         return runs[-1]["total"]
 
     row = compare("python -m ilt.train, everything", "s", whole, [("at most", 75, at_most(1))])
-    start = iter([seconds["startup"] + seconds["imports"] for seconds in runs])
+    start = iter([sum(seconds[name] for name in ("startup", "imports", "logger")) for seconds in runs])
     return [row, compare("of which start-up and imports", "s", lambda: next(start), [("at most", 12, at_most(1))])]
 
 
