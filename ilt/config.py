@@ -148,7 +148,7 @@ RULES: Mapping[str, Rule] = {
     "optimizer.warmup_fraction": PROBABILITY,
     "optimizer.final_learning_rate_fraction": FRACTION,
     "trainer.accelerator": one_of("auto", "cpu", "gpu"),
-    "trainer.devices": one_of(1),
+    "trainer.devices": Rule(lambda v: COUNT.allows(v) or v == "auto", "an integer of at least 1, or auto (all GPUs)"),
     "trainer.precision": one_of("32-true", "bf16-mixed", "16-mixed", "64-true"),
     "trainer.max_steps": integer(-1),
     "trainer.max_epochs": integer(-1),
@@ -307,6 +307,8 @@ def _check_trainer(cfg: DictConfig) -> None:
         raise ConfigError(f"trainer.val_check_interval must be {wanted} {counts}, got {trainer.val_check_interval!r}")
     if trainer.get("accumulate_grad_batches", 1) != 1:
         raise ConfigError("trainer.accumulate_grad_batches must be 1: a resumed run finds its batches by their step")
+    if trainer.devices != "auto":
+        check_shares(cfg.dataset.batch_size, trainer.devices)
     if trainer[other] != -1:
         raise ConfigError(f"trainer.{other} must be -1 {counts}, got {trainer[other]}")
     if trainer[length] < 1 or trainer[length] % trainer[every]:
@@ -325,6 +327,15 @@ def _check_search(search: DictConfig) -> None:
         raise ConfigError(
             f"search.fresh_seeds must be different seeds, none of search.seeds = {list(search.seeds)}, "
             f"got {list(search.fresh_seeds)}"
+        )
+
+
+def check_shares(batch_size: int, n_ranks: int) -> None:
+    """Raise ConfigError if processes that learn together cannot have equal shares of a batch."""
+    if batch_size % n_ranks:
+        raise ConfigError(
+            f"dataset.batch_size must be divisible by trainer.devices = {n_ranks}, which share each batch, "
+            f"got {batch_size}"
         )
 
 

@@ -8,16 +8,21 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from ilt.config import ConfigError
+from ilt.config import ConfigError, check_shares
 from ilt.envs import EnvSpec
 from ilt.store import Store
 
 
 def prepare(cfg: DictConfig) -> tuple[EnvSpec, Store]:
     """Set up threads and memory; the environment that the config describes, and the store it works in."""
-    _set_up(cfg)
-    if "trainer" in cfg and cfg.trainer.accelerator == "gpu" and not torch.cuda.is_available():
-        raise ConfigError("trainer.accelerator must be one that this machine has, got gpu; trainer=cpu needs none")
+    set_up(cfg)
+    if "trainer" in cfg and cfg.trainer.accelerator == "gpu":
+        n_gpus = torch.cuda.device_count()
+        if not n_gpus:
+            raise ConfigError("trainer.accelerator must be one that this machine has, got gpu; trainer=cpu needs none")
+        if n_ranks(cfg) > n_gpus:
+            raise ConfigError(f"trainer.devices must be at most {n_gpus}, the GPUs here, got {cfg.trainer.devices}")
+        check_shares(cfg.dataset.batch_size, n_ranks(cfg))
     return instantiate(cfg.env, _convert_="object"), Store(Path(cfg.outputs))
 
 
@@ -27,7 +32,7 @@ def prepare_run(cfg: DictConfig, run: DictConfig) -> tuple[EnvSpec, Store]:
     Its config only fills in numbers and names: nothing it names as a `_target_` is called, and no module is imported
     for its `env.id`.
     """
-    _set_up(cfg)
+    set_up(cfg)
     if ":" in run.env.id:
         raise ValueError(f"env.id of a run must not name a module to import, got {run.env.id}")
     env = OmegaConf.to_object(run.env)
@@ -35,7 +40,20 @@ def prepare_run(cfg: DictConfig, run: DictConfig) -> tuple[EnvSpec, Store]:
     return EnvSpec(**{str(key): value for key, value in env.items() if key != "_target_"}), Store(Path(cfg.outputs))
 
 
-def _set_up(cfg: DictConfig) -> None:
+def on_gpus(cfg: DictConfig) -> bool:
+    """Whether the model learns on GPUs."""
+    return cfg.trainer.accelerator == "gpu" or (cfg.trainer.accelerator == "auto" and torch.cuda.is_available())
+
+
+def n_ranks(cfg: DictConfig) -> int:
+    """How many processes learn together: what the config key `trainer.devices` says; for auto, one for each GPU."""
+    if cfg.trainer.devices == "auto":
+        return torch.cuda.device_count() if on_gpus(cfg) else 1
+    return int(cfg.trainer.devices)
+
+
+def set_up(cfg: DictConfig) -> None:
+    """What every process that computes needs: the number of threads, and memory that stays."""
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     keep_freed_memory()

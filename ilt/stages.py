@@ -22,12 +22,15 @@ from ilt.demos.windows import observation_statistics, take_episodes
 from ilt.envs import EnvSpec
 from ilt.evaluate import score_students
 from ilt.learning import ImitationModule, LearningCurve, Pruning, TrainingDisplay, WindowData
+from ilt.learning.ranks import joined
 from ilt.models import Decoder
 from ilt.runs import RunFolder
+from ilt.runtime import n_ranks, on_gpus, set_up
 from ilt.store import Artefact, Store, provenance, sha256
 from ilt.workers import n_processes
 
 if TYPE_CHECKING:
+    from pytorch_lightning.strategies import Strategy
     from torch import Tensor
 
 log = logging.getLogger(__name__)
@@ -68,9 +71,48 @@ def fit(
 ) -> Fitted | None:
     """Train on the demonstrations, from the run's last checkpoint if there is one; leave weights in the run folder.
 
+    Further processes that `trainer.devices` asks for take part in the training, and in nothing else.
+
     Args:
         report: as `Pruning` takes it. None is returned if it ended the training.
     """
+    checkpoint = run.last_checkpoint
+    if checkpoint is not None:
+        log.info("resuming from %s", checkpoint)
+    ours, theirs = ([Pruning(report)], [Pruning(None)]) if report is not None else ([], [])
+    unlocked = RunFolder(run.path, run.config, resume=True, started=0.0)  # the lock is this process's
+    arguments = cfg, spec, unlocked, demos, checkpoint, theirs
+    with joined(_learn_beside, arguments, n_ranks=n_ranks(cfg), on_gpus=on_gpus(cfg)) as strategy:
+        model, curve = _learn(cfg, spec, run, demos, checkpoint, ours, strategy, logger)
+    if any(callback.pruned for callback in ours):
+        return None
+    _write_csv(run.path / "curve.csv", curve.rows)
+    return Fitted(
+        weights={name: _export(model, run, name) for name in ("last", "best")},
+        rows=curve.rows,
+        n_parameters=sum(p.numel() for p in model.parameters()),
+        windows_per_second=curve.batches * cfg.dataset.batch_size / curve.seconds if curve.batches else None,
+        resumed=checkpoint is not None,
+    )
+
+
+def _learn_beside(cfg: DictConfig, *arguments: Any) -> None:
+    """The whole life of a further process of a training."""
+    set_up(cfg)
+    _learn(cfg, *arguments)
+
+
+def _learn(
+    cfg: DictConfig,
+    spec: EnvSpec,
+    run: RunFolder,
+    demos: Artefact,
+    checkpoint: Path | None,
+    pruning: list[Pruning],
+    strategy: "Strategy | None",
+    logger: Logger | None = None,
+) -> tuple[Decoder, LearningCurve]:
+    """The same in every process that takes part, but for the strategy, which knows which one it is, and the logger."""
     pl.seed_everything(cfg.seed, verbose=False)
     train = take_episodes(Episodes.load(demos.file("demonstrations.npz")), cfg.dataset.episodes)
     validation = Episodes.load(demos.file("validation.npz"))
@@ -93,23 +135,9 @@ def fit(
     log.info("%d demonstrations, %d steps; a model of %d parameters", len(train), len(train.actions), n_parameters)
     module = ImitationModule(model, seed=cfg.seed, **OmegaConf.to_object(cfg.optimizer))  # type: ignore[arg-type]
     callbacks = _make_callbacks(cfg, spec, run)
-    pruning = [Pruning(report)] if report is not None else []
-    trainer = _make_trainer(cfg, run, [*callbacks, *pruning], logger)
-    checkpoint = run.last_checkpoint
-    if checkpoint is not None:
-        log.info("resuming from %s", checkpoint)
+    trainer = _make_trainer(cfg, run, [*callbacks, *pruning], strategy, logger)
     trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-    if any(callback.pruned for callback in pruning):
-        return None
-    curve = next(callback for callback in callbacks if isinstance(callback, LearningCurve))
-    _write_csv(run.path / "curve.csv", curve.rows)
-    return Fitted(
-        weights={name: _export(model, run, name) for name in ("last", "best")},
-        rows=curve.rows,
-        n_parameters=n_parameters,
-        windows_per_second=curve.batches * cfg.dataset.batch_size / curve.seconds if curve.batches else None,
-        resumed=checkpoint is not None,
-    )
+    return model, next(callback for callback in callbacks if isinstance(callback, LearningCurve))
 
 
 def score(
@@ -227,7 +255,9 @@ def _make_callbacks(cfg: DictConfig, spec: EnvSpec, run: RunFolder) -> list[pl.C
     ]
 
 
-def _make_trainer(cfg: DictConfig, run: RunFolder, callbacks: list[pl.Callback], logger: Logger | None) -> pl.Trainer:
+def _make_trainer(
+    cfg: DictConfig, run: RunFolder, callbacks: list[pl.Callback], strategy: "Strategy | None", logger: Logger | None
+) -> pl.Trainer:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     # batches are gathered in one index, which is faster than handing them over from another process
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -239,6 +269,9 @@ def _make_trainer(cfg: DictConfig, run: RunFolder, callbacks: list[pl.Callback],
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     return instantiate(
         cfg.trainer,
+        devices=n_ranks(cfg),
+        strategy=strategy or "auto",
+        use_distributed_sampler=False,  # batches are shared out by the data themselves
         callbacks=[*callbacks, TrainingDisplay()],
         logger=logger or False,
         enable_progress_bar=False,

@@ -304,6 +304,8 @@ def changed(base: DictConfig, **values: Any) -> DictConfig:
         ("optimizer.weight_decay", -0.1, "a number at least 0"),
         ("optimizer.warmup_fraction", 1.0, "a number at least 0 and below 1"),
         ("trainer.accelerator", "tpu", "one of ['auto', 'cpu', 'gpu']"),
+        ("trainer.devices", 0, "an integer of at least 1, or auto (all GPUs)"),
+        ("trainer.devices", "all", "an integer of at least 1, or auto (all GPUs)"),
         ("trainer.max_steps", -2, "an integer of at least -1"),
         ("trainer.val_check_interval", 0, "an integer of at least 1 (steps), or 1.0"),
         ("trainer.val_check_interval", 0.5, "an integer of at least 1 (steps), or 1.0"),
@@ -399,6 +401,10 @@ BY_EPOCHS = {"trainer__max_steps": -1, "trainer__val_check_interval": 1.0, "trai
         (
             {"env__seed_blocks__test": [20_000_000, 1_000_000]},
             "selection and test overlap: test must begin at 21000000 or later, got 20000000",
+        ),
+        (
+            {"trainer__devices": 3, "dataset__batch_size": 256},
+            "dataset.batch_size must be divisible by trainer.devices = 3, which share each batch, got 256",
         ),
         (
             {"trainer__max_steps": 1050, "trainer__val_check_interval": 100},

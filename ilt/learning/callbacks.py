@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Callback, WeightAveraging
 from torch import Tensor
 
 from ilt.envs import EnvSpec
+from ilt.learning.ranks import total
 from ilt.rollouts import ContextPolicy, rollout
 from ilt.rollouts.metrics import flight_metrics
 
@@ -22,7 +23,7 @@ class RolloutEvaluation(Callback):
 
     How often that is, in steps or in epochs, is the trainer's `val_check_interval` and `check_val_every_n_epoch`.
     It must stand before a weight-averaging callback, which puts the averaged weights in place during validation:
-    then it is those that fly.
+    then it is those that fly. Where several processes learn together, rank 0 flies, and tells the others.
 
     Args:
         spec: the environment.
@@ -59,6 +60,15 @@ class RolloutEvaluation(Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking:
             return
+        flown = self._fly(trainer.global_step, pl_module) if trainer.is_global_zero else {}
+        metrics = trainer.strategy.broadcast(flown)
+        for name, value in metrics.items():
+            pl_module.log(f"rollout/{name}", value, prog_bar=name == "return_mean", sync_dist=True)
+        del metrics["seconds"]
+        self.history.append({"step": trainer.global_step, **metrics})
+
+    def _fly(self, step: int, pl_module: pl.LightningModule) -> dict[str, float]:
+        """The metrics of a flight, and its `seconds`."""
         started = time.monotonic()
         policy = ContextPolicy(
             pl_module.model,  # type: ignore[arg-type]  # Lightning types every attribute as Tensor or Module
@@ -68,19 +78,16 @@ class RolloutEvaluation(Callback):
         episodes = rollout(self._spec, policy, self._seeds, n_envs=self._n_envs, n_processes=self._n_processes)
         metrics = flight_metrics(episodes, self._spec)
         seconds = time.monotonic() - started
-        for name, value in metrics.items():
-            pl_module.log(f"rollout/{name}", value, prog_bar=name == "return_mean")
-        pl_module.log("rollout/seconds", seconds)
-        self.history.append({"step": trainer.global_step, **metrics})
         log.info(
             "step %d: return %.1f, success %.0f %%, crashes %.0f %% over %d selection seeds (%.1f s)",
-            trainer.global_step,
+            step,
             metrics["return_mean"],
             100 * metrics["success_rate"],
             100 * metrics["crash_rate"],
             len(episodes),
             seconds,
         )
+        return {**metrics, "seconds": seconds}
 
     def state_dict(self) -> dict[str, Any]:
         return {"history": self.history}
@@ -93,18 +100,20 @@ class Pruning(Callback):
     """Reports the return of each rollout evaluation, and ends a training that is not worth going on with.
 
     Args:
-        report: takes a mean return on selection seeds and a step, and says whether to end.
+        report: takes a mean return on selection seeds and a step, and says whether to end. None in processes that learn
+            beside rank 0, which tells them.
 
     Attributes:
         pruned: whether it was ended.
     """
 
-    def __init__(self, report: Callable[[float, int], bool]) -> None:
+    def __init__(self, report: Callable[[float, int], bool] | None) -> None:
         self._report, self.pruned = report, False
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         value = float(trainer.callback_metrics["rollout/return_mean"])
-        if self._report(value, trainer.global_step):
+        end = self._report(value, trainer.global_step) if self._report is not None else False
+        if trainer.strategy.broadcast(end):
             log.info("pruned at step %d, with a return of %.1f", trainer.global_step, value)
             self.pruned = trainer.should_stop = True
 
@@ -147,7 +156,8 @@ class LearningCurve(Callback):
     ) -> None:
         self.batches += 1
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.rows.append({"step": trainer.global_step, "train/loss": float(outputs["loss"])})
+            loss = total(outputs["loss"]) / trainer.world_size
+            self.rows.append({"step": trainer.global_step, "train/loss": float(loss)})
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.seconds += time.monotonic() - self._since

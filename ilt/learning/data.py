@@ -24,11 +24,25 @@ class EpochBatches(Sampler[Any]):
         seed: decides every permutation.
         first_step: the training step to begin at, so that a resumed run sees what it had not seen; a function is
             asked when the first batch is.
+        rank, n_ranks: of n_ranks processes that learn together, each is given its part of every batch; together they
+            see the batches of one.
     """
 
-    def __init__(self, n_windows: int, batch_size: int, *, seed: int, first_step: int | Callable[[], int] = 0) -> None:
+    def __init__(
+        self,
+        n_windows: int,
+        batch_size: int,
+        *,
+        seed: int,
+        first_step: int | Callable[[], int] = 0,
+        rank: int = 0,
+        n_ranks: int = 1,
+    ) -> None:
+        if n_windows < n_ranks:
+            raise ValueError(f"trainer.devices must be at most {n_windows}, the windows there are, got {n_ranks}")
         self._n_windows, self._batch_size, self._seed = n_windows, batch_size, seed
         self._next_step = first_step
+        self._rank, self._n_ranks = rank, n_ranks
 
     def __len__(self) -> int:
         return max(self._n_windows // self._batch_size, 1)
@@ -41,7 +55,8 @@ class EpochBatches(Sampler[Any]):
         generator = torch.Generator().manual_seed(hash((self._seed, epoch)) % 2**63)
         order = torch.randperm(self._n_windows, generator=generator)
         for batch in range(done, len(self)):
-            yield order[batch * self._batch_size : (batch + 1) * self._batch_size]
+            windows = order[batch * self._batch_size : (batch + 1) * self._batch_size]
+            yield windows.tensor_split(self._n_ranks)[self._rank]
 
 
 class WindowLoader(DataLoader[dict[str, Tensor]]):
@@ -59,7 +74,7 @@ class WindowData(pl.LightningDataModule):
 
     Args:
         train, validation: windows over different episodes.
-        batch_size: windows in a training batch.
+        batch_size: windows in a training batch, of all processes that learn together.
         seed: decides the order of training batches.
     """
 
@@ -78,7 +93,10 @@ class WindowData(pl.LightningDataModule):
         # Lightning may ask for this loader before it has restored the step of a resumed run
         trainer = self.trainer
         step = (lambda: trainer.global_step) if trainer is not None else 0
-        batches = EpochBatches(len(self._train), self._batch_size, seed=self._seed, first_step=step)
+        rank, n_ranks = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        batches = EpochBatches(
+            len(self._train), self._batch_size, seed=self._seed, first_step=step, rank=rank, n_ranks=n_ranks
+        )
         return WindowLoader(self._train, batch_sampler=batches, collate_fn=lambda batch: batch)
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:

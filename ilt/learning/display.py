@@ -13,13 +13,18 @@ EVERY = 0.1
 
 
 class TrainingDisplay(Callback):
-    """Steps done, time left, and on a terminal the newest rollout return, which is logged as a line elsewhere."""
+    """Steps done, time left, and on a terminal the newest rollout return, which is logged as a line elsewhere.
+
+    Of several processes that learn together, rank 0 shows it.
+    """
 
     def __init__(self) -> None:
         self._progress: Progress | None = None
         self._updated = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
         self._progress = Progress("training", total=int(trainer.estimated_stepping_batches), unit="steps")
         self._progress.__enter__()
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from ilt.learning.ranks import total
+
 
 def cloning_loss(logits: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
     """Mean cross-entropy over real steps.
@@ -54,7 +56,7 @@ class ImitationModule(pl.LightningModule):
     """Learns P(a_t | s_0, a_0, …, s_t) by cross-entropy at every real step of a window.
 
     What is random in a training step (dropout) is decided by seed and step, so that a resumed run draws what an
-    uninterrupted one would have drawn.
+    uninterrupted one would have drawn. Where several processes learn together, each draws its own.
 
     Args:
         model: maps observations (B, K, obs_dim), actions (B, K) and mask (B, K) to logits (B, K, A).
@@ -83,20 +85,26 @@ class ImitationModule(pl.LightningModule):
         self._schedule = {"warmup_fraction": warmup_fraction, "final_fraction": final_learning_rate_fraction}
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        seed_draws(hash((self._seed, self.global_step)) % 2**63, self.device)
+        rank = (self.global_rank,) if self.global_rank > 0 else ()  # in rank 0 the draws of a process that is alone
+        seed_draws(hash((self._seed, self.global_step, *rank)) % 2**63, self.device)
         logits = self.model(batch["observations"], batch["actions"], batch["mask"])
         loss = cloning_loss(logits, batch["actions"], batch["mask"])
+        if self.trainer.world_size > 1:  # gradients will be averaged, whatever the share of real steps
+            n_real = batch["mask"].sum()
+            loss = loss * (n_real * self.trainer.world_size / total(n_real))
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.log("train/loss", loss, prog_bar=True)  # not at every step, which takes longer than the optimiser
+            # not at every step, which takes longer than the optimiser
+            self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Every process sees all steps, so that there is nothing to add up."""
         logits = self.model(batch["observations"], batch["actions"], batch["mask"])
         actions, scored = batch["actions"], batch.get("scored", batch["mask"])
         n_steps = int(scored.sum())
         correct = (logits.argmax(dim=-1) == actions)[scored].float().mean()
-        self.log("val/loss", cloning_loss(logits, actions, scored), batch_size=n_steps)
-        self.log("val/action_accuracy", correct, batch_size=n_steps, prog_bar=True)
+        self.log("val/loss", cloning_loss(logits, actions, scored), batch_size=n_steps, sync_dist=True)
+        self.log("val/action_accuracy", correct, batch_size=n_steps, prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         total_steps = int(self.trainer.estimated_stepping_batches)

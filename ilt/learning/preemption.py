@@ -8,7 +8,10 @@ from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback
+
+from ilt.learning.ranks import total
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +25,7 @@ class Preemption(Callback):
     Where a validation is due after that step, it is one step more: Lightning would not make up for a validation that
     was missed. What handled the signal before, such as submitit's requeueing, has its turn after all is saved; where
     nothing did, the process ends with the exit code that shells give to the signal. The same command goes on there.
+    Where several processes learn together, rank 0 is told and they end together.
 
     Args:
         dirpath: the folder of `last.ckpt`.
@@ -38,10 +42,13 @@ class Preemption(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for number in self._before:  # instead of Lightning's own by now, which would end a validation half way
-            signal.signal(number, self._note)
+            signal.signal(number, self._note if trainer.is_global_zero else signal.SIG_IGN)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        if self._received is not None and not _validation_is_due(trainer):
+        received = self._received is not None
+        if trainer.world_size > 1:
+            received = bool(total(torch.tensor(int(received), device=pl_module.device)))
+        if received and not _validation_is_due(trainer):
             trainer.save_checkpoint(self._path)
             self._end(trainer)
 
@@ -59,7 +66,8 @@ class Preemption(Callback):
         self._received = number, frame
 
     def _end(self, trainer: pl.Trainer) -> None:
-        assert self._received is not None
+        if self._received is None:  # rank 0 has it
+            raise SystemExit
         number, frame = self._received
         name = signal.Signals(number).name
         log.info("%s: saved at step %d; the same command goes on from there", name, trainer.global_step)
