@@ -20,7 +20,7 @@ def rows(spec: EnvSpec) -> list[Row]:
 
     row = compare("python -m ilt.train, everything", "s", whole, [("at most", 75, at_most(1))])
     start = iter([sum(seconds[name] for name in ("startup", "imports", "logger")) for seconds in runs])
-    return [row, compare("of which start-up and imports", "s", lambda: next(start), [("at most", 12, at_most(1))])]
+    return [row, compare("of which start-up, imports and W&B", "s", lambda: next(start), [("at most", 12, at_most(1))])]
 
 
 def run() -> dict[str, float]:
