@@ -41,7 +41,13 @@ def find_or_collect(cfg: DictConfig, spec: "EnvSpec", store: "Store", expert: "A
     def make(folder: Path) -> dict[str, Any]:
         from ilt.expert import load_policy
 
-        policy = load_policy(cfg.expert.policy, spec, expert.path, deterministic=cfg.expert.deterministic)
+        policy = load_policy(
+            cfg.expert.policy,
+            spec,
+            expert.path,
+            deterministic=cfg.expert.deterministic,
+            observes=cfg.expert.observes,
+        )
         measured = {}
         for block, block_seeds in seeds.items():
             flown, measured[block] = fly(cfg, spec, policy, block_seeds, title=block)
@@ -77,7 +83,9 @@ def find_or_fly(
         policy = (
             load_policy("random", spec, folder, deterministic=False)
             if expert is None
-            else load_policy(cfg.expert.policy, spec, expert.path, deterministic=deterministic)
+            else load_policy(
+                cfg.expert.policy, spec, expert.path, deterministic=deterministic, observes=cfg.expert.observes
+            )
         )
         episodes, measured = fly(cfg, spec, policy, seeds, title=f"{name} on {spec.block_of(seeds)} seeds")
         episodes.save(folder / "episodes.npz")

@@ -22,8 +22,10 @@ log = logging.getLogger(__name__)
 
 def recipe_of(cfg: DictConfig, spec: "EnvSpec") -> dict[str, Any]:
     """All that decides an expert. Its gate does not: a trained expert is kept whatever it is worth."""
+    observes = {"observes": "privileged"} if cfg.expert.observes == "privileged" else {}
     return {
         "env": spec.identity(),
+        **observes,  # one that sees what a student sees has the name of before there was a choice
         "seeds": {block: list(spec.seed_blocks[block]) for block in ("demonstrations", "selection")},
         **{
             key: OmegaConf.to_object(cfg.expert[key]) if OmegaConf.is_config(cfg.expert[key]) else cfg.expert[key]
@@ -61,8 +63,10 @@ def find(cfg: DictConfig, spec: "EnvSpec", store: "Store") -> "Artefact":
     return expert
 
 
-def load_policy(policy: str, spec: "EnvSpec", folder: Path, *, deterministic: bool) -> "Policy":
-    """`random`, `heuristic`, or `actor`: the network in an expert's folder."""
+def load_policy(
+    policy: str, spec: "EnvSpec", folder: Path, *, deterministic: bool, observes: str = "student"
+) -> "Policy":
+    """`random`, `heuristic`, or `actor`: the network in an expert's folder, and whether it is `privileged`."""
     from ilt.envs.heuristics import HEURISTICS
     from ilt.experts.actor import Actor
     from ilt.rollouts import ExpertPolicy, FunctionPolicy, RandomPolicy
@@ -74,7 +78,8 @@ def load_policy(policy: str, spec: "EnvSpec", folder: Path, *, deterministic: bo
         if heuristic is None:
             raise ValueError(f"env.heuristic must be one of {sorted(HEURISTICS)}, got {spec.heuristic}")
         return FunctionPolicy(heuristic)
-    return ExpertPolicy(Actor.load(folder / "actor.safetensors"), deterministic=deterministic)
+    actor = Actor.load(folder / "actor.safetensors")
+    return ExpertPolicy(actor, deterministic=deterministic, privileged=observes == "privileged")
 
 
 def _train(
@@ -85,9 +90,10 @@ def _train(
     from ilt.rollouts import ExpertPolicy, rollout
 
     seeds = spec.seeds("selection", cfg.expert.selection_episodes)
+    privileged = cfg.expert.observes == "privileged"
 
     def score(actor: Any) -> float:
-        policy = ExpertPolicy(actor, deterministic=True)
+        policy = ExpertPolicy(actor, deterministic=True, privileged=privileged)
         return float(rollout(spec, policy, seeds, n_envs=cfg.n_envs, n_processes=n_processes(cfg)).returns.mean())
 
     with Progress(f"expert {cfg.expert.name}", total=cfg.expert.training.total_steps, unit="steps") as progress:
@@ -98,7 +104,13 @@ def _train(
                 on_score(steps, return_mean)
 
         training = hydra.utils.instantiate(
-            cfg.expert.training, spec, seed=cfg.expert.seed, folder=folder / "training", score=score, report=report
+            cfg.expert.training,
+            spec,
+            privileged=privileged,
+            seed=cfg.expert.seed,
+            folder=folder / "training",
+            score=score,
+            report=report,
         )
     shutil.copy(training.best_path, folder / "actor.safetensors")
     shutil.copy(folder / "training" / "history.json", folder / "history.json")
@@ -113,7 +125,7 @@ def _measure(cfg: DictConfig, spec: "EnvSpec", folder: Path) -> dict[str, Any]:
     seeds = spec.seeds("selection", cfg.expert.gate_episodes, offset=cfg.expert.selection_episodes)
     measured = {}
     for name, deterministic in (("deterministic", True), ("sampled", False)):
-        policy = load_policy(cfg.expert.policy, spec, folder, deterministic=deterministic)
+        policy = load_policy(cfg.expert.policy, spec, folder, deterministic=deterministic, observes=cfg.expert.observes)
         flown = rollout(spec, policy, seeds, n_envs=cfg.n_envs, n_processes=n_processes(cfg))
         measured[name] = flight_metrics(flown, spec)
     return {**measured, "seeds": [int(seeds[0]), len(seeds)]}

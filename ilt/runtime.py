@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,7 +24,12 @@ def prepare(cfg: DictConfig) -> tuple[EnvSpec, Store]:
         if n_ranks(cfg) > n_gpus:
             raise ConfigError(f"trainer.devices must be at most {n_gpus}, the GPUs here, got {cfg.trainer.devices}")
         check_shares(cfg.dataset.batch_size, n_ranks(cfg))
-    return instantiate(cfg.env, _convert_="object"), Store(Path(cfg.outputs))
+    try:
+        spec: EnvSpec = instantiate(cfg.env, _convert_="object")
+    except InstantiationException as error:
+        raise ConfigError(str(error.__cause__)) from error
+    spec.sizes()  # a wrapper or a kind of space that cannot be used is refused before anything is made
+    return spec, Store(Path(cfg.outputs))
 
 
 def prepare_run(cfg: DictConfig, run: DictConfig) -> tuple[EnvSpec, Store]:

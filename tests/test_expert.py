@@ -8,12 +8,16 @@ import pytest
 from ilt.store import open_artefact
 from tests.test_train import call, wandb_records
 
+HIDDEN = ["env=lunar_lander_hidden", "expert.observes=privileged"]
 QUICK = ["expert.training.total_steps=2048", "expert.training.score_every=1024", "expert.selection_episodes=2"]
 
 
 @pytest.mark.parametrize(
     ("name", "small"),
-    [("a2c", ["expert.training.n_steps=64"]), ("ppo", ["expert.training.n_steps=64", "expert.training.n_epochs=1"])],
+    [
+        ("a2c", ["expert.training.n_steps=64"]),
+        ("ppo", ["expert.training.n_steps=64", "expert.training.n_epochs=1", *HIDDEN]),
+    ],
 )
 def test_an_expert_is_trained_from_nothing_measured_and_kept(name: str, small: list[str], tmp_path: Path) -> None:
     arguments = [f"expert={name}", *QUICK, *small, "expert.gate_episodes=3", f"outputs={tmp_path}"]

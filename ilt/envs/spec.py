@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from ilt.config import BLOCKS, check_disjoint
+from ilt.envs.wrappers import WRAPPERS, check_ranges, visible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +19,7 @@ class EnvSpec:
     Attributes:
         id: Gymnasium's id.
         kwargs: keyword arguments for `gymnasium.make`.
+        wrappers: arguments by name of one of `ilt.envs.wrappers.WRAPPERS`, the innermost first.
         success_return: an episode with at least this return is a success.
         crash_reward: an episode whose last reward equals this is a crash; None where crashing means nothing.
         heuristic: name of its hand-written controller in `ilt.envs.heuristics.HEURISTICS`, if it has one.
@@ -26,6 +28,7 @@ class EnvSpec:
 
     id: str
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    wrappers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     success_return: float
     crash_reward: float | None = None
     heuristic: str | None = None
@@ -35,6 +38,10 @@ class EnvSpec:
         if sorted(self.seed_blocks) != sorted(BLOCKS):
             raise ValueError(f"env.seed_blocks must name {list(BLOCKS)}, got {list(self.seed_blocks)}")
         check_disjoint(self.seed_blocks)
+        for name in self.wrappers:
+            if name not in WRAPPERS:
+                raise ValueError(f"env.wrappers must be of {sorted(WRAPPERS)}, got {name}")
+        check_ranges(self.wrappers.get("hidden_physics", {}))
 
     def seeds(self, block: str, count: int, offset: int = 0) -> np.ndarray:
         """`count` seeds of a block, from its `offset`-th on: (count,) int64. ValueError if the block is too small."""
@@ -56,11 +63,21 @@ class EnvSpec:
         raise ValueError(f"seeds {seeds.min()} to {seeds.max()} do not lie in one block of env.seed_blocks")
 
     def make(self, **kwargs: Any) -> gym.Env:
-        """A bare environment: no checker, no time limit, no order enforcer (`EnvBatch` keeps the time limit)."""
-        return gym.make(self.id, disable_env_checker=True, **{**self.kwargs, **kwargs}).unwrapped
+        """A bare environment: no checker, no time limit, no order enforcer (`EnvBatch` keeps the time limit).
 
-    def sizes(self) -> tuple[int, int]:
-        """Size of one observation, and number of discrete actions. ValueError for other kinds of spaces."""
+        With `wrappers`, its observations are all there is to see, what the student sees first.
+        """
+        env: gym.Env = gym.make(self.id, disable_env_checker=True, **{**self.kwargs, **kwargs}).unwrapped
+        for name, arguments in self.wrappers.items():
+            env = WRAPPERS[name](env, **arguments)
+        return env
+
+    def sizes(self, *, privileged: bool = False) -> tuple[int, int]:
+        """Size of one observation, and number of discrete actions. ValueError for other kinds of spaces.
+
+        Args:
+            privileged: count what is hidden from the student too.
+        """
         env = self.make()
         observations, actions = env.observation_space, env.action_space
         env.close()
@@ -68,7 +85,7 @@ class EnvSpec:
             raise ValueError(f"env.id={self.id}: observations must be flat vectors, got {observations}")
         if not isinstance(actions, spaces.Discrete) or actions.start != 0:
             raise ValueError(f"env.id={self.id}: actions must be discrete, from 0, got {actions}")
-        return int(observations.shape[0]), int(actions.n)
+        return int(observations.shape[0]) if privileged else visible(env), int(actions.n)
 
     @property
     def max_episode_steps(self) -> int | None:
@@ -80,4 +97,7 @@ class EnvSpec:
 
     def identity(self) -> dict[str, Any]:
         """What decides an episode beside its seed and the policy: goes into the hash of every artefact."""
-        return {"id": self.id, "kwargs": dict(self.kwargs)}
+        identity = {"id": self.id, "kwargs": dict(self.kwargs)}
+        if self.wrappers:  # a bare environment has the names of before there were any
+            identity["wrappers"] = {name: dict(arguments) for name, arguments in self.wrappers.items()}
+        return identity

@@ -97,6 +97,7 @@ class A2C:
 
     Args:
         spec: the environment; training episodes take their seeds from its demonstrations block.
+        privileged: whether the expert sees what the environment hides from a student.
         seed: decides weights, sampling and episodes.
         hidden: width of each hidden layer of actor and critic.
         n_envs, n_steps: one rollout is n_envs × n_steps steps.
@@ -115,6 +116,7 @@ class A2C:
         self,
         spec: EnvSpec,
         *,
+        privileged: bool = False,
         seed: int,
         total_steps: int,
         hidden: Sequence[int],
@@ -138,7 +140,7 @@ class A2C:
         self.learning_rate, self.final_fraction = learning_rate, final_learning_rate_fraction
         self.entropy_coefficient, self.max_grad_norm = entropy_coefficient, max_grad_norm
         self.normalise_observations, self.normalise_rewards = normalise_observations, normalise_rewards
-        self.batch = EnvBatch(spec, n_envs)
+        self.batch = EnvBatch(spec, n_envs, privileged=privileged)
         self.seed, self.spec = seed, spec
         self.net = ActorCritic(
             observation_dim=self.batch.observation_dim, n_actions=self.batch.n_actions, hidden=hidden

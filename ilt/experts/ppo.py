@@ -21,8 +21,8 @@ from ilt.experts.training import Report, Score, TrainingLog
 class LeanVecEnv(VecEnv):
     """An `EnvBatch` behind Stable-Baselines3's interface: resets by itself, hands over the last observation."""
 
-    def __init__(self, spec: EnvSpec, n_envs: int, entropy: list[int]) -> None:
-        self._batch = EnvBatch(spec, n_envs)
+    def __init__(self, spec: EnvSpec, n_envs: int, entropy: list[int], *, privileged: bool = False) -> None:
+        self._batch = EnvBatch(spec, n_envs, privileged=privileged)
         self._slots = np.arange(n_envs)
         self._stream = SeedStream(spec, entropy)
         super().__init__(n_envs, self._batch.observation_space, self._batch.action_space)
@@ -106,6 +106,7 @@ def state_of(model: PPO) -> dict[str, Any]:
 def train_ppo(
     spec: EnvSpec,
     *,
+    privileged: bool = False,
     seed: int,
     folder: Path,
     score: Score,
@@ -122,6 +123,7 @@ def train_ppo(
 
     Args:
         spec: the environment; training episodes take their seeds from its demonstrations block.
+        privileged: whether the expert sees what the environment hides from a student.
         seed: decides weights, sampling and episodes.
         folder: holds checkpoints; training goes on from the one that is there.
         score, score_every: what the actor is worth on selection seeds, asked every so many steps.
@@ -135,7 +137,7 @@ def train_ppo(
     steps = 0 if state is None else state["steps"]
     model = PPO(
         "MlpPolicy",
-        LeanVecEnv(spec, n_envs, [seed, steps]),
+        LeanVecEnv(spec, n_envs, [seed, steps], privileged=privileged),
         seed=seed + steps,  # a resumed training must not draw the same numbers again
         device="cpu",
         policy_kwargs={"net_arch": list(hidden), "activation_fn": torch.nn.Tanh},

@@ -1,7 +1,7 @@
 """The one rollout loop: many envs in one process, the policy called once per step on all of them."""
 
-from collections.abc import Generator, Sequence
-from typing import NamedTuple
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,10 +15,12 @@ class Flown(NamedTuple):
 
     Attributes:
         place: where its seed stands among those that are flown.
-        observations: (T + 1, obs_dim) float32; `observations[t]` is what was seen when choosing `actions[t]`.
+        observations: (T + 1, obs_dim) float32; `observations[t]` is what a student sees when choosing `actions[t]`.
         actions: (T,) int64.
         rewards: (T,) float64; `rewards[t]` is what `actions[t]` earned.
         truncated: whether the time limit ended it.
+        extras: what else there is to know, as `Episodes` keeps it: numbers `episode/<name>`, and `step/privileged`
+            (T, …) float32, what the environment hid from a student at each step.
     """
 
     place: int
@@ -26,6 +28,7 @@ class Flown(NamedTuple):
     actions: np.ndarray
     rewards: np.ndarray
     truncated: bool
+    extras: Mapping[str, Any]
 
 
 def fly(spec: EnvSpec, policy: Policy, seeds: np.ndarray, n_envs: int) -> Generator[Flown, None, None]:
@@ -42,6 +45,7 @@ def fly(spec: EnvSpec, policy: Policy, seeds: np.ndarray, n_envs: int) -> Genera
 
 def _fly(batch: EnvBatch, policy: Policy, seeds: np.ndarray) -> Generator[Flown, None, None]:
     recorder = _Recorder(batch)
+    visible = batch.observation_dim
     index = np.zeros(batch.n_envs, dtype=np.int64)  # which episode each slot flies
     waiting = iter(range(len(seeds)))
 
@@ -58,14 +62,18 @@ def _fly(batch: EnvBatch, policy: Policy, seeds: np.ndarray) -> Generator[Flown,
 
     slots = begin(np.arange(batch.n_envs))
     while len(slots):
-        observations = batch.observations[slots]
-        actions = policy.act(slots, observations)
+        observations = batch.everything[slots]
+        actions = policy.act(slots, observations if policy.privileged else observations[:, :visible])
         rewards, terminated, truncated = batch.step(slots, actions)
         recorder.add(slots, observations, actions, rewards)
         ended = terminated | truncated
         if ended.any():
             for slot, cut in zip(slots[ended].tolist(), truncated[ended].tolist(), strict=True):
-                yield Flown(int(index[slot]), *recorder.take(slot, batch.observations[slot]), cut)
+                seen, done, earned = recorder.take(slot, batch.everything[slot])
+                extras: dict[str, Any] = {f"episode/{name}": fact for name, fact in batch.facts(slot).items()}
+                if seen.shape[1] > visible:
+                    extras["step/privileged"] = seen[:-1, visible:]
+                yield Flown(int(index[slot]), np.ascontiguousarray(seen[:, :visible]), done, earned, cut, extras)
             slots = np.union1d(slots[~ended], begin(slots[ended]))
 
 
@@ -74,7 +82,7 @@ class _Recorder:
 
     def __init__(self, batch: EnvBatch, capacity: int = 512) -> None:
         self._steps = np.zeros(batch.n_envs, dtype=np.int64)
-        self._observations = np.zeros((batch.n_envs, capacity, batch.observation_dim), dtype=np.float32)
+        self._observations = np.zeros((batch.n_envs, capacity, batch.everything.shape[1]), dtype=np.float32)
         self._actions = np.zeros((batch.n_envs, capacity), dtype=np.int64)
         self._rewards = np.zeros((batch.n_envs, capacity), dtype=np.float64)
 
@@ -107,6 +115,7 @@ class _Recorder:
 def in_order(flown: Sequence[Flown], seeds: np.ndarray) -> Episodes:
     """Lay episodes end to end in the order of their places among `seeds`."""
     flown = sorted(flown, key=lambda episode: episode.place)
+    extras = {name: [episode.extras[name] for episode in flown] for name in flown[0].extras}
     truncated = np.array([episode.truncated for episode in flown], dtype=bool)
     return Episodes(
         observations=np.concatenate([episode.observations for episode in flown]),
@@ -116,4 +125,8 @@ def in_order(flown: Sequence[Flown], seeds: np.ndarray) -> Episodes:
         terminated=~truncated,
         truncated=truncated,
         seeds=seeds[[episode.place for episode in flown]],
+        extras={
+            name: np.concatenate(arrays) if name.startswith("step/") else np.array(arrays)
+            for name, arrays in extras.items()
+        },
     )

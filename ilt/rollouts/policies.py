@@ -14,7 +14,14 @@ _SAMPLING = 0x5A17  # keeps a policy's random numbers apart from the env's, whic
 
 
 class Policy(Protocol):
-    """Chooses actions for the slots of a rollout, and is told when an episode begins in one."""
+    """Chooses actions for the slots of a rollout, and is told when an episode begins in one.
+
+    Attributes:
+        privileged: whether it is shown what the environment hides from a student, behind what the student sees.
+    """
+
+    @property
+    def privileged(self) -> bool: ...
 
     def begin(self, slots: np.ndarray, seeds: np.ndarray) -> None:
         """Episodes with these seeds (n,) begin in these slots (n,): forget what was there."""
@@ -42,6 +49,8 @@ class _Dice:
 class RandomPolicy:
     """Every action equally likely."""
 
+    privileged = False
+
     def __init__(self, n_actions: int) -> None:
         self._n_actions = n_actions
         self._dice = _Dice()
@@ -55,6 +64,8 @@ class RandomPolicy:
 
 class FunctionPolicy:
     """A hand-written controller: any function from (n, obs_dim) observations to (n,) int64 actions."""
+
+    privileged = False
 
     def __init__(self, function: Callable[[np.ndarray], np.ndarray]) -> None:
         self._function = function
@@ -90,9 +101,11 @@ class ExpertPolicy:
     Args:
         actor: maps (n, obs_dim) float32 to logits (n, A), on the CPU. Of an `Actor` the present weights are copied.
         deterministic: take the most likely action; otherwise sample, from the episode's seed alone.
+        privileged: whether the actor was trained on what is hidden from a student too.
     """
 
-    def __init__(self, actor: nn.Module, *, deterministic: bool) -> None:
+    def __init__(self, actor: nn.Module, *, deterministic: bool, privileged: bool = False) -> None:
+        self.privileged = privileged
         self._logits = LeanActor(actor) if isinstance(actor, Actor) else _InTorch(actor)
         self._chooser = Chooser(deterministic=deterministic)
 

@@ -35,6 +35,8 @@ class ContextPolicy:
         recompute: recompute the whole window at every step, also where keys and values can be cached.
     """
 
+    privileged = False
+
     def __init__(
         self,
         model: nn.Module,

@@ -47,6 +47,8 @@ class Escorted:
     environment limit.
     """
 
+    privileged = False
+
     def __init__(self, student: Policy, expert: Policy) -> None:
         self._student, self._expert = student, expert
 

@@ -1,5 +1,7 @@
 """Windows over episodes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -225,3 +227,17 @@ def test_as_flown_every_step_is_scored_once_with_the_context_it_has_in_flight(
     assert sorted(seen for _, _, seen in scored) == [0, 1, 2, 10, 11]
     for _, position, seen in scored:
         assert position == min(seen % 10, context_length - 1)  # as many steps before it as there are, up to K - 1
+
+
+def test_what_is_hidden_from_a_student_is_in_no_window(two_episodes: Episodes) -> None:
+    garbage = {"step/privileged": np.full((5, 3), np.nan, dtype=np.float32), "episode/gravity": np.full(2, np.nan)}
+    plain, other = (
+        WindowDataset(replace(two_episodes, extras=extras), context_length=2).__getitems__([0, 1, 2])
+        for extras in ({}, garbage)
+    )
+    assert plain.keys() == other.keys()
+    assert all(torch.equal(plain[name], other[name]) for name in plain)
+    for one, same in zip(
+        observation_statistics(two_episodes), observation_statistics(replace(two_episodes, extras=garbage)), strict=True
+    ):
+        assert torch.equal(one, same)

@@ -38,6 +38,14 @@ def only_seed(seed: int) -> EnvSpec:
     return replace(countdown(), seed_blocks={**BLOCKS, "demonstrations": (seed, 1)})
 
 
+def test_only_a_privileged_expert_is_shown_what_is_hidden_from_a_student() -> None:
+    spec = replace(countdown(), wrappers={"blind": {"hide": [1]}})
+    for privileged, size in ((False, 1), (True, 2)):
+        learner = learner_of(spec, privileged=privileged)
+        learner.start_episodes()
+        assert learner.collect()["observations"].shape[-1] == size
+
+
 @pytest.mark.parametrize(
     ("terminated", "truncated", "expected"),
     [

@@ -52,6 +52,15 @@ def test_an_episode_that_ends_by_itself_is_not_called_cut() -> None:
     assert observation.tolist() == [3, 2]
 
 
+def test_only_a_privileged_expert_is_shown_what_is_hidden_from_a_student() -> None:
+    spec = replace(learned_from(3), wrappers={"blind": {"hide": [1]}})
+    student, privileged = LeanVecEnv(spec, 1, [0]), LeanVecEnv(spec, 1, [0], privileged=True)
+    assert (student.observation_space.shape, privileged.observation_space.shape) == ((1,), (2,))
+    assert (student.reset().tolist(), privileged.reset().tolist()) == ([[4]], [[4, 3]])
+    step, (*_, info) = steps_until_the_end(student)[-1][0], steps_until_the_end(student)[-1]
+    assert (step.shape, info["terminal_observation"].shape) == ((1,), (1,))
+
+
 def test_what_was_handed_over_does_not_change_later() -> None:
     env = LeanVecEnv(learned_from(4), 1, [0])
     first = env.reset()

@@ -292,6 +292,8 @@ def test_validation_counts_real_steps_alone(two_episodes: Episodes) -> None:
 class Remembers:
     """The optimal policy of `Recall`: the bit that was seen one step before, 0 at the start."""
 
+    privileged = False
+
     def __init__(self) -> None:
         self._before: dict[int, int] = {}
 

@@ -19,6 +19,8 @@ SEEDS = np.array([20_000_003, 7, 3, 4, 30_000_001, 5, 0, 9, 8, 6])
 class Constant:
     """Always the same action; keeps the slots of every call."""
 
+    privileged = False
+
     def __init__(self, action: int = 2) -> None:
         self.action = action
         self.begun: list[tuple[list[int], list[int]]] = []
@@ -75,6 +77,61 @@ def test_what_is_recorded_of_an_episode() -> None:
     assert episodes.actions.tolist() == [2] * 5
     assert episodes.rewards.tolist() == [2.0] * 5
     assert (episodes.terminated.tolist(), episodes.truncated.tolist()) == ([True, False], [False, True])
+
+
+class Watching(Constant):
+    """Keeps what it is shown."""
+
+    def __init__(self, *, privileged: bool) -> None:
+        super().__init__()
+        self.privileged = privileged
+        self.shown: list[list[float]] = []
+
+    def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
+        self.shown += observations.tolist()
+        return super().act(slots, observations)
+
+
+def test_only_a_privileged_policy_is_shown_what_is_hidden_from_a_student() -> None:
+    spec = replace(countdown(), wrappers={"blind": {"hide": [0]}})
+    student, expert = Watching(privileged=False), Watching(privileged=True)
+    assert_identical(rollout(spec, student, [1]), rollout(spec, expert, [1]))
+    assert student.shown == [[1], [1]]
+    assert expert.shown == [[1, 2], [1, 1]]
+
+
+def test_what_is_hidden_from_a_student_is_kept_apart_from_what_it_sees() -> None:
+    episodes = rollout(replace(countdown(), wrappers={"blind": {"hide": [0]}}), Constant(), [1, 4])
+    assert episodes.observations.tolist() == [[1]] * 3 + [[4]] * 4
+    assert {name: array.tolist() for name, array in episodes.extras.items()} == {
+        "step/privileged": [[2], [1], [5], [4], [3]]
+    }
+
+
+def test_the_physics_of_an_episode_are_kept_and_do_not_depend_on_the_number_of_envs(lander: EnvSpec) -> None:
+    spec = replace(lander, wrappers={"hidden_physics": {"gravity": [-11.5, -5.0], "wind_power": [0.0, 20.0]}})
+    one, many = (rollout(spec, RandomPolicy(4), SEEDS[:5], n_envs=n) for n in (1, 64))
+    assert one.observations.shape[1] == 8
+    assert one.extras["step/privileged"].shape == (len(one.actions), 7)
+    for name in one.extras:
+        np.testing.assert_array_equal(one.extras[name], many.extras[name])
+    env = spec.make()
+    env.reset(seed=int(SEEDS[3]))
+    assert one.extras["episode/gravity"][3] == env.facts["gravity"]
+
+
+def test_the_replay_of_actions_under_hidden_physics_gives_every_observation_back(lander: EnvSpec) -> None:
+    spec = replace(lander, wrappers={"hidden_physics": {"gravity": [-11.5, -5.0], "main_engine_power": [0.9, 1.1]}})
+    episodes = rollout(spec, RandomPolicy(4), SEEDS[:3])
+    env = spec.make()
+    for seed, first, start, length in zip(
+        episodes.seeds, episodes.observation_offsets, episodes.step_offsets, episodes.lengths, strict=True
+    ):
+        seen = [env.reset(seed=int(seed))[0]]
+        seen += [env.step(int(action))[0] for action in episodes.actions[start : start + length]]
+        np.testing.assert_array_equal(np.array(seen)[:, :8], episodes.observations[first : first + length + 1])
+        hidden = np.array(seen)[:-1, 8:]
+        np.testing.assert_array_equal(hidden, episodes.extras["step/privileged"][start : start + length])
 
 
 def test_an_episode_that_ends_by_itself_on_its_last_allowed_step_is_terminated() -> None:
