@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from ilt.config import BLOCKS, check_disjoint
-from ilt.envs.wrappers import WRAPPERS, check_ranges, visible
+from ilt.envs.wrappers import WRAPPERS, check_ranges, hidden_names, visible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +86,12 @@ class EnvSpec:
         if not isinstance(actions, spaces.Discrete) or actions.start != 0:
             raise ValueError(f"env.id={self.id}: actions must be discrete, from 0, got {actions}")
         return int(observations.shape[0]) if privileged else visible(env), int(actions.n)
+
+    def hidden_names(self) -> tuple[str, ...]:
+        """What the columns of `step/privileged` are, the numbers that a student does not see; empty if there are none."""
+        env = self.make()
+        env.close()
+        return hidden_names(env)
 
     @property
     def max_episode_steps(self) -> int | None:

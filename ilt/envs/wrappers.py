@@ -56,8 +56,11 @@ class HiddenPhysics(gym.Wrapper[np.ndarray, int, np.ndarray, int]):
 
     Attributes:
         visible: how many numbers of an observation the student sees; they stand first.
+        hidden: names of the others.
         facts: the physics of the present episode by the name of its factor.
     """
+
+    hidden = (*FACTORS, "wind_force", "wind_torque")
 
     def __init__(self, env: gym.Env, **ranges: Sequence[float]) -> None:
         check_ranges(ranges)
@@ -70,7 +73,7 @@ class HiddenPhysics(gym.Wrapper[np.ndarray, int, np.ndarray, int]):
         self._ranges = {name: ranges.get(name, (own[name], own[name])) for name in FACTORS}
         assert isinstance(env.observation_space, spaces.Box)
         self.visible = len(env.observation_space.low)
-        more = np.full(len(FACTORS) + 2, np.inf, dtype=np.float32)
+        more = np.full(len(self.hidden), np.inf, dtype=np.float32)
         self.observation_space = spaces.Box(
             np.concatenate([env.observation_space.low, -more]), np.concatenate([env.observation_space.high, more])
         )
@@ -128,6 +131,7 @@ class Blind(gym.Wrapper[np.ndarray, int, np.ndarray, int]):
 
     Attributes:
         visible: how many numbers of an observation the student sees; they stand first.
+        hidden: names of the others.
         facts: as the wrapped environment's.
     """
 
@@ -144,6 +148,7 @@ class Blind(gym.Wrapper[np.ndarray, int, np.ndarray, int]):
         kept = [place for place in range(before) if place not in hidden]
         self._order = np.array([*kept, *hidden, *range(before, shape[0])])
         self.visible = len(kept)
+        self.hidden = (*(f"observation[{place}]" for place in hidden), *hidden_names(env))
         self.observation_space = spaces.Box(
             env.observation_space.low[self._order], env.observation_space.high[self._order]
         )
@@ -173,6 +178,11 @@ def visible(env: gym.Env) -> int:
         return env.visible
     assert env.observation_space.shape is not None
     return int(env.observation_space.shape[0])
+
+
+def hidden_names(env: gym.Env) -> tuple[str, ...]:
+    """What the numbers are that a student does not see, in their order behind those that it sees."""
+    return env.hidden if isinstance(env, HiddenPhysics | Blind) else ()
 
 
 def facts(env: gym.Env) -> Mapping[str, float]:

@@ -6,7 +6,7 @@ import pytest
 from gymnasium.envs.box2d import lunar_lander
 
 from ilt.envs import EnvSpec
-from ilt.envs.wrappers import FACTORS, Blind, HiddenPhysics, facts, visible
+from ilt.envs.wrappers import FACTORS, Blind, HiddenPhysics, facts, hidden_names, visible
 
 RANGES = {
     "gravity": [-11.5, -5.0],
@@ -101,6 +101,8 @@ def test_behind_what_the_student_sees_stand_physics_and_wind() -> None:
     assert observation.shape == env.observation_space.shape == (15,)
     assert observation.dtype == np.float32
     np.testing.assert_allclose(observation[8:13], [1.0, 1.0, 1.0, 0.0, 0.0])
+    assert hidden_names(env) == (*RANGES, "wind_force", "wind_torque")
+    assert hidden_names(bare()) == ()
 
 
 def test_the_wind_that_is_told_is_the_one_that_blows_in_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,6 +211,7 @@ def test_wrappers_on_each_other() -> None:
     other, _ = inner.reset(seed=4)
     np.testing.assert_array_equal(observation, other[[0, 1, 4, 6, 7, 2, 3, 5, *range(8, 15)]])
     assert visible(env) == 5
+    assert hidden_names(env) == ("observation[2]", "observation[3]", "observation[5]", *inner.hidden)
     assert facts(env) == inner.facts != {}
 
 
