@@ -88,7 +88,7 @@ class EnvSpec:
         return int(observations.shape[0]) if privileged else visible(env), int(actions.n)
 
     def hidden_names(self) -> tuple[str, ...]:
-        """What the columns of `step/privileged` are, the numbers that a student does not see; empty if there are none."""
+        """What the columns of `step/privileged` are: the numbers that a student does not see, if there are any."""
         env = self.make()
         env.close()
         return hidden_names(env)
