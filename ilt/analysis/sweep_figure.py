@@ -39,6 +39,6 @@ def sweep_figure(jobs: Sequence[Job], path: Path, *, title: str) -> None:
     axes.set(xlabel="mean return (dots: jobs; bars: 95 % interval over seeds)", ylim=(0.6 - len(groups), 0.6))
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
+    figure.legend(loc="outside lower right", ncols=2, frameon=False)
     axes.set_title(title, loc="left", fontsize=10)
     FigureCanvasAgg(figure).print_png(str(path))
