@@ -15,7 +15,7 @@ PY := $(BIN)/python
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slow lint format check expert demos train evaluate report seeds sync dashboard bench clean
+.PHONY: help install run test test-slow lint format check expert demos train evaluate report seeds search sync dashboard bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -67,6 +67,9 @@ report: install  ## a table and a page over runs: make report RUNS=outputs/multi
 seeds: install  ## five training seeds of the default experiment, and one table over them
 	$(PY) -m ilt.train -m seed=0,1,2,3,4 hydra/launcher=joblib hydra.sweep.dir=outputs/multirun/seeds $(ARGS)
 	$(PY) -m ilt.report runs=outputs/multirun/seeds
+
+search: install  ## hyperparameters by Optuna, and the winner from fresh seeds: make search ARGS="search.n_trials=60" (hours)
+	$(PY) -m ilt.train -m sweep=optuna $(ARGS)
 
 sync: install  ## upload the W&B runs that were kept offline; ARGS=dry_run=true only says what that would be
 	$(PY) -m ilt.sync $(ARGS)

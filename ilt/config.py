@@ -309,6 +309,8 @@ def _check_trainer(cfg: DictConfig) -> None:
         raise ConfigError(f"trainer.val_check_interval must be {wanted} {counts}, got {trainer.val_check_interval!r}")
     if trainer.get("accumulate_grad_batches", 1) != 1:
         raise ConfigError("trainer.accumulate_grad_batches must be 1: a resumed run finds its batches by their step")
+    if (n_nodes := trainer.get("num_nodes", 1)) != 1:
+        raise ConfigError(f"trainer.num_nodes must be 1: one machine learns a model, with all its GPUs, got {n_nodes}")
     if trainer.devices != "auto":
         check_shares(cfg.dataset.batch_size, trainer.devices)
     if trainer[other] != -1:

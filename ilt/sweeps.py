@@ -48,21 +48,26 @@ OmegaConf.register_new_resolver("sweep_name", sweep_name, use_cache=True, replac
 
 
 class ShareCores(Callback):
-    """Where a launcher runs several jobs at once on this machine, each of them has its part of the cores."""
+    """Where a launcher runs several jobs at once on a machine, each of them has its part of the cores."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Add to the jobs' overrides the `processes` and `threads` that one of them may have."""
         launcher = config.hydra.launcher
-        if "n_jobs" not in launcher:
-            return
-        wanted = launcher.n_jobs if launcher.n_jobs > 0 else max(1, cores() + 1 + launcher.n_jobs)
-        launcher.n_jobs = min(wanted, _number_of_jobs(config) or wanted)
-        if launcher.get("batch_size") == "auto":
-            launcher.batch_size = 1  # or joblib, having met a few finished jobs, would queue long ones in one process
-        share = max(1, cores() // launcher.n_jobs)
-        for key in ("processes", "threads") if launcher.n_jobs > 1 else ():
-            if (given := config[key]) is None or (isinstance(given, int) and given > share):
-                config.hydra.overrides.task.append(f"{key}={share}")
+        if "n_jobs" in launcher:
+            wanted = launcher.n_jobs if launcher.n_jobs > 0 else max(1, cores() + 1 + launcher.n_jobs)
+            launcher.n_jobs = min(wanted, _number_of_jobs(config) or wanted)
+            if launcher.get("batch_size") == "auto":
+                launcher.batch_size = 1  # or joblib, once a few jobs are finished, would queue long ones in one process
+            if launcher.n_jobs > 1:
+                _share(config, max(1, cores() // launcher.n_jobs))
+        elif "remote" in launcher:  # Ray counts the cores that jobs ask for, and keeps none of them from using more
+            _share(config, max(1, int(launcher.remote.num_cpus)))
+
+
+def _share(config: DictConfig, n_cores: int) -> None:
+    for key in ("processes", "threads"):
+        if (given := config[key]) is None or (isinstance(given, int) and given > n_cores):
+            config.hydra.overrides.task.append(f"{key}={n_cores}")
 
 
 class Summary(Callback):

@@ -50,6 +50,7 @@ def main(cfg: DictConfig) -> float | None:
             from ilt import lineage, logbook, stages
             from ilt.collect import find_or_collect
             from ilt.expert import find_or_train
+            from ilt.fit import fit
             from ilt.runtime import prepare
 
             spec, store = prepare(cfg)
@@ -67,7 +68,7 @@ def main(cfg: DictConfig) -> float | None:
                 demos = find_or_collect(cfg, spec, store, expert)
             lineage.uses(logbook.run_of(logger), expert=expert, demonstrations=demos)
             with run.stage("training"):
-                fitted = stages.fit(cfg, spec, run, demos, logger, report=report)
+                fitted = fit(cfg, spec, run, demos, logger, report=report)
             if fitted is None:
                 return None
             if in_trial:

@@ -446,6 +446,11 @@ def test_values_that_do_not_go_together_are_refused(base: DictConfig, values: di
         check_config(changed(base, **values))
 
 
+def test_several_machines_that_learn_one_model_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.num_nodes must be 1: one machine learns a model, .*, got 2"):
+        check_config(composed("train", "trainer=ddp", "+trainer.num_nodes=2"))
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -102,6 +102,19 @@ def test_jobs_at_once_divide_the_cores(
     assert list(cfg.hydra.overrides.task) == [*overrides, *added]
 
 
+@pytest.mark.parametrize(
+    ("overrides", "num_cpus", "added"),
+    [
+        (["seed=0,1"], 2, ["processes=2"]),
+        (["seed=0,1", "threads=8"], 2, ["processes=2", "threads=2"]),
+        (["seed=0,1", "threads=null", "processes=1"], 0.5, ["threads=1"]),
+    ],
+)
+def test_jobs_on_ray_have_the_cores_that_they_ask_for(overrides: list[str], num_cpus: float, added: list[str]) -> None:
+    cfg = shared(overrides, "hydra/launcher=ray", f"hydra.launcher.remote.num_cpus={num_cpus}")
+    assert list(cfg.hydra.overrides.task) == [*overrides, *added]
+
+
 def test_jobs_one_after_the_other_keep_all_cores() -> None:
     assert list(shared(["seed=0,1"]).hydra.overrides.task) == ["seed=0,1"]
 
@@ -181,6 +194,27 @@ def test_a_sweep_killed_in_the_middle_loses_nothing_and_does_nothing_twice(tmp_p
     everything = contents(only_sweep(tmp_path), "*-s0-*/**/*") | contents(only_sweep(tmp_path), "sweep.*")
     count("optimizer.weight_decay=range(0,8)", outputs=tmp_path)  # with another launcher
     assert contents(only_sweep(tmp_path), "*-s0-*/**/*") | contents(only_sweep(tmp_path), "sweep.*") == everything
+
+
+@pytest.mark.slow
+def test_on_ray_a_job_whose_worker_dies_goes_on_in_another_and_takes_no_other_along(tmp_path: Path) -> None:
+    ray = ["hydra/launcher=ray", "hydra.launcher.init.address=local", "hydra.launcher.init.num_cpus=2"]
+    swept = [*COUNT, "model.dropout=0.0,0.5,0.75,0.875", *ray, "hydra.launcher.remote.max_retries=1"]
+    line = command(*swept, outputs=Path("here"))  # below the folder that the command is typed in
+    there = {**environment(), "PYTHONPATH": str(ROOT)}
+    process = subprocess.run(line, cwd=tmp_path, env=there, capture_output=True, text=True)
+    assert process.returncode == 1
+    assert "2 of 4 jobs finished" in process.stdout
+    sweep = only_sweep(tmp_path / "here")
+    jobs = {job.overrides["model.dropout"]: job for job in find_jobs(sweep)}
+    assert [job.status for job in jobs.values() if job.results] == ["finished", "finished"]
+    assert [job.results["processes"] for job in jobs.values() if job.results] == [1, 1]
+    assert "failed: CountingError: model.dropout is 0.5" in jobs["0.5"].status
+    assert jobs["0.875"].status == "not finished"
+    steps = {value: (sweep / job.name / "steps.txt").read_text().split() for value, job in jobs.items()}
+    assert steps["0.75"] == steps["0.0"] == [str(step) for step in range(10)]
+    assert steps["0.875"] == ["0", "1"]
+    assert (sweep / "sweep.png").stat().st_size > 5000
 
 
 def kill_once_finished(process: "subprocess.Popen[bytes]", outputs: Path, *, jobs: int) -> None:

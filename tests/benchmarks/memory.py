@@ -55,11 +55,11 @@ def peak(path: Path) -> float:
 
 
 def train(path: Path) -> None:
-    """As `ilt.stages.fit` does it, with a validation; prints the peak."""
+    """As `ilt.fit.fit` does it, with a validation; prints the peak."""
     import pytorch_lightning as pl
     import torch
 
-    from ilt import stages  # noqa: F401  (what a run has imported by then is part of its memory)
+    from ilt import fit, stages  # noqa: F401  (what a run has imported by then is part of its memory)
     from ilt.demos import WindowDataset
     from ilt.demos.windows import observation_statistics, take_episodes
     from ilt.learning import EMA, WindowData

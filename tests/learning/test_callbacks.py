@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch import Tensor
 
-from ilt import stages
+from ilt import fit as training
 from ilt.demos import WindowDataset
 from ilt.learning import EMA, ImitationModule, LearningCurve, Pruning, RolloutEvaluation, WindowData
 from ilt.models import Decoder
@@ -297,10 +297,10 @@ def demonstrations(folder: Path) -> Artefact:
     return Artefact(folder, {})
 
 
-def train(cfg: DictConfig, folder: Path, demos: Artefact) -> tuple[dict[str, Any], stages.Fitted]:
+def train(cfg: DictConfig, folder: Path, demos: Artefact) -> tuple[dict[str, Any], training.Fitted]:
     """The stage as the main job runs it; everything in its last checkpoint, and what it returns."""
     with RunFolder(folder, {}, resume=True, started=0.0) as run:
-        fitted = stages.fit(cfg, recall(), run, demos, None)
+        fitted = training.fit(cfg, recall(), run, demos, None)
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True), fitted
 
 

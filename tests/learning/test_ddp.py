@@ -13,9 +13,9 @@ import torch
 from omegaconf import DictConfig
 from safetensors.torch import load_file
 
-from ilt import stages
 from ilt.demos import Episodes, WindowDataset
 from ilt.envs import EnvSpec
+from ilt.fit import Fitted, fit
 from ilt.learning import ImitationModule
 from ilt.learning.data import EpochBatches
 from ilt.rollouts import RandomPolicy, rollout
@@ -46,14 +46,14 @@ def config(folder: Path, *overrides: str) -> DictConfig:
     return train_config(folder, *by_steps(2), *small, *every_step, *overrides)
 
 
-def train(cfg: DictConfig, folder: Path, **report: Any) -> stages.Fitted:
+def train(cfg: DictConfig, folder: Path, **report: Any) -> Fitted:
     with RunFolder(folder, {}, resume=True, started=0.0) as run:
-        fitted = stages.fit(cfg, SPEC, run, demonstrations(folder.parent), None, **report)
+        fitted = fit(cfg, SPEC, run, demonstrations(folder.parent), None, **report)
     assert fitted is not None, "pruned"
     return fitted
 
 
-def assert_same(fitted: stages.Fitted, expected: stages.Fitted) -> None:
+def assert_same(fitted: Fitted, expected: Fitted) -> None:
     """To five digits: what several processes have computed is added up in another order."""
     rows, wanted = untimed(fitted.rows), untimed(expected.rows)
     assert [row.keys() for row in rows] == [row.keys() for row in wanted]
@@ -84,13 +84,13 @@ def fall(**what: Any) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> stages.Fitted:
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
     """What one process learns."""
     folder = tmp_path_factory.mktemp("alone")
     return train(config(folder), folder / "run")
 
 
-def test_two_processes_learn_what_one_learns(tmp_path: Path, alone: stages.Fitted) -> None:
+def test_two_processes_learn_what_one_learns(tmp_path: Path, alone: Fitted) -> None:
     fitted = train(config(tmp_path, *TWO), tmp_path / "run")
     assert len(fitted.rows) == 10 + 5
     assert_same(fitted, alone)
@@ -98,7 +98,7 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path, alone: stages.Fitte
 
 
 @pytest.mark.slow
-def test_two_processes_told_to_end_and_resumed_end_where_one_does(tmp_path: Path, alone: stages.Fitted) -> None:
+def test_two_processes_told_to_end_and_resumed_end_where_one_does(tmp_path: Path, alone: Fitted) -> None:
     with pytest.raises(SystemExit) as ended:
         train(config(tmp_path, *TWO, *fall(rank=0, step=4, how="told")), tmp_path / "run")
     assert ended.value.code == 128 + signal.SIGUSR1

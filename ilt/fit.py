@@ -1,0 +1,202 @@
+"""The training stage of `ilt.train`: demonstrations in, weights and a learning curve out."""
+
+import csv
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger
+
+from ilt.demos import Episodes, WindowDataset
+from ilt.demos.windows import observation_statistics, take_episodes
+from ilt.envs import EnvSpec
+from ilt.learning import ImitationModule, LearningCurve, Pruning, TrainingDisplay, WindowData
+from ilt.learning.ranks import joined
+from ilt.models import Decoder
+from ilt.runs import RunFolder
+from ilt.runtime import n_ranks, on_gpus, set_up
+from ilt.store import Artefact
+from ilt.workers import n_processes
+
+if TYPE_CHECKING:
+    from pytorch_lightning.strategies import Strategy
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training left behind.
+
+    Attributes:
+        weights: files of student weights: `last`, and `best` by selection-seed return.
+        rows: the learning curve, as `LearningCurve` keeps it.
+        n_parameters: trainable ones.
+        windows_per_second: of training steps alone; None if this process made none.
+        resumed: whether training went on from a checkpoint, so that its seconds are those of the last part only.
+    """
+
+    weights: Mapping[str, Path]
+    rows: list[dict[str, float]]
+    n_parameters: int
+    windows_per_second: float | None
+    resumed: bool
+
+    def at(self, name: str) -> dict[str, float]:
+        """What was measured on validation demonstrations and selection seeds when these weights were saved."""
+        rows = [row for row in self.rows if "rollout/return_mean" in row]
+        return rows[-1] if name == "last" else max(rows, key=lambda row: row["rollout/return_mean"])
+
+
+def fit(
+    cfg: DictConfig,
+    spec: EnvSpec,
+    run: RunFolder,
+    demos: Artefact,
+    logger: Logger | None,
+    *,
+    report: Callable[[float, int], bool] | None = None,
+) -> Fitted | None:
+    """Train on the demonstrations, from the run's last checkpoint if there is one; leave weights in the run folder.
+
+    Further processes that `trainer.devices` asks for take part in the training, and in nothing else.
+
+    Args:
+        report: as `Pruning` takes it. None is returned if it ended the training.
+    """
+    checkpoint = run.last_checkpoint
+    if checkpoint is not None:
+        log.info("resuming from %s", checkpoint)
+    ours, theirs = ([Pruning(report)], [Pruning(None)]) if report is not None else ([], [])
+    unlocked = RunFolder(run.path, run.config, resume=True, started=0.0)  # the lock is this process's
+    arguments = cfg, spec, unlocked, demos, checkpoint, theirs
+    with joined(_learn_beside, arguments, n_ranks=n_ranks(cfg), on_gpus=on_gpus(cfg)) as strategy:
+        model, curve = _learn(cfg, spec, run, demos, checkpoint, ours, strategy, logger)
+    if any(callback.pruned for callback in ours):
+        return None
+    write_csv(run.path / "curve.csv", curve.rows)
+    return Fitted(
+        weights={name: _export(model, run, name) for name in ("last", "best")},
+        rows=curve.rows,
+        n_parameters=sum(p.numel() for p in model.parameters()),
+        windows_per_second=curve.batches * cfg.dataset.batch_size / curve.seconds if curve.batches else None,
+        resumed=checkpoint is not None,
+    )
+
+
+def _learn_beside(cfg: DictConfig, *arguments: Any) -> None:
+    """The whole life of a further process of a training."""
+    set_up(cfg)
+    _learn(cfg, *arguments)
+
+
+def _learn(
+    cfg: DictConfig,
+    spec: EnvSpec,
+    run: RunFolder,
+    demos: Artefact,
+    checkpoint: Path | None,
+    pruning: list[Pruning],
+    strategy: "Strategy | None",
+    logger: Logger | None = None,
+) -> tuple[Decoder, LearningCurve]:
+    """The same in every process that takes part, but for the strategy, which knows which one it is, and the logger."""
+    pl.seed_everything(cfg.seed, verbose=False)
+    train = take_episodes(Episodes.load(demos.file("demonstrations.npz")), cfg.dataset.episodes)
+    validation = Episodes.load(demos.file("validation.npz"))
+    data = WindowData(
+        WindowDataset(train, context_length=cfg.dataset.context_length, stride=cfg.dataset.stride),
+        WindowDataset(validation, context_length=cfg.dataset.context_length, as_flown=True),
+        batch_size=cfg.dataset.batch_size,
+        seed=cfg.seed,
+    )
+    observation_dim, n_actions = spec.sizes()
+    model: Decoder = instantiate(
+        cfg.model,
+        observation_dim=observation_dim,
+        n_actions=n_actions,
+        context_length=cfg.dataset.context_length,
+        tokens=cfg.dataset.tokens,
+    )
+    model.set_normalisation(*observation_statistics(train))
+    n_parameters = sum(p.numel() for p in model.parameters())
+    log.info("%d demonstrations, %d steps; a model of %d parameters", len(train), len(train.actions), n_parameters)
+    module = ImitationModule(model, seed=cfg.seed, **OmegaConf.to_object(cfg.optimizer))  # type: ignore[arg-type]
+    callbacks = _make_callbacks(cfg, spec, run)
+    trainer = _make_trainer(cfg, run, [*callbacks, *pruning], strategy, logger)
+    trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    return model, next(callback for callback in callbacks if isinstance(callback, LearningCurve))
+
+
+def _make_callbacks(cfg: DictConfig, spec: EnvSpec, run: RunFolder) -> list[pl.Callback]:
+    """The config's callbacks in its order, with what only this run knows."""
+    known: dict[str, dict[str, Any]] = {
+        "rollout": {
+            "spec": spec,
+            "n_envs": cfg.n_envs,
+            "n_processes": n_processes(cfg),
+            "context_length": cfg.evaluation.context_length,
+            "deterministic": cfg.evaluation.deterministic,
+        },
+        **{name: {"dirpath": str(run.checkpoints.resolve())} for name in ("best", "last", "preemption")},
+    }
+    return [
+        # not as arguments of `instantiate`, which would turn the EnvSpec, a dataclass, into a config
+        instantiate(callback, _partial_=True)(**known.get(str(name), {}))
+        for name, callback in cfg.callbacks.items()
+        if callback is not None
+    ]
+
+
+def _make_trainer(
+    cfg: DictConfig, run: RunFolder, callbacks: list[pl.Callback], strategy: "Strategy | None", logger: Logger | None
+) -> pl.Trainer:
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    # batches are gathered in one index, which is faster than handing them over from another process
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # on a resumed run the folder of checkpoints is meant not to be empty
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+    # few demonstrations make short epochs, and what is logged goes by steps
+    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
+    # Lightning asks torch's pytree in a way that torch will drop
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    return instantiate(
+        cfg.trainer,
+        devices=n_ranks(cfg),
+        strategy=strategy or "auto",
+        use_distributed_sampler=False,  # batches are shared out by the data themselves
+        callbacks=[*callbacks, TrainingDisplay()],
+        logger=logger or False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=str(run.path),
+    )
+
+
+def _export(model: Decoder, run: RunFolder, name: str) -> Path:
+    """The weights that a checkpoint's validation flew (averaged, if there is averaging), as safetensors."""
+    checkpoint = torch.load(run.checkpoints / f"{name}.ckpt", weights_only=True, map_location="cpu")
+    state: dict[str, Tensor] = checkpoint["state_dict"]
+    model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in state.items()})
+    path = run.path / "weights" / f"{name}.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    model.save(path)
+    return path
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """One line per row; the columns are all keys of all rows, in the order in which they first come up."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
