@@ -21,6 +21,7 @@ from ilt.demos import Episodes, WindowDataset
 from ilt.demos.windows import observation_statistics, take_episodes
 from ilt.envs import EnvSpec
 from ilt.evaluate import score_students
+from ilt.imitation import Imitation
 from ilt.learning import ImitationModule, LearningCurve, Pruning, TrainingDisplay, WindowData
 from ilt.learning.ranks import joined
 from ilt.models import Decoder
@@ -46,6 +47,7 @@ class Fitted:
         n_parameters: trainable ones.
         windows_per_second: of training steps alone; None if this process made none.
         resumed: whether training went on from a checkpoint, so that its seconds are those of the last part only.
+        imitation: the labels that it was given.
     """
 
     weights: Mapping[str, Path]
@@ -53,6 +55,7 @@ class Fitted:
     n_parameters: int
     windows_per_second: float | None
     resumed: bool
+    imitation: Imitation
 
     def at(self, name: str) -> dict[str, float]:
         """What was measured on validation demonstrations and selection seeds when these weights were saved."""
@@ -83,7 +86,7 @@ def fit(
     unlocked = RunFolder(run.path, run.config, resume=True, started=0.0)  # the lock is this process's
     arguments = cfg, spec, unlocked, demos, checkpoint, theirs
     with joined(_learn_beside, arguments, n_ranks=n_ranks(cfg), on_gpus=on_gpus(cfg)) as strategy:
-        model, curve = _learn(cfg, spec, run, demos, checkpoint, ours, strategy, logger)
+        model, curve, imitation = _learn(cfg, spec, run, demos, checkpoint, ours, strategy, logger)
     if any(callback.pruned for callback in ours):
         return None
     _write_csv(run.path / "curve.csv", curve.rows)
@@ -93,6 +96,7 @@ def fit(
         n_parameters=sum(p.numel() for p in model.parameters()),
         windows_per_second=curve.batches * cfg.dataset.batch_size / curve.seconds if curve.batches else None,
         resumed=checkpoint is not None,
+        imitation=imitation,
     )
 
 
@@ -111,16 +115,19 @@ def _learn(
     pruning: list[Pruning],
     strategy: "Strategy | None",
     logger: Logger | None = None,
-) -> tuple[Decoder, LearningCurve]:
+) -> tuple[Decoder, LearningCurve, Imitation]:
     """The same in every process that takes part, but for the strategy, which knows which one it is, and the logger."""
     pl.seed_everything(cfg.seed, verbose=False)
-    train = take_episodes(Episodes.load(demos.file("demonstrations.npz")), cfg.dataset.episodes)
+    demonstrations = take_episodes(Episodes.load(demos.file("demonstrations.npz")), cfg.dataset.episodes)
+    imitation = Imitation(cfg, spec, demos, demonstrations)
+    train = imitation.first
     validation = Episodes.load(demos.file("validation.npz"))
     data = WindowData(
         WindowDataset(train, context_length=cfg.dataset.context_length, stride=cfg.dataset.stride),
         WindowDataset(validation, context_length=cfg.dataset.context_length, as_flown=True),
         batch_size=cfg.dataset.batch_size,
         seed=cfg.seed,
+        steps_per_round=imitation.steps_per_round,
     )
     observation_dim, n_actions = spec.sizes()
     model: Decoder = instantiate(
@@ -135,9 +142,9 @@ def _learn(
     log.info("%d demonstrations, %d steps; a model of %d parameters", len(train), len(train.actions), n_parameters)
     module = ImitationModule(model, seed=cfg.seed, **OmegaConf.to_object(cfg.optimizer))  # type: ignore[arg-type]
     callbacks = _make_callbacks(cfg, spec, run)
-    trainer = _make_trainer(cfg, run, [*callbacks, *pruning], strategy, logger)
+    trainer = _make_trainer(cfg, run, [*imitation.callbacks(data), *callbacks, *pruning], strategy, logger)
     trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-    return model, next(callback for callback in callbacks if isinstance(callback, LearningCurve))
+    return model, next(callback for callback in callbacks if isinstance(callback, LearningCurve)), imitation
 
 
 def score(
@@ -182,6 +189,7 @@ def score(
         "seed": cfg.seed,
         "expert": expert.name,
         "demonstrations": demos.name,
+        "imitation": fitted.imitation.results(),
         "files": {f"weights/{path.name}": sha256(path) for path in fitted.weights.values()},
         "n_parameters": fitted.n_parameters,
         "resumed": fitted.resumed,
@@ -232,6 +240,8 @@ def picture(
         figures=figures,
         videos={} if video is None else {"landing": video},
     )
+    for made in fitted.imitation.rounds:
+        lineage.makes(wandb_run, rounds=made)
     lineage.makes(wandb_run, model=lineage.model_of(run.path, results))
 
 
