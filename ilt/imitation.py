@@ -153,7 +153,7 @@ class Imitation:
         parts: list[Episodes] = []
         for part in count():
             seeds = self._seeds(number, n_episodes, part * n_episodes)
-            parts.append(fly(self._cfg, self._spec, policy, seeds, title=f"round {number}")[0])
+            parts.append(fly(self._cfg, self._spec, policy, seeds, title=f"round {number}, part {part + 1}")[0])
             if sum(len(flown.actions) for flown in parts) >= wanted:
                 break
         return Episodes.concatenate(parts)
