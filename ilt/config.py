@@ -137,6 +137,10 @@ RULES: Mapping[str, Rule] = {
         "a number of episodes (an integer of at least 1) or a fraction of them (above 0.0, at most 1.0)",
     ),
     "dataset.batch_size": COUNT,
+    "imitation.name": one_of("clone", "dart", "dagger"),
+    "imitation.rounds": integer(0),
+    "imitation.first_share": number(0, 1, above=True),
+    "imitation.expert_share": FRACTION,
     "model.n_layer": COUNT,
     "model.n_head": COUNT,
     "model.d_model": COUNT,
@@ -197,7 +201,7 @@ COMPLETE = ("env", "demos", "dataset", "model", "optimizer", "trainer", "evaluat
 """Groups of which every key must be there: a missing one is an error, and never read as None."""
 
 
-STRICT = ("env", "demos", "dataset", "model", "optimizer", "evaluation", "search")
+STRICT = ("env", "demos", "dataset", "imitation", "model", "optimizer", "evaluation", "search")
 """Groups that take no key but those with a rule. The others hand theirs on: to Lightning, W&B, an expert's training."""
 
 
@@ -220,6 +224,7 @@ def check_config(cfg: DictConfig) -> None:
         for name in ("rollout", "curve", "best", "last"):
             if cfg.callbacks.get(name) is None:
                 raise ConfigError(f"callbacks.{name} must be there; results are made from it. Only ema may be null")
+        _check_imitation(cfg)
     if _has(cfg, "search.seeds"):
         _check_search(cfg.search)
 
@@ -322,6 +327,40 @@ def _check_trainer(cfg: DictConfig) -> None:
         )
 
 
+def _check_imitation(cfg: DictConfig) -> None:
+    """Each way of imitating has its own keys, and a round begins at a rollout evaluation."""
+    for key in ("name", "rounds", "first_share", "expert_share"):
+        wanted = key != "expert_share" or cfg.imitation.name == "dagger"
+        if wanted != (key in cfg.imitation):
+            raise ConfigError(f"imitation.{key} {'is missing' if wanted else 'is only for imitation=dagger'}")
+    name, rounds, first_share = (cfg.imitation[key] for key in ("name", "rounds", "first_share"))
+    if name == "clone":
+        if rounds or first_share != 1:
+            raise ConfigError(
+                f"imitation.rounds must be 0 and imitation.first_share 1.0 for imitation=clone, got {rounds} and "
+                f"{first_share}; imitation=dart and imitation=dagger have rounds"
+            )
+        return
+    if rounds < 1 or first_share >= 1:
+        raise ConfigError(
+            f"imitation.rounds must be at least 1 and imitation.first_share below 1 for imitation={name}, got {rounds} "
+            f"and {first_share}; imitation=clone does without rounds"
+        )
+    if cfg.trainer.devices != 1:
+        raise ConfigError(f"trainer.devices must be 1 for imitation={name}, got {cfg.trainer.devices}")
+    if cfg.trainer.check_val_every_n_epoch is not None:
+        raise ConfigError(
+            f"trainer.check_val_every_n_epoch must be null for imitation={name}, whose rounds begin at training steps, "
+            f"got {cfg.trainer.check_val_every_n_epoch}"
+        )
+    multiple = (rounds + 1) * cfg.trainer.val_check_interval
+    if cfg.trainer.max_steps % multiple:
+        raise ConfigError(
+            f"trainer.max_steps must be a multiple of (imitation.rounds + 1) · trainer.val_check_interval = {multiple}"
+            f", so that rounds begin at evaluations, got {cfg.trainer.max_steps}"
+        )
+
+
 def _check_search(search: DictConfig) -> None:
     """One training seed says little, and the winner must not be judged by those that it was chosen by."""
     if len(set(search.seeds)) < max(3, len(search.seeds)):
@@ -381,6 +420,9 @@ def _has(cfg: DictConfig, key: str) -> bool:
     return isinstance(node, DictConfig) and last in node
 
 
+OmegaConf.register_new_resolver(
+    "unless_clone", lambda name: "" if name == "clone" else f"-{name}", use_cache=False, replace=True
+)
 OmegaConf.register_new_resolver(
     "run_hash", lambda *, _root_: config_hash(run_config(_root_)), use_cache=False, replace=True
 )

@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import Logger
 from ilt.demos import Episodes, WindowDataset
 from ilt.demos.windows import observation_statistics, take_episodes
 from ilt.envs import EnvSpec
+from ilt.imitation import Imitation
 from ilt.learning import ImitationModule, LearningCurve, Pruning, TrainingDisplay, WindowData
 from ilt.learning.ranks import joined
 from ilt.models import Decoder
@@ -42,6 +43,7 @@ class Fitted:
         n_parameters: trainable ones.
         windows_per_second: of training steps alone; None if this process made none.
         resumed: whether training went on from a checkpoint, so that its seconds are those of the last part only.
+        imitation: the labels that it was given.
     """
 
     weights: Mapping[str, Path]
@@ -49,6 +51,7 @@ class Fitted:
     n_parameters: int
     windows_per_second: float | None
     resumed: bool
+    imitation: Imitation
 
     def at(self, name: str) -> dict[str, float]:
         """What was measured on validation demonstrations and selection seeds when these weights were saved."""
@@ -79,7 +82,7 @@ def fit(
     unlocked = RunFolder(run.path, run.config, resume=True, started=0.0)  # the lock is this process's
     arguments = cfg, spec, unlocked, demos, checkpoint, theirs
     with joined(_learn_beside, arguments, n_ranks=n_ranks(cfg), on_gpus=on_gpus(cfg)) as strategy:
-        model, curve = _learn(cfg, spec, run, demos, checkpoint, ours, strategy, logger)
+        model, curve, imitation = _learn(cfg, spec, run, demos, checkpoint, ours, strategy, logger)
     if any(callback.pruned for callback in ours):
         return None
     write_csv(run.path / "curve.csv", curve.rows)
@@ -89,6 +92,7 @@ def fit(
         n_parameters=sum(p.numel() for p in model.parameters()),
         windows_per_second=curve.batches * cfg.dataset.batch_size / curve.seconds if curve.batches else None,
         resumed=checkpoint is not None,
+        imitation=imitation,
     )
 
 
@@ -107,16 +111,19 @@ def _learn(
     pruning: list[Pruning],
     strategy: "Strategy | None",
     logger: Logger | None = None,
-) -> tuple[Decoder, LearningCurve]:
+) -> tuple[Decoder, LearningCurve, Imitation]:
     """The same in every process that takes part, but for the strategy, which knows which one it is, and the logger."""
     pl.seed_everything(cfg.seed, verbose=False)
-    train = take_episodes(Episodes.load(demos.file("demonstrations.npz")), cfg.dataset.episodes)
+    demonstrations = take_episodes(Episodes.load(demos.file("demonstrations.npz")), cfg.dataset.episodes)
+    imitation = Imitation(cfg, spec, demos, demonstrations)
+    train = imitation.first
     validation = Episodes.load(demos.file("validation.npz"))
     data = WindowData(
         WindowDataset(train, context_length=cfg.dataset.context_length, stride=cfg.dataset.stride),
         WindowDataset(validation, context_length=cfg.dataset.context_length, as_flown=True),
         batch_size=cfg.dataset.batch_size,
         seed=cfg.seed,
+        steps_per_round=imitation.steps_per_round,
     )
     observation_dim, n_actions = spec.sizes()
     model: Decoder = instantiate(
@@ -131,9 +138,9 @@ def _learn(
     log.info("%d demonstrations, %d steps; a model of %d parameters", len(train), len(train.actions), n_parameters)
     module = ImitationModule(model, seed=cfg.seed, **OmegaConf.to_object(cfg.optimizer))  # type: ignore[arg-type]
     callbacks = _make_callbacks(cfg, spec, run)
-    trainer = _make_trainer(cfg, run, [*callbacks, *pruning], strategy, logger)
+    trainer = _make_trainer(cfg, run, [*imitation.callbacks(data), *callbacks, *pruning], strategy, logger)
     trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-    return model, next(callback for callback in callbacks if isinstance(callback, LearningCurve))
+    return model, next(callback for callback in callbacks if isinstance(callback, LearningCurve)), imitation
 
 
 def _make_callbacks(cfg: DictConfig, spec: EnvSpec, run: RunFolder) -> list[pl.Callback]:

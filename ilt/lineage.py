@@ -16,7 +16,9 @@ OF_A_MODEL = ("return_mean", "selection_return_mean", "performance", "action_acc
 def model_of(run_folder: Path, results: Mapping[str, Any]) -> Artefact:
     """A run's weights, as an artefact like those of the store."""
     measured = {name: results[name] for name in OF_A_MODEL}
-    made_from = [results["expert"], results["demonstrations"]]
+    imitation = results.get("imitation", {"by_round": []})  # which runs of before do not name
+    rounds = [each["made"] for each in imitation["by_round"][1:]]
+    made_from = [results["expert"], results["demonstrations"], *rounds]
     return Artefact(run_folder, {"measured": measured, "made_from": made_from, "files": results["files"]})
 
 
@@ -25,7 +27,7 @@ def makes(run: "Run | None", **artefacts: Artefact) -> None:
 
     Args:
         run: nothing happens without one.
-        artefacts: by W&B's type of the artifact: `expert`, `demonstrations`, `model`.
+        artefacts: by W&B's type of the artifact: `expert`, `demonstrations`, `rounds`, `model`.
     """
     if run is None:
         return

@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from functools import cache
 from types import TracebackType
 from typing import TextIO
 
@@ -36,7 +37,7 @@ class Progress:
                 TextColumn(unit),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}"),
-                console=Console(stderr=True),
+                console=_console(),
                 redirect_stdout=sys.stdout.isatty(),
             )
             self._task = self._bar.add_task(title, total=total, note="")
@@ -78,3 +79,9 @@ class Progress:
             self._last_line = time.monotonic()
             elapsed = self._last_line - self._started
             log.info("%s: %d of %d %s, %.0f s %s", self._title, done, self._total, self._unit, elapsed, self._note)
+
+
+@cache
+def _console() -> Console:
+    """One for all, so that a bar of work within other work is drawn below the other's, and not over it."""
+    return Console(stderr=True)

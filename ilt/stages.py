@@ -58,6 +58,7 @@ def score(
         "seed": cfg.seed,
         "expert": expert.name,
         "demonstrations": demos.name,
+        "imitation": fitted.imitation.results(),
         "files": {f"weights/{path.name}": sha256(path) for path in fitted.weights.values()},
         "n_parameters": fitted.n_parameters,
         "resumed": fitted.resumed,
@@ -108,4 +109,6 @@ def picture(
         figures=figures,
         videos={} if video is None else {"landing": video},
     )
+    for made in fitted.imitation.rounds:
+        lineage.makes(wandb_run, rounds=made)
     lineage.makes(wandb_run, model=lineage.model_of(run.path, results))

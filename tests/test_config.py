@@ -229,7 +229,7 @@ def test_every_key_of_every_option_has_a_rule(group: str, option: str) -> None:
 def test_every_rule_is_about_a_key_that_there_is() -> None:
     configs = [composed(entry_point) for entry_point in ENTRY_POINTS]
     configs += [choose("expert", option) for option in options_of("expert")]
-    configs += [composed("train", "sweep=optuna", "search.space=null")]
+    configs += [composed("train", "sweep=optuna", "search.space=null"), choose("imitation", "dagger")]
     assert set(RULES) <= {name for cfg in configs for name in leaves(cfg)}
 
 
@@ -492,6 +492,64 @@ def test_what_makes_sense_is_allowed(base: DictConfig, values: dict[str, Any]) -
 def test_a_search_by_too_few_or_the_same_seeds_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         check_config(changed(choose("sweep", "optuna"), **values))
+
+
+@pytest.mark.parametrize(
+    ("way", "values", "message"),
+    [
+        (
+            "clone",
+            {"imitation__rounds": 2},
+            "imitation.rounds must be 0 and imitation.first_share 1.0 for imitation=clone, got 2 and 1.0; "
+            "imitation=dart and imitation=dagger have rounds",
+        ),
+        ("clone", {"imitation__first_share": 0.5}, "imitation.first_share 1.0 for imitation=clone, got 0 and 0.5"),
+        ("dart", {"imitation__rounds": 0}, "imitation.rounds must be at least 1"),
+        ("dart", {"imitation__first_share": 0}, "imitation.first_share must be a number above 0 and at most 1, got 0"),
+        (
+            "dagger",
+            {"imitation__first_share": 1.0},
+            "first_share below 1 for imitation=dagger, got 3 and 1.0",
+        ),
+        (
+            "dagger",
+            {"imitation__expert_share": 1.1},
+            "imitation.expert_share must be a number at least 0 and at most 1",
+        ),
+        ("dagger", {"imitation__name": "clones"}, "imitation.name must be one of ['clone', 'dart', 'dagger']"),
+        ("dagger", {"trainer__devices": 2}, "trainer.devices must be 1 for imitation=dagger, got 2"),
+        ("dart", {"trainer__devices": "auto"}, "trainer.devices must be 1 for imitation=dart, got auto"),
+        (
+            "dart",
+            {**BY_EPOCHS, "trainer__max_epochs": 4},
+            "trainer.check_val_every_n_epoch must be null for imitation=dart, whose rounds begin at training steps",
+        ),
+        (
+            "dagger",
+            {"imitation__rounds": 2},
+            "trainer.max_steps must be a multiple of (imitation.rounds + 1) · trainer.val_check_interval = 1500, "
+            "so that rounds begin at evaluations, got 2000",
+        ),
+    ],
+)
+def test_rounds_that_cannot_be_are_refused(way: str, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check_config(changed(choose("imitation", way), **values))
+
+
+@pytest.mark.parametrize("way", ["clone", "dart"])
+def test_only_dagger_mixes(way: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape("imitation.expert_share is only for imitation=dagger")):
+        check_config(composed("train", f"imitation={way}", "+imitation.expert_share=0.0"))
+
+
+@pytest.mark.parametrize("key", ["name", "rounds", "first_share", "expert_share"])
+def test_a_way_of_imitating_without_one_of_its_keys_is_refused(key: str) -> None:
+    cfg = choose("imitation", "dagger")
+    OmegaConf.set_struct(cfg, False)
+    del cfg.imitation[key]
+    with pytest.raises(ConfigError, match=rf"imitation\.{key} is missing"):
+        check_config(cfg)
 
 
 def test_how_it_was_searched_for_is_not_part_of_a_run(base: DictConfig) -> None:

@@ -42,9 +42,24 @@ print("done")
 """
 
 
-def test_on_a_terminal_what_is_logged_stands_on_lines_of_its_own_above_the_bar() -> None:
+BAR_BELOW_A_BAR = """
+import logging, sys
+from ilt.progress import Progress
+logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
+with Progress("training", total=2, unit="steps") as outer:
+    for step in range(1, 3):
+        with Progress("round", total=3, unit="episodes") as inner:
+            inner.update(3)
+            logging.info("round %d was flown", step)
+        outer.update(step)
+        logging.info("step %d was taken", step)
+"""
+
+
+def lines_on_a_terminal(program: str) -> list[str]:
+    """What a program leaves there."""
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-c", LINE_BESIDE_A_BAR]
+    command = [sys.executable, "-c", program]
     process = subprocess.Popen(command, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm"})
     os.close(theirs)
     shown = b""
@@ -54,10 +69,23 @@ def test_on_a_terminal_what_is_logged_stands_on_lines_of_its_own_above_the_bar()
     os.close(ours)
     assert process.wait() == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
-    lines = [line.split("\r")[-1].rstrip() for line in text.split("\r\n")]
+    return [line.split("\r")[-1].rstrip() for line in text.split("\r\n")]
+
+
+def test_on_a_terminal_what_is_logged_stands_on_lines_of_its_own_above_the_bar() -> None:
+    lines = lines_on_a_terminal(LINE_BESIDE_A_BAR)
     assert [line for line in lines if line.startswith("step")] == [f"step {step} was taken" for step in range(1, 5)]
     (last,) = {line for line in lines if "4/4 steps" in line}
     assert last.endswith("return 4")
+
+
+def test_a_bar_within_the_work_of_another_takes_a_line_of_its_own() -> None:
+    lines = lines_on_a_terminal(BAR_BELOW_A_BAR)
+    logged = [line for line in lines if "was" in line]
+    assert logged == ["round 1 was flown", "step 1 was taken", "round 2 was flown", "step 2 was taken"]
+    assert any(line.startswith("round") and "3/3 episodes" in line for line in lines)
+    assert any(line.startswith("training") and "2/2 steps" in line for line in lines)
+    assert not any("training" in line and "round" in line for line in lines)
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])

@@ -1,8 +1,8 @@
 """Episodes: what was seen, done and earned, laid end to end in flat arrays, and their file."""
 
 import zipfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +119,37 @@ class Episodes:
             extras={
                 name: array[: n_steps if name.startswith("step/") else count] for name, array in self._indexed_extras()
             },
+        )
+
+    def first_steps(self, count: int) -> "Episodes":
+        """The first `count` steps; an episode that is cut by that is one that was truncated. Arrays are views."""
+        ends = np.cumsum(self.lengths)
+        assert 1 <= count <= ends[-1]
+        n_episodes = int(np.searchsorted(ends, count)) + 1
+        episodes, excess = self.first(n_episodes), int(ends[n_episodes - 1]) - count
+        if excess == 0:
+            return episodes
+        last = np.arange(n_episodes) == n_episodes - 1
+        return replace(
+            episodes,
+            observations=episodes.observations[: count + n_episodes],
+            actions=episodes.actions[:count],
+            rewards=episodes.rewards[:count],
+            lengths=episodes.lengths - excess * last,
+            terminated=episodes.terminated & ~last,
+            truncated=episodes.truncated | last,
+            extras={
+                name: array[:count] if name.startswith("step/") else array for name, array in episodes.extras.items()
+            },
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Episodes"]) -> "Episodes":
+        """The episodes of all parts, one part behind the other; all must have the same extras."""
+        assert all(part.extras.keys() == parts[0].extras.keys() for part in parts)
+        return cls(
+            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in _REQUIRED},
+            extras={name: np.concatenate([part.extras[name] for part in parts]) for name in parts[0].extras},
         )
 
     def _indexed_extras(self) -> Iterator[tuple[str, np.ndarray]]:

@@ -9,6 +9,9 @@ from torch.utils.data import Dataset
 
 from ilt.demos.episodes import Episodes
 
+LABEL = "step/label"
+"""What `Episodes` call the actions (sum T,) that an expert would have taken, where others were."""
+
 
 class WindowIndex:
     """Where windows of up to `context_length` steps begin, so that every step of every episode is in one.
@@ -48,12 +51,14 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
     A batch of B windows is a dictionary:
 
     - `observations` (B, K, obs_dim) float32: `observations[:, t]` is what was seen when `actions[:, t]` was chosen;
-    - `actions` (B, K) int64: what the expert did, at once the model's past inputs and its targets;
+    - `actions` (B, K) int64: what was done, the model's past inputs;
+    - `targets` (B, K) int64: what the expert would have done, where that may be something else; without this key, it
+      is what was done;
     - `mask` (B, K) bool: True at real steps, False at padding;
     - `scored` (B, K) bool, only with `as_flown`: the steps at which the model sees what it would see in flight.
 
     Args:
-        episodes: where the windows are cut from.
+        episodes: where the windows are cut from; an expert's labels are their `step/label`.
         context_length: K, in steps, at least 1.
         stride: steps between the starts of neighbouring windows, from 1 to K (a larger one would skip steps).
         as_flown: for validation. With stride 1, every step is scored exactly once, in the window that ends with it:
@@ -72,7 +77,8 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
             raise ValueError("there are no episodes to cut windows from")
         self._observations = torch.from_numpy(episodes.observations)
         self._actions = torch.from_numpy(episodes.actions)
-        self.context_length = context_length
+        self._targets = torch.from_numpy(labels_of(episodes)) if LABEL in episodes.extras else None
+        self.context_length, self._stride = context_length, stride
         self._windows = WindowIndex(episodes.lengths, context_length, stride)
         self._lengths = torch.from_numpy(episodes.lengths)
         self._first_steps = torch.from_numpy(episodes.step_offsets)
@@ -87,7 +93,22 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         self._windows.to(device)
         for name in ("_observations", "_actions", "_lengths", "_first_steps", "_positions"):
             setattr(self, name, getattr(self, name).to(device))
+        self._targets = None if self._targets is None else self._targets.to(device)
         return self
+
+    def extend(self, episodes: Episodes) -> None:
+        """Add the windows of further episodes behind those that are there. From now on, batches hold `targets`."""
+        device, targets = self._positions.device, self._actions if self._targets is None else self._targets
+        self._targets = torch.cat([targets, torch.from_numpy(labels_of(episodes)).to(device)])
+        for name, more in {
+            "_observations": episodes.observations,
+            "_first_steps": episodes.step_offsets + len(self._actions),
+            "_actions": episodes.actions,
+            "_lengths": episodes.lengths,
+        }.items():
+            setattr(self, name, torch.cat([getattr(self, name), torch.from_numpy(more).to(device)]))
+        self._windows = WindowIndex(self._lengths.cpu().numpy(), self.context_length, self._stride)
+        self._windows.to(device)
 
     def __getitems__(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
         """Gather a whole batch in one step; `DataLoader` calls this with a batch of indices."""
@@ -100,6 +121,8 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
             "actions": self._actions[steps],
             "mask": self._positions < n_real,
         }
+        if self._targets is not None:
+            batch["targets"] = self._targets[steps]
         if self._as_flown:
             last = self._positions == n_real.clamp(max=len(self._positions)) - 1
             batch["scored"] = last | ((start == 0)[:, None] & batch["mask"])
@@ -108,6 +131,11 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """One window, without the batch dimension."""
         return {name: array[0] for name, array in self.__getitems__([index]).items()}
+
+
+def labels_of(episodes: Episodes) -> np.ndarray:
+    """(sum T,) int64: what the expert would have done at every step; where nothing else is noted, what was done."""
+    return episodes.extras.get(LABEL, episodes.actions)
 
 
 def take_episodes(episodes: Episodes, amount: int | float) -> Episodes:

@@ -5,6 +5,7 @@ from ilt.learning.data import WindowData
 from ilt.learning.display import TrainingDisplay
 from ilt.learning.module import ImitationModule
 from ilt.learning.preemption import Preemption
+from ilt.learning.rounds import Rounds
 
 __all__ = [
     "EMA",
@@ -13,6 +14,7 @@ __all__ = [
     "Preemption",
     "Pruning",
     "RolloutEvaluation",
+    "Rounds",
     "TrainingDisplay",
     "WindowData",
 ]

@@ -1,6 +1,7 @@
 """Batches of windows, in an order that the seed and the step decide alone."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
+from itertools import chain, islice, repeat
 from typing import Any
 
 import pytorch_lightning as pl
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from ilt.demos import WindowDataset
+from ilt.demos import Episodes, WindowDataset
 
 VALIDATION_STEPS = 4_096
 """In one validation batch: about as many as a training batch has, which the caches of a CPU still hold."""
@@ -59,6 +60,32 @@ class EpochBatches(Sampler[Any]):
             yield windows.tensor_split(self._n_ranks)[self._rank]
 
 
+class RoundBatches(Sampler[Any]):
+    """`EpochBatches` of data that grow. They end where a round begins, and start anew with what there is then.
+
+    Args:
+        windows: as many as it has, whenever the batches of another round are asked for.
+        batch_size, seed: as `EpochBatches` takes them.
+        n_steps: training steps from one round to the next.
+        step: tells the training step that the next batch is for.
+    """
+
+    def __init__(
+        self, windows: Sized, batch_size: int, *, seed: int, n_steps: int, step: Callable[[], int] = lambda: 0
+    ) -> None:
+        self._windows, self._batch_size, self._seed = windows, batch_size, seed
+        self._n_steps, self._step = n_steps, step
+
+    def __len__(self) -> int:
+        return self._n_steps
+
+    def __iter__(self) -> Iterator[Tensor]:
+        number, done = divmod(self._step(), self._n_steps)
+        seed = hash((self._seed, number))
+        epochs = repeat(EpochBatches(len(self._windows), self._batch_size, seed=seed, first_step=done))
+        yield from islice(chain.from_iterable(epochs), self._n_steps - done)
+
+
 class WindowLoader(DataLoader[dict[str, Tensor]]):
     """A DataLoader that Lightning may resume in the middle of an epoch: its sampler already stands at the step."""
 
@@ -76,12 +103,26 @@ class WindowData(pl.LightningDataModule):
         train, validation: windows over different episodes.
         batch_size: windows in a training batch, of all processes that learn together.
         seed: decides the order of training batches.
+        steps_per_round: training steps after which, each time, further episodes may be added; None for never.
     """
 
-    def __init__(self, train: WindowDataset, validation: WindowDataset, *, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        train: WindowDataset,
+        validation: WindowDataset,
+        *,
+        batch_size: int,
+        seed: int,
+        steps_per_round: int | None = None,
+    ) -> None:
         super().__init__()
         self._train, self._validation = train, validation
-        self._batch_size, self._seed = batch_size, seed
+        self._batch_size, self._seed, self._steps_per_round = batch_size, seed, steps_per_round
+
+    def extend(self, episodes: Episodes) -> None:
+        """Add episodes to the training windows, for the steps of the next round and all later ones."""
+        assert self._steps_per_round is not None
+        self._train.extend(episodes)
 
     @property
     def _device(self) -> torch.device:
@@ -92,10 +133,14 @@ class WindowData(pl.LightningDataModule):
         self._train.to(self._device)
         # Lightning may ask for this loader before it has restored the step of a resumed run
         trainer = self.trainer
-        step = (lambda: trainer.global_step) if trainer is not None else 0
+        step = (lambda: trainer.global_step) if trainer is not None else (lambda: 0)
         rank, n_ranks = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
-        batches = EpochBatches(
-            len(self._train), self._batch_size, seed=self._seed, first_step=step, rank=rank, n_ranks=n_ranks
+        batches = (
+            EpochBatches(
+                len(self._train), self._batch_size, seed=self._seed, first_step=step, rank=rank, n_ranks=n_ranks
+            )
+            if self._steps_per_round is None
+            else RoundBatches(self._train, self._batch_size, seed=self._seed, n_steps=self._steps_per_round, step=step)
         )
         return WindowLoader(self._train, batch_sampler=batches, collate_fn=lambda batch: batch)
 

@@ -11,15 +11,15 @@ from torch.nn.functional import cross_entropy
 from ilt.learning.ranks import total
 
 
-def cloning_loss(logits: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
+def cloning_loss(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
     """Mean cross-entropy over real steps.
 
     Args:
-        logits: (B, K, A), `[:, t]` predicts `actions[:, t]`.
-        actions: (B, K) int64, what the expert did.
+        logits: (B, K, A), `[:, t]` predicts `targets[:, t]`.
+        targets: (B, K) int64, what the expert did or would have done.
         mask: (B, K) bool, True at real steps; nothing else counts.
     """
-    return cross_entropy(logits[mask], actions[mask])
+    return cross_entropy(logits[mask], targets[mask])
 
 
 def seed_draws(seed: int, device: torch.device) -> None:
@@ -88,7 +88,7 @@ class ImitationModule(pl.LightningModule):
         rank = (self.global_rank,) if self.global_rank > 0 else ()  # in rank 0 the draws of a process that is alone
         seed_draws(hash((self._seed, self.global_step, *rank)) % 2**63, self.device)
         logits = self.model(batch["observations"], batch["actions"], batch["mask"])
-        loss = cloning_loss(logits, batch["actions"], batch["mask"])
+        loss = cloning_loss(logits, batch.get("targets", batch["actions"]), batch["mask"])
         if self.trainer.world_size > 1:  # gradients will be averaged, whatever the share of real steps
             n_real = batch["mask"].sum()
             loss = loss * (n_real * self.trainer.world_size / total(n_real))
@@ -100,10 +100,10 @@ class ImitationModule(pl.LightningModule):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Every process sees all steps, so that there is nothing to add up."""
         logits = self.model(batch["observations"], batch["actions"], batch["mask"])
-        actions, scored = batch["actions"], batch.get("scored", batch["mask"])
+        targets, scored = batch.get("targets", batch["actions"]), batch.get("scored", batch["mask"])
         n_steps = int(scored.sum())
-        correct = (logits.argmax(dim=-1) == actions)[scored].float().mean()
-        self.log("val/loss", cloning_loss(logits, actions, scored), batch_size=n_steps, sync_dist=True)
+        correct = (logits.argmax(dim=-1) == targets)[scored].float().mean()
+        self.log("val/loss", cloning_loss(logits, targets, scored), batch_size=n_steps, sync_dist=True)
         self.log("val/action_accuracy", correct, batch_size=n_steps, prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> Any:

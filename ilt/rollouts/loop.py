@@ -7,7 +7,7 @@ import numpy as np
 
 from ilt.demos.episodes import Episodes
 from ilt.envs import EnvBatch, EnvSpec
-from ilt.rollouts.policies import Policy
+from ilt.rollouts.policies import Labelling, Policy
 
 
 class Flown(NamedTuple):
@@ -19,8 +19,9 @@ class Flown(NamedTuple):
         actions: (T,) int64.
         rewards: (T,) float64; `rewards[t]` is what `actions[t]` earned.
         truncated: whether the time limit ended it.
-        extras: what else there is to know, as `Episodes` keeps it: numbers `episode/<name>`, and `step/privileged`
-            (T, …) float32, what the environment hid from a student at each step.
+        extras: what else there is to know, as `Episodes` keeps it: numbers `episode/<name>`, `step/privileged`
+            (T, …) float32, what the environment hid from a student at each step, and `step/label` (T,) int64, what an
+            expert that was asked would have done.
     """
 
     place: int
@@ -46,6 +47,7 @@ def fly(spec: EnvSpec, policy: Policy, seeds: np.ndarray, n_envs: int) -> Genera
 def _fly(batch: EnvBatch, policy: Policy, seeds: np.ndarray) -> Generator[Flown, None, None]:
     recorder = _Recorder(batch)
     visible = batch.observation_dim
+    asking = policy if isinstance(policy, Labelling) else None
     index = np.zeros(batch.n_envs, dtype=np.int64)  # which episode each slot flies
     waiting = iter(range(len(seeds)))
 
@@ -65,12 +67,14 @@ def _fly(batch: EnvBatch, policy: Policy, seeds: np.ndarray) -> Generator[Flown,
         observations = batch.everything[slots]
         actions = policy.act(slots, observations if policy.privileged else observations[:, :visible])
         rewards, terminated, truncated = batch.step(slots, actions)
-        recorder.add(slots, observations, actions, rewards)
+        recorder.add(slots, observations, actions, rewards, None if asking is None else asking.labels)
         ended = terminated | truncated
         if ended.any():
             for slot, cut in zip(slots[ended].tolist(), truncated[ended].tolist(), strict=True):
-                seen, done, earned = recorder.take(slot, batch.everything[slot])
                 extras: dict[str, Any] = {f"episode/{name}": fact for name, fact in batch.facts(slot).items()}
+                if asking is not None:
+                    extras["step/label"] = recorder.labels(slot)
+                seen, done, earned = recorder.take(slot, batch.everything[slot])
                 if seen.shape[1] > visible:
                     extras["step/privileged"] = seen[:-1, visible:]
                 yield Flown(int(index[slot]), np.ascontiguousarray(seen[:, :visible]), done, earned, cut, extras)
@@ -84,17 +88,34 @@ class _Recorder:
         self._steps = np.zeros(batch.n_envs, dtype=np.int64)
         self._observations = np.zeros((batch.n_envs, capacity, batch.everything.shape[1]), dtype=np.float32)
         self._actions = np.zeros((batch.n_envs, capacity), dtype=np.int64)
+        self._labels = np.zeros((batch.n_envs, 0), dtype=np.int64)  # of as many steps as the others, once there are any
         self._rewards = np.zeros((batch.n_envs, capacity), dtype=np.float64)
 
-    def add(self, slots: np.ndarray, observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray) -> None:
-        """One step in each of `slots` (n,): what was seen before it, what was done, what that earned."""
+    def add(
+        self,
+        slots: np.ndarray,
+        observations: np.ndarray,
+        actions: np.ndarray,
+        rewards: np.ndarray,
+        labels: np.ndarray | None = None,
+    ) -> None:
+        """One step in each of `slots` (n,): what was seen before it, done, earned by that, and advised."""
         steps = self._steps[slots]
         if steps.max() == self._actions.shape[1]:
             self._double()
         self._observations[slots, steps] = observations
         self._actions[slots, steps] = actions
         self._rewards[slots, steps] = rewards
+        if labels is not None:
+            if self._labels.shape[1] < self._actions.shape[1]:
+                missing = self._actions.shape[1] - self._labels.shape[1]
+                self._labels = np.pad(self._labels, ((0, 0), (0, missing)))
+            self._labels[slots, steps] = labels
         self._steps[slots] += 1
+
+    def labels(self, slot: int) -> np.ndarray:
+        """The expert's labels of the episode that is still in a slot."""
+        return self._labels[slot, : self._steps[slot]].copy()
 
     def take(self, slot: int, last: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Observations with the `last` one, actions, and rewards of an episode that ended; its slot is free again."""

@@ -1,7 +1,7 @@
 """Policies: whatever chooses one action for each of many envs at once."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from ilt.experts.actor import Actor
 from ilt.rollouts.lean import LeanActor
 
 _SAMPLING = 0x5A17  # keeps a policy's random numbers apart from the env's, which start from the same seed
+MIXING = 0x313C  # and those that decide who acts from those that decide how
 
 
 class Policy(Protocol):
@@ -31,15 +32,31 @@ class Policy(Protocol):
         ...
 
 
-class _Dice:
-    """One random stream per slot, started by the seed of the episode that is flown there."""
+@runtime_checkable
+class Labelling(Protocol):
+    """A policy that asks an expert at every step; what it says is recorded as `step/label`.
 
-    def __init__(self) -> None:
+    Attributes:
+        labels: (n,) int64, what the expert would have done at the newest call of `act`.
+    """
+
+    labels: np.ndarray
+
+
+class Dice:
+    """One random stream per slot, started by the seed of the episode that is flown there.
+
+    Args:
+        purpose: a number of each use's own, or two uses in one flight would draw the same numbers.
+    """
+
+    def __init__(self, purpose: int = _SAMPLING) -> None:
+        self._purpose = purpose
         self._generators: dict[int, np.random.Generator] = {}
 
     def begin(self, slots: np.ndarray, seeds: np.ndarray) -> None:
         for slot, seed in zip(slots.tolist(), seeds.tolist(), strict=True):
-            self._generators[slot] = np.random.default_rng([_SAMPLING, seed])
+            self._generators[slot] = np.random.default_rng([self._purpose, seed])
 
     def uniform(self, slots: np.ndarray) -> np.ndarray:
         """(n,) float64 in [0, 1), one from each slot's own stream."""
@@ -53,7 +70,7 @@ class RandomPolicy:
 
     def __init__(self, n_actions: int) -> None:
         self._n_actions = n_actions
-        self._dice = _Dice()
+        self._dice = Dice()
 
     def begin(self, slots: np.ndarray, seeds: np.ndarray) -> None:
         self._dice.begin(slots, seeds)
@@ -81,7 +98,7 @@ class Chooser:
     """From logits to actions: the most likely one, or a sample that the episode's seed alone decides."""
 
     def __init__(self, *, deterministic: bool) -> None:
-        self._dice = None if deterministic else _Dice()
+        self._dice = None if deterministic else Dice()
 
     def begin(self, slots: np.ndarray, seeds: np.ndarray) -> None:
         if self._dice is not None:

@@ -67,6 +67,10 @@ class ContextPolicy:
         self._actions[slots] = actions
         return actions
 
+    def note(self, slots: np.ndarray, actions: np.ndarray) -> None:
+        """Say what was done in these slots (n,) instead of what it chose there: actions (n,) int64."""
+        self._actions[slots] = actions
+
     def logits(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
         """Take in one observation per slot and return the logits (n, A) float32 of the action to choose there."""
         return self._memory.step(slots, observations, self._actions[slots])

@@ -149,6 +149,31 @@ def test_the_first_episodes_are_views(two_episodes: Episodes) -> None:
         assert np.shares_memory(array, episodes.extras[name]), name
 
 
+@pytest.mark.parametrize(("count", "n_episodes"), [(3, 1), (5, 2)])
+def test_the_first_steps_may_be_whole_episodes(two_episodes: Episodes, count: int, n_episodes: int) -> None:
+    episodes = labelled(two_episodes)
+    assert_equal(episodes.first_steps(count), episodes.first(n_episodes))
+
+
+@pytest.mark.parametrize(("count", "lengths"), [(1, [1]), (2, [2]), (4, [3, 1])])
+def test_an_episode_that_is_cut_counts_as_truncated(two_episodes: Episodes, count: int, lengths: list[int]) -> None:
+    episodes = labelled(two_episodes).first_steps(count)
+    assert episodes.lengths.tolist() == lengths
+    assert episodes.actions.tolist() == two_episodes.actions[:count].tolist()
+    assert episodes.extras["step/label"].tolist() == labelled(two_episodes).extras["step/label"][:count].tolist()
+    assert not episodes.terminated.any()
+    assert episodes.truncated.all()
+    for e, length in enumerate(lengths):  # what was seen after the last step is still there
+        first = episodes.observation_offsets[e]
+        assert episodes.observations[first : first + length + 1, 1].tolist() == [-t for t in range(length + 1)]
+
+
+def test_what_was_taken_apart_can_be_put_together(two_episodes: Episodes) -> None:
+    episodes = labelled(two_episodes)
+    parts = [episodes.select(np.array([0])), episodes.select(np.array([1]))]
+    assert_equal(Episodes.concatenate(parts), episodes)
+
+
 def test_what_is_saved_is_loaded(two_episodes: Episodes, tmp_path: Path) -> None:
     two_episodes.save(tmp_path / "episodes.npz")
     assert_equal(Episodes.load(tmp_path / "episodes.npz"), two_episodes)

@@ -240,3 +240,32 @@ def test_what_is_hidden_from_a_student_is_in_no_window(two_episodes: Episodes) -
     statistics = (observation_statistics(replace(two_episodes, extras=extras)) for extras in ({}, garbage))
     for one, same in zip(*statistics, strict=True):
         assert torch.equal(one, same)
+
+
+# --- labels of an expert ---
+
+
+def with_labels(episodes: Episodes) -> Episodes:
+    """The label of every step is minus what was done."""
+    return replace(episodes, extras={"step/label": -episodes.actions})
+
+
+def test_windows_of_labelled_episodes_tell_what_was_done_from_what_should_have_been() -> None:
+    dataset = WindowDataset(with_labels(episodes_of(5, 2)), context_length=3)
+    batch = dataset.__getitems__(range(len(dataset)))
+    assert torch.equal(batch["targets"], -batch["actions"])
+    assert "targets" not in WindowDataset(episodes_of(5, 2), context_length=3)[0]
+
+
+def test_a_data_set_that_was_extended_is_one_of_all_episodes() -> None:
+    dataset = WindowDataset(episodes_of(5, 2), context_length=3, stride=2)
+    dataset.extend(with_labels(episodes_of(1, 4)))
+    dataset.extend(with_labels(episodes_of(6)))
+    together = Episodes.concatenate([episodes_of(5, 2), episodes_of(1, 4), episodes_of(6)])
+    labels = np.concatenate([together.actions[:7], -together.actions[7:]])
+    whole = WindowDataset(replace(together, extras={"step/label": labels}), context_length=3, stride=2)
+    assert len(dataset) == len(whole)
+    ours, theirs = (each.__getitems__(range(len(whole))) for each in (dataset, whole))
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert torch.equal(ours[name], theirs[name]), name

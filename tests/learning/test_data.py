@@ -1,7 +1,9 @@
 """Which windows a training step sees is a function of seed and step alone."""
 
+from dataclasses import replace
 from itertools import islice
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor
 
 from ilt.demos import Episodes, WindowDataset
 from ilt.learning import WindowData
-from ilt.learning.data import EpochBatches
+from ilt.learning.data import EpochBatches, RoundBatches
 
 
 def stream(n_windows: int, batch_size: int, n_batches: int, *, seed: int = 0, first_step: int = 0) -> list[list[int]]:
@@ -78,6 +80,60 @@ def test_the_length_of_an_epoch_in_batches(n_windows: int, batch_size: int, expe
     assert len(sampler) == expected
     assert len(list(sampler)) == expected
     assert len(list(sampler)) == expected
+
+
+# --- data that grow ---
+
+
+def rounds(windows: list[int], n_steps: int, *, first_step: int = 0) -> list[list[int]]:
+    """The batches of three rounds of `n_steps`, of 2 windows each; before each one, three windows are added."""
+    taken = [first_step]
+    sampler = RoundBatches(windows, 2, seed=0, n_steps=n_steps, step=lambda: taken[0])
+    batches = []
+    for number in range(3):
+        if taken[0] < (number + 1) * n_steps:
+            batches += [batch.tolist() for batch in sampler]
+            taken[0] = (number + 1) * n_steps
+        windows += [0, 0, 0]
+    return batches
+
+
+@pytest.mark.parametrize("n_steps", [1, 3, 4, 7])  # less than an epoch, one and a half, two, three and a half
+def test_a_round_ends_at_its_step_and_the_next_one_sees_what_there_is_then(n_steps: int) -> None:
+    batches = rounds([0] * 4, n_steps)
+    assert len(batches) == 3 * n_steps
+    for number, n_windows in enumerate((4, 7, 10)):
+        seen = flat(batches[number * n_steps : (number + 1) * n_steps])
+        assert set(seen) <= set(range(n_windows))
+        first_epoch = seen[: 2 * (n_windows // 2)]
+        assert len(set(first_epoch)) == len(first_epoch)
+    assert max(flat(rounds([0] * 4, 7)[14:])) > 6
+
+
+@pytest.mark.parametrize("first_step", range(1, 12))
+def test_a_resumed_round_is_the_tail_of_the_uninterrupted_one(first_step: int) -> None:
+    whole = rounds([0] * 4, 4)
+    assert rounds([0] * 4, 4, first_step=first_step) == whole[first_step:]
+
+
+def test_every_round_is_shuffled_anew() -> None:
+    sampler_of = {n: RoundBatches([0] * 20, 20, seed=0, n_steps=1, step=lambda n=n: n) for n in range(3)}  # type: ignore[misc]
+    assert len({tuple(flat([batch.tolist() for batch in sampler])) for sampler in sampler_of.values()}) == 3
+
+
+def test_data_that_grow_hold_what_was_done_and_what_the_expert_would_have_done(two_episodes: Episodes) -> None:
+    grown = data(two_episodes, steps_per_round=2, batch_size=6)
+    (before, _) = grown.train_dataloader()
+    assert "targets" not in before
+    grown.extend(replace(two_episodes, extras={"step/label": np.array([3, 3, 3, 3, 3])}))
+    (after, _) = grown.train_dataloader()
+    targets, actions = after["targets"], after["actions"]
+    assert len(targets) == 6
+    assert sorted(row.tolist() for row in targets) == sorted([[0, 1], [1, 2], [1, 2], [3, 3], [3, 3], [3, 3]])
+    assert sorted(row.tolist() for row in actions) == sorted([[0, 1], [1, 2], [1, 2]] * 2)
+
+
+# --- what Lightning is given ---
 
 
 def data(episodes: Episodes, **changes: int) -> WindowData:

@@ -1,6 +1,7 @@
 """Loss, schedule and parameter groups by hand, and what the module makes of them."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -284,6 +285,29 @@ def test_validation_counts_real_steps_alone(two_episodes: Episodes) -> None:
     (metrics,) = quiet_trainer(1).validate(module, WindowData(windows, windows, batch_size=2, seed=0), verbose=False)
     assert metrics["val/action_accuracy"] == pytest.approx(2 / 5)
     assert metrics["val/loss"] == pytest.approx((2 * math.log(8 / 5) + 3 * math.log(8)) / 5)
+
+
+def test_what_the_expert_would_have_done_is_learned_and_scored_wherever_it_is_known(two_episodes: Episodes) -> None:
+    class AlwaysOne(nn.Module):
+        """Action 1 with probability 5/8, whatever it is told was done; the others with 1/8 each."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+            self.told: set[int] = set()
+
+        def forward(self, observations: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
+            self.told |= set(actions[mask].tolist())
+            return torch.tensor([0.0, math.log(5), 0.0, 0.0]).expand(*actions.shape, 4) + self.weight
+
+    labelled = replace(two_episodes, extras={"step/label": np.ones(5, dtype=np.int64)})
+    windows, model = WindowDataset(labelled, context_length=3), AlwaysOne()
+    trainer = quiet_trainer(1, log_every_n_steps=1, val_check_interval=1, check_val_every_n_epoch=None)
+    trainer.fit(ImitationModule(model, seed=0, **OPTIMIZER), WindowData(windows, windows, batch_size=2, seed=0))
+    assert model.told == {0, 1, 2}
+    assert trainer.callback_metrics["val/action_accuracy"] == 1
+    for name in ("train/loss", "val/loss"):
+        assert trainer.callback_metrics[name].item() == pytest.approx(math.log(8 / 5))
 
 
 # --- what it is for ---
