@@ -93,6 +93,7 @@ def find_or_compare(cfg: DictConfig, spec: "EnvSpec", store: "Store", flights: M
             video = film(spec, {name: returns[name] for name in cfg.video}, load, folder)
         block, offset, count = parse_seeds(cfg.seeds, spec.seed_blocks)
         comparison = {
+            "name": cfg.name,
             **recipe,
             "seeds": {"block": block, "offset": offset, "count": count},
             "deterministic": cfg.deterministic,

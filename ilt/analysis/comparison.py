@@ -125,9 +125,8 @@ def headings(comparison: Mapping[str, Any]) -> dict[str, str]:
     for subset, by_policy in comparison["metrics"].items():
         count = f"{next(iter(by_policy.values()))['n_episodes']} {comparison['seeds']['block']} episodes"
         rule = comparison["subsets"].get(subset)
-        titles[subset] = (
-            count if rule is None else "{}: {}, {} between its quantiles {:g} and {:g}".format(subset, count, *rule)
-        )
+        which = "" if rule is None else " ({}: {} between its quantiles {:g} and {:g})".format(subset, *rule)
+        titles[subset] = f"{comparison['name']}, {count}{which}"
     return titles
 
 

@@ -53,6 +53,7 @@ def compared() -> dict[str, dict[str, Any]]:
 
 def comparison() -> dict[str, Any]:
     return {
+        "name": "toy",
         "reference": "expert",
         "subsets": SUBSETS,
         "seeds": {"block": "test", "offset": 0, "count": 4},
@@ -128,8 +129,8 @@ def test_a_row_says_how_a_policy_did_and_what_it_lacks() -> None:
 
 def test_a_table_says_which_episodes_it_is_about() -> None:
     assert headings(comparison()) == {
-        ALL: "4 test episodes",
-        "windy": "windy: 2 test episodes, wind between its quantiles 0.6 and 1",
+        ALL: "toy, 4 test episodes",
+        "windy": "toy, 2 test episodes (windy: wind between its quantiles 0.6 and 1)",
     }
 
 
@@ -145,6 +146,6 @@ def test_the_files_hold_the_same_numbers(tmp_path: Path) -> None:
         assert [float(line["return_low"]), float(line["return_high"])] == numbers["return_mean_interval"]
         assert float(line["difference_mean"]) == numbers["difference"]["mean"]
     markdown = (tmp_path / "comparison.md").read_text()
-    assert markdown.startswith("4 test episodes\n\n| policy | return |")
-    assert "\n\nwindy: 2 test episodes" in markdown
+    assert markdown.startswith("toy, 4 test episodes\n\n| policy | return |")
+    assert "\n\ntoy, 2 test episodes" in markdown
     assert "| student | 6.5 |" in markdown
