@@ -15,7 +15,7 @@ PY := $(BIN)/python
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slow lint format check expert demos train evaluate report seeds search sync dashboard bench clean
+.PHONY: help install run test test-slow lint format check expert demos train evaluate report compare seeds search sync dashboard bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -63,6 +63,9 @@ evaluate: install  ## score a run again: make evaluate RUN=outputs/runs/NAME ARG
 
 report: install  ## a table and a page over runs: make report RUNS=outputs/multirun/NAME (default: the newest sweep)
 	$(PY) -m ilt.report runs=$(RUNS) $(ARGS)
+
+compare: install  ## several policies on the same seeds: make compare ARGS="+policies.student=outputs/runs/NAME"
+	$(PY) -m ilt.compare $(ARGS)
 
 seeds: install  ## five training seeds of the default experiment, and one table over them
 	$(PY) -m ilt.train -m seed=0,1,2,3,4 hydra/launcher=joblib hydra.sweep.dir=outputs/multirun/seeds $(ARGS)

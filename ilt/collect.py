@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,30 +69,63 @@ def find_or_fly(
 
     Its `episodes.npz` is made once and shared by all runs.
     """
-    deterministic = cfg.expert.deterministic if expert is not None else False
+    from ilt.expert import load_policy
+
+    if expert is None:
+        policy = load_policy("random", spec, store.root, deterministic=False)
+        return keep_flight(cfg, spec, store, seeds, policy, name="random", identity="random", deterministic=False)
+    expert_policy = load_policy(
+        cfg.expert.policy,
+        spec,
+        expert.path,
+        deterministic=cfg.expert.deterministic,
+        observes=cfg.expert.observes,
+    )
+    return keep_flight(
+        cfg,
+        spec,
+        store,
+        seeds,
+        expert_policy,
+        name=cfg.expert.name,
+        identity=expert.name,
+        deterministic=cfg.expert.deterministic,
+        made_from=[expert],
+    )
+
+
+def keep_flight(
+    cfg: DictConfig,
+    spec: "EnvSpec",
+    store: "Store",
+    seeds: np.ndarray,
+    policy: "Policy",
+    *,
+    name: str,
+    identity: Any,
+    deterministic: bool,
+    made_from: "Sequence[Artefact]" = (),
+) -> "Artefact":
+    """A policy's flight on these consecutive seeds, from the store or flown now: `episodes.npz`.
+
+    Args:
+        name: what its folder is called, before the hash.
+        identity: what decides the policy's actions, beside `deterministic`.
+        made_from: the artefacts that the policy comes from.
+    """
     recipe = {
         "env": spec.identity(),
-        "policy": "random" if expert is None else expert.name,
+        "policy": identity,
         "deterministic": deterministic,
         "seeds": [int(seeds[0]), len(seeds)],
     }
-    name = "random" if expert is None else cfg.expert.name
 
     def make(folder: Path) -> dict[str, Any]:
-        from ilt.expert import load_policy
-
-        policy = (
-            load_policy("random", spec, folder, deterministic=False)
-            if expert is None
-            else load_policy(
-                cfg.expert.policy, spec, expert.path, deterministic=deterministic, observes=cfg.expert.observes
-            )
-        )
         episodes, measured = fly(cfg, spec, policy, seeds, title=f"{name} on {spec.block_of(seeds)} seeds")
         episodes.save(folder / "episodes.npz")
         return measured
 
-    return store.find_or_make("references", name, recipe, make, made_from=[] if expert is None else [expert])
+    return store.find_or_make("references", name, recipe, make, made_from=made_from)
 
 
 def fly(

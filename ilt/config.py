@@ -188,6 +188,17 @@ RULES: Mapping[str, Rule] = {
     "example": TEXT.or_null(),
     "videos": BOOLEAN,
     "seeds": Rule(TEXT.allows, "BLOCK:COUNT or BLOCK:OFFSET:COUNT, such as test:1000"),
+    "name": NAME,
+    "policies": Rule(
+        lambda v: MAPPING.allows(v) and len(v) > 0 and all(NAME.allows(k) and TEXT.allows(v[k]) for k in v),
+        "a mapping from names to policies, such as +policies.student=outputs/runs/NAME",
+    ),
+    "reference": NAME.or_null(),
+    "subsets": Rule(
+        lambda v: MAPPING.allows(v) and all(NAME.allows(k) and TEXT.allows(v[k]) for k in v),
+        "a mapping from names to FACT:LOW:HIGH, such as +subsets.windy=wind_power:0.75:1",
+    ),
+    "video": list_of(NAME).or_null(),
     "deterministic": BOOLEAN,
     "checkpoint": one_of("last", "best").or_null(),
     "context_length": COUNT.or_null(),
@@ -269,6 +280,8 @@ def _check_seeds(cfg: DictConfig) -> None:
                 f"{key} must be at most {held}, the seeds that env.seed_blocks.{block} holds, "
                 f"got {OmegaConf.select(cfg, key)}"
             )
+    if not _has(cfg, "expert.selection_episodes"):
+        return
     selection, held = cfg.expert.selection_episodes + cfg.expert.gate_episodes, cfg.env.seed_blocks.selection[1]
     if selection > held:
         raise ConfigError(
@@ -392,6 +405,21 @@ def parse_seeds(text: str, blocks: Mapping[str, Any]) -> tuple[str, int, int]:
     if count < 1 or offset + count > blocks[block][1]:
         raise ConfigError(f"seeds must stay in env.seed_blocks.{block}, which holds {blocks[block][1]}, got {text!r}")
     return block, offset, count
+
+
+def parse_subset(key: str, text: str) -> tuple[str, float, float]:
+    """`wind_power:0.75:1` to (fact, lowest quantile, highest quantile). ConfigError names the key."""
+    fact, *bounds = text.split(":")
+    try:
+        low, high = map(float, bounds)
+    except ValueError:
+        low, high = 1.0, 0.0
+    if not 0 <= low < high <= 1:
+        raise ConfigError(
+            f"{key} must be FACT:LOW:HIGH with two quantiles from 0 to 1, such as wind_power:0.75:1 for the quarter of "
+            f"episodes with most of it, got {text!r}"
+        )
+    return fact, low, high
 
 
 def run_config(cfg: DictConfig) -> dict[str, Any]:

@@ -45,11 +45,16 @@ from ilt.logbook import open_logger
 from ilt.models import Decoder
 
 CONF = Path(__file__).parent.parent / "conf"
-ENTRY_POINTS = ("train", "expert", "collect", "evaluate", "report", "sync", "dashboard")
+ENTRY_POINTS = ("train", "expert", "collect", "evaluate", "report", "compare", "sync", "dashboard")
 OPTIONS = sorted(
     (path.parent.relative_to(CONF).as_posix(), path.stem) for path in CONF.rglob("*.yaml") if path.parent != CONF
 )
-FORCED = {"train": ["run_name=name"], "evaluate": ["run=folder"], "report": ["runs=folder"]}
+FORCED = {
+    "train": ["run_name=name"],
+    "evaluate": ["run=folder"],
+    "report": ["runs=folder"],
+    "compare": ["name=name", "policies={student: folder}"],
+}
 """Keys without a default, and the one whose default asks Hydra which options were chosen."""
 
 
@@ -193,6 +198,7 @@ EXEMPT = (
     r".*_target_",  # names code, not a value
     r"env\.kwargs\..*",  # whatever the environment takes
     r"env\.wrappers\..*",  # the wrappers check these
+    r"policies\..*",  # under names of the user's choice
     r"callbacks\.\w+\.(monitor|mode|filename|save_last|enable_version_counter)",  # Lightning's, and not for sweeps
     r"logger(\..*)?",  # Lightning's
     r"search\.space\..*",  # sweeps over keys that have rules of their own
@@ -230,6 +236,7 @@ def test_every_rule_is_about_a_key_that_there_is() -> None:
     configs = [composed(entry_point) for entry_point in ENTRY_POINTS]
     configs += [choose("expert", option) for option in options_of("expert")]
     configs += [composed("train", "sweep=optuna", "search.space=null"), choose("imitation", "dagger")]
+    configs += [OmegaConf.load(CONF / "compare.yaml")]  # where `policies` is not given yet
     assert set(RULES) <= {name for cfg in configs for name in leaves(cfg)}
 
 
@@ -338,6 +345,10 @@ def test_a_wrong_value_is_refused_by_its_key(base: DictConfig, key: str, value: 
         ("report", "runs", "", "a folder that holds finished runs, such as outputs/multirun/NAME"),
         ("report", "example", "", "text, or null"),
         ("report", "videos", "some", "true or false"),
+        ("compare", "policies", {}, "a mapping from names to policies, such as +policies.student=outputs/runs/NAME"),
+        ("compare", "subsets", {"windy": 3}, RULES["subsets"].wanted),
+        ("compare", "video", "student", "a list of a name of letters, digits, _ and -, or null"),
+        ("compare", "reference", "the expert", "a name of letters, digits, _ and -, or null"),
         ("collect", "demos.n_validation_episodes", 0, "an integer of at least 1"),
         ("expert", "expert.gate_episodes", 0, "an integer of at least 1"),
     ],

@@ -15,15 +15,16 @@ COMMANDS = re.findall(r"^python -m ilt\.(\w+)([^#\n]*)", README, flags=re.MULTIL
 
 
 def test_there_are_commands() -> None:
-    assert {module for module, _ in COMMANDS} == {"train", "expert", "collect", "evaluate", "report"}
+    assert {module for module, _ in COMMANDS} == {"train", "expert", "collect", "evaluate", "report", "compare"}
 
 
 @pytest.mark.parametrize(("module", "arguments"), COMMANDS)
 def test_each_command_is_one_that_its_entry_point_takes(module: str, arguments: str) -> None:
     overrides = [argument for argument in shlex.split(arguments) if argument != "-m"]
     first = [re.split(r",(?![^\[]*\])", override)[0] for override in overrides]  # of what is swept over
+    first += ["run_name=any"] if module == "train" else ["name=any"] if module == "compare" else []
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose(module, [*first, *(["run_name=any"] if module == "train" else [])])
+        cfg = compose(module, first)
     check_config(cfg)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from ilt.config import BLOCKS, check_disjoint
-from ilt.envs.wrappers import WRAPPERS, check_ranges, hidden_names, visible
+from ilt.envs.wrappers import WRAPPERS, check_ranges, facts, hidden_names, visible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +92,20 @@ class EnvSpec:
         env = self.make()
         env.close()
         return hidden_names(env)
+
+    def shows(self, *, privileged: bool = False) -> list[str]:
+        """Names of the numbers of an observation, in their order; without `privileged`, of those a student sees."""
+        hidden, n_visible = self.hidden_names(), self.sizes()[0]
+        names = [f"observation[{place}]" for place in range(n_visible + len(hidden))]
+        kept = [name for name in names if name not in hidden][:n_visible]
+        return [*kept, *hidden] if privileged else kept
+
+    def drawn(self) -> list[str]:
+        """Names of what is drawn for each episode, which a flight keeps as `episode/<name>`."""
+        env = self.make()
+        env.reset(seed=0)
+        env.close()
+        return list(facts(env))
 
     @property
     def max_episode_steps(self) -> int | None:

@@ -24,20 +24,23 @@ class Factor(NamedTuple):
         nominal: what Gymnasium's own lander has.
         low, high: the simulator's bounds.
         scale: what its distance from the nominal value is divided by, for the privileged expert.
+        words: how people write a value of it.
     """
 
     nominal: float
     low: float
     high: float
     scale: float
+    words: str
 
 
 FACTORS: Mapping[str, Factor] = {
-    "gravity": Factor(-10.0, -11.99, -0.01, 5.0),  # refused by Gymnasium outside (−12, 0)
-    "wind_power": Factor(0.0, 0.0, 20.0, 20.0),  # of its documentation
-    "turbulence_power": Factor(0.0, 0.0, 2.0, 2.0),
-    "main_engine_power": Factor(1.0, 0.5, 1.5, 0.2),  # of the nominal power; with less it falls, with more it rises
-    "side_engine_power": Factor(1.0, 0.5, 1.5, 0.2),
+    "gravity": Factor(-10.0, -11.99, -0.01, 5.0, "gravity {:.1f}"),  # refused by Gymnasium outside (−12, 0)
+    "wind_power": Factor(0.0, 0.0, 20.0, 20.0, "wind {:.0f} of 20"),  # of its documentation
+    "turbulence_power": Factor(0.0, 0.0, 2.0, 2.0, "turbulence {:.1f} of 2"),
+    # of the nominal power; with less it falls, with more it rises
+    "main_engine_power": Factor(1.0, 0.5, 1.5, 0.2, "main engine {:.0%}"),
+    "side_engine_power": Factor(1.0, 0.5, 1.5, 0.2, "side engines {:.0%}"),
 }
 """What `HiddenPhysics` can vary. Gravity is in m/s², powers of wind and turbulence as in `gymnasium.make`."""
 
@@ -188,6 +191,11 @@ def hidden_names(env: gym.Env) -> tuple[str, ...]:
 def facts(env: gym.Env) -> Mapping[str, float]:
     """What the present episode was drawn to be, by name; empty where nothing is drawn."""
     return env.facts if isinstance(env, HiddenPhysics | Blind) else {}
+
+
+def in_words(facts: Mapping[str, float]) -> list[str]:
+    """What an episode was drawn to be, for people to read: one line for each fact."""
+    return [FACTORS[name].words.format(value) for name, value in facts.items()]
 
 
 def check_ranges(ranges: Mapping[str, Sequence[float]]) -> None:

@@ -1,6 +1,7 @@
 """Videos show the episode that was recorded."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image
 
-from ilt.analysis.video import replay_frames, side_by_side, write_animation, write_mp4
+from ilt.analysis.video import ARROW, BLUE, Replay, replay, side_by_side, write_animation, write_mp4
 from ilt.demos import Episodes
 from ilt.envs import EnvSpec
 from ilt.rollouts import RandomPolicy, rollout
@@ -27,8 +28,20 @@ def flown(lander: EnvSpec) -> Episodes:
 
 
 @pytest.fixture(scope="module")
-def replay(lander: EnvSpec, flown: Episodes) -> tuple[list[np.ndarray], list[float]]:
-    return replay_frames(lander, flown, 1)
+def replayed(lander: EnvSpec, flown: Episodes) -> Replay:
+    return replay(lander, flown, 1)
+
+
+@pytest.fixture(scope="module")
+def windy(lander: EnvSpec) -> EnvSpec:
+    """A Lunar Lander in a strong wind that a student is not shown."""
+    physics = {"gravity": [-9.0, -5.0], "wind_power": [15.0, 20.0]}
+    return replace(lander, kwargs={"max_episode_steps": 12}, wrappers={"hidden_physics": physics})
+
+
+@pytest.fixture(scope="module")
+def blown(windy: EnvSpec) -> Episodes:
+    return rollout(windy, RandomPolicy(4), windy.seeds("validation", 5))
 
 
 def moving_frames(n: int, height: int = 64, width: int = 96) -> list[np.ndarray]:
@@ -39,36 +52,33 @@ def moving_frames(n: int, height: int = 64, width: int = 96) -> list[np.ndarray]
     return list(frames)
 
 
-def test_an_episode_of_t_steps_has_one_frame_more(replay: tuple[list[np.ndarray], list[float]]) -> None:
-    frames, returns = replay
+def test_an_episode_of_t_steps_has_one_frame_more(replayed: Replay) -> None:
+    frames, returns = replayed.frames, replayed.returns
     assert len(frames) == len(returns) == 13
     assert all(frame.shape == (400, 600, 3) and frame.dtype == np.uint8 for frame in frames)
 
 
-def test_the_replay_earns_what_was_recorded(flown: Episodes, replay: tuple[list[np.ndarray], list[float]]) -> None:
-    _, returns = replay
+def test_the_replay_earns_what_was_recorded(flown: Episodes, replayed: Replay) -> None:
     recorded = flown.rewards[12:24]
-    assert returns == [0.0, *np.cumsum(recorded).tolist()]
+    assert replayed.returns == [0.0, *np.cumsum(recorded).tolist()]
 
 
-def test_the_frames_are_a_moving_picture(replay: tuple[list[np.ndarray], list[float]]) -> None:
-    frames, _ = replay
+def test_the_frames_are_a_moving_picture(replayed: Replay) -> None:
+    frames = replayed.frames
     assert len({frame.tobytes() for frame in frames}) == 13
     assert all(len(np.unique(frame)) > 2 for frame in frames)
 
 
 def test_a_whole_episode_replays_to_its_return(lander: EnvSpec) -> None:
     episodes = rollout(lander, RandomPolicy(4), lander.seeds("validation", 1))
-    frames, returns = replay_frames(lander, episodes, 0)
-    assert len(frames) == episodes.lengths[0] + 1
-    assert returns[-1] == pytest.approx(episodes.returns[0])
+    whole = replay(lander, episodes, 0)
+    assert len(whole.frames) == episodes.lengths[0] + 1
+    assert whole.returns[-1] == pytest.approx(episodes.returns[0])
 
 
-def test_another_episode_is_another_picture(
-    lander: EnvSpec, flown: Episodes, replay: tuple[list[np.ndarray], list[float]]
-) -> None:
-    other, _ = replay_frames(lander, flown, 2)
-    assert not np.array_equal(other[0], replay[0][0])
+def test_another_episode_is_another_picture(lander: EnvSpec, flown: Episodes, replayed: Replay) -> None:
+    other = replay(lander, flown, 2)
+    assert not np.array_equal(other.frames[0], replayed.frames[0])
 
 
 def test_side_by_side_waits_for_the_longer_one_and_a_moment_at_the_end(lander: EnvSpec, flown: Episodes) -> None:
@@ -97,6 +107,44 @@ def test_the_name_is_written_above_the_picture(lander: EnvSpec, flown: Episodes)
     assert np.array_equal(named[40:], other[40:])
 
 
+def test_a_replay_knows_the_hidden_wind_of_each_moment_and_what_was_drawn(windy: EnvSpec, blown: Episodes) -> None:
+    flown = replay(windy, blown, 2)
+    start, length = blown.step_offsets[2], blown.lengths[2]
+    recorded = blown.extras["step/privileged"][start : start + length, windy.hidden_names().index("wind_force")]
+    assert flown.winds[:-1] == recorded.tolist()
+    assert len(flown.winds) == length + 1
+    assert flown.facts[0] == f"gravity {blown.extras['episode/gravity'][2]:.1f}"
+    assert flown.facts[3] == "main engine 100%"
+
+
+def test_where_nothing_is_hidden_there_is_no_arrow_and_nothing_to_tell(replayed: Replay) -> None:
+    assert replayed.winds == replayed.facts == []
+
+
+def test_an_arrow_points_where_the_wind_blows_and_is_as_long_as_it_is_strong(windy: EnvSpec, blown: Episodes) -> None:
+    forces, tips = [], []
+    tail = 600 - ARROW - 20
+    for episode in range(5):
+        frame = side_by_side(windy, {"any": (blown, episode)})[-1]
+        blue = np.flatnonzero((frame == BLUE).all(axis=2).any(axis=0))
+        tips.append(blue.max() if blue.mean() > tail else blue.min())
+        forces.append(replay(windy, blown, episode).winds[-1])
+    assert min(forces) < -0.2
+    assert max(forces) > 0.2
+    np.testing.assert_allclose(tips, tail + ARROW * np.array(forces), atol=1.5)
+
+
+def test_what_was_drawn_is_told_once_for_flights_of_the_same_seed(windy: EnvSpec, blown: Episodes) -> None:
+    def left(frame: np.ndarray, panel: int) -> np.ndarray:
+        return frame[40:140, 600 * panel : 600 * panel + 200]
+
+    same = side_by_side(windy, {"one": (blown, 0), "two": (blown, 0)})[0]
+    other = side_by_side(windy, {"one": (blown, 0), "two": (blown, 1)})[0]
+    assert left(same, 0).any()
+    assert not left(same, 1).any()
+    assert left(other, 1).any()
+
+
 def decode(path: Path) -> tuple[bytes, str]:
     """The raw RGB of a video and what FFmpeg says of it. (Readers of imageio leave pipes open, which is a warning.)"""
     command = [get_ffmpeg_exe(), "-nostdin", "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
@@ -115,8 +163,8 @@ def test_an_mp4_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert "10 fps" in stream
 
 
-def test_a_flight_can_be_written_as_it_is(tmp_path: Path, replay: tuple[list[np.ndarray], list[float]]) -> None:
-    frames, _ = replay
+def test_a_flight_can_be_written_as_it_is(tmp_path: Path, replayed: Replay) -> None:
+    frames = replayed.frames
     write_mp4(frames, tmp_path / "flight.mp4")
     raw, description = decode(tmp_path / "flight.mp4")
     assert len(raw) == len(frames) * 400 * 600 * 3
@@ -136,10 +184,8 @@ def test_an_animation_is_small_and_loops(tmp_path: Path) -> None:
         assert not np.array_equal(np.asarray(image.convert("RGB")), first)
 
 
-def test_an_animation_of_a_flight_is_small_enough_for_a_page(
-    tmp_path: Path, replay: tuple[list[np.ndarray], list[float]]
-) -> None:
-    frames, _ = replay
+def test_an_animation_of_a_flight_is_small_enough_for_a_page(tmp_path: Path, replayed: Replay) -> None:
+    frames = replayed.frames
     write_animation(frames, tmp_path / "flight.gif")
     assert (tmp_path / "flight.gif").stat().st_size < 20_000 * len(frames)
     with Image.open(tmp_path / "flight.gif") as image:

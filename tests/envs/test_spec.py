@@ -102,3 +102,20 @@ def test_identity_is_what_decides_an_episode_beside_its_seed(lander: EnvSpec) ->
         "id": "LunarLander-v3",
         "kwargs": {"gravity": -5.0},
     }
+
+
+def test_what_a_student_is_shown_has_names_and_what_is_hidden_stands_behind_it(lander: EnvSpec) -> None:
+    hidden = replace(lander, wrappers={"hidden_physics": {}, "blind": {"hide": [2, 3, 5]}})
+    seen = [f"observation[{place}]" for place in (0, 1, 4, 6, 7)]
+    assert hidden.shows() == seen
+    assert hidden.shows(privileged=True) == [*seen, *hidden.hidden_names()]
+    assert lander.shows() == lander.shows(privileged=True) == [f"observation[{place}]" for place in range(8)]
+    for spec in (lander, hidden):
+        assert [len(spec.shows(privileged=privileged)) for privileged in (False, True)] == [
+            spec.sizes(privileged=privileged)[0] for privileged in (False, True)
+        ]
+
+
+def test_what_is_drawn_for_an_episode_has_names(lander: EnvSpec) -> None:
+    assert replace(lander, wrappers={"hidden_physics": {}}).drawn()[:2] == ["gravity", "wind_power"]
+    assert lander.drawn() == []

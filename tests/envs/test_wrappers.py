@@ -6,7 +6,7 @@ import pytest
 from gymnasium.envs.box2d import lunar_lander
 
 from ilt.envs import EnvSpec
-from ilt.envs.wrappers import FACTORS, Blind, HiddenPhysics, facts, hidden_names, visible
+from ilt.envs.wrappers import FACTORS, Blind, HiddenPhysics, facts, hidden_names, in_words, visible
 
 RANGES = {
     "gravity": [-11.5, -5.0],
@@ -103,6 +103,17 @@ def test_behind_what_the_student_sees_stand_physics_and_wind() -> None:
     np.testing.assert_allclose(observation[8:13], [1.0, 1.0, 1.0, 0.0, 0.0])
     assert hidden_names(env) == (*RANGES, "wind_force", "wind_torque")
     assert hidden_names(bare()) == ()
+
+
+def test_physics_can_be_told_in_words() -> None:
+    nominal = {name: factor.nominal for name, factor in FACTORS.items()}
+    assert in_words(nominal) == [
+        "gravity -10.0",
+        "wind 0 of 20",
+        "turbulence 0.0 of 2",
+        "main engine 100%",
+        "side engines 100%",
+    ]
 
 
 def test_the_wind_that_is_told_is_the_one_that_blows_in_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,159 @@
+"""Policies on the same seeds, over all episodes and over parts of them: numbers, tables, and the episode to show."""
+
+import csv
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from ilt.analysis.statistics import mean_interval, performance, summarise
+from ilt.analysis.tables import markdown_table
+from ilt.demos import Episodes
+from ilt.envs import EnvSpec
+from ilt.store import write_json
+
+ALL = "all episodes"
+METRICS = ("n_episodes", "return_mean", "return_median", "return_p05", "success_rate", "crash_rate", "performance")
+"""What a row of `comparison.csv` says beside intervals and the difference to the reference."""
+
+
+def subset_masks(subsets: Mapping[str, tuple[str, float, float]], episodes: Episodes) -> dict[str, np.ndarray]:
+    """Which episodes are in which subset: (E,) bool by name, `ALL` first.
+
+    Args:
+        subsets: a fact that the episodes were drawn to have, and the two quantiles that it must lie between, ends
+            included.
+
+    Raises:
+        ValueError: a fact is the same in all episodes, so that it divides nothing.
+    """
+    masks = {ALL: np.ones(len(episodes), dtype=bool)}
+    for name, (fact, *quantiles) in subsets.items():
+        values = episodes.extras[f"episode/{fact}"]
+        if np.ptp(values) == 0:
+            raise ValueError(f"subsets.{name} asks for quantiles of {fact}, but it is {values[0]:g} in every episode")
+        low, high = np.quantile(values, quantiles)
+        masks[name] = (low <= values) & (values <= high)
+    return masks
+
+
+def compare_policies(
+    flights: Iterable[tuple[str, Episodes]],
+    subsets: Mapping[str, tuple[str, float, float]],
+    spec: EnvSpec,
+    *,
+    reference: str,
+    random: str,
+) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
+    """What each policy did, by subset and policy, and the returns (E,) of each policy.
+
+    To each policy's metrics belong its `performance` between the policies named `random` (0) and `reference` (1), and
+    its `difference` to the reference, paired by seed. ValueError if the seeds differ.
+    """
+    returns: dict[str, np.ndarray] = {}
+    masks: dict[str, np.ndarray] = {}
+    metrics: dict[str, dict[str, Any]] = {}
+    seeds = np.zeros(0, dtype=np.int64)
+    for name, episodes in flights:
+        if not returns:
+            seeds, masks = episodes.seeds, subset_masks(subsets, episodes)
+            metrics = {subset: {} for subset in masks}
+        if not np.array_equal(seeds, episodes.seeds):
+            raise ValueError(f"{name} was not flown on the same seeds as {next(iter(returns))}")
+        returns[name] = episodes.returns
+        for subset, mask in masks.items():
+            metrics[subset][name] = summarise(episodes.select(mask), spec)
+    for subset, by_policy in metrics.items():
+        best, worst = by_policy[reference]["return_mean"], by_policy[random]["return_mean"]
+        for name, numbers in by_policy.items():
+            difference = (returns[name] - returns[reference])[masks[subset]]
+            numbers["performance"] = performance(numbers["return_mean"], best, worst)
+            numbers["difference"] = {"mean": float(difference.mean()), "interval": mean_interval(difference)}
+    return metrics, returns
+
+
+def typical_episode(returns: Mapping[str, np.ndarray]) -> int:
+    """The episode that is most like every policy's median one, of equals the first.
+
+    It is the one whose greatest distance from a policy's median, over the policies and counted in ranks, is least.
+
+    Args:
+        returns: (E,) by policy.
+    """
+    distances = [np.abs(rankdata(values) - (len(values) + 1) / 2) for values in returns.values()]
+    return int(np.argmin(np.max(distances, axis=0)))
+
+
+def columns(reference: str) -> tuple[str, ...]:
+    """The headings of a table."""
+    return (
+        "policy",
+        "return",
+        "95 % interval",
+        "median",
+        "success",
+        "crashes",
+        "performance",
+        f"− {reference}",
+        "interval of that",
+    )
+
+
+def rows(by_policy: Mapping[str, Mapping[str, Any]], reference: str) -> list[list[str]]:
+    """One row per policy, under `columns`."""
+    return [
+        [
+            name,
+            f"{numbers['return_mean']:.1f}",
+            "{:.1f} … {:.1f}".format(*numbers["return_mean_interval"]),
+            f"{numbers['return_median']:.1f}",
+            f"{100 * numbers['success_rate']:.1f} %",
+            f"{100 * numbers['crash_rate']:.1f} %",
+            "–" if numbers["performance"] is None else f"{numbers['performance']:.3f}",
+            "–" if name == reference else f"{numbers['difference']['mean']:+.1f}",
+            "–" if name == reference else "{:+.1f} … {:+.1f}".format(*numbers["difference"]["interval"]),
+        ]
+        for name, numbers in by_policy.items()
+    ]
+
+
+def headings(comparison: Mapping[str, Any]) -> dict[str, str]:
+    """What stands above the table of each subset."""
+    titles = {}
+    for subset, by_policy in comparison["metrics"].items():
+        count = f"{next(iter(by_policy.values()))['n_episodes']} {comparison['seeds']['block']} episodes"
+        rule = comparison["subsets"].get(subset)
+        which = "" if rule is None else " ({}: {} between its quantiles {:g} and {:g})".format(subset, *rule)
+        titles[subset] = f"{comparison['name']}, {count}{which}"
+    return titles
+
+
+def write_comparison(folder: Path, comparison: Mapping[str, Any]) -> None:
+    """Write `comparison.json`, `.csv` (a row per subset and policy) and `.md` (a table per subset)."""
+    write_json(folder / "comparison.json", comparison)
+    metrics, reference = comparison["metrics"], comparison["reference"]
+    tables = [
+        f"{title}\n\n{markdown_table(columns(reference), rows(metrics[subset], reference))}"
+        for subset, title in headings(comparison).items()
+    ]
+    (folder / "comparison.md").write_text("\n".join(tables))
+    lines = [
+        {
+            "subset": subset,
+            "policy": name,
+            **{metric: numbers[metric] for metric in METRICS},
+            "return_low": numbers["return_mean_interval"][0],
+            "return_high": numbers["return_mean_interval"][1],
+            "difference_mean": numbers["difference"]["mean"],
+            "difference_low": numbers["difference"]["interval"][0],
+            "difference_high": numbers["difference"]["interval"][1],
+        }
+        for subset, by_policy in metrics.items()
+        for name, numbers in by_policy.items()
+    ]
+    with (folder / "comparison.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)

@@ -1,0 +1,169 @@
+"""Fly several policies on the same seeds: `python -m ilt.compare +policies.student=outputs/runs/NAME`."""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from omegaconf import DictConfig
+
+from ilt.config import ConfigError, check_config, parse_seeds, parse_subset
+from ilt.workers import start_early
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ilt.demos import Episodes
+    from ilt.envs import EnvSpec
+    from ilt.store import Artefact, Store
+
+log = logging.getLogger(__name__)
+
+RANDOM = "random"
+IMAGES = 120
+"""Pictures in an animation, at most: a long flight has fewer a second, so that it is not too large for a page."""
+
+
+def check_names(cfg: DictConfig) -> tuple[str, dict[str, tuple[str, float, float]]]:
+    """The reference's name, and fact and quantiles of each subset. ConfigError if a key names what there is not."""
+    names = [*map(str, cfg.policies), RANDOM]
+    reference = cfg.reference or names[0]
+    for key, wanted in {"reference": [reference], "video": cfg.video or []}.items():
+        for name in wanted:
+            if name not in names:
+                raise ConfigError(f"{key} must name one of policies = {names}, got {name}")
+    if cfg.policies.get(RANDOM, RANDOM) != RANDOM:
+        raise ConfigError(f"policies.{RANDOM} must be {RANDOM}, which always flies along, got {cfg.policies[RANDOM]}")
+    return reference, {str(name): parse_subset(f"subsets.{name}", text) for name, text in cfg.subsets.items()}
+
+
+def fly_policies(cfg: DictConfig, spec: "EnvSpec", store: "Store") -> dict[str, "Artefact"]:
+    """The flight of each policy and of the random one on the config's seeds, from the store or flown now.
+
+    All policies are read, and refused where they do not fit, before the first one flies.
+    """
+    from ilt.collect import keep_flight
+    from ilt.policies import read_policy
+
+    block, offset, count = parse_seeds(cfg.seeds, spec.seed_blocks)
+    seeds = spec.seeds(block, count, offset)
+    policies = {
+        str(name): read_policy(f"policies.{name}", where, spec, store, deterministic=cfg.deterministic)
+        for name, where in {**cfg.policies, RANDOM: RANDOM}.items()
+    }
+    return {
+        name: keep_flight(
+            cfg,
+            spec,
+            store,
+            seeds,
+            policy.policy,
+            name=policy.name,
+            identity=policy.identity,
+            deterministic=policy.deterministic,
+            made_from=policy.made_from,
+        )
+        for name, policy in policies.items()
+    }
+
+
+def find_or_compare(cfg: DictConfig, spec: "EnvSpec", store: "Store", flights: Mapping[str, "Artefact"]) -> "Artefact":
+    """`comparison.json`, `.csv` and `.md` over these flights, and a video if one is asked for."""
+    from ilt.analysis.comparison import compare_policies, write_comparison
+    from ilt.demos import Episodes
+
+    reference, subsets = check_names(cfg)
+    recipe = {
+        "env": {**spec.identity(), "success_return": spec.success_return, "crash_reward": spec.crash_reward},
+        "flights": [[name, flight.name] for name, flight in flights.items()],
+        "reference": reference,
+        "subsets": {name: list(rule) for name, rule in subsets.items()},
+        "video": list(cfg.video or []),
+    }
+
+    def load(name: str) -> Episodes:
+        return Episodes.load(flights[name].file("episodes.npz"))
+
+    def make(folder: Path) -> dict[str, Any]:
+        one_by_one = ((name, load(name)) for name in flights)  # together they may be gigabytes
+        metrics, returns = compare_policies(one_by_one, subsets, spec, reference=reference, random=RANDOM)
+        video = None
+        if cfg.video:
+            video = film(spec, {name: returns[name] for name in cfg.video}, load, folder)
+        block, offset, count = parse_seeds(cfg.seeds, spec.seed_blocks)
+        comparison = {
+            "name": cfg.name,
+            **recipe,
+            "seeds": {"block": block, "offset": offset, "count": count},
+            "deterministic": cfg.deterministic,
+            "metrics": metrics,
+            "video": video,
+        }
+        write_comparison(folder, comparison)
+        return {"return_mean": {name: float(values.mean()) for name, values in returns.items()}}
+
+    return store.find_or_make("comparisons", cfg.name, recipe, make, made_from=list(flights.values()))
+
+
+def film(
+    spec: "EnvSpec", returns: Mapping[str, "np.ndarray"], load: Callable[[str], "Episodes"], folder: Path
+) -> dict[str, Any]:
+    """Show the episode that is most like every policy's median one, side by side, in `flight.mp4` and `flight.gif`.
+
+    Args:
+        returns: (E,) of each policy that is shown.
+        load: a policy's flight.
+
+    Returns:
+        which episode it is, and each policy's return in it.
+    """
+    from ilt.analysis.comparison import typical_episode
+    from ilt.analysis.video import side_by_side, write_animation, write_mp4
+
+    episode = typical_episode(returns)
+    flights = {name: (load(name), episode) for name in returns}
+    frames = side_by_side(spec, flights)
+    write_mp4(frames, folder / "flight.mp4")
+    write_animation(frames, folder / "flight.gif", every=max(4, -(-len(frames) // IMAGES)), width=400 * len(flights))
+    return {
+        "seed": int(next(iter(flights.values()))[0].seeds[episode]),
+        "chosen": "most like every policy's median episode, by the ranks of returns",
+        "returns": {name: float(values[episode]) for name, values in returns.items()},
+    }
+
+
+def show(comparison: "Artefact") -> None:
+    """Print a comparison's tables, and where they are."""
+    from ilt.analysis.comparison import columns, headings, rows
+    from ilt.analysis.tables import print_table
+    from ilt.store import read_json
+
+    content = read_json(comparison.file("comparison.json"))
+    for subset, title in headings(content).items():
+        print_table(title, columns(content["reference"]), rows(content["metrics"][subset], content["reference"]))
+    if content["video"] is not None:
+        log.info("the video shows seed %d: %s", content["video"]["seed"], content["video"]["chosen"])
+    log.info("%s", comparison.path)
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="compare")
+def main(cfg: DictConfig) -> float:
+    """Compare policies, print and keep the tables, and return the first policy's mean return."""
+    check_config(cfg)
+    _, subsets = check_names(cfg)
+    parse_seeds(cfg.seeds, cfg.env.seed_blocks)
+    start_early(cfg)
+    from ilt.runtime import prepare
+
+    spec, store = prepare(cfg)
+    for name, (fact, *_) in subsets.items():
+        if fact not in spec.drawn():
+            raise ConfigError(f"subsets.{name} must begin with one of {spec.drawn()}, which env draws, got {fact}")
+    comparison = find_or_compare(cfg, spec, store, fly_policies(cfg, spec, store))
+    show(comparison)
+    return float(comparison.measured["return_mean"][str(next(iter(cfg.policies)))])
+
+
+if __name__ == "__main__":
+    main()

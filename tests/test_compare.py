@@ -1,0 +1,114 @@
+"""Several policies on the same seeds, as a user asks for them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+from ilt import collect
+from ilt.compare import main
+from ilt.config import ConfigError, parse_subset
+from tests.test_policies import PPO
+
+CONF = Path(__file__).parent.parent / "conf"
+POLICIES = [f"+policies.nominal={PPO}", "+policies.other=a2c-490035e83a"]
+SHORT = "+env.kwargs.max_episode_steps=30"
+SUBSETS = ["+subsets.windy=wind_power:0.5:1"]
+
+
+def compared(outputs: Path, *overrides: str) -> float:
+    """Compare on three test seeds, in episodes of at most 30 steps; what the job returns."""
+    fixed = ["name=name", "seeds=test:3", f"outputs={outputs}", "processes=1"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("compare", [*fixed, "env=lunar_lander_hidden", SHORT, *overrides])
+    return main.__wrapped__(cfg)  # type: ignore[attr-defined]  # what hydra.main decorates
+
+
+def comparisons(outputs: Path) -> list[Path]:
+    return sorted(path.parent for path in outputs.glob("comparisons/*/manifest.json"))
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two experts of the plain lander, compared under hidden physics, with a video."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    compared(outputs, *POLICIES, *SUBSETS, "video=[other,nominal]")
+    return outputs
+
+
+@pytest.fixture
+def filmed(outputs: Path) -> Path:
+    """The folder of the comparison that has a video."""
+    (folder,) = (path for path in comparisons(outputs) if (path / "flight.mp4").exists())
+    return folder
+
+
+@pytest.fixture
+def content(filmed: Path) -> dict[str, Any]:
+    return json.loads((filmed / "comparison.json").read_text())
+
+
+def test_a_comparison_has_every_policy_and_the_random_one_in_every_subset(content: dict[str, Any]) -> None:
+    assert {subset: list(by_policy) for subset, by_policy in content["metrics"].items()} == {
+        "all episodes": ["nominal", "other", "random"],
+        "windy": ["nominal", "other", "random"],
+    }
+    assert content["reference"] == "nominal"
+    assert content["seeds"] == {"block": "test", "offset": 0, "count": 3}
+    assert content["metrics"]["all episodes"]["nominal"]["performance"] == 1.0
+
+
+def test_the_same_command_again_flies_nothing(
+    outputs: Path, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collect, "fly", None)
+    first_policy = compared(outputs, *POLICIES, *SUBSETS, "video=[other,nominal]")
+    assert first_policy == content["metrics"]["all episodes"]["nominal"]["return_mean"]
+    assert len(comparisons(outputs)) == 1
+
+
+def test_flights_are_kept_for_other_comparisons(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "fly", None)
+    compared(outputs, f"+policies.first={PPO}", "+policies.second=random", "reference=random")
+    assert len(comparisons(outputs)) == 2
+
+
+def test_the_video_shows_the_policies_that_were_asked_for_side_by_side(filmed: Path, content: dict[str, Any]) -> None:
+    assert list(content["video"]["returns"]) == ["other", "nominal"]
+    assert 30_000_000 <= content["video"]["seed"] < 30_000_003
+    with Image.open(filmed / "flight.gif") as image:
+        assert image.size == (800, 267)
+        assert image.n_frames <= 120
+    assert (filmed / "flight.gif").stat().st_size < 3_000_000
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["reference=expert"], r"^reference must name one of policies = \['nominal', 'other', 'random'\], got expert"),
+        (["video=[student]"], r"^video must name one of policies = .*, got student"),
+        ([f"+policies.random={PPO}"], r"^policies\.random must be random"),
+        (["+subsets.windy=wind:0.5:1"], r"^subsets\.windy must begin with one of \['gravity', .*\], .*, got wind$"),
+        (["+subsets.windy=wind_power"], r"^subsets\.windy must be FACT:LOW:HIGH .*, got 'wind_power'$"),
+        (["+policies.student=nowhere"], r"^policies\.student must be the folder of a finished run"),
+        (["seeds=test:0"], r"^seeds must stay in env\.seed_blocks\.test"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_anything_flies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], message: str
+) -> None:
+    monkeypatch.setattr(collect, "fly", None)
+    with pytest.raises(ConfigError, match=message):
+        compared(tmp_path, *POLICIES, *overrides)
+
+
+@pytest.mark.parametrize(
+    "text", ["wind_power", "wind_power:0.5", "wind_power:1:0.5", "wind_power:0:2", "wind_power:a:b", "w:0:0.5:1"]
+)
+def test_a_subset_is_a_fact_and_two_quantiles(text: str) -> None:
+    assert parse_subset("subsets.windy", "wind_power:0.75:1") == ("wind_power", 0.75, 1.0)
+    with pytest.raises(ConfigError, match=r"^subsets\.windy must be FACT:LOW:HIGH"):
+        parse_subset("subsets.windy", text)
