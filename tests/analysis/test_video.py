@@ -113,6 +113,7 @@ def test_a_replay_knows_the_hidden_wind_of_each_moment_and_what_was_drawn(windy:
     recorded = blown.extras["step/privileged"][start : start + length, windy.hidden_names().index("wind_force")]
     assert flown.winds[:-1] == recorded.tolist()
     assert len(flown.winds) == length + 1
+    assert flown.returns[-1] == pytest.approx(blown.returns[2])
     assert flown.facts[0] == f"gravity {blown.extras['episode/gravity'][2]:.1f}"
     assert flown.facts[3] == "main engine 100%"
 
