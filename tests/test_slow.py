@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 
-from ilt.envs import EnvSpec
 from ilt.experts.actor import Actor
 from ilt.rollouts import ExpertPolicy, rollout
 from ilt.rollouts.metrics import flight_metrics
@@ -19,13 +20,23 @@ from tests.test_train import ROOT, call, environment, only_run
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(("name", "least_return", "most_crashes"), [("ppo", 270, 0.01), ("a2c", 250, 0.02)])
+@pytest.mark.parametrize(
+    ("name", "env", "least_return", "most_crashes"),
+    [
+        ("ppo", "lunar_lander", 270, 0.01),
+        ("a2c", "lunar_lander", 250, 0.02),
+        ("ppo-privileged", "lunar_lander_hidden", 240, 0.06),
+    ],
+)
 def test_shipped_experts_land_the_thousand_test_episodes(
-    name: str, least_return: float, most_crashes: float, lander: EnvSpec
+    name: str, env: str, least_return: float, most_crashes: float
 ) -> None:
-    (folder,) = SHIPPED["experts"].glob(f"{name}-*")
-    policy = ExpertPolicy(Actor.load(folder / "actor.safetensors"), deterministic=True)
-    metrics = flight_metrics(rollout(lander, policy, lander.seeds("test", 1000)), lander)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        spec = instantiate(compose("expert", [f"env={env}"]).env, _convert_="object")
+    (folder,) = SHIPPED["experts"].glob(f"{name}-??????????")
+    actor = Actor.load(folder / "actor.safetensors")
+    policy = ExpertPolicy(actor, deterministic=True, privileged=name.endswith("privileged"))
+    metrics = flight_metrics(rollout(spec, policy, spec.seeds("test", 1000)), spec)
     assert metrics["return_mean"] >= least_return
     assert metrics["crash_rate"] <= most_crashes
 

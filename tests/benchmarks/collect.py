@@ -25,7 +25,7 @@ N_REFERENCE = 160
 def sb3_expert(envs: VecEnv) -> PPO:
     """The same expert as a model of Stable-Baselines3's."""
     model = PPO("MlpPolicy", envs, policy_kwargs={"net_arch": [64, 64]}, device="cpu")
-    (folder,) = SHIPPED["experts"].glob("ppo-*")
+    (folder,) = SHIPPED["experts"].glob("ppo-??????????")
     sources = [layer for layer in Actor.load(folder / "actor.safetensors").layers if isinstance(layer, nn.Linear)]
     layers = [*model.policy.mlp_extractor.policy_net, model.policy.action_net]
     for target, source in zip([layer for layer in layers if isinstance(layer, nn.Linear)], sources, strict=True):

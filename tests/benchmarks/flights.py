@@ -22,7 +22,7 @@ SIZES = {"nano": (1, 1, 16), "tiny": (2, 2, 32), "small": (4, 4, 64), "base": (6
 
 def shipped_expert() -> ExpertPolicy:
     """The PPO expert that ships with the package, deterministic."""
-    (folder,) = SHIPPED["experts"].glob("ppo-*")
+    (folder,) = SHIPPED["experts"].glob("ppo-??????????")
     return ExpertPolicy(Actor.load(folder / "actor.safetensors"), deterministic=True)
 
 
