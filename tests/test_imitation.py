@@ -28,6 +28,7 @@ from ilt.expert import find_or_train
 from ilt.imitation import shares
 from ilt.learning import LearningCurve
 from ilt.learning.rounds import confusion
+from ilt.lineage import OF_A_MODEL, model_of
 from ilt.rollouts import ContextPolicy
 from ilt.runs import RunFolder
 from ilt.runtime import prepare
@@ -170,6 +171,14 @@ def test_a_round_says_what_it_was_made_from(tmp_path: Path) -> None:
     expert, demonstrations_ = made.manifest["made_from"]
     assert expert.startswith("random-")
     assert demonstrations_ == "demos"
+
+
+def test_a_model_is_made_from_its_rounds_too(tmp_path: Path) -> None:
+    by_round = [{"made": name} for name in ("ppo-0", "dagger-1-0", "dagger-2-0")]
+    results = dict.fromkeys((*OF_A_MODEL, "files"), 0) | {"expert": "ppo-1", "demonstrations": "ppo-0"}
+    of_before, now = (model_of(tmp_path, {**results, **more}) for more in ({}, {"imitation": {"by_round": by_round}}))
+    assert of_before.manifest["made_from"] == ["ppo-1", "ppo-0"]
+    assert now.manifest["made_from"] == ["ppo-1", "ppo-0", "dagger-1-0", "dagger-2-0"]
 
 
 @pytest.mark.parametrize(

@@ -59,8 +59,8 @@ class Rounds(Callback):
 def confusion(student: nn.Module, windows: WindowDataset, n_actions: int, *, deterministic: bool) -> np.ndarray:
     """What a student does where the expert does what: (A, A) float64, row a is P(student's action | expert's action a).
 
-    It is measured at the steps that `windows` score, and is the noise that makes the student most likely (Laskey et
-    al. 2017, section 4). The row of an action that the expert never takes is that action alone.
+    It is measured at the steps that `windows` score, and is the noise under which what the student does is most likely
+    (Laskey et al. 2017). The row of an action that the expert never takes is that action alone.
 
     Args:
         student: in evaluation mode; maps observations, actions and mask to logits, as `ilt.models` do.
