@@ -15,7 +15,7 @@ PY := $(BIN)/python
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slow lint format check expert demos train evaluate report compare seeds search sync dashboard bench clean
+.PHONY: help install run test test-slow lint format check expert demos train evaluate probe report compare seeds search sync dashboard bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -60,6 +60,9 @@ train: install  ## one run: make train ARGS="model=small dataset.context_length=
 
 evaluate: install  ## score a run again: make evaluate RUN=outputs/runs/NAME ARGS="seeds=test:100" (default: the newest)
 	$(PY) -m ilt.evaluate run=$(RUN) $(ARGS)
+
+probe: install  ## what a student knows about what its environment hides: make probe RUN=outputs/runs/NAME
+	$(PY) -m ilt.probe run=$(RUN) $(ARGS)
 
 report: install  ## a table and a page over runs: make report RUNS=outputs/multirun/NAME (default: the newest sweep)
 	$(PY) -m ilt.report runs=$(RUNS) $(ARGS)

@@ -199,6 +199,9 @@ RULES: Mapping[str, Rule] = {
         "a mapping from names to FACT:LOW:HIGH, such as +subsets.windy=wind_power:0.75:1",
     ),
     "video": list_of(NAME).or_null(),
+    "fit_seeds": Rule(TEXT.allows, "BLOCK:COUNT or BLOCK:OFFSET:COUNT, such as selection:1000"),
+    "other": TEXT.or_null(),
+    "steps": list_of(integer(0)),
     "deterministic": BOOLEAN,
     "checkpoint": one_of("last", "best").or_null(),
     "context_length": COUNT.or_null(),
@@ -395,15 +398,15 @@ def check_shares(batch_size: int, n_ranks: int) -> None:
         )
 
 
-def parse_seeds(text: str, blocks: Mapping[str, Any]) -> tuple[str, int, int]:
+def parse_seeds(text: str, blocks: Mapping[str, Any], key: str = "seeds") -> tuple[str, int, int]:
     """`test:1000` or `test:500:1000` (block, offset, count) to (block, offset, count). ConfigError names the key."""
     allowed = f"BLOCK:COUNT or BLOCK:OFFSET:COUNT with one of {sorted(blocks)}, such as test:1000"
     block, *numbers = text.split(":")
     if block not in blocks or not 1 <= len(numbers) <= 2 or not all(n.isdecimal() for n in numbers):
-        raise ConfigError(f"seeds must be {allowed}, got {text!r}")
+        raise ConfigError(f"{key} must be {allowed}, got {text!r}")
     offset, count = (0, int(numbers[0])) if len(numbers) == 1 else (int(numbers[0]), int(numbers[1]))
     if count < 1 or offset + count > blocks[block][1]:
-        raise ConfigError(f"seeds must stay in env.seed_blocks.{block}, which holds {blocks[block][1]}, got {text!r}")
+        raise ConfigError(f"{key} must stay in env.seed_blocks.{block}, which holds {blocks[block][1]}, got {text!r}")
     return block, offset, count
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ilt.config import ConfigError, check_config, parse_seeds, run_config
 from ilt.workers import start_early
@@ -71,16 +71,11 @@ def score_students(
 def main(cfg: DictConfig) -> float:
     """Score a run on seeds of one's choice, print and keep the numbers, and return the student's mean return."""
     check_config(cfg)
-    from ilt.runs import read_config
-    from ilt.store import check_files, read_json, write_json
+    from ilt.runs import read_finished
+    from ilt.store import write_json
 
     folder = Path(cfg.run)
-    run = OmegaConf.create(read_config(folder))
-    check_config(run)  # it may be somebody else's
-    if not (folder / "results.json").is_file():
-        raise ConfigError(f"run must be the folder of a finished run, with a results.json in it, got {folder}")
-    trained = read_json(folder / "results.json")
-    check_files(folder, trained["files"])
+    run, trained = read_finished(folder)
     block, offset, count = parse_seeds(cfg.seeds, run.env.seed_blocks)
     trained_with = run.dataset.context_length
     if cfg.context_length is not None and cfg.context_length > trained_with:

@@ -14,10 +14,11 @@ from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from ilt.analysis.tables import COLUMNS, print_table, result_rows
-from ilt.store import read_json, write_json
+from ilt.config import ConfigError, check_config
+from ilt.store import check_files, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -154,12 +155,27 @@ def show(run: RunFolder) -> None:
     log.info("everything is in %s", run.path)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """A run's resolved config, as plain containers; reading it runs no code."""
+def read_config(folder: Path, *, key: str = "run") -> dict[str, Any]:
+    """A run's resolved config, as plain containers; reading it runs no code. ValueError names the key."""
     path = folder / CONFIG
     if not path.is_file():
-        raise ValueError(f"run must be the folder of a run, with a config.yaml in it, got {folder}")
+        raise ValueError(f"{key} must be the folder of a run, with a config.yaml in it, got {folder}")
     return yaml.safe_load(path.read_text())
+
+
+def read_finished(folder: Path, *, key: str = "run") -> tuple[DictConfig, dict[str, Any]]:
+    """The config and the results of a finished run, which may be somebody else's.
+
+    Its config is checked, and its weights are those that it was scored with. ConfigError names the key that it was
+    asked for by, DamagedArtefactError a file that is another one.
+    """
+    run = OmegaConf.create(read_config(folder, key=key))
+    check_config(run)
+    if not (folder / RESULTS).is_file():
+        raise ConfigError(f"{key} must be the folder of a finished run, with a {RESULTS} in it, got {folder}")
+    trained = read_json(folder / RESULTS)
+    check_files(folder, trained["files"])
+    return run, trained
 
 
 def peak_memory_mb() -> int:

@@ -45,13 +45,14 @@ from ilt.logbook import open_logger
 from ilt.models import Decoder
 
 CONF = Path(__file__).parent.parent / "conf"
-ENTRY_POINTS = ("train", "expert", "collect", "evaluate", "report", "compare", "sync", "dashboard")
+ENTRY_POINTS = ("train", "expert", "collect", "evaluate", "probe", "report", "compare", "sync", "dashboard")
 OPTIONS = sorted(
     (path.parent.relative_to(CONF).as_posix(), path.stem) for path in CONF.rglob("*.yaml") if path.parent != CONF
 )
 FORCED = {
     "train": ["run_name=name"],
     "evaluate": ["run=folder"],
+    "probe": ["run=folder"],
     "report": ["runs=folder"],
     "compare": ["name=name", "policies={student: folder}"],
 }
@@ -342,6 +343,9 @@ def test_a_wrong_value_is_refused_by_its_key(base: DictConfig, key: str, value: 
         ("evaluate", "deterministic", "sure", "true or false"),
         ("evaluate", "seeds", 1000, "BLOCK:COUNT or BLOCK:OFFSET:COUNT, such as test:1000"),
         ("evaluate", "run", "", "the folder of a finished run, such as outputs/runs/NAME"),
+        ("probe", "other", "", "text, or null"),
+        ("probe", "fit_seeds", 1000, "BLOCK:COUNT or BLOCK:OFFSET:COUNT, such as selection:1000"),
+        ("probe", "steps", [1, -1], "a list of an integer of at least 0"),
         ("report", "runs", "", "a folder that holds finished runs, such as outputs/multirun/NAME"),
         ("report", "example", "", "text, or null"),
         ("report", "videos", "some", "true or false"),
@@ -606,7 +610,7 @@ def test_an_unknown_group_is_refused_by_its_name() -> None:
         composed("train", "modle=tiny")
 
 
-@pytest.mark.parametrize(("entry_point", "key"), [("evaluate", "run"), ("report", "runs")])
+@pytest.mark.parametrize(("entry_point", "key"), [("evaluate", "run"), ("probe", "run"), ("report", "runs")])
 def test_a_forced_choice_is_named(entry_point: str, key: str) -> None:
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         cfg = compose(entry_point)

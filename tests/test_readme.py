@@ -15,7 +15,15 @@ COMMANDS = re.findall(r"^python -m ilt\.(\w+)([^#\n]*)", README, flags=re.MULTIL
 
 
 def test_there_are_commands() -> None:
-    assert {module for module, _ in COMMANDS} == {"train", "expert", "collect", "evaluate", "report", "compare"}
+    assert {module for module, _ in COMMANDS} == {
+        "train",
+        "expert",
+        "collect",
+        "evaluate",
+        "probe",
+        "report",
+        "compare",
+    }
 
 
 @pytest.mark.parametrize(("module", "arguments"), COMMANDS)

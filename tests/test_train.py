@@ -225,7 +225,7 @@ def test_the_dashboard_is_written_as_json_where_there_is_no_key(tmp_path: Path) 
     assert accessors(written) == accessors(as_json(build("", "other")))
 
 
-@pytest.mark.parametrize("module", ["train", "expert", "collect", "evaluate", "report", "sync", "dashboard"])
+@pytest.mark.parametrize("module", ["train", "expert", "collect", "evaluate", "probe", "report", "sync", "dashboard"])
 def test_help_explains_the_groups(module: str) -> None:
     output = call(module, "--help").stdout
     assert "Groups and their options" in output

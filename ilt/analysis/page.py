@@ -23,6 +23,7 @@ from ilt.analysis.charts import (
     scatter_chart,
 )
 from ilt.analysis.landings import Landing
+from ilt.analysis.page_probe import probe_pictures
 from ilt.analysis.page_tables import group_table, run_table, time_table
 from ilt.analysis.records import Group, RunRecord, differing_keys, flatten
 
@@ -96,6 +97,7 @@ def write_page(report: Report, path: Path) -> None:
         several_tests=len({run.test for run in report.runs}) > 1,
         curves=_curves(report.groups),
         returns=_returns(report),
+        probe=probe_pictures(report.example.path),
         videos=[(landing, _data_address(landing.video)) for landing in report.landings],
     )
     path.write_text(page)

@@ -138,6 +138,23 @@ def labels_of(episodes: Episodes) -> np.ndarray:
     return episodes.extras.get(LABEL, episodes.actions)
 
 
+def windows_at(episodes: Episodes, step: int, *, context_length: int) -> tuple[np.ndarray, Tensor, Tensor]:
+    """What a student looks at when it chooses the action of one step, in each episode that gets there.
+
+    Args:
+        step: how many steps lie behind it.
+
+    Returns:
+        which of the episodes these are (n,) int64; and their windows, observations (n, L, obs_dim) and actions (n, L),
+        with L = `context_length`, or all steps there are since the start of the episode.
+    """
+    which = np.flatnonzero(episodes.lengths > step)
+    places = np.arange(max(step + 1 - context_length, 0), step + 1)
+    rows = episodes.observation_offsets[which, None] + places
+    steps = episodes.step_offsets[which, None] + places
+    return which, torch.from_numpy(episodes.observations[rows]), torch.from_numpy(episodes.actions[steps])
+
+
 def take_episodes(episodes: Episodes, amount: int | float) -> Episodes:
     """The first episodes, so that a smaller set is part of every larger one.
 

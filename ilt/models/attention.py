@@ -47,12 +47,15 @@ def fused_attention(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, dropout: f
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, dropout: float) -> Tensor:
     """Softmax attention written out: (B, n_head, T', head_dim) over (B, n_head, T, head_dim), allowed (T', T)."""
-    n_batch, n_head, _, head_dim = q.shape
+    weights = torch.dropout(attention_weights(q, k, allowed), dropout, train=dropout > 0)
+    return torch.bmm(weights, v.flatten(0, 1)).unflatten(0, q.shape[:2])
+
+
+def attention_weights(q: Tensor, k: Tensor, allowed: Tensor) -> Tensor:
+    """How much each query takes from each key: (B · n_head, T', T), rows that sum to one; 0 where it is not allowed."""
     bias = torch.zeros_like(allowed, dtype=q.dtype).masked_fill(~allowed, float("-inf"))
-    q, k, v = (part.reshape(n_batch * n_head, -1, head_dim) for part in (q, k, v))
-    scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=head_dim**-0.5)
-    weights = torch.dropout(scores.softmax(dim=-1), dropout, train=dropout > 0)
-    return torch.bmm(weights, v).view(n_batch, n_head, -1, head_dim)
+    q, k = q.flatten(0, 1), k.flatten(0, 1)
+    return torch.baddbmm(bias, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5).softmax(dim=-1)
 
 
 class Block(nn.Module):

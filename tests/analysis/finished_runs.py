@@ -115,16 +115,24 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def fly_run(folder: Path, spec: EnvSpec, n_episodes: int = 5) -> Path:
-    """Write a finished run of an untrained student that really flew its test episodes."""
+def fly_run(
+    folder: Path,
+    spec: EnvSpec,
+    n_episodes: int = 5,
+    *,
+    changes: Mapping[str, Any] | None = None,
+    context_length: int = 4,
+) -> Path:
+    """Write a finished run of an untrained student that really flew its test episodes; `changes` as in `finish_run`."""
     torch.manual_seed(0)
-    sizes = {"n_layer": 1, "n_head": 1, "d_model": 8, "context_length": 4}
+    sizes = {"n_layer": 1, "n_head": 1, "d_model": 8, "context_length": context_length}
     model = Decoder(observation_dim=8, n_actions=4, **sizes)
     flown = rollout(spec, ContextPolicy(model), spec.seeds("test", n_episodes))
     (folder / "weights").mkdir(parents=True)
     model.save(folder / "weights" / "last.safetensors")
     finish_run(
         folder,
+        changes=changes,
         returns=dict(zip(flown.seeds.tolist(), flown.returns.tolist(), strict=True)),
         results={"files": {"weights/last.safetensors": sha256(folder / "weights" / "last.safetensors")}},
     )

@@ -1,11 +1,13 @@
 """The page is whole in one file, and says what there is and no more."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import escape
 
 from ilt.analysis.page import Report, write_page
 from ilt.analysis.records import RunRecord, group_runs, read_run
@@ -133,6 +135,26 @@ def test_every_figure_is_told_in_words(html: str) -> None:
         assert told is not None
         assert len(told[1]) > 60
     assert "Config B: 10 at step 100, 60 at step 200 (from 50 to 70 over 2 training seeds)" in html
+
+
+def test_what_a_probe_of_the_example_left_is_shown_and_told_in_words(
+    html: str, runs: list[RunRecord], tmp_path: Path
+) -> None:
+    assert 'id="probe"' not in html
+    folder = tmp_path / "run" / "probe"
+    folder.mkdir(parents=True)
+    for name in ("probe.png", "attention.png"):
+        (folder / name).write_bytes(b"a picture")
+    told = {"words": {"probe.png": f"gravity: 0.50 {EVIL}", "attention.png": "layer 1 looks back"}}
+    (folder / "probe.json").write_text(json.dumps(told))
+    probed = replace(runs[0], path=tmp_path / "run")
+    html = text_of(report_on([probed, *runs[1:]]), tmp_path)
+    assert re.findall(r'<img src="data:image/png;base64,YSBwaWN0dXJl" alt="([^"]*)">', html) == [
+        "gravity: 0.50 " + str(escape(EVIL)),
+        "layer 1 looks back",
+    ]
+    (folder / "attention.png").unlink()  # half a probe is none
+    assert 'id="probe"' not in text_of(report_on([probed, *runs[1:]]), tmp_path)
 
 
 def test_what_was_left_out_is_listed(html: str, runs: list[RunRecord], tmp_path: Path) -> None:

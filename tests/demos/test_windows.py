@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ilt.demos import Episodes, WindowDataset
-from ilt.demos.windows import WindowIndex, observation_statistics, take_episodes
-from ilt.rollouts import RandomPolicy, rollout
+from ilt.demos.windows import WindowIndex, observation_statistics, take_episodes, windows_at
+from ilt.rollouts import ContextPolicy, RandomPolicy, rollout
+from tests.rollouts.test_students import large_random_model
 from tests.toys import recall
 
 
@@ -227,6 +228,25 @@ def test_as_flown_every_step_is_scored_once_with_the_context_it_has_in_flight(
     assert sorted(seen for _, _, seen in scored) == [0, 1, 2, 10, 11]
     for _, position, seen in scored:
         assert position == min(seen % 10, context_length - 1)  # as many steps before it as there are, up to K - 1
+
+
+def test_at_a_step_a_student_looks_back_as_far_as_it_can() -> None:
+    episodes = episodes_of(2, 5, 4)
+    which, observations, actions = windows_at(episodes, 3, context_length=3)
+    assert which.tolist() == [1, 2]  # the others have ended
+    assert observations[..., 0].tolist() == actions.tolist() == [[101, 102, 103], [201, 202, 203]]
+    which, observations, actions = windows_at(episodes, 1, context_length=3)
+    assert which.tolist() == [0, 1, 2]
+    assert observations[..., 0].tolist() == actions.tolist() == [[0, 1], [100, 101], [200, 201]]
+
+
+@pytest.mark.parametrize("step", [0, 3, 11])
+def test_what_a_student_looked_at_makes_it_do_what_it_did(step: int) -> None:
+    model = large_random_model(recall())
+    episodes = rollout(recall(), ContextPolicy(model), np.arange(20))
+    _, observations, actions = windows_at(episodes, step, context_length=model.context_length)
+    with torch.inference_mode():
+        assert torch.equal(model(observations, actions)[:, -1].argmax(dim=1), actions[:, -1])
 
 
 def test_what_is_hidden_from_a_student_is_in_no_window(two_episodes: Episodes) -> None:

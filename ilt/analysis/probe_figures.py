@@ -1,0 +1,119 @@
+"""Pictures of what goes on inside a student: what can be read off it, and what it looks at."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+
+from ilt.analysis.probes import OBSERVATION, Score
+
+LOWEST = -0.25  # what is below is drawn here
+
+
+def probe_figure(
+    scores: Sequence[Score], path: Path, *, title: str, other: tuple[str, Sequence[Score]] | None = None
+) -> None:
+    """R² over the steps since the start, one panel per quantity, one line per place that was read.
+
+    Args:
+        other: name and scores of a second student, of which the last place is drawn.
+    """
+    quantities = list(dict.fromkeys(score.quantity for score in scores))
+    places = list(dict.fromkeys(score.source for score in scores))
+    steps = sorted({score.step for score in [*scores, *(other[1] if other else [])]})
+    n_columns = min(len(quantities), 4)
+    n_rows = -(-len(quantities) // n_columns)
+    figure = Figure(figsize=(max(3.2 * n_columns, 8.0), 2.8 * n_rows + 1.2), layout="constrained")
+    panels = list(figure.subplots(n_rows, n_columns, sharey=True, squeeze=False).flat)
+    shades = colormaps["viridis_r"](np.linspace(0.15, 0.95, max(len(places) - 1, 1)))
+    for axes, quantity in zip(panels, quantities, strict=False):
+        for place, shade in zip(places, [None, *shades], strict=True):
+            style = "-." if place == OBSERVATION else "-"
+            _line(
+                axes, scores, quantity, place, steps, label=place, color="0.5" if shade is None else shade, style=style
+            )
+        _line(axes, scores, quantity, places[-1], steps, label=f"{places[-1]}, shuffled", color="C3", style="--")
+        if other is not None:
+            label = f"{other[0]}, {other[1][-1].source}"
+            _line(axes, other[1], quantity, other[1][-1].source, steps, label=label, color="black", style=":")
+        axes.set(title=quantity, ylim=(LOWEST - 0.03, 1.03))
+        axes.set_xticks(range(len(steps)), [str(step) for step in steps], fontsize=8)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels[len(quantities) :]:
+        axes.set_axis_off()
+    for axes in panels[max(len(quantities) - n_columns, 0) : len(quantities)]:
+        axes.set(xlabel="steps since the start")
+    figure.supylabel("R² on held-out episodes", fontsize=10)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    figure.suptitle(title)
+    FigureCanvasAgg(figure).print_png(str(path))
+
+
+def _line(
+    axes: Axes,
+    scores: Sequence[Score],
+    quantity: str,
+    place: str,
+    steps: Sequence[int],
+    *,
+    label: str,
+    color: object,
+    style: str,
+) -> None:
+    """One line; a dashed one is the control. Steps stand side by side, however far apart they are."""
+    chosen = [score for score in scores if (score.quantity, score.source) == (quantity, place)]
+    x = [steps.index(score.step) for score in chosen]
+    r2 = np.array([score.shuffled_r2 if style == "--" else score.r2 for score in chosen])
+    axes.plot(
+        x,
+        np.maximum(r2, LOWEST),
+        style,
+        color=color,
+        label=label,
+        marker="o",
+        markersize=2.5,
+        linewidth=1.4,
+        zorder=3 if style == "-." else 2,
+    )
+    if style == "-":
+        error = 1.96 * np.array([score.error for score in chosen])
+        axes.fill_between(x, np.maximum(r2 - error, LOWEST), r2 + error, color=color, alpha=0.15, linewidth=0)
+
+
+def attention_figure(maps: Mapping[str, np.ndarray], path: Path, *, tokens_per_step: int, title: str) -> None:
+    """Attention of the present state's token over the window, one panel per moment, one row per layer and head.
+
+    Args:
+        maps: (n_layer, n_head, T) by the moment's title.
+        tokens_per_step: 2 where actions stand between the states.
+    """
+    n_layer, n_head, n_tokens = next(iter(maps.values())).shape
+    n_rows = n_layer * n_head
+    figure = Figure(figsize=(12, 1.8 + 0.28 * max(n_rows, 5)), layout="constrained")
+    panels: Sequence[Axes] = figure.subplots(1, len(maps), sharey=True, squeeze=False)[0]
+    for axes, (moment, weights) in zip(panels, maps.items(), strict=True):
+        n_tokens = weights.shape[2]
+        left, half = -(n_tokens - 1) / tokens_per_step, 0.5 / tokens_per_step
+        drawn = axes.imshow(
+            np.ma.masked_equal(weights.reshape(n_rows, n_tokens), 0.0),
+            extent=(left - half, half, n_rows - 0.5, -0.5),
+            norm=PowerNorm(0.5, vmin=0.0, vmax=1.0),
+            cmap="viridis",
+            aspect="auto",
+            interpolation="nearest",
+        )
+        axes.set(title=moment, facecolor="0.9")
+        axes.title.set_fontsize(10)
+    labels = [f"layer {layer + 1}, head {head + 1}" for layer in range(n_layer) for head in range(n_head)]
+    panels[0].set_yticks(range(n_rows), labels, fontsize=8 if n_rows <= 24 else 5)
+    between = "whole numbers are states, halves the actions between them; " if tokens_per_step == 2 else ""
+    figure.supxlabel(f"steps back ({between}grey: not looked at)", fontsize=10)
+    figure.colorbar(drawn, ax=panels, label="weight", ticks=[0.0, 0.1, 0.3, 1.0])
+    figure.suptitle(title)
+    FigureCanvasAgg(figure).print_png(str(path))

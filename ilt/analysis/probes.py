@@ -1,0 +1,172 @@
+"""Probes: what a linear map reads off a student about what its environment hides (Alain and Bengio 2016).
+
+Which episodes a probe is fitted on and which it is scored on are different flights: two steps of one episode share its
+physics, and a probe that had seen one would know the other.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ilt.analysis.ridge import explained_variance, fit_ridge
+from ilt.demos import Episodes
+from ilt.demos.windows import windows_at
+from ilt.models import Decoder
+from ilt.models.inspection import look_inside
+
+LEAST_EPISODES = 50
+"""A step that fewer episodes reach is left out."""
+
+N_SHUFFLES = 10
+"""The control is the mean of so many: by chance, one shuffle leaves some of the values near their own episodes."""
+
+OBSERVATION, EMBEDDING = "present observation", "embedding"
+
+_BATCH = 256  # windows that go through the model at once
+
+
+class Score(NamedTuple):
+    """How well one quantity is read off one place of a student after so many steps.
+
+    Attributes:
+        quantity: what the environment hides.
+        source: `OBSERVATION`, `EMBEDDING`, or `layer 1` and so on: the residual stream after that block.
+        step: steps since the start of the episode, before the one whose action is chosen.
+        r2, error: R² on episodes that the probe was not fitted on, and its standard error over them.
+        shuffled_r2: R² of probes that were fitted to the values of other episodes.
+        n_fitted, n_scored: how many episodes get there.
+    """
+
+    quantity: str
+    source: str
+    step: int
+    r2: float
+    error: float
+    shuffled_r2: float
+    n_fitted: int
+    n_scored: int
+
+
+class Moment(NamedTuple):
+    """The same step of every episode that gets there.
+
+    Attributes:
+        features: (E, D) by source.
+        targets: (E, Q) float64, what is hidden.
+    """
+
+    features: Mapping[str, np.ndarray]
+    targets: np.ndarray
+
+
+def sources(n_layer: int) -> list[str]:
+    """Where a probe reads, from the outside in."""
+    return [OBSERVATION, EMBEDDING, *(f"layer {layer + 1}" for layer in range(n_layer))]
+
+
+def hidden_columns(names: Sequence[str], episodes: Episodes) -> dict[str, int]:
+    """The columns of `step/privileged` that vary, by name. ValueError if there is none."""
+    hidden = episodes.extras.get("step/privileged")
+    columns = {} if hidden is None else {name: i for i, name in enumerate(names) if np.ptp(hidden[:, i]) > 0}
+    if not columns:
+        raise ValueError("there is nothing to probe for: env.wrappers hides nothing from the student that varies")
+    return columns
+
+
+def read_moment(
+    model: Decoder, episodes: Episodes, step: int, columns: Sequence[int], *, context_length: int
+) -> Moment:
+    """What a student that flew these episodes saw and computed when it chose the action of one step.
+
+    Args:
+        columns: of `step/privileged`, those that are asked for.
+        context_length: how many steps it looked back on.
+    """
+    which, observations, actions = windows_at(episodes, step, context_length=context_length)
+    inside = [
+        look_inside(model, seen, done).residual
+        for seen, done in zip(observations.split(_BATCH), actions.split(_BATCH), strict=True)
+    ]
+    streams = [observations[:, -1], *torch.cat(inside, dim=1)]
+    features = {name: stream.numpy() for name, stream in zip(sources(len(model.blocks)), streams, strict=True)}
+    hidden = episodes.extras["step/privileged"][episodes.step_offsets[which] + step]
+    return Moment(features, hidden[:, list(columns)].astype(np.float64))
+
+
+def score_probes(
+    model: Decoder,
+    fitted: Episodes,
+    scored: Episodes,
+    columns: Mapping[str, int],
+    steps: Sequence[int],
+    *,
+    context_length: int,
+) -> list[Score]:
+    """Fit a probe for each quantity, source and step on one flight of a student, and score it on another.
+
+    Args:
+        columns: as `hidden_columns` names them.
+        steps: those that fewer than `LEAST_EPISODES` of either flight reach are left out.
+    """
+    scores: list[Score] = []
+    for step in steps:
+        if min(int((episodes.lengths > step).sum()) for episodes in (fitted, scored)) < LEAST_EPISODES:
+            continue
+        ours, theirs = (
+            read_moment(model, episodes, step, list(columns.values()), context_length=context_length)
+            for episodes in (fitted, scored)
+        )
+        n_fitted, n_scored = len(ours.targets), len(theirs.targets)
+        dice = np.random.default_rng(step)
+        shuffled = np.concatenate([dice.permutation(ours.targets) for _ in range(N_SHUFFLES)], axis=1)
+        for source, features in ours.features.items():
+            r2, error = explained_variance(fit_ridge(features, ours.targets)(theirs.features[source]), theirs.targets)
+            control = fit_ridge(features, shuffled)(theirs.features[source])
+            by_chance, _ = explained_variance(control, np.tile(theirs.targets, N_SHUFFLES))
+            by_chance = by_chance.reshape(N_SHUFFLES, -1).mean(axis=0)
+            scores += [
+                Score(name, source, step, float(r2[q]), float(error[q]), float(by_chance[q]), n_fitted, n_scored)
+                for q, name in enumerate(columns)
+                if np.isfinite(r2[q])
+            ]
+    return scores
+
+
+def score_rows(scores: Sequence[Score]) -> tuple[list[str], list[list[str]]]:
+    """The table of R²: columns, and a row for each quantity and source, with the last source's control."""
+    steps = sorted({score.step for score in scores})
+    found = {(score.quantity, score.source, score.step): score for score in scores}
+    last = scores[-1].source
+    rows = []
+    for quantity in dict.fromkeys(score.quantity for score in scores):
+        for source in dict.fromkeys(score.source for score in scores):
+            cells = [found.get((quantity, source, step)) for step in steps]
+            rows.append([quantity, source, *("–" if cell is None else f"{cell.r2:z.2f}" for cell in cells)])
+        cells = [found.get((quantity, last, step)) for step in steps]
+        shuffled = ("–" if cell is None else f"{cell.shuffled_r2:z.2f}" for cell in cells)
+        rows.append([quantity, f"{last}, shuffled", *shuffled])
+    for kind, counts in (
+        ("fitted", {score.step: score.n_fitted for score in scores}),
+        ("scored", {score.step: score.n_scored for score in scores}),
+    ):
+        rows.append(["episodes", kind, *(str(counts[step]) for step in steps)])
+    return ["quantity", "read from", *map(str, steps)], rows
+
+
+def in_words(scores: Sequence[Score]) -> str:
+    """The highest R² of each quantity, from the present observation and from the last block."""
+    sentences = []
+    for quantity in dict.fromkeys(score.quantity for score in scores):
+        best = (
+            max((score for score in scores if (score.quantity, score.source) == (quantity, source)), key=_r2)
+            for source in (OBSERVATION, scores[-1].source)
+        )
+        told = " and ".join(f"{score.r2:z.2f} from the {score.source} at step {score.step}" for score in best)
+        sentences.append(f"{quantity}: at most {told.replace('the layer', 'layer')}.")
+    return "R² on held-out episodes. " + " ".join(sentences)
+
+
+def _r2(score: Score) -> float:
+    return score.r2

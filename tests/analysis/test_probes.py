@@ -1,0 +1,138 @@
+"""Probes find what is planted, where it is, and from when on."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ilt.analysis.probes import (
+    EMBEDDING,
+    LEAST_EPISODES,
+    OBSERVATION,
+    Score,
+    hidden_columns,
+    in_words,
+    score_probes,
+    score_rows,
+)
+from ilt.demos import Episodes
+from ilt.models import Decoder
+from ilt.rollouts import RandomPolicy, rollout
+from tests.toys import countdown
+
+NAMES = ("seen", "past", "absent", "constant")
+COLUMNS = {"seen": 0, "past": 1, "absent": 2}
+
+
+def planted(n_episodes: int, seed: int, *, n_steps: int = 6) -> Episodes:
+    """Episodes of random observations; hidden are the present one's sum, that of the two before it, and noise."""
+    rng = np.random.default_rng(seed)
+    seen = rng.normal(size=(n_episodes, n_steps + 1, 3)).astype(np.float32)
+    total = seen[:, :-1].sum(axis=2)
+    before = np.stack([np.roll(total, lag, axis=1) * (np.arange(n_steps) >= lag) for lag in (1, 2)]).sum(axis=0)
+    absent = np.broadcast_to(rng.normal(size=(n_episodes, 1)), total.shape)
+    hidden = np.stack([total, before, absent, np.ones_like(total)], axis=2).astype(np.float32)
+    ends = np.ones(n_episodes, dtype=bool)
+    return Episodes(
+        observations=seen.reshape(-1, 3),
+        actions=rng.integers(0, 2, n_episodes * n_steps),
+        rewards=np.zeros(n_episodes * n_steps),
+        lengths=np.full(n_episodes, n_steps),
+        terminated=ends,
+        truncated=~ends,
+        seeds=np.arange(n_episodes),
+        extras={"step/privileged": hidden.reshape(-1, 4)},
+    )
+
+
+def untrained(context_length: int) -> Decoder:
+    """A model that mixes its window evenly: its first block holds the mean of what it saw."""
+    torch.manual_seed(0)
+    sizes = {"n_layer": 1, "n_head": 1, "d_model": 24, "positions": "none", "tokens": "states"}
+    return Decoder(observation_dim=3, n_actions=2, context_length=context_length, **sizes).eval()
+
+
+def scores_of(context_length: int) -> dict[tuple[str, str, int], Score]:
+    flights = planted(400, 0), planted(200, 1)
+    found = score_probes(untrained(context_length), *flights, COLUMNS, [0, 1, 2, 5, 6], context_length=context_length)
+    return {(score.quantity, score.source, score.step): score for score in found}
+
+
+@pytest.fixture(scope="module")
+def scores() -> dict[tuple[str, str, int], Score]:
+    """Of a student that looks back two steps."""
+    return scores_of(3)
+
+
+def test_what_is_in_sight_is_read_off_everywhere(scores: dict[tuple[str, str, int], Score]) -> None:
+    for source in (OBSERVATION, EMBEDDING, "layer 1"):
+        assert all(scores["seen", source, step].r2 > 0.99 for step in (0, 1, 2, 5))
+
+
+def test_what_is_past_is_read_off_the_layer_that_looks_back(scores: dict[tuple[str, str, int], Score]) -> None:
+    for step in (1, 2, 5):
+        assert scores["past", "layer 1", step].r2 > 0.7  # its norms are not linear
+        assert all(abs(scores["past", source, step].r2) < 0.1 for source in (OBSERVATION, EMBEDDING))
+
+
+def test_a_student_without_memory_does_not_know_the_past() -> None:
+    memoryless = scores_of(1)
+    assert all(abs(memoryless["past", "layer 1", step].r2) < 0.1 for step in (1, 2, 5))
+    assert memoryless["seen", "layer 1", 5].r2 > 0.99
+
+
+def test_what_is_nowhere_is_not_found(scores: dict[tuple[str, str, int], Score]) -> None:
+    assert all(abs(score.r2) < 0.1 for (quantity, *_), score in scores.items() if quantity == "absent")
+
+
+def test_shuffled_labels_teach_nothing(scores: dict[tuple[str, str, int], Score]) -> None:
+    assert all(abs(score.shuffled_r2) < 0.1 for score in scores.values())
+
+
+def test_what_does_not_vary_at_a_step_has_no_score(scores: dict[tuple[str, str, int], Score]) -> None:
+    assert ("past", "layer 1", 0) not in scores  # nothing is past at the start
+
+
+def test_steps_that_too_few_episodes_reach_are_left_out(scores: dict[tuple[str, str, int], Score]) -> None:
+    assert {step for *_, step in scores} == {0, 1, 2, 5}
+    assert {(score.n_fitted, score.n_scored) for score in scores.values()} == {(400, 200)}
+    few = planted(LEAST_EPISODES - 1, 0)
+    assert score_probes(untrained(3), planted(60, 1), few, COLUMNS, [0, 1], context_length=3) == []
+
+
+def test_quantities_that_never_vary_are_left_out() -> None:
+    assert hidden_columns(NAMES, planted(3, 0)) == COLUMNS
+
+
+def test_coordinates_that_are_hidden_are_quantities_of_the_step() -> None:
+    spec = replace(countdown(), wrappers={"blind": {"hide": [0]}})
+    episodes = rollout(spec, RandomPolicy(3), [1, 4])
+    assert hidden_columns(spec.hidden_names(), episodes) == {"observation[0]": 0}
+
+
+def test_an_environment_that_hides_nothing_is_refused(two_episodes: Episodes) -> None:
+    with pytest.raises(ValueError, match=re.escape("env.wrappers hides nothing")):
+        hidden_columns((), two_episodes)
+
+
+def test_the_table_has_a_row_for_each_quantity_and_place(scores: dict[tuple[str, str, int], Score]) -> None:
+    columns, rows = score_rows(list(scores.values()))
+    assert columns == ["quantity", "read from", "0", "1", "2", "5"]
+    assert [row[:2] for row in rows[:4]] == [
+        ["seen", OBSERVATION],
+        ["seen", EMBEDDING],
+        ["seen", "layer 1"],
+        ["seen", "layer 1, shuffled"],
+    ]
+    assert rows[2][2:] == ["1.00"] * 4
+    assert next(row for row in rows if row[:2] == ["past", "layer 1"])[2] == "–"
+    assert rows[-2:] == [["episodes", "fitted", *["400"] * 4], ["episodes", "scored", *["200"] * 4]]
+
+
+def test_scores_in_words(scores: dict[tuple[str, str, int], Score]) -> None:
+    assert re.search(
+        r"seen: at most 1.00 from the present observation at step \d and 1.00 from layer 1 at step \d. absent:",
+        in_words(list(scores.values())),
+    )

@@ -1,0 +1,91 @@
+"""Regression finds what is there, and nothing else."""
+
+import numpy as np
+import pytest
+
+from ilt.analysis.ridge import PENALTIES, explained_variance, fit_ridge
+
+RNG = np.random.default_rng(0)
+FEATURES = RNG.normal(3.0, 5.0, (600, 12)).astype(np.float32)
+SIGNAL = (FEATURES @ RNG.normal(size=(12, 2)) + 7.0).astype(np.float64)
+NOISE = RNG.normal(size=(600, 2))
+FIT, HELD_OUT = slice(0, 400), slice(400, 600)
+
+
+def held_out_r2(features: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    fitted = fit_ridge(features[FIT], targets[FIT])
+    return explained_variance(fitted(features[HELD_OUT]), targets[HELD_OUT])[0]
+
+
+def test_a_linear_signal_is_found_on_rows_that_were_not_fitted() -> None:
+    assert held_out_r2(FEATURES, SIGNAL).min() > 0.99
+
+
+def test_noise_is_not_predicted() -> None:
+    assert np.abs(held_out_r2(FEATURES, NOISE)).max() < 0.05
+
+
+def test_half_a_signal_explains_half_of_the_variance() -> None:
+    half = SIGNAL / SIGNAL.std(axis=0) + NOISE
+    np.testing.assert_allclose(held_out_r2(FEATURES, half), 0.5, atol=0.1)
+
+
+def test_each_target_has_a_penalty_of_its_own() -> None:
+    together = held_out_r2(FEATURES, np.concatenate([SIGNAL, NOISE], axis=1))
+    alone = np.concatenate([held_out_r2(FEATURES, SIGNAL), held_out_r2(FEATURES, NOISE)])
+    np.testing.assert_allclose(together, alone, atol=1e-9)
+
+
+def test_the_solution_is_that_of_the_normal_equations() -> None:
+    noisy = NOISE[:, :1]  # to which the largest penalty fits best
+    x = (FEATURES - FEATURES.mean(axis=0, dtype=np.float64)) / FEATURES.std(axis=0, dtype=np.float64)
+    fitted = fit_ridge(FEATURES, noisy)
+    by_penalty = [
+        np.linalg.solve(x.T @ x + penalty * np.eye(12), x.T @ (noisy - noisy.mean(axis=0))) for penalty in PENALTIES
+    ]
+    assert min(np.abs(fitted.weights - weights).max() for weights in by_penalty) < 1e-9
+    np.testing.assert_allclose(fitted.intercept, noisy.mean(axis=0))
+
+
+def test_a_feature_that_never_varied_says_nothing_later() -> None:
+    features = np.concatenate([FEATURES, np.full((600, 1), 0.1, dtype=np.float32)], axis=1)
+    features[HELD_OUT, -1] = 9.0
+    np.testing.assert_allclose(held_out_r2(features, SIGNAL), held_out_r2(FEATURES, SIGNAL), atol=1e-6)
+
+
+def test_an_episode_unlike_any_other_does_not_outweigh_the_others() -> None:
+    features = FEATURES.copy()
+    features[-1] *= 1e4
+    assert held_out_r2(features, SIGNAL).min() > 0.9
+
+
+def test_more_features_than_episodes_are_no_trouble() -> None:
+    wide = np.random.default_rng(1).normal(size=(40, 100))
+    fitted = fit_ridge(wide[:20], wide[:20, :1])
+    assert np.isfinite(fitted(wide[20:])).all()
+
+
+def test_explained_variance_by_hand() -> None:
+    targets = np.array([[0.0, 5.0], [1.0, 5.0], [2.0, 5.0], [3.0, 5.0]])
+    predictions = np.array([[0.0, 5.0], [1.0, 5.0], [2.0, 5.0], [2.0, 5.0]])
+    r2, error = explained_variance(predictions, targets)
+    assert r2[0] == pytest.approx(1 - 1 / 5)
+    assert error[0] > 0
+    assert np.isnan(r2[1])
+    mean, _ = explained_variance(np.full_like(targets, 1.5), targets)
+    assert mean[0] == pytest.approx(0.0)
+
+
+def test_the_standard_error_is_what_r2_scatters_by() -> None:
+    rng = np.random.default_rng(2)
+    drawn = []
+    for _ in range(300):
+        targets = rng.normal(size=(200, 1))
+        drawn.append(explained_variance(targets + rng.normal(size=(200, 1)) / 2, targets))
+    r2, error = np.array(drawn)[:, :, 0].T
+    assert error.mean() == pytest.approx(r2.std(), rel=0.15)
+
+
+def test_fewer_episodes_than_folds_are_refused() -> None:
+    with pytest.raises(ValueError, match="needs as many episodes, got 4"):
+        fit_ridge(FEATURES[:4], SIGNAL[:4])
