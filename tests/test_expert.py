@@ -5,27 +5,31 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
+from omegaconf import DictConfig
 
-from ilt.expert import recipe_of
+from ilt.collect import find_or_collect
+from ilt.envs import EnvSpec
+from ilt.expert import find, find_or_train
+from ilt.experts.gate import GateError
+from ilt.runtime import prepare
 from ilt.store import SHIPPED, Store, open_artefact
 from tests.test_train import ROOT, call, wandb_records
 
 HIDDEN = ["env=lunar_lander_hidden", "expert.observes=privileged"]
 QUICK = ["expert.training.total_steps=2048", "expert.training.score_every=1024", "expert.selection_episodes=2"]
+QUICK += ["expert.training.n_steps=64", "expert.gate_episodes=3"]
 
 
-@pytest.mark.parametrize(
-    ("name", "small"),
-    [
-        ("a2c", ["expert.training.n_steps=64"]),
-        ("ppo", ["expert.training.n_steps=64", "expert.training.n_epochs=1", *HIDDEN]),
-    ],
-)
-def test_an_expert_is_trained_from_nothing_measured_and_kept(name: str, small: list[str], tmp_path: Path) -> None:
-    arguments = [f"expert={name}", *QUICK, *small, "expert.gate_episodes=3", f"outputs={tmp_path}"]
+def composed(*arguments: str) -> tuple[DictConfig, EnvSpec, Store]:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("expert", list(arguments))
+    return cfg, *prepare(cfg)
+
+
+def test_an_expert_is_trained_from_nothing_measured_and_kept(tmp_path: Path) -> None:
+    arguments = ["expert=ppo", "expert.training.n_epochs=1", *QUICK, *HIDDEN, f"outputs={tmp_path}"]
     assert "1024 of 2048 steps" in call("expert", *arguments, wandb="offline").stdout
-    (folder,) = tmp_path.glob(f"experts/{name}-*")
+    (folder,) = tmp_path.glob("experts/ppo-*")
     expert = open_artefact(folder)
     assert set(expert.manifest["files"]) == {"actor.safetensors", "history.json"}
     assert expert.measured["training"]["steps"] == 2048
@@ -36,21 +40,36 @@ def test_an_expert_is_trained_from_nothing_measured_and_kept(name: str, small: l
     assert logged["run"][0]["job_type"] == "expert"
     assert [row["item"]["expert/steps"] for row in logged["history"]] == [1024, 2048]
     assert [artifact["name"] for artifact in logged["artifact"]] == [folder.name]
-    assert "steps" not in call("expert", *arguments).stdout.split("deterministic")[0]  # found, not trained again
+    changed = folder.stat().st_mtime_ns
+    assert find_or_train(*composed(*arguments)).path == folder  # found, not trained again
+    assert folder.stat().st_mtime_ns == changed
+
+
+def test_our_own_a2c_is_trained_in_the_same_way(tmp_path: Path) -> None:
+    expert = find_or_train(*composed("expert=a2c", *QUICK, "processes=1", f"outputs={tmp_path}"))
+    assert expert.path.parent == tmp_path / "experts"
+    assert set(expert.manifest["files"]) == {"actor.safetensors", "history.json"}
+    assert expert.measured["training"]["steps"] == 2048
 
 
 @pytest.mark.parametrize(
     ("expert", "env"), [("ppo", "lunar_lander"), ("a2c", "lunar_lander"), ("ppo_privileged", "lunar_lander_hidden")]
 )
 def test_the_config_of_a_shipped_expert_finds_it(expert: str, env: str, tmp_path: Path) -> None:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("expert", [f"expert={expert}", f"env={env}"])
-    found = Store(tmp_path).find("experts", cfg.expert.name, recipe_of(cfg, instantiate(cfg.env, _convert_="object")))
-    assert found is not None
-    assert found.path.parent == SHIPPED["experts"]
+    cfg, spec, store = composed(f"expert={expert}", f"env={env}", f"outputs={tmp_path}")
+    assert find(cfg, spec, store).path.parent == SHIPPED["experts"]
 
 
 def test_the_heuristic_is_measured_without_training(tmp_path: Path) -> None:
-    call("expert", "expert=heuristic", "expert.gate_episodes=5", "expert.gate=null", f"outputs={tmp_path}")
-    (folder,) = tmp_path.glob("experts/heuristic-*")
-    assert open_artefact(folder).measured["training"] is None
+    expert = find_or_train(
+        *composed("expert=heuristic", "expert.gate_episodes=5", f"outputs={tmp_path}", "processes=1")
+    )
+    assert expert.measured["training"] is None
+    assert expert.measured["selection"]["deterministic"]["return_mean"] > 0
+
+
+def test_an_expert_below_its_gate_may_not_demonstrate(tmp_path: Path) -> None:
+    cfg, spec, store = composed("expert.gate=299", f"outputs={tmp_path}")
+    with pytest.raises(GateError, match=r"expert\.gate asks for a mean return of at least 299"):
+        find_or_collect(cfg, spec, store, find_or_train(cfg, spec, store))
+    assert not (tmp_path / "demos").exists()

@@ -233,12 +233,6 @@ def test_help_explains_the_groups(module: str) -> None:
         assert "model: base, nano, small, tiny" in output
 
 
-def test_an_expert_below_its_gate_may_not_demonstrate(tmp_path: Path) -> None:
-    process = call("collect", "expert.gate=299", "demos.n_episodes=5", f"outputs={tmp_path}", check=False)
-    assert "expert.gate asks for a mean return of at least 299" in process.stderr
-    assert not (tmp_path / "demos").exists()
-
-
 def test_filters_that_drop_everything_say_so(tmp_path: Path) -> None:
     arguments = ["demos.n_episodes=5", "demos.n_validation_episodes=2", "demos.filters.min_return=400"]
     process = call("collect", *arguments, f"outputs={tmp_path}", check=False, wandb="offline")
