@@ -14,6 +14,7 @@ from unittest.mock import ANY
 import numpy as np
 import pytest
 import yaml
+from filelock import FileLock
 from omegaconf import OmegaConf
 from safetensors.numpy import load_file
 
@@ -47,11 +48,19 @@ def only_run(outputs: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished smoke run with the shipped expert, logged to W&B offline, with figures and video."""
-    outputs = tmp_path_factory.mktemp("outputs")
-    call("train", *SMOKE, f"outputs={outputs}", "logger=wandb", wandb="offline")
-    return outputs
+def outputs(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A finished smoke run with the shipped expert, logged to W&B offline, with figures and video.
+
+    It is made once, and each of several test processes has its own copy.
+    """
+    own = tmp_path_factory.mktemp("outputs")
+    made = own if worker_id == "master" else tmp_path_factory.getbasetemp().parent / "outputs"
+    with FileLock(f"{made}.lock"):
+        if not made.joinpath("runs").exists():
+            call("train", *SMOKE, f"outputs={made}", "logger=wandb", wandb="offline")
+    if made != own:
+        shutil.copytree(made, own, dirs_exist_ok=True)
+    return own
 
 
 def wandb_records(folder: Path) -> dict[str, list[dict[str, Any]]]:
