@@ -19,12 +19,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch import nn
 
-from ilt import stages
 from ilt.collect import find_or_collect
 from ilt.config import run_config
 from ilt.demos import Episodes
 from ilt.envs import EnvSpec
 from ilt.expert import find_or_train
+from ilt.fit import Fitted
+from ilt.fit import fit as fit_stage
 from ilt.imitation import shares
 from ilt.learning import LearningCurve
 from ilt.learning.rounds import confusion
@@ -50,9 +51,9 @@ def toy(folder: Path, *overrides: str, spec: EnvSpec | None = None) -> tuple[Dic
     return cfg, demonstrations(folder / "demos")
 
 
-def fit(cfg: DictConfig, demos: Artefact, *, spec: EnvSpec | None = None, folder: Path | None = None) -> stages.Fitted:
+def fit(cfg: DictConfig, demos: Artefact, *, spec: EnvSpec | None = None, folder: Path | None = None) -> Fitted:
     with RunFolder(folder or demos.path.parent / "run", run_config(cfg), resume=True, started=0.0) as run:
-        fitted = stages.fit(cfg, spec or recall(), run, demos, None)
+        fitted = fit_stage(cfg, spec or recall(), run, demos, None)
     assert fitted is not None
     return fitted
 
@@ -251,7 +252,7 @@ def test_a_run_that_is_killed_after_its_first_round_goes_on_to_the_same_weights(
     flown, folder = found[0].stat().st_mtime_ns, only_run(tmp_path)
     assert folder.name.startswith("nano-K8-ppo-dagger-s0-")
 
-    def fitted(outputs: Path, run_folder: Path) -> stages.Fitted:
+    def fitted(outputs: Path, run_folder: Path) -> Fitted:
         with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
             cfg = compose("train", [*run, f"outputs={outputs}", "run_name=any"])
         spec, store = prepare(cfg)
