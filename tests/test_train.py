@@ -271,7 +271,7 @@ def test_a_multirun_gives_each_job_its_folder_and_makes_demonstrations_once(tmp_
 
 
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(outputs: Path, tmp_path: Path) -> None:
-    run = [*SMOKE, "trainer.max_steps=600", "trainer.val_check_interval=100", "model.dropout=0.1"]
+    run = [*SMOKE, "trainer.max_steps=400", "trainer.val_check_interval=100", "model.dropout=0.1"]
     run += ["model.action_dropout=0.2", "evaluation.video=false", "evaluation.n_episodes=2"]
     for name in ("killed", "whole"):
         shutil.copytree(outputs / "demos", tmp_path / name / "demos")
