@@ -40,15 +40,9 @@ def find_or_collect(cfg: DictConfig, spec: "EnvSpec", store: "Store", expert: "A
     }
 
     def make(folder: Path) -> dict[str, Any]:
-        from ilt.expert import load_policy
+        from ilt.expert import demonstrator
 
-        policy = load_policy(
-            cfg.expert.policy,
-            spec,
-            expert.path,
-            deterministic=cfg.expert.deterministic,
-            observes=cfg.expert.observes,
-        )
+        policy = demonstrator(cfg, spec, expert)
         measured = {}
         for block, block_seeds in seeds.items():
             flown, measured[block] = fly(cfg, spec, policy, block_seeds, title=block)
@@ -69,24 +63,17 @@ def find_or_fly(
 
     Its `episodes.npz` is made once and shared by all runs.
     """
-    from ilt.expert import load_policy
+    from ilt.expert import demonstrator, load_policy
 
     if expert is None:
         policy = load_policy("random", spec, store.root, deterministic=False)
         return keep_flight(cfg, spec, store, seeds, policy, name="random", identity="random", deterministic=False)
-    expert_policy = load_policy(
-        cfg.expert.policy,
-        spec,
-        expert.path,
-        deterministic=cfg.expert.deterministic,
-        observes=cfg.expert.observes,
-    )
     return keep_flight(
         cfg,
         spec,
         store,
         seeds,
-        expert_policy,
+        demonstrator(cfg, spec, expert),
         name=cfg.expert.name,
         identity=expert.name,
         deterministic=cfg.expert.deterministic,

@@ -82,6 +82,17 @@ def load_policy(
     return ExpertPolicy(actor, deterministic=deterministic, privileged=observes == "privileged")
 
 
+def demonstrator(cfg: DictConfig, spec: "EnvSpec", expert: "Artefact") -> "Policy":
+    """The expert as the config says that it demonstrates."""
+    return load_policy(
+        cfg.expert.policy,
+        spec,
+        expert.path,
+        deterministic=cfg.expert.deterministic,
+        observes=cfg.expert.observes,
+    )
+
+
 def _train(
     cfg: DictConfig, spec: "EnvSpec", folder: Path, on_score: Callable[[int, float], None] | None
 ) -> dict[str, Any]:

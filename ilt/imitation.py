@@ -15,7 +15,7 @@ from ilt.config import run_config
 from ilt.demos import Episodes, WindowDataset
 from ilt.demos.windows import labels_of
 from ilt.envs import EnvSpec
-from ilt.expert import find, load_policy
+from ilt.expert import demonstrator, find
 from ilt.learning import Rounds, WindowData
 from ilt.learning.rounds import confusion
 from ilt.rollouts import ContextPolicy, Policy
@@ -127,13 +127,7 @@ class Imitation:
     def _policy(self, number: int, student: nn.Module, expert: Artefact) -> tuple[Policy, dict[str, Any]]:
         """Who flies a round, and what is to be said of it."""
         cfg, (visible, n_actions) = self._cfg, self._spec.sizes()
-        demonstrator = load_policy(
-            cfg.expert.policy,
-            self._spec,
-            expert.path,
-            deterministic=cfg.expert.deterministic,
-            observes=cfg.expert.observes,
-        )
+        asked = demonstrator(cfg, self._spec, expert)
         context_length, deterministic = cfg.evaluation.context_length, cfg.evaluation.deterministic
         if cfg.imitation.name == "dart":
             validation = Episodes.load(self._demos.file("validation.npz"))
@@ -141,10 +135,10 @@ class Imitation:
                 validation, context_length=context_length or cfg.dataset.context_length, as_flown=True
             )
             noise = confusion(student, windows, n_actions, deterministic=deterministic)
-            return NoisyPolicy(demonstrator, noise), {"confusion": noise.round(6).tolist()}
+            return NoisyPolicy(asked, noise), {"confusion": noise.round(6).tolist()}
         share = cfg.imitation.expert_share**number
         flyer = ContextPolicy(student, context_length=context_length, deterministic=deterministic)
-        return MixedPolicy(flyer, demonstrator, visible=visible, expert_share=share), {"expert_share": share}
+        return MixedPolicy(flyer, asked, visible=visible, expert_share=share), {"expert_share": share}
 
     def _fly(self, number: int, policy: Policy) -> Episodes:
         """Whole episodes with at least as many steps as the round has labels, in the order of their seeds."""
