@@ -330,10 +330,10 @@ def _check_trainer(cfg: DictConfig) -> None:
         raise ConfigError(f"trainer.val_check_interval must be {wanted} {counts}, got {trainer.val_check_interval!r}")
     if trainer.get("accumulate_grad_batches", 1) != 1:
         raise ConfigError("trainer.accumulate_grad_batches must be 1: a resumed run finds its batches by their step")
-    if (n_nodes := trainer.get("num_nodes", 1)) != 1:
-        raise ConfigError(f"trainer.num_nodes must be 1: one machine learns a model, with all its GPUs, got {n_nodes}")
+    if not COUNT.allows(n_nodes := trainer.get("num_nodes", 1)):
+        raise ConfigError(f"trainer.num_nodes must be {COUNT.wanted}, got {n_nodes!r}")
     if trainer.devices != "auto":
-        check_shares(cfg.dataset.batch_size, trainer.devices)
+        check_shares(cfg.dataset.batch_size, trainer.devices * trainer.get("num_nodes", 1))
     if trainer[other] != -1:
         raise ConfigError(f"trainer.{other} must be -1 {counts}, got {trainer[other]}")
     if trainer[length] < 1 or trainer[length] % trainer[every]:
@@ -362,6 +362,8 @@ def _check_imitation(cfg: DictConfig) -> None:
             f"imitation.rounds must be at least 1 and imitation.first_share below 1 for imitation={name}, got {rounds} "
             f"and {first_share}; imitation=clone does without rounds"
         )
+    if (n_nodes := cfg.trainer.get("num_nodes", 1)) != 1:
+        raise ConfigError(f"trainer.num_nodes must be 1 for imitation={name}, got {n_nodes}")
     if cfg.trainer.devices != 1:
         raise ConfigError(f"trainer.devices must be 1 for imitation={name}, got {cfg.trainer.devices}")
     if cfg.trainer.check_val_every_n_epoch is not None:
@@ -393,8 +395,8 @@ def check_shares(batch_size: int, n_ranks: int) -> None:
     """Raise ConfigError if processes that learn together cannot have equal shares of a batch."""
     if batch_size % n_ranks:
         raise ConfigError(
-            f"dataset.batch_size must be divisible by trainer.devices = {n_ranks}, which share each batch, "
-            f"got {batch_size}"
+            f"dataset.batch_size must be divisible by trainer.devices = {n_ranks} (of all machines), which "
+            f"share each batch, got {batch_size}"
         )
 
 

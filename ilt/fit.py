@@ -14,16 +14,17 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
+from ilt.config import run_config
 from ilt.demos import Episodes, WindowDataset
 from ilt.demos.windows import observation_statistics, take_episodes
 from ilt.envs import EnvSpec
 from ilt.imitation import Imitation
 from ilt.learning import ImitationModule, LearningCurve, Pruning, TrainingDisplay, WindowData
-from ilt.learning.ranks import joined
+from ilt.learning.ranks import Machines, joined, leave_signals_to_the_first
 from ilt.models import Decoder
 from ilt.runs import RunFolder
-from ilt.runtime import n_ranks, on_gpus, set_up
-from ilt.store import Artefact
+from ilt.runtime import n_nodes, n_ranks, on_gpus, set_up
+from ilt.store import Artefact, open_artefact
 from ilt.workers import n_processes
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def fit(
 ) -> Fitted | None:
     """Train on the demonstrations, from the run's last checkpoint if there is one; leave weights in the run folder.
 
-    Further processes that `trainer.devices` asks for take part in the training, and in nothing else.
+    Further processes that `trainer.devices` asks for, and further machines, take part in the training and nothing else.
 
     Args:
         report: as `Pruning` takes it. None is returned if it ended the training.
@@ -81,7 +82,16 @@ def fit(
     ours, theirs = ([Pruning(report)], [Pruning(None)]) if report is not None else ([], [])
     unlocked = RunFolder(run.path, run.config, resume=True, started=0.0)  # the lock is this process's
     arguments = cfg, spec, unlocked, demos, checkpoint, theirs
-    with joined(_learn_beside, arguments, n_ranks=n_ranks(cfg), on_gpus=on_gpus(cfg)) as strategy:
+    told = {
+        "run": str(run.path.absolute()),
+        "demonstrations": str(demos.path.absolute()),
+        "checkpoint": checkpoint and str(checkpoint.absolute()),
+        "pruning": report is not None,
+    }
+    machines = Machines.read(n_nodes(cfg))
+    with joined(
+        _learn_beside, arguments, n_ranks=n_ranks(cfg), on_gpus=on_gpus(cfg), machines=machines, told=told
+    ) as strategy:
         model, curve, imitation = _learn(cfg, spec, run, demos, checkpoint, ours, strategy, logger)
     if any(callback.pruned for callback in ours):
         return None
@@ -94,6 +104,25 @@ def fit(
         resumed=checkpoint is not None,
         imitation=imitation,
     )
+
+
+def accompany(cfg: DictConfig, spec: EnvSpec, folder: Path) -> None:
+    """What a further machine has to do of a run: nothing but its part in the training, when the first one begins it.
+
+    RuntimeError if the first one trains another run.
+    """
+    leave_signals_to_the_first()
+    machines = Machines.read(n_nodes(cfg))
+    log.info("machine %d of %d waits for %s:%d", machines.this, machines.count, machines.host, machines.port)
+    told = machines.hear()
+    if told["run"] != str(folder.absolute()):
+        raise RuntimeError(f"this machine has come to learn in {folder}, but {machines.host} learns in {told['run']}")
+    run = RunFolder(folder, run_config(cfg), resume=True, started=0.0)  # the lock is the first machine's
+    checkpoint = Path(told["checkpoint"]) if told["checkpoint"] else None
+    pruning = [Pruning(None)] if told["pruning"] else []
+    arguments = cfg, spec, run, open_artefact(Path(told["demonstrations"])), checkpoint, pruning
+    with joined(_learn_beside, arguments, n_ranks=n_ranks(cfg), on_gpus=on_gpus(cfg), machines=machines) as strategy:
+        _learn(*arguments, strategy)
 
 
 def _learn_beside(cfg: DictConfig, *arguments: Any) -> None:

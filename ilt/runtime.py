@@ -23,7 +23,7 @@ def prepare(cfg: DictConfig) -> tuple[EnvSpec, Store]:
             raise ConfigError("trainer.accelerator must be one that this machine has, got gpu; trainer=cpu needs none")
         if n_ranks(cfg) > n_gpus:
             raise ConfigError(f"trainer.devices must be at most {n_gpus}, the GPUs here, got {cfg.trainer.devices}")
-        check_shares(cfg.dataset.batch_size, n_ranks(cfg))
+        check_shares(cfg.dataset.batch_size, n_ranks(cfg) * n_nodes(cfg))
     try:
         spec: EnvSpec = instantiate(cfg.env, _convert_="object")
     except InstantiationException as error:
@@ -56,6 +56,11 @@ def n_ranks(cfg: DictConfig) -> int:
     if cfg.trainer.devices == "auto":
         return torch.cuda.device_count() if on_gpus(cfg) else 1
     return int(cfg.trainer.devices)
+
+
+def n_nodes(cfg: DictConfig) -> int:
+    """How many machines learn together."""
+    return int(cfg.trainer.get("num_nodes", 1))
 
 
 def set_up(cfg: DictConfig) -> None:

@@ -2,6 +2,9 @@
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,10 +21,12 @@ from ilt.envs import EnvSpec
 from ilt.fit import Fitted, fit
 from ilt.learning import ImitationModule
 from ilt.learning.data import EpochBatches
+from ilt.learning.ranks import Machines
 from ilt.rollouts import RandomPolicy, rollout
 from ilt.runs import RunFolder
 from ilt.store import Artefact
 from tests.learning.test_callbacks import by_steps, decoder, train_config, untimed
+from tests.test_train import ROOT, SMOKE, call, environment, only_run
 from tests.toys import countdown, recall
 
 
@@ -95,6 +100,55 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path, alone: Fitted) -> N
     assert len(fitted.rows) == 10 + 5
     assert_same(fitted, alone)
     assert not torch.distributed.is_initialized()
+
+
+NODES = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+def test_where_machines_meet_is_told_by_what_started_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Machines.read(1) == Machines()
+    for name in NODES:
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(
+        ValueError, match=r"trainer\.num_nodes=2 needs srun, or .*; NODE_RANK, MASTER_ADDR, MASTER_PORT"
+    ):
+        Machines.read(2)
+    for name, value in zip(NODES, ("1", "first", "29500"), strict=True):
+        monkeypatch.setenv(name, value)
+    assert Machines.read(2) == Machines(2, 1, "first", 29500)
+    monkeypatch.setenv("NODE_RANK", "2")
+    with pytest.raises(ValueError, match=r"NODE_RANK must be from 0 to 1 for trainer\.num_nodes=2, got 2"):
+        Machines.read(2)
+
+
+@pytest.mark.slow
+def test_two_machines_learn_what_one_learns(tmp_path: Path) -> None:
+    """Two processes that meet over the network; each is a machine to the other."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    run = [*SMOKE, "trainer.accelerator=cpu", "evaluation.video=false", "evaluation.n_episodes=2"]
+    run += ["model.dropout=0", "model.action_dropout=0"]
+    both = [sys.executable, "-m", "ilt.train", *run, "+trainer.num_nodes=2", f"outputs={tmp_path / 'two'}"]
+    machines = [
+        subprocess.Popen(
+            both,
+            cwd=ROOT,
+            env={**environment(), "NODE_RANK": str(this), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for this in (1, 0)
+    ]
+    said = [machine.communicate()[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], said
+    assert f"machine 1 of 2 waits for 127.0.0.1:{port}" in said[0]
+    assert "test episodes" not in said[0]  # only the first one scores
+    call("train", *run, f"outputs={tmp_path / 'one'}")
+    ours, theirs = (load_file(only_run(tmp_path / name) / "weights" / "last.safetensors") for name in ("two", "one"))
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.slow
