@@ -63,11 +63,11 @@ def find_or_fly(
 
     Its `episodes.npz` is made once and shared by all runs.
     """
-    from ilt.expert import demonstrator, load_policy
+    from ilt.expert import RANDOM, demonstrator, load_policy
 
     if expert is None:
-        policy = load_policy("random", spec, store.root, deterministic=False)
-        return keep_flight(cfg, spec, store, seeds, policy, name="random", identity="random", deterministic=False)
+        policy = load_policy(RANDOM, spec, store.root, deterministic=False)
+        return keep_flight(cfg, spec, store, seeds, policy, name=RANDOM, identity=RANDOM, deterministic=False)
     return keep_flight(
         cfg,
         spec,

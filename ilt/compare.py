@@ -9,6 +9,7 @@ import hydra
 from omegaconf import DictConfig
 
 from ilt.config import ConfigError, check_config, parse_seeds, parse_subset
+from ilt.expert import RANDOM
 from ilt.workers import start_early
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RANDOM = "random"
 IMAGES = 120
 """Pictures in an animation, at most: a long flight has fewer a second, so that it is not too large for a page."""
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+RANDOM = "random"
+"""The policy that needs no training."""
+
 
 def recipe_of(cfg: DictConfig, spec: "EnvSpec") -> dict[str, Any]:
     """All that decides an expert. Its gate does not: a trained expert is kept whatever it is worth."""
@@ -71,7 +74,7 @@ def load_policy(
     from ilt.experts.actor import Actor
     from ilt.rollouts import ExpertPolicy, FunctionPolicy, RandomPolicy
 
-    if policy == "random":
+    if policy == RANDOM:
         return RandomPolicy(spec.sizes()[1])
     if policy == "heuristic":
         heuristic = HEURISTICS.get(spec.heuristic or "")

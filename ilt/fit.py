@@ -22,8 +22,8 @@ from ilt.imitation import Imitation
 from ilt.learning import ImitationModule, LearningCurve, Pruning, TrainingDisplay, WindowData
 from ilt.learning.ranks import Machines, joined, leave_signals_to_the_first
 from ilt.models import Decoder
-from ilt.runs import RunFolder
-from ilt.runtime import n_nodes, n_ranks, on_gpus, set_up
+from ilt.runs import RESULTS, RunFolder
+from ilt.runtime import n_nodes, n_ranks, on_gpus, prepare, set_up
 from ilt.store import Artefact, open_artefact
 from ilt.workers import n_processes
 
@@ -106,15 +106,21 @@ def fit(
     )
 
 
-def accompany(cfg: DictConfig, spec: EnvSpec, folder: Path) -> None:
-    """What a further machine has to do of a run: nothing but its part in the training, when the first one begins it.
+def accompany(cfg: DictConfig, folder: Path) -> bool:
+    """What a further machine has to do of a run: nothing but its part in the training, once the first one begins it.
 
-    RuntimeError if the first one trains another run.
+    Returns:
+        whether this is a further machine. RuntimeError if the first one trains another run.
     """
-    leave_signals_to_the_first()
     machines = Machines.read(n_nodes(cfg))
+    if machines.this == 0:
+        return False
+    if (folder / RESULTS).exists():
+        return True
+    spec, _ = prepare(cfg)
     log.info("machine %d of %d waits for %s:%d", machines.this, machines.count, machines.host, machines.port)
     told = machines.hear()
+    leave_signals_to_the_first()
     if told["run"] != str(folder.absolute()):
         raise RuntimeError(f"this machine has come to learn in {folder}, but {machines.host} learns in {told['run']}")
     run = RunFolder(folder, run_config(cfg), resume=True, started=0.0)  # the lock is the first machine's
@@ -123,6 +129,7 @@ def accompany(cfg: DictConfig, spec: EnvSpec, folder: Path) -> None:
     arguments = cfg, spec, run, open_artefact(Path(told["demonstrations"])), checkpoint, pruning
     with joined(_learn_beside, arguments, n_ranks=n_ranks(cfg), on_gpus=on_gpus(cfg), machines=machines) as strategy:
         _learn(*arguments, strategy)
+    return True
 
 
 def _learn_beside(cfg: DictConfig, *arguments: Any) -> None:

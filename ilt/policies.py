@@ -5,21 +5,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-
-from ilt.config import ConfigError, check_config
-from ilt.expert import load_policy
+from ilt.config import ConfigError
+from ilt.expert import RANDOM, load_policy
 from ilt.models import Decoder
 from ilt.rollouts import ContextPolicy
-from ilt.runs import CONFIG, RESULTS, read_config
-from ilt.store import MANIFEST, SHIPPED, Artefact, Store, check_files, open_artefact, read_json, sha256
+from ilt.runs import RESULTS, read_finished
+from ilt.store import MANIFEST, SHIPPED, Artefact, Store, open_artefact, sha256
 from ilt.weights import load_weights
 
 if TYPE_CHECKING:
     from ilt.envs import EnvSpec
     from ilt.rollouts import Policy
-
-RANDOM = "random"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,16 +72,10 @@ def read_policy(key: str, where: str, spec: "EnvSpec", store: Store, *, determin
 
 def _student(key: str, folder: Path, spec: "EnvSpec", *, deterministic: bool) -> TrainedPolicy:
     """A run's headline weights, with the context that they were scored with."""
-    config = read_config(folder)
-    run = OmegaConf.create(config)
-    try:
-        check_config(run)
-    except ConfigError as error:
-        raise ConfigError(f"{key}: {folder / CONFIG}: {error}") from error
+    run, _ = read_finished(folder, key=key)
     weights = f"weights/{run.evaluation.headline}.safetensors"
-    check_files(folder, {weights: read_json(folder / RESULTS)["files"][weights]})
     model = Decoder.load(folder / weights)
-    _check_fit(key, config["env"], spec, (model.config["observation_dim"], model.config["n_actions"]), privileged=False)
+    _check_fit(key, run.env, spec, (model.config["observation_dim"], model.config["n_actions"]), privileged=False)
     context_length = run.evaluation.context_length or model.context_length
     return TrainedPolicy(
         policy=ContextPolicy(model, context_length=context_length, deterministic=deterministic),

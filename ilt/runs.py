@@ -170,7 +170,10 @@ def read_finished(folder: Path, *, key: str = "run") -> tuple[DictConfig, dict[s
     asked for by, DamagedArtefactError a file that is another one.
     """
     run = OmegaConf.create(read_config(folder, key=key))
-    check_config(run)
+    try:
+        check_config(run)
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {folder / CONFIG}: {error}") from error
     if not (folder / RESULTS).is_file():
         raise ConfigError(f"{key} must be the folder of a finished run, with a {RESULTS} in it, got {folder}")
     trained = read_json(folder / RESULTS)

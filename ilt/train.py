@@ -16,24 +16,10 @@ from hydra.types import RunMode  # noqa: E402
 from omegaconf import DictConfig, OmegaConf  # noqa: E402
 
 from ilt.config import ConfigError, check_config, run_config  # noqa: E402
-from ilt.runs import RESULTS, RunFolder, discard_unused, selection_return, show  # noqa: E402
+from ilt.runs import RunFolder, discard_unused, selection_return, show  # noqa: E402
 from ilt.workers import start_early  # noqa: E402
 
 log = logging.getLogger(__name__)
-
-
-def helped(cfg: DictConfig, folder: Path) -> bool:
-    """Whether this machine is not the first of those that learn together, and has done its part of the run."""
-    from ilt.fit import accompany
-    from ilt.learning.ranks import Machines
-    from ilt.runtime import prepare
-
-    if Machines.read(cfg.trainer.num_nodes).this == 0:
-        return False
-    if not (folder / RESULTS).exists():
-        spec, _ = prepare(cfg)
-        accompany(cfg, spec, folder)
-    return True
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
@@ -51,8 +37,11 @@ def main(cfg: DictConfig) -> float | None:
     except ConfigError:
         discard_unused(folder)
         raise
-    if cfg.trainer.get("num_nodes", 1) > 1 and helped(cfg, folder):
-        return None
+    if cfg.trainer.get("num_nodes", 1) > 1:
+        from ilt.fit import accompany
+
+        if accompany(cfg, folder):
+            return None
     with RunFolder(folder, run_config(cfg), resume=cfg.resume, started=started) as run:
         if run.finished:
             log.info("%s is finished; resume=false runs it again", folder.name)

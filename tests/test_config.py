@@ -466,6 +466,11 @@ def test_there_is_at_least_one_machine() -> None:
         check_config(composed("train", "trainer=ddp", "+trainer.num_nodes=0"))
 
 
+def test_rounds_are_learned_from_by_one_machine() -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.num_nodes must be 1 for imitation=dagger, got 2"):
+        check_config(composed("train", "imitation=dagger", "+trainer.num_nodes=2"))
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -4,11 +4,12 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection
@@ -68,8 +69,16 @@ class Machines:
         return cls(count, this, os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
 
     def hear(self) -> dict[str, Any]:
-        """On a further machine: what the first one says of its training, once it begins."""
+        """On a further machine: what the first one says of its training, once it begins. Until then Ctrl-C ends it."""
+        until = time.monotonic() + PATIENCE.total_seconds()
+        while not self._answers() and time.monotonic() < until:
+            time.sleep(1)
         return json.loads(self._client().get("told"))
+
+    def _answers(self) -> bool:
+        with suppress(OSError), socket.create_connection((self.host, self.port), timeout=10):
+            return True
+        return False
 
     def _lead(self, told: dict[str, Any]) -> TCPStore:
         store = TCPStore(self.host, self.port, is_master=True, wait_for_workers=False, timeout=PATIENCE)
