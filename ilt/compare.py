@@ -1,7 +1,8 @@
 """Fly several policies on the same seeds: `python -m ilt.compare +policies.student=outputs/runs/NAME`."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +39,18 @@ def check_names(cfg: DictConfig) -> tuple[str, dict[str, tuple[str, float, float
     return reference, {str(name): parse_subset(f"subsets.{name}", text) for name, text in cfg.subsets.items()}
 
 
-def fly_policies(cfg: DictConfig, spec: "EnvSpec", store: "Store") -> dict[str, "Artefact"]:
-    """The flight of each policy and of the random one on the config's seeds, from the store or flown now.
+def runs_of(key: str, where: str) -> list[str]:
+    """What a policy consists of: itself, or all runs whose folders a pattern matches. ConfigError if there are none."""
+    if "*" not in where:
+        return [where]
+    found = sorted(path.rpartition("/")[0] for path in glob(f"{where}/config.yaml"))
+    if not found:
+        raise ConfigError(f"{key} must match the folder of at least one run, got {where}")
+    return found
+
+
+def fly_policies(cfg: DictConfig, spec: "EnvSpec", store: "Store") -> dict[str, list["Artefact"]]:
+    """The flights of each policy's runs and of the random one on the config's seeds, from the store or flown now.
 
     All policies are read, and refused where they do not fit, before the first one flies.
     """
@@ -49,48 +60,58 @@ def fly_policies(cfg: DictConfig, spec: "EnvSpec", store: "Store") -> dict[str, 
     block, offset, count = parse_seeds(cfg.seeds, spec.seed_blocks)
     seeds = spec.seeds(block, count, offset)
     policies = {
-        str(name): read_policy(f"policies.{name}", where, spec, store, deterministic=cfg.deterministic)
+        str(name): [
+            read_policy(f"policies.{name}", run, spec, store, deterministic=cfg.deterministic)
+            for run in runs_of(f"policies.{name}", where)
+        ]
         for name, where in {**cfg.policies, RANDOM: RANDOM}.items()
     }
     return {
-        name: keep_flight(
-            cfg,
-            spec,
-            store,
-            seeds,
-            policy.policy,
-            name=policy.name,
-            identity=policy.identity,
-            deterministic=policy.deterministic,
-            made_from=policy.made_from,
-        )
-        for name, policy in policies.items()
+        name: [
+            keep_flight(
+                cfg,
+                spec,
+                store,
+                seeds,
+                run.policy,
+                name=run.name,
+                identity=run.identity,
+                deterministic=run.deterministic,
+                made_from=run.made_from,
+            )
+            for run in runs
+        ]
+        for name, runs in policies.items()
     }
 
 
-def find_or_compare(cfg: DictConfig, spec: "EnvSpec", store: "Store", flights: Mapping[str, "Artefact"]) -> "Artefact":
+def find_or_compare(
+    cfg: DictConfig, spec: "EnvSpec", store: "Store", flights: Mapping[str, list["Artefact"]]
+) -> "Artefact":
     """`comparison.json`, `.csv` and `.md` over these flights, and a video if one is asked for."""
-    from ilt.analysis.comparison import compare_policies, write_comparison
+    from ilt.analysis.comparison import compare_policies, median_run, write_comparison
     from ilt.demos import Episodes
 
     reference, subsets = check_names(cfg)
     recipe = {
         "env": {**spec.identity(), "success_return": spec.success_return, "crash_reward": spec.crash_reward},
-        "flights": [[name, flight.name] for name, flight in flights.items()],
+        "flights": [[name, [run.name for run in runs]] for name, runs in flights.items()],
         "reference": reference,
         "subsets": {name: list(rule) for name, rule in subsets.items()},
         "video": list(cfg.video or []),
     }
 
-    def load(name: str) -> Episodes:
-        return Episodes.load(flights[name].file("episodes.npz"))
+    def load(run: "Artefact") -> Episodes:
+        return Episodes.load(run.file("episodes.npz"))
 
     def make(folder: Path) -> dict[str, Any]:
-        one_by_one = ((name, load(name)) for name in flights)  # together they may be gigabytes
+        one_by_one = ((name, map(load, runs)) for name, runs in flights.items())  # together they may be gigabytes
         metrics, returns = compare_policies(one_by_one, subsets, spec, reference=reference, random=RANDOM)
         video = None
         if cfg.video:
-            video = film(spec, {name: returns[name] for name in cfg.video}, load, folder)
+            shown = {name: median_run(returns[name]) for name in cfg.video}
+            runs = {name: (load(flights[name][run]), returns[name][run]) for name, run in shown.items()}
+            video = film(spec, runs, folder)
         block, offset, count = parse_seeds(cfg.seeds, spec.seed_blocks)
         comparison = {
             "name": cfg.name,
@@ -103,17 +124,16 @@ def find_or_compare(cfg: DictConfig, spec: "EnvSpec", store: "Store", flights: M
         write_comparison(folder, comparison)
         return {"return_mean": {name: float(values.mean()) for name, values in returns.items()}}
 
-    return store.find_or_make("comparisons", cfg.name, recipe, make, made_from=list(flights.values()))
+    return store.find_or_make(
+        "comparisons", cfg.name, recipe, make, made_from=[run for runs in flights.values() for run in runs]
+    )
 
 
-def film(
-    spec: "EnvSpec", returns: Mapping[str, "np.ndarray"], load: Callable[[str], "Episodes"], folder: Path
-) -> dict[str, Any]:
+def film(spec: "EnvSpec", shown: Mapping[str, tuple["Episodes", "np.ndarray"]], folder: Path) -> dict[str, Any]:
     """Show the episode that is most like every policy's median one, side by side, in `flight.mp4` and `flight.gif`.
 
     Args:
-        returns: (E,) of each policy that is shown.
-        load: a policy's flight.
+        shown: a flight and its returns (E,) of each policy; of one that is several runs, its median run's.
 
     Returns:
         which episode it is, and each policy's return in it.
@@ -121,15 +141,15 @@ def film(
     from ilt.analysis.comparison import typical_episode
     from ilt.analysis.video import side_by_side, write_animation, write_mp4
 
-    episode = typical_episode(returns)
-    flights = {name: (load(name), episode) for name in returns}
+    episode = typical_episode({name: returns for name, (_, returns) in shown.items()})
+    flights = {name: (flight, episode) for name, (flight, _) in shown.items()}
     frames = side_by_side(spec, flights)
     write_mp4(frames, folder / "flight.mp4")
     write_animation(frames, folder / "flight.gif", every=max(4, -(-len(frames) // IMAGES)), width=400 * len(flights))
     return {
         "seed": int(next(iter(flights.values()))[0].seeds[episode]),
         "chosen": "most like every policy's median episode, by the ranks of returns",
-        "returns": {name: float(values[episode]) for name, values in returns.items()},
+        "returns": {name: float(returns[episode]) for name, (_, returns) in shown.items()},
     }
 
 

@@ -8,6 +8,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from threadpoolctl import threadpool_limits
 
 from ilt.config import ConfigError, check_shares
 from ilt.envs import EnvSpec
@@ -67,6 +68,9 @@ def set_up(cfg: DictConfig) -> None:
     """What every process that computes needs: the number of threads, and memory that stays."""
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
+        threadpool_limits(
+            cfg.threads, user_api="blas"
+        )  # NumPy's, with which this process flies: they would wait by spinning
     keep_freed_memory()
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ilt.analysis.comparison import (
     ALL,
     compare_policies,
     headings,
+    median_run,
     rows,
     subset_masks,
     typical_episode,
@@ -47,8 +49,12 @@ FLIGHTS = {
 }
 
 
+def compared_to_expert(flights: Mapping[str, Sequence[Episodes]], **subsets: Any) -> dict[str, dict[str, Any]]:
+    return compare_policies(flights.items(), subsets, countdown(), reference="expert", random="random")[0]
+
+
 def compared() -> dict[str, dict[str, Any]]:
-    return compare_policies(FLIGHTS.items(), SUBSETS, countdown(), reference="expert", random="random")[0]
+    return compared_to_expert({name: [flown] for name, flown in FLIGHTS.items()}, **SUBSETS)
 
 
 def comparison() -> dict[str, Any]:
@@ -92,20 +98,49 @@ def test_performance_is_0_for_the_random_policy_and_1_for_the_reference() -> Non
 
 def test_differences_to_the_reference_are_paired_by_seed() -> None:
     steady = {
-        "expert": flight(0.0, 50.0, 100.0, 150.0),
-        "student": flight(-1.0, 49.0, 99.0, 149.0),
-        "random": flight(0, 0, 0, 0),
+        "expert": [flight(0.0, 50.0, 100.0, 150.0)],
+        "student": [flight(-1.0, 49.0, 99.0, 149.0)],
+        "random": [flight(0, 0, 0, 0)],
     }
-    metrics, _ = compare_policies(steady.items(), {}, countdown(), reference="expert", random="random")
+    metrics = compared_to_expert(steady)
     assert metrics[ALL]["student"]["difference"] == {"mean": -1.0, "interval": [-1.0, -1.0]}
     low, high = metrics[ALL]["student"]["return_mean_interval"]
     assert high - low > 50
 
 
 def test_policies_that_flew_other_seeds_are_not_compared() -> None:
-    flights = {**FLIGHTS, "student": replace(FLIGHTS["student"], seeds=np.arange(1, 5))}
+    others = replace(FLIGHTS["student"], seeds=np.arange(1, 5))
     with pytest.raises(ValueError, match="student was not flown on the same seeds as expert"):
-        compare_policies(flights.items(), {}, countdown(), reference="expert", random="random")
+        compared_to_expert({"expert": [FLIGHTS["expert"]], "student": [FLIGHTS["student"], others]})
+
+
+def test_a_policy_of_several_runs_has_their_means_and_the_interval_over_them() -> None:
+    runs = [flight(2.0, 10.0, 9.0, 11.0), flight(10.0, 10.0, 10.0, 10.0), flight(6.0, 6.0, 6.0, 6.0)]
+    flights = {**{name: [flown] for name, flown in FLIGHTS.items()}, "student": runs}
+    student = compared_to_expert(flights, **SUBSETS)[ALL]["student"]
+    assert [run["return_mean"] for run in student["by_run"]] == [8.0, 10.0, 6.0]
+    assert student["n_runs"] == 3
+    assert student["n_episodes"] == 4
+    assert student["return_mean"] == pytest.approx(8.0)
+    half = 4.303 * 2 / 3**0.5  # Student's t of two degrees of freedom, standard deviation 2
+    assert student["return_mean_interval"] == pytest.approx([8 - half, 8 + half], abs=1e-3)
+    assert student["difference"]["mean"] == pytest.approx(-2.0)
+    assert student["performance"] == pytest.approx(0.8)
+    assert student["performance_lowest"] == pytest.approx(0.6)
+
+
+def test_differences_to_several_runs_are_to_their_mean() -> None:
+    experts = [flight(10.0, 12.0, 10.0, 12.0), flight(8.0, 10.0, 8.0, 10.0)]
+    others = {"one": [flight(8.0, 11.0, 8.0, 11.0)], "random": [flight(0, 0, 0, 0)]}
+    metrics = compared_to_expert({"expert": experts, **others})
+    assert metrics[ALL]["expert"]["performance"] == pytest.approx(1.0)
+    assert metrics[ALL]["expert"]["performance_lowest"] == pytest.approx(0.9)
+    assert metrics[ALL]["one"]["difference"]["mean"] == pytest.approx(-0.5)
+
+
+def test_the_median_run_is_the_middle_one_by_its_mean_return() -> None:
+    assert median_run(np.array([[9.0, 9.0], [1.0, 2.0], [4.0, 6.0]])) == 2
+    assert median_run(np.array([[9.0, 9.0], [1.0, 2.0]])) == 1
 
 
 def test_a_typical_episode_is_near_the_median_of_every_policy() -> None:
@@ -122,9 +157,9 @@ def test_of_episodes_that_are_equally_typical_the_first_is_taken() -> None:
 def test_a_row_says_how_a_policy_did_and_what_it_lacks() -> None:
     expert, student, _ = rows(compared()["windy"], "expert")
     assert student[0] == "student"
-    assert student[1] == "6.5"
-    assert student[6:8] == ["0.650", "-3.5"]
-    assert expert[6:] == ["1.000", "–", "–"]
+    assert student[1:3] == ["1", "6.5"]
+    assert student[7:10] == ["0.650", "0.650", "-3.5"]
+    assert expert[7:] == ["1.000", "1.000", "–", "–"]
 
 
 def test_a_table_says_which_episodes_it_is_about() -> None:
@@ -146,6 +181,6 @@ def test_the_files_hold_the_same_numbers(tmp_path: Path) -> None:
         assert [float(line["return_low"]), float(line["return_high"])] == numbers["return_mean_interval"]
         assert float(line["difference_mean"]) == numbers["difference"]["mean"]
     markdown = (tmp_path / "comparison.md").read_text()
-    assert markdown.startswith("toy, 4 test episodes\n\n| policy | return |")
+    assert markdown.startswith("toy, 4 test episodes\n\n| policy | runs | return |")
     assert "\n\ntoy, 2 test episodes" in markdown
-    assert "| student | 6.5 |" in markdown
+    assert "| student | 1 | 6.5 |" in markdown
