@@ -1,15 +1,16 @@
 """Fly several policies on the same seeds: `python -m ilt.compare +policies.student=outputs/runs/NAME`."""
 
 import logging
+import re
 from collections.abc import Mapping
 from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from ilt.config import ConfigError, check_config, parse_seeds, parse_subset
+from ilt.config import ConfigError, check_config, config_hash, parse_seeds, parse_subset, run_config
 from ilt.expert import RANDOM
 from ilt.workers import start_early
 
@@ -40,13 +41,25 @@ def check_names(cfg: DictConfig) -> tuple[str, dict[str, tuple[str, float, float
 
 
 def runs_of(key: str, where: str) -> list[str]:
-    """What a policy consists of: itself, or all runs whose folders a pattern matches. ConfigError if there are none."""
+    """What a policy consists of: itself, or all runs whose folders a pattern matches.
+
+    ConfigError if there are none, or if they differ in more than their training seed. Folders that were set aside when
+    a run began afresh (`NAME.1`) are passed over.
+    """
+    from ilt.runs import read_config
+
     if "*" not in where:
         return [where]
-    found = sorted(path.rpartition("/")[0] for path in glob(f"{where}/config.yaml"))
-    if not found:
+    matched = {path.rpartition("/")[0] for path in glob(f"{where}/config.yaml")}
+    runs = sorted(path for path in matched if re.sub(r"\.\d+$", "", path) not in matched - {path})
+    if not runs:
         raise ConfigError(f"{key} must match the folder of at least one run, got {where}")
-    return found
+    configs = {path: run_config(OmegaConf.create(read_config(Path(path), key=key))) for path in runs}
+    settings = {config_hash({**config, "seed": None}): path for path, config in configs.items()}
+    if len(settings) > 1:
+        examples = " and ".join(sorted(settings.values()))
+        raise ConfigError(f"{key} must match runs that differ in nothing but their seed, but {examples} differ in more")
+    return runs
 
 
 def fly_policies(cfg: DictConfig, spec: "EnvSpec", store: "Store") -> dict[str, list["Artefact"]]:
@@ -88,8 +101,9 @@ def fly_policies(cfg: DictConfig, spec: "EnvSpec", store: "Store") -> dict[str, 
 def find_or_compare(
     cfg: DictConfig, spec: "EnvSpec", store: "Store", flights: Mapping[str, list["Artefact"]]
 ) -> "Artefact":
-    """`comparison.json`, `.csv` and `.md` over these flights, and a video if one is asked for."""
-    from ilt.analysis.comparison import compare_policies, median_run, write_comparison
+    """`comparison.json`, `.csv`, `.md` and `.png` over these flights, and a video if one is asked for."""
+    from ilt.analysis.comparison import compare_policies, headings, median_run, write_comparison
+    from ilt.analysis.comparison_figure import comparison_figure
     from ilt.demos import Episodes
 
     reference, subsets = check_names(cfg)
@@ -122,6 +136,9 @@ def find_or_compare(
             "video": video,
         }
         write_comparison(folder, comparison)
+        comparison_figure(
+            metrics, folder / "comparison.png", reference=reference, random=RANDOM, titles=headings(comparison)
+        )
         return {"return_mean": {name: float(values.mean()) for name, values in returns.items()}}
 
     return store.find_or_make(

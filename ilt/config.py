@@ -459,3 +459,4 @@ OmegaConf.register_new_resolver(
 OmegaConf.register_new_resolver(
     "run_hash", lambda *, _root_: config_hash(run_config(_root_)), use_cache=False, replace=True
 )
+OmegaConf.register_new_resolver("divide", lambda number, by: max(int(number) // int(by), 1), replace=True)

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from ilt import collect
-from ilt.compare import main
+from ilt.compare import main, runs_of
 from ilt.config import ConfigError, parse_subset
 from tests.test_policies import PPO
 
@@ -103,6 +103,31 @@ def test_what_cannot_be_compared_is_refused_before_anything_flies(
     monkeypatch.setattr(collect, "fly", None)
     with pytest.raises(ConfigError, match=message):
         compared(tmp_path, *POLICIES, *overrides)
+
+
+def folder_of(outputs: Path, name: str, **values: int) -> Path:
+    """A run's folder with nothing but its config."""
+    folder = outputs / "runs" / name
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("".join(f"{key}: {value}\n" for key, value in values.items()))
+    return folder
+
+
+def test_a_pattern_is_all_runs_that_differ_in_their_seed(tmp_path: Path) -> None:
+    runs = [folder_of(tmp_path, name, seed=seed, threads=seed) for seed, name in enumerate(["a-s0-x", "a-s1-y"])]
+    folder_of(tmp_path, "a-s0-x.1", seed=0)
+    folder_of(tmp_path, "b-s0-z", seed=0)
+    assert runs_of("policies.a", f"{tmp_path}/runs/a-*") == [str(run) for run in runs]
+    assert runs_of("policies.a", str(runs[0])) == [str(runs[0])]
+
+
+def test_a_pattern_must_match_runs_of_one_setting(tmp_path: Path) -> None:
+    folder_of(tmp_path, "a-s0", seed=0, rounds=3)
+    with pytest.raises(ConfigError, match=r"^policies\.b must match the folder of at least one run, got .*/b-\*$"):
+        runs_of("policies.b", f"{tmp_path}/runs/b-*")
+    folder_of(tmp_path, "a-s1", seed=1, rounds=4)
+    with pytest.raises(ConfigError, match=r"^policies\.a must match runs that differ in nothing but .*a-s0 and .*a-s1"):
+        runs_of("policies.a", f"{tmp_path}/runs/a-*")
 
 
 @pytest.mark.parametrize(

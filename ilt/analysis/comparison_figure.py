@@ -1,0 +1,39 @@
+"""The picture of a comparison: how much each policy returns, and how sure that is."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+
+def comparison_figure(
+    metrics: Mapping[str, Mapping[str, Any]], path: Path, *, reference: str, random: str, titles: Mapping[str, str]
+) -> None:
+    """A panel per subset and a line per policy: mean return, its 95 % interval, and a stroke for each run of several.
+
+    Args:
+        metrics: by subset and policy, as `compare_policies` makes them.
+        reference: marked by a dashed line.
+        random: left out, since all others would stand together at the right.
+        titles: of the panels, by subset.
+    """
+    names = [name for name in next(iter(metrics.values())) if name != random] or [random]
+    figure = Figure(figsize=(1.6 + 4.2 * len(metrics), 1.2 + 0.3 * len(names)), layout="constrained")
+    for axes, (subset, by_policy) in zip(
+        figure.subplots(1, len(metrics), squeeze=False)[0], metrics.items(), strict=True
+    ):
+        for place, name in enumerate(names):
+            numbers, colour = by_policy[name], "#ff7f0e" if name == reference else "#1f77b4"
+            runs = [run["return_mean"] for run in numbers.get("by_run", [])]
+            axes.plot(numbers["return_mean_interval"], [place] * 2, color=colour, linewidth=2, alpha=0.6)
+            axes.plot(runs, [place] * len(runs), "|", color="0.3", markersize=9)
+            axes.plot(numbers["return_mean"], place, "o", color=colour, markersize=6)
+        axes.axvline(by_policy[reference]["return_mean"], color="#ff7f0e", linestyle="--", linewidth=1)
+        axes.set(xlabel="mean return", ylim=(len(names) - 0.5, -0.5))
+        axes.set_yticks(range(len(names)), names)
+        axes.set_title(titles[subset], fontsize=9)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    FigureCanvasAgg(figure).print_png(str(path))
