@@ -15,7 +15,7 @@ PY := $(BIN)/python
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slow lint format check expert demos train evaluate probe report compare seeds search sync dashboard bench clean
+.PHONY: help install run test test-slow lint format check expert demos train evaluate probe report compare seeds adapt search sync dashboard bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -73,6 +73,27 @@ compare: install  ## several policies on the same seeds: make compare ARGS="+pol
 seeds: install  ## five training seeds of the default experiment, and one table over them
 	$(PY) -m ilt.train -m seed=0,1,2,3,4 hydra/launcher=joblib hydra.sweep.dir=outputs/multirun/seeds $(ARGS)
 	$(PY) -m ilt.report runs=outputs/multirun/seeds
+
+# the five training seeds of every student, two jobs at once on two cores; what is finished is passed over
+LEARN = $(PY) -m ilt.train -m seed=0,1,2,3,4 hydra/launcher=joblib $(ARGS)
+HIDDEN = outputs/multirun/adapt
+SHIFT = $(PY) -m ilt.compare policies=unseen env=lunar_lander_nominal
+PHYSICS = env.wrappers.hidden_physics
+
+adapt: install  ## students under hidden physics, and without velocities, by context and way to imitate (hours)
+	$(LEARN) experiment=adapt dataset.context_length=32,1,4,8,16,64 hydra.sweep.dir=$(HIDDEN)
+	$(LEARN) experiment=adapt dataset.context_length=32 imitation=clone,dart hydra.sweep.dir=$(HIDDEN)
+	$(LEARN) experiment=adapt dataset.context_length=1 imitation=clone hydra.sweep.dir=$(HIDDEN)
+	$(LEARN) experiment=blind dataset.context_length=1,8 hydra.sweep.dir=outputs/multirun/blind
+	$(PY) -m ilt.compare policies=adapt env=lunar_lander_hidden name=adapt 'video=[nominal,dagger-K1,dagger-K32]' \
+		+subsets.windy=wind_power:0.75:1 +subsets.heavy=gravity:0:0.25
+	$(PY) -m ilt.compare policies=adapt env=lunar_lander_nominal name=adapt-nominal reference=nominal
+	$(SHIFT) '+$(PHYSICS).gravity=[-3.5,-3.5]' name=gravity-3
+	$(SHIFT) '+$(PHYSICS).gravity=[-11.9,-11.9]' name=gravity-12
+	$(SHIFT) '+$(PHYSICS).main_engine_power=[0.8,0.8]' '+$(PHYSICS).side_engine_power=[0.8,0.8]' name=engines-80
+	$(SHIFT) '+$(PHYSICS).main_engine_power=[1.2,1.2]' '+$(PHYSICS).side_engine_power=[1.2,1.2]' name=engines-120
+	$(PY) -m ilt.compare policies=blind env=lunar_lander_blind name=blind
+	$(PY) -m ilt.probe run=$$(ls -d $(HIDDEN)/mini-K32-*-dagger-s0-*) other=$$(ls -d $(HIDDEN)/mini-K1-*-dagger-s0-*)
 
 search: install  ## hyperparameters by Optuna, and the winner from fresh seeds: make search ARGS="search.n_trials=60" (hours)
 	$(PY) -m ilt.train -m sweep=optuna $(ARGS)

@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from PIL import Image
 
 from ilt import collect
 from ilt.compare import main, runs_of
 from ilt.config import ConfigError, parse_subset
+from tests.analysis.finished_runs import fly_run
 from tests.test_policies import PPO
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -119,6 +122,25 @@ def test_a_pattern_is_all_runs_that_differ_in_their_seed(tmp_path: Path) -> None
     folder_of(tmp_path, "b-s0-z", seed=0)
     assert runs_of("policies.a", f"{tmp_path}/runs/a-*") == [str(run) for run in runs]
     assert runs_of("policies.a", str(runs[0])) == [str(runs[0])]
+
+
+def test_students_of_several_seeds_are_one_row_and_show_their_median_run(tmp_path: Path) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        env = compose("compare", ["name=name", "env=lunar_lander_hidden", SHORT, "+policies.a=b"]).env
+    spec = instantiate(env, _convert_="object")
+    wrappers = {"env.wrappers": OmegaConf.to_container(env.wrappers)}
+    for seed in range(3):
+        fly_run(tmp_path / "runs" / f"student-s{seed}", spec, 3, changes={**wrappers, "seed": seed})
+    arguments = [f"+policies.student={tmp_path}/runs/student-*", f"+policies.expert={PPO}"]
+    compared(tmp_path, *arguments, "reference=expert", "video=[student]")
+    (folder,) = comparisons(tmp_path)
+    content = json.loads((folder / "comparison.json").read_text())
+    student = content["metrics"]["all episodes"]["student"]
+    assert student["n_runs"] == len(student["by_run"]) == 3
+    assert student["performance_lowest"] <= student["performance"]
+    assert list(content["video"]["returns"]) == ["student"]
+    with Image.open(folder / "comparison.png") as image:
+        assert image.format == "PNG"
 
 
 def test_a_pattern_must_match_runs_of_one_setting(tmp_path: Path) -> None:

@@ -1,0 +1,43 @@
+"""The figure of a comparison shows the reference, the others, and single runs."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ilt.analysis.comparison_figure import comparison_figure
+from tests.analysis.test_figures import has_colour, pixels
+
+ORANGE, BLUE = "#ff7f0e", "#1f77b4"
+
+
+def numbers(mean: float, *runs: float) -> dict[str, Any]:
+    by_run = {"by_run": [{"return_mean": run} for run in runs]} if runs else {}
+    return {"return_mean": mean, "return_mean_interval": [mean - 4, mean + 4], **by_run}
+
+
+def draw(path: Path, **by_policy: dict[str, Any]) -> np.ndarray:
+    metrics = dict.fromkeys(("all", "windy"), by_policy)
+    comparison_figure(metrics, path, reference="expert", random="random", titles={"all": "all", "windy": "windy"})
+    return pixels(path)
+
+
+def test_there_is_a_line_for_each_policy_but_the_random_one(tmp_path: Path) -> None:
+    policies = {f"student-{number}": numbers(200.0 + number) for number in range(6)}
+    picture = draw(tmp_path / "it.png", expert=numbers(250.0), random=numbers(-200.0), **policies)
+    assert has_colour(picture, ORANGE)
+    assert has_colour(picture, BLUE)
+    fewer = draw(
+        tmp_path / "fewer.png", expert=numbers(250.0), random=numbers(-200.0), **dict(list(policies.items())[:5])
+    )
+    assert len(fewer) < len(picture)
+
+
+def test_each_run_of_several_is_a_stroke(tmp_path: Path) -> None:
+    padding = {f"student-{number}": numbers(200.0) for number in range(5)}
+    alone = draw(tmp_path / "alone.png", expert=numbers(250.0), student=numbers(220.0), **padding)
+    several = draw(
+        tmp_path / "several.png", expert=numbers(250.0), student=numbers(220.0, 190.0, 215.0, 240.0), **padding
+    )
+    grey = [(np.abs(picture.astype(int) - 0x4D).max(axis=2) <= 2).sum() for picture in (alone, several)]
+    assert grey[1] > grey[0]
