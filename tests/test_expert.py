@@ -53,10 +53,16 @@ def test_our_own_a2c_is_trained_in_the_same_way(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("expert", "env"), [("ppo", "lunar_lander"), ("a2c", "lunar_lander"), ("ppo_privileged", "lunar_lander_hidden")]
+    ("expert", "env"),
+    [
+        (["expert=ppo"], "lunar_lander"),
+        (["expert=a2c"], "lunar_lander"),
+        (["expert=ppo_privileged"], "lunar_lander_hidden"),
+        (["expert=a2c", "expert.observes=privileged"], "lunar_lander_blind"),
+    ],
 )
-def test_the_config_of_a_shipped_expert_finds_it(expert: str, env: str, tmp_path: Path) -> None:
-    cfg, spec, store = composed(f"expert={expert}", f"env={env}", f"outputs={tmp_path}")
+def test_the_config_of_a_shipped_expert_finds_it(expert: list[str], env: str, tmp_path: Path) -> None:
+    cfg, spec, store = composed(*expert, f"env={env}", f"outputs={tmp_path}")
     assert find(cfg, spec, store).path.parent == SHIPPED["experts"]
 
 

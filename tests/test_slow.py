@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 from ilt.experts.actor import Actor
 from ilt.rollouts import ExpertPolicy, rollout
 from ilt.rollouts.metrics import flight_metrics
-from ilt.store import SHIPPED
+from ilt.store import SHIPPED, open_artefact
 from tests.test_train import ROOT, call, environment, only_run
 
 pytestmark = pytest.mark.slow
@@ -23,9 +23,10 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "env", "least_return", "most_crashes"),
     [
-        ("ppo", "lunar_lander", 270, 0.01),
-        ("a2c", "lunar_lander", 250, 0.02),
-        ("ppo-privileged", "lunar_lander_hidden", 240, 0.06),
+        ("ppo-c607fd4f4f", "lunar_lander", 270, 0.01),
+        ("a2c-490035e83a", "lunar_lander", 250, 0.02),
+        ("ppo-privileged-21bf44e617", "lunar_lander_hidden", 240, 0.06),
+        ("a2c-3c6968b1c1", "lunar_lander_blind", 270, 0.01),
     ],
 )
 def test_shipped_experts_land_the_thousand_test_episodes(
@@ -33,9 +34,9 @@ def test_shipped_experts_land_the_thousand_test_episodes(
 ) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         spec = instantiate(compose("expert", [f"env={env}"]).env, _convert_="object")
-    (folder,) = SHIPPED["experts"].glob(f"{name}-??????????")
-    actor = Actor.load(folder / "actor.safetensors")
-    policy = ExpertPolicy(actor, deterministic=True, privileged=name.endswith("privileged"))
+    expert = open_artefact(SHIPPED["experts"] / name)
+    privileged = expert.manifest["config"].get("observes") == "privileged"
+    policy = ExpertPolicy(Actor.load(expert.file("actor.safetensors")), deterministic=True, privileged=privileged)
     metrics = flight_metrics(rollout(spec, policy, spec.seeds("test", 1000)), spec)
     assert metrics["return_mean"] >= least_return
     assert metrics["crash_rate"] <= most_crashes
