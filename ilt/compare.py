@@ -102,7 +102,7 @@ def find_or_compare(
     cfg: DictConfig, spec: "EnvSpec", store: "Store", flights: Mapping[str, list["Artefact"]]
 ) -> "Artefact":
     """`comparison.json`, `.csv`, `.md` and `.png` over these flights, and a video if one is asked for."""
-    from ilt.analysis.comparison import compare_policies, headings, median_run, write_comparison
+    from ilt.analysis.comparison import ALL, compare_policies, headings, median_run, write_comparison
     from ilt.analysis.comparison_figure import comparison_figure
     from ilt.demos import Episodes
 
@@ -136,9 +136,8 @@ def find_or_compare(
             "video": video,
         }
         write_comparison(folder, comparison)
-        comparison_figure(
-            metrics, folder / "comparison.png", reference=reference, random=RANDOM, titles=headings(comparison)
-        )
+        title = headings(comparison)[ALL]
+        comparison_figure(metrics, folder / "comparison.png", reference=reference, random=RANDOM, title=title)
         return {"return_mean": {name: float(values.mean()) for name, values in returns.items()}}
 
     return store.find_or_make(

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 
 def comparison_figure(
-    metrics: Mapping[str, Mapping[str, Any]], path: Path, *, reference: str, random: str, titles: Mapping[str, str]
+    metrics: Mapping[str, Mapping[str, Any]], path: Path, *, reference: str, random: str, title: str
 ) -> None:
     """A panel per subset and a line per policy: mean return, its 95 % interval, and a stroke for each run of several.
 
@@ -17,13 +17,11 @@ def comparison_figure(
         metrics: by subset and policy, as `compare_policies` makes them.
         reference: marked by a dashed line.
         random: left out, since all others would stand together at the right.
-        titles: of the panels, by subset.
     """
     names = [name for name in next(iter(metrics.values())) if name != random] or [random]
     figure = Figure(figsize=(1.6 + 4.2 * len(metrics), 1.2 + 0.3 * len(names)), layout="constrained")
-    for axes, (subset, by_policy) in zip(
-        figure.subplots(1, len(metrics), squeeze=False)[0], metrics.items(), strict=True
-    ):
+    panels = figure.subplots(1, len(metrics), squeeze=False, sharey=True)[0]
+    for axes, (subset, by_policy) in zip(panels, metrics.items(), strict=True):
         for place, name in enumerate(names):
             numbers, colour = by_policy[name], "#ff7f0e" if name == reference else "#1f77b4"
             runs = [run["return_mean"] for run in numbers.get("by_run", [])]
@@ -33,7 +31,8 @@ def comparison_figure(
         axes.axvline(by_policy[reference]["return_mean"], color="#ff7f0e", linestyle="--", linewidth=1)
         axes.set(xlabel="mean return", ylim=(len(names) - 0.5, -0.5))
         axes.set_yticks(range(len(names)), names)
-        axes.set_title(titles[subset], fontsize=9)
+        axes.set_title(subset, fontsize=10)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
     FigureCanvasAgg(figure).print_png(str(path))

@@ -18,7 +18,7 @@ def numbers(mean: float, *runs: float) -> dict[str, Any]:
 
 def draw(path: Path, **by_policy: dict[str, Any]) -> np.ndarray:
     metrics = dict.fromkeys(("all", "windy"), by_policy)
-    comparison_figure(metrics, path, reference="expert", random="random", titles={"all": "all", "windy": "windy"})
+    comparison_figure(metrics, path, reference="expert", random="random", title="it")
     return pixels(path)
 
 
