@@ -239,7 +239,7 @@ def test_help_explains_the_groups(module: str) -> None:
     output = call(module, "--help").stdout
     assert "Groups and their options" in output
     if module == "train":
-        assert "model: base, nano, small, tiny" in output
+        assert "model: base, mini, nano, small, tiny" in output
 
 
 def test_filters_that_drop_everything_say_so(tmp_path: Path) -> None:
