@@ -15,7 +15,7 @@ PY := $(BIN)/python
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slow lint format check expert demos train evaluate probe report compare seeds adapt search sync dashboard bench clean
+.PHONY: help install run test coverage test-slow lint format check expert demos train evaluate probe report compare seeds adapt search sync dashboard bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -32,7 +32,10 @@ install: $(INSTALLED)  ## make .venv and install everything into it
 run: install  ## the main job with its defaults: shipped expert to scored student
 	$(PY) -m ilt.train
 
-test: install  ## the tests, with coverage (minutes)
+test: install  ## the tests (minutes)
+	$(PY) -m pytest -n 2 --dist worksteal $(ARGS)
+
+coverage: install  ## the tests, and how much of the code they run; measuring takes half as long again
 	$(PY) -m pytest -n 2 --dist worksteal --cov --cov-report=term $(ARGS)
 
 test-slow: install  ## the slow tests alone: experts trained from nothing, the default run

@@ -15,12 +15,16 @@ import numpy as np
 import pytest
 import yaml
 from filelock import FileLock
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from safetensors.numpy import load_file
 
+from ilt import evaluate
+from ilt.config import ConfigError
 from ilt.dashboard import as_json, build
 from ilt.demos import Episodes
 from ilt.runs import read_config
+from ilt.store import DamagedArtefactError
 from ilt.sync import records
 from tests.test_dashboard import accessors, curves, names, tables
 
@@ -40,6 +44,14 @@ def environment(wandb: str = "disabled") -> dict[str, str]:
     """For a process; `wandb` is W&B's mode."""
     keyless = {"WANDB_MODE": wandb, "WANDB_API_KEY": "", "NETRC": "/dev/null"}
     return {**os.environ, "OMP_NUM_THREADS": "1", **keyless}
+
+
+def evaluated(outputs: Path, run: Path, *overrides: str) -> float:
+    """What `python -m ilt.evaluate` does, in this process: the student's mean return."""
+    fixed = [f"run={run}", f"outputs={outputs}", "processes=1", "logger=none"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("evaluate", [*fixed, *overrides])
+    return evaluate.main.__wrapped__(cfg)  # type: ignore[attr-defined]  # what hydra.main decorates
 
 
 def only_run(outputs: Path) -> Path:
@@ -178,7 +190,7 @@ def test_evaluate_takes_seeds_and_context_length_and_leaves_the_results_alone(ou
 
 def test_evaluating_the_test_seeds_again_gives_the_same_numbers(outputs: Path) -> None:
     run = only_run(outputs)
-    call("evaluate", f"run={run}", f"outputs={outputs}", "seeds=test:20", "threads=1")
+    evaluated(outputs, run, "seeds=test:20")
     again = json.loads((run / "evaluations" / "test-0-20-last-K8.json").read_text())
     results = json.loads((run / "results.json").read_text())
     for name in ("return_mean", "expert_return_mean", "random_return_mean", "performance", "return_mean_interval"):
@@ -190,8 +202,8 @@ def test_evaluate_refuses_damaged_weights(outputs: Path, tmp_path: Path) -> None
     weights = bytearray((run / "weights" / "last.safetensors").read_bytes())
     weights[-1] ^= 1
     (run / "weights" / "last.safetensors").write_bytes(weights)
-    process = call("evaluate", f"run={run}", f"outputs={outputs}", check=False)
-    assert "last.safetensors is not the file that its manifest describes" in process.stderr
+    with pytest.raises(DamagedArtefactError, match="last.safetensors is not the file that its manifest describes"):
+        evaluated(outputs, run)
 
 
 def test_evaluate_calls_nothing_that_a_run_names(outputs: Path, tmp_path: Path) -> None:
@@ -199,11 +211,11 @@ def test_evaluate_calls_nothing_that_a_run_names(outputs: Path, tmp_path: Path) 
     config = read_config(run)
     config["env"]["_target_"] = config["model"]["_target_"] = config["expert"]["training"]["_target_"] = "os.abort"
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    process = call("evaluate", f"run={run}", f"outputs={outputs}", "seeds=test:4", "threads=1", check=False)
-    assert "is not in" in process.stderr  # another expert, by its hash; it is asked for and never trained
+    with pytest.raises(ConfigError, match="is not in"):  # another expert, by its hash; asked for and never trained
+        evaluated(outputs, run, "seeds=test:4")
     config["expert"]["training"]["_target_"] = read_config(only_run(outputs))["expert"]["training"]["_target_"]
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    call("evaluate", f"run={run}", f"outputs={outputs}", "seeds=test:4", "threads=1")
+    assert evaluated(outputs, run, "seeds=test:4") != 0
 
 
 @pytest.mark.parametrize(
@@ -254,6 +266,7 @@ def test_filters_that_drop_everything_say_so(tmp_path: Path) -> None:
 
 def test_a_multirun_gives_each_job_its_folder_and_makes_demonstrations_once(tmp_path: Path) -> None:
     sweep = ["seed=1,2", f"outputs={tmp_path}", "hydra.sweep.dir=${outputs}/multirun/both", "logger=wandb"]
+    sweep += ["evaluation.video=false", "evaluation.n_episodes=4"]
     call("train", "-m", *SMOKE, *sweep, wandb="offline")
     runs = sorted(path.parent for path in tmp_path.glob("multirun/both/*/results.json"))
     assert [json.loads((run / "results.json").read_text())["seed"] for run in runs] == [1, 2]

@@ -187,7 +187,7 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
 
 def test_an_interrupt_of_the_whole_group_ends_everything_at_once(flight: subprocess.Popen[str]) -> None:
     os.killpg(flight.pid, signal.SIGINT)
-    _, errors = flight.communicate(timeout=30)
+    _, errors = flight.communicate(timeout=120)  # busy machines are slow
     assert errors.count("Traceback") == 1  # the parent's; workers say nothing
     assert "KeyboardInterrupt" in errors
     assert gone(flight.pid, 15), members(flight.pid)
