@@ -201,7 +201,7 @@ def test_evaluate_refuses_damaged_weights(outputs: Path, tmp_path: Path) -> None
     weights = bytearray((run / "weights" / "last.safetensors").read_bytes())
     weights[-1] ^= 1
     (run / "weights" / "last.safetensors").write_bytes(weights)
-    with pytest.raises(DamagedArtefactError, match="last.safetensors is not the file that its manifest describes"):
+    with pytest.raises(DamagedArtefactError, match=r"last\.safetensors is not the file that its manifest describes"):
         evaluated(outputs, run)
 
 
