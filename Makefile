@@ -87,7 +87,9 @@ adapt: install  ## students under hidden physics, and without velocities, by con
 	$(LEARN) experiment=adapt dataset.context_length=32,1,4,8,16,64 hydra.sweep.dir=$(HIDDEN)
 	$(LEARN) experiment=adapt dataset.context_length=32 imitation=clone,dart hydra.sweep.dir=$(HIDDEN)
 	$(LEARN) experiment=adapt dataset.context_length=1 imitation=clone hydra.sweep.dir=$(HIDDEN)
-	$(LEARN) experiment=blind dataset.context_length=32,1 imitation=dagger,clone hydra.sweep.dir=outputs/multirun/blind
+	$(LEARN) experiment=blind dataset.context_length=32,1 hydra.sweep.dir=outputs/multirun/blind
+	$(LEARN) experiment=blind dataset.context_length=32,1 imitation=clone imitation.rounds=0 imitation.first_share=1.0 \
+		hydra.sweep.dir=outputs/multirun/blind
 	$(PY) -m ilt.compare policies=adapt env=lunar_lander_hidden name=adapt 'video=[nominal,dagger-K1,dagger-K32]' \
 		+subsets.windy=wind_power:0.75:1 +subsets.heavy=gravity:0:0.25
 	$(PY) -m ilt.compare policies=adapt env=lunar_lander_nominal name=adapt-nominal reference=nominal
