@@ -58,6 +58,7 @@ def test_our_own_a2c_is_trained_in_the_same_way(tmp_path: Path) -> None:
         (["expert=ppo"], "lunar_lander"),
         (["expert=a2c"], "lunar_lander"),
         (["expert=ppo_privileged"], "lunar_lander_hidden"),
+        (["expert=a2c_privileged"], "lunar_lander_hidden"),
         (["expert=a2c", "expert.observes=privileged"], "lunar_lander_blind"),
     ],
 )

@@ -11,7 +11,7 @@ from ilt.store import SHIPPED, open_artefact
 FOLDERS = sorted(path for path in SHIPPED["experts"].iterdir() if path.is_dir())
 
 
-@pytest.mark.parametrize("name", ["ppo", "a2c", "ppo-privileged"])
+@pytest.mark.parametrize("name", ["ppo", "a2c", "ppo-privileged", "a2c-privileged"])
 def test_there_is_an_expert_of_each_kind(name: str) -> None:
     assert any(folder.name.rsplit("-", 1)[0] == name for folder in FOLDERS)
 
