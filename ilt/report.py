@@ -10,6 +10,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from ilt.config import ConfigError, check_config, run_config
+from ilt.store import files_below
 
 if TYPE_CHECKING:
     from ilt.analysis.landings import Landing
@@ -34,7 +35,7 @@ def find_runs(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     finished: list[Path] = []
     left_out: list[tuple[Path, str]] = []
     found: set[Path] = set()
-    for path in sorted(path.parent for path in folder.rglob("config.yaml") if path.parent.name != ".hydra"):
+    for path in sorted(path.parent for path in files_below(folder, "config.yaml") if path.parent.name != ".hydra"):
         if found & set(path.parents):
             continue  # inside a run, such as what W&B keeps there
         found.add(path)

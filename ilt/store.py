@@ -1,5 +1,6 @@
 """Artefacts: folders that are found by the hash of what made them, or made under a lock and published whole."""
 
+import fnmatch
 import hashlib
 import importlib.metadata
 import json
@@ -7,7 +8,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,15 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit.stdout.strip() + ("+dirty" if status.stdout.strip() else "")
+
+
+def files_below(folder: Path, pattern: str) -> Iterator[Path]:
+    """Files in a folder and below it whose names match, also while others of its folders come, go and are renamed.
+
+    `Path.rglob` of Python 3.11 and 3.12 raises FileNotFoundError if one goes before it is read.
+    """
+    for parent, _, names in os.walk(folder):
+        yield from (Path(parent, name) for name in fnmatch.filter(names, pattern))
 
 
 def sha256(path: Path) -> str:

@@ -16,6 +16,7 @@ import hydra
 from omegaconf import DictConfig
 
 from ilt.config import check_config
+from ilt.store import files_below
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +52,13 @@ class OfflineRun:
     @property
     def size(self) -> int:
         """Bytes in its folder."""
-        return sum(path.stat().st_size for path in self.path.parent.rglob("*") if path.is_file())
+        return sum(path.stat().st_size for path in files_below(self.path.parent, "*"))
 
 
 def find_offline(folder: Path) -> list[OfflineRun]:
     """The offline runs below a folder that W&B has not marked as uploaded, oldest first."""
-    paths = [path for path in folder.rglob("offline-run-*/run-*.wandb") if not uploaded(path)]
+    found = (path for path in files_below(folder, "run-*.wandb") if path.parent.name.startswith("offline-run-"))
+    paths = [path for path in found if not uploaded(path)]
     return [read_offline(path) for path in sorted(paths, key=lambda path: path.parent.name)]
 
 

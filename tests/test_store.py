@@ -3,6 +3,7 @@
 import hashlib
 import json
 import multiprocessing
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from ilt import store
-from ilt.store import Artefact, DamagedArtefactError, Store, open_artefact, read_json, write_json
+from ilt.store import Artefact, DamagedArtefactError, Store, files_below, open_artefact, read_json, write_json
 
 CONFIG = {"env": {"id": "Toy"}, "steps": 3}
 
@@ -242,3 +243,15 @@ def test_json_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(KeyboardInterrupt):
         write_json(tmp_path / "a.json", {"new": 2})
     assert read_json(tmp_path / "a.json") == {"old": 1}
+
+
+def test_files_are_found_though_folders_go_while_one_looks(tmp_path: Path) -> None:
+    for name in ("here", "gone"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        (tmp_path / name / "deep" / "a.json").touch()
+    (tmp_path / "a.json").touch()
+    (tmp_path / "b.json").touch()
+    found = files_below(tmp_path, "a.*")
+    assert next(found) == tmp_path / "a.json"
+    shutil.rmtree(tmp_path / "gone")
+    assert list(found) == [tmp_path / "here" / "deep" / "a.json"]

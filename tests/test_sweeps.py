@@ -16,6 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from ilt import sweeps
+from ilt.store import files_below
 from ilt.sweeps import ShareCores, find_jobs, sweep_name
 from ilt.workers import cores
 from tests.test_train import ROOT, environment
@@ -219,7 +220,7 @@ def test_on_ray_a_job_whose_worker_dies_goes_on_in_another_and_takes_no_other_al
 
 def kill_once_finished(process: "subprocess.Popen[bytes]", outputs: Path, *, jobs: int) -> None:
     """`kill -9` of a sweep and of all its workers, once some of its jobs are finished."""
-    while len(list(outputs.rglob("results.json"))) < jobs:
+    while len(list(files_below(outputs, "results.json"))) < jobs:
         assert process.poll() is None
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
