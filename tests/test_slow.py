@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
         ("ppo-c607fd4f4f", "lunar_lander", 270, 0.01),
         ("a2c-490035e83a", "lunar_lander", 250, 0.02),
         ("ppo-privileged-21bf44e617", "lunar_lander_hidden", 240, 0.06),
-        ("a2c-privileged-d563581859", "lunar_lander_hidden", 225, 0.15),
+        ("a2c-privileged-21d7eb83c0", "lunar_lander_hidden", 240, 0.1),
         ("a2c-3c6968b1c1", "lunar_lander_blind", 270, 0.01),
     ],
 )
