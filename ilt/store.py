@@ -179,7 +179,8 @@ def _git_commit() -> str | None:
 def files_below(folder: Path, pattern: str) -> Iterator[Path]:
     """Files in a folder and below it whose names match, also while others of its folders come, go and are renamed.
 
-    `Path.rglob` of Python 3.11 and 3.12 raises FileNotFoundError if one goes before it is read.
+    `Path.rglob` of Python 3.11 raises FileNotFoundError if one goes before it is read. Links are found, too, also
+    those that lead nowhere.
     """
     for parent, _, names in os.walk(folder):
         yield from (Path(parent, name) for name in fnmatch.filter(names, pattern))

@@ -52,7 +52,7 @@ class OfflineRun:
     @property
     def size(self) -> int:
         """Bytes in its folder."""
-        return sum(path.stat().st_size for path in files_below(self.path.parent, "*"))
+        return sum(path.stat().st_size for path in files_below(self.path.parent, "*") if path.is_file())
 
 
 def find_offline(folder: Path) -> list[OfflineRun]:

@@ -72,6 +72,13 @@ def test_a_run_of_which_nothing_is_written_yet_is_no_error(outputs: Path) -> Non
     assert find_offline(outputs)[0].at_work
 
 
+def test_a_link_that_leads_nowhere_has_no_size(outputs: Path) -> None:
+    run = find_offline(outputs)[0]
+    before = run.size
+    (run.path.parent / "debug.log").symlink_to(outputs / "cleaned-away.log")  # as W&B links to a log in its cache
+    assert run.size == before
+
+
 def test_without_a_key_it_says_what_it_would_do_and_what_to_do_and_fails(outputs: Path) -> None:
     process = call("sync", f"outputs={outputs}", check=False)
     assert "2 runs (1 collect, 1 train)" in process.stdout
