@@ -119,12 +119,11 @@ RULES: Mapping[str, Rule] = {
     "expert.training.gamma": FRACTION,
     "expert.training.gae_lambda": FRACTION,
     "expert.training.ent_coef": number(0),
-    "expert.training.entropy_coefficient": number(0),
     "expert.training.learning_rate": number(0, above=True),
     "expert.training.final_learning_rate_fraction": FRACTION,
     "expert.training.max_grad_norm": number(0, above=True),
-    "expert.training.normalise_observations": BOOLEAN,
-    "expert.training.normalise_rewards": BOOLEAN,
+    "expert.training.normalize_observations": BOOLEAN,
+    "expert.training.normalize_rewards": BOOLEAN,
     "demos.n_episodes": COUNT,
     "demos.n_validation_episodes": COUNT,
     "demos.filters.min_return": number().or_null(),
@@ -139,8 +138,8 @@ RULES: Mapping[str, Rule] = {
     "dataset.batch_size": COUNT,
     "imitation.name": one_of("clone", "dart", "dagger"),
     "imitation.rounds": integer(0),
-    "imitation.first_share": number(0, 1, above=True),
-    "imitation.expert_share": FRACTION,
+    "imitation.initial_fraction": number(0, 1, above=True),
+    "imitation.beta": FRACTION,
     "model.n_layer": COUNT,
     "model.n_head": COUNT,
     "model.d_model": COUNT,
@@ -168,7 +167,7 @@ RULES: Mapping[str, Rule] = {
     "callbacks.rollout.n_episodes": COUNT,
     "callbacks.ema.decay": PROBABILITY,
     "evaluation.n_episodes": COUNT,
-    "evaluation.headline": one_of("last", "best"),
+    "evaluation.reported_checkpoint": one_of("last", "best"),
     "evaluation.context_length": COUNT.or_null(),
     "evaluation.deterministic": BOOLEAN,
     "evaluation.video": BOOLEAN,
@@ -345,22 +344,22 @@ def _check_trainer(cfg: DictConfig) -> None:
 
 def _check_imitation(cfg: DictConfig) -> None:
     """Each way of imitating has its own keys, and a round begins at a rollout evaluation."""
-    for key in ("name", "rounds", "first_share", "expert_share"):
-        wanted = key != "expert_share" or cfg.imitation.name == "dagger"
+    for key in ("name", "rounds", "initial_fraction", "beta"):
+        wanted = key != "beta" or cfg.imitation.name == "dagger"
         if wanted != (key in cfg.imitation):
             raise ConfigError(f"imitation.{key} {'is missing' if wanted else 'is only for imitation=dagger'}")
-    name, rounds, first_share = (cfg.imitation[key] for key in ("name", "rounds", "first_share"))
+    name, rounds, initial_fraction = (cfg.imitation[key] for key in ("name", "rounds", "initial_fraction"))
     if name == "clone":
-        if rounds or first_share != 1:
+        if rounds or initial_fraction != 1:
             raise ConfigError(
-                f"imitation.rounds must be 0 and imitation.first_share 1.0 for imitation=clone, got {rounds} and "
-                f"{first_share}; imitation=dart and imitation=dagger have rounds"
+                f"imitation.rounds must be 0 and imitation.initial_fraction 1.0 for imitation=clone, got {rounds} and "
+                f"{initial_fraction}; imitation=dart and imitation=dagger have rounds"
             )
         return
-    if rounds < 1 or first_share >= 1:
+    if rounds < 1 or initial_fraction >= 1:
         raise ConfigError(
-            f"imitation.rounds must be at least 1 and imitation.first_share below 1 for imitation={name}, got {rounds} "
-            f"and {first_share}; imitation=clone does without rounds"
+            f"imitation.rounds must be at least 1 and imitation.initial_fraction below 1 for imitation={name}, "
+            f"got {rounds} and {initial_fraction}; imitation=clone does without rounds"
         )
     if (n_nodes := cfg.trainer.get("num_nodes", 1)) != 1:
         raise ConfigError(f"trainer.num_nodes must be 1 for imitation={name}, got {n_nodes}")

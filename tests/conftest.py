@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from ilt import workers
-from ilt.demos import Episodes
-from ilt.envs import EnvSpec
+from ilt.data.episodes import Episodes
+from ilt.envs.spec import EnvSpec
+from ilt.rollout import workers
 
 torch.set_num_threads(1)  # tests run in several processes
 workers.PRELOADED.append("pytest")  # workers import what is __main__ here

@@ -7,15 +7,42 @@ import ilt
 
 ROOT = Path(ilt.__file__).parent
 TREES = {path.relative_to(ROOT.parent): ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
-PACKAGES = ["envs", "experts", "demos", "models", "rollouts", "learning", "analysis"]  # each may import those before it
-FREE = {
-    "ilt.workers",
-    "ilt.store",
-    "ilt.weights",
-    "ilt.progress",
+ORDER = [  # each may import those before it, and itself
+    {"envs"},
+    {"data"},
+    {"models"},
+    {"experts"},
+    {"rollout"},
+    {"imitation"},
+    {"tracking"},  # the rest of it, see FREE
+    {"training"},
+    {"evaluation"},
+    {"studies", "analysis"},  # which do not import each other
+    {"cli"},
+]
+RANK = {package: rank for rank, packages in enumerate(ORDER) for package in packages}
+FREE = {  # imported by anyone
     "ilt.config",
-    "ilt.demos.episodes",
-}  # imported by anyone
+    "ilt.data.episodes",
+    "ilt.rollout.workers",
+    "ilt.tracking.progress",
+    "ilt.tracking.store",
+    "ilt.tracking.weights",
+}
+HYDRA = {"ilt/cli", "ilt/studies", "ilt/tracking/loggers.py", "ilt/training/fit.py", "ilt/training/runtime.py"}
+"""Which files, or all files of which packages, import Hydra."""
+KNOWN = {
+    "ilt/evaluation/saved_policies.py: ilt.cli.expert",
+    "ilt/evaluation/stages.py: ilt.analysis.figures",
+    "ilt/evaluation/stages.py: ilt.analysis.video",
+    "ilt/evaluation/stages.py: ilt.cli.evaluate",
+    "ilt/imitation/algorithms.py: ilt.cli.collect",
+    "ilt/imitation/algorithms.py: ilt.cli.expert",
+    "ilt/studies/search.py: ilt.cli.report",
+    "ilt/tracking/loggers.py: ilt.evaluation.tables",
+    "ilt/tracking/run_folder.py: ilt.evaluation.tables",
+}
+"""Imports against the order, by file and the module they import: to be taken out, and none to be added."""
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 
@@ -29,29 +56,29 @@ def imports(tree: ast.AST) -> set[str]:
     return found
 
 
-def allowed(module: str, own: str) -> bool:
-    """Whether a module of package `own` may import `module` (or a name in it)."""
+def allowed(module: str, path: Path) -> bool:
+    """Whether the module at `path` may import `module` (or a name in it)."""
     if module.split(".")[0] == "hydra":
-        return False
+        return bool({path.as_posix(), path.parent.as_posix()} & HYDRA)
     if not module.startswith("ilt.") or any(module == free or module.startswith(f"{free}.") for free in FREE):
         return True
-    package = module.split(".")[1]
-    return package in PACKAGES and PACKAGES.index(package) <= PACKAGES.index(own)
+    own, package = path.parts[1], module.split(".")[1]
+    return package == own or (package in RANK and RANK[package] < RANK[own])
 
 
-def test_packages_import_one_way_and_neither_hydra_nor_an_entry_point() -> None:
+def test_packages_import_one_way_and_few_import_hydra() -> None:
     wrong = {
-        f"{path}: {module}"
+        f"{path.as_posix()}: {'.'.join(module.split('.')[:3])}"
         for path, tree in TREES.items()
         if len(path.parts) > 2
         for module in imports(tree)
-        if not allowed(module, path.parts[1])
+        if not allowed(module, path)
     }
-    assert wrong == set()
+    assert wrong == KNOWN
 
 
 def test_every_package_is_in_the_order() -> None:
-    assert {path.parts[1] for path in TREES if len(path.parts) > 2} == set(PACKAGES)
+    assert {path.parts[1] for path in TREES if len(path.parts) > 2} == set(RANK)
 
 
 def test_what_anyone_may_import_imports_nothing_else_of_ours() -> None:

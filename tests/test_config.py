@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import CSVLogger
 from stable_baselines3 import PPO
 
-from ilt.collect import filter_episodes
+from ilt.cli.collect import filter_episodes
 from ilt.config import (
     BOOLEAN,
     COUNT,
@@ -36,13 +36,13 @@ from ilt.config import (
     parse_seeds,
     run_config,
 )
-from ilt.demos import Episodes, WindowDataset
-from ilt.demos.windows import take_episodes
-from ilt.envs import EnvSpec
+from ilt.data.episodes import Episodes
+from ilt.data.windows import WindowDataset, take_episodes
+from ilt.envs.spec import EnvSpec
 from ilt.experts.a2c import A2C
-from ilt.learning import ImitationModule
-from ilt.logbook import open_logger
-from ilt.models import Decoder
+from ilt.models.decoder import Decoder
+from ilt.tracking.loggers import open_logger
+from ilt.training.module import ImitationModule
 
 CONF = Path(__file__).parent.parent / "conf"
 ENTRY_POINTS = ("train", "expert", "collect", "evaluate", "probe", "report", "compare", "sync", "dashboard")
@@ -322,7 +322,7 @@ def changed(base: DictConfig, **values: Any) -> DictConfig:
         ("callbacks.rollout.n_episodes", 0, "an integer of at least 1"),
         ("callbacks.ema.decay", 1.0, "a number at least 0 and below 1"),
         ("evaluation.n_episodes", 0, "an integer of at least 1"),
-        ("evaluation.headline", "final", "one of ['last', 'best']"),
+        ("evaluation.reported_checkpoint", "final", "one of ['last', 'best']"),
         ("evaluation.context_length", 0, "an integer of at least 1, or null"),
         ("evaluation.video", "no", "true or false"),
     ],
@@ -520,21 +520,25 @@ def test_a_search_by_too_few_or_the_same_seeds_is_refused(values: dict[str, Any]
         (
             "clone",
             {"imitation__rounds": 2},
-            "imitation.rounds must be 0 and imitation.first_share 1.0 for imitation=clone, got 2 and 1.0; "
+            "imitation.rounds must be 0 and imitation.initial_fraction 1.0 for imitation=clone, got 2 and 1.0; "
             "imitation=dart and imitation=dagger have rounds",
         ),
-        ("clone", {"imitation__first_share": 0.5}, "imitation.first_share 1.0 for imitation=clone, got 0 and 0.5"),
+        ("clone", {"imitation__initial_fraction": 0.5}, "initial_fraction 1.0 for imitation=clone, got 0 and 0.5"),
         ("dart", {"imitation__rounds": 0}, "imitation.rounds must be at least 1"),
-        ("dart", {"imitation__first_share": 0}, "imitation.first_share must be a number above 0 and at most 1, got 0"),
         (
-            "dagger",
-            {"imitation__first_share": 1.0},
-            "first_share below 1 for imitation=dagger, got 3 and 1.0",
+            "dart",
+            {"imitation__initial_fraction": 0},
+            "imitation.initial_fraction must be a number above 0 and at most 1, got 0",
         ),
         (
             "dagger",
-            {"imitation__expert_share": 1.1},
-            "imitation.expert_share must be a number at least 0 and at most 1",
+            {"imitation__initial_fraction": 1.0},
+            "initial_fraction below 1 for imitation=dagger, got 3 and 1.0",
+        ),
+        (
+            "dagger",
+            {"imitation__beta": 1.1},
+            "imitation.beta must be a number at least 0 and at most 1",
         ),
         ("dagger", {"imitation__name": "clones"}, "imitation.name must be one of ['clone', 'dart', 'dagger']"),
         ("dagger", {"trainer__devices": 2}, "trainer.devices must be 1 for imitation=dagger, got 2"),
@@ -559,11 +563,11 @@ def test_rounds_that_cannot_be_are_refused(way: str, values: dict[str, Any], mes
 
 @pytest.mark.parametrize("way", ["clone", "dart"])
 def test_only_dagger_mixes(way: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape("imitation.expert_share is only for imitation=dagger")):
-        check_config(composed("train", f"imitation={way}", "+imitation.expert_share=0.0"))
+    with pytest.raises(ConfigError, match=re.escape("imitation.beta is only for imitation=dagger")):
+        check_config(composed("train", f"imitation={way}", "+imitation.beta=0.0"))
 
 
-@pytest.mark.parametrize("key", ["name", "rounds", "first_share", "expert_share"])
+@pytest.mark.parametrize("key", ["name", "rounds", "initial_fraction", "beta"])
 def test_a_way_of_imitating_without_one_of_its_keys_is_refused(key: str) -> None:
     cfg = choose("imitation", "dagger")
     OmegaConf.set_struct(cfg, False)
@@ -774,7 +778,9 @@ def test_rules_by_hand(rule: Any, allowed: list[Any], refused: list[Any], wanted
     assert rule.wanted.startswith(wanted)
 
 
-@pytest.mark.parametrize("key", ["model.positions", "dataset.stride", "trainer.max_steps", "evaluation.headline"])
+@pytest.mark.parametrize(
+    "key", ["model.positions", "dataset.stride", "trainer.max_steps", "evaluation.reported_checkpoint"]
+)
 def test_a_missing_key_is_an_error_and_not_read_as_none(base: DictConfig, key: str) -> None:
     cfg = base.copy()
     OmegaConf.set_struct(cfg, False)

@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from ilt.envs import EnvSpec
+from ilt.envs.spec import EnvSpec
 
 BLOCKS = {"demonstrations": (0, 1000), "validation": (1000, 100), "selection": (2000, 100), "test": (3000, 100)}
 

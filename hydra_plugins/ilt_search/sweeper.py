@@ -1,4 +1,4 @@
-"""Hydra's way into `ilt.search`: a sweeper that hands it the launcher. It is imported at every start."""
+"""Hydra's way into `ilt.studies.search`: a sweeper that hands it the launcher. It is imported at every start."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,8 +26,8 @@ class SearchSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> dict[str, Any]:
         """Search, retrain the winner, report. Returns what `search.json` holds."""
         from ilt.config import check_config
-        from ilt.search import Search
-        from ilt.study import parse_space
+        from ilt.studies.optuna_study import parse_space
+        from ilt.studies.search import Search
 
         HydraConfig.instance().set_config(self.config)  # which options were chosen is part of names
         check_config(self.config)

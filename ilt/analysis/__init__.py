@@ -1,1 +1,1 @@
-"""Analysis: statistics over flights, tables, figures and videos."""
+"""Probes, attention maps, figures, videos, and the report page."""

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ilt.demos import Episodes
-from ilt.demos.windows import windows_at
-from ilt.models import Decoder
+from ilt.data.episodes import Episodes
+from ilt.data.windows import windows_at
+from ilt.models.decoder import Decoder
 from ilt.models.inspection import look_inside
 
 

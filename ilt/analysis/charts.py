@@ -1,4 +1,4 @@
-"""Charts as SVG inside a page: crisp at any size, without a script, in the page's own colours, light or dark."""
+"""Charts as SVG inside a page: crisp at any size, without a script, in the page's own colors, light or dark."""
 
 import hashlib
 import io
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 MOST_SERIES = 6
-"""As many as can be told apart; the page's style has a colour for each."""
+"""As many as can be told apart; the page's style has a color for each."""
 
 MOST_POINTS = 2000
 """Points of a scatter: more would only make the page larger."""
@@ -27,9 +27,9 @@ _VARIABLES = {
     "#010104": "--random",
     **{f"#0102{i:02x}": f"--series-{i}" for i in range(MOST_SERIES)},
 }
-"""Colours that are drawn with, by the variable of the page's style that takes their place."""
+"""Colors that are drawn with, by the variable of the page's style that takes their place."""
 
-_COLOUR = {variable: colour for colour, variable in _VARIABLES.items()}
+_COLOR = {variable: color for color, variable in _VARIABLES.items()}
 _DASHES = (
     "-",
     "--",
@@ -37,22 +37,22 @@ _DASHES = (
     ":",
     (0, (6, 1, 1, 1, 1, 1)),
     (0, (1, 2)),
-)  # so that colour is not all that tells lines apart
+)  # so that color is not all that tells lines apart
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "ilt",  # the same figure is the same file
     "text.parse_math": False,  # labels come from configs
     "font.size": 11,
-    "text.color": _COLOUR["--ink"],
-    "axes.edgecolor": _COLOUR["--ink"],
-    "axes.labelcolor": _COLOUR["--ink"],
+    "text.color": _COLOR["--ink"],
+    "axes.edgecolor": _COLOR["--ink"],
+    "axes.labelcolor": _COLOR["--ink"],
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "grid.color": _COLOUR["--line"],
-    "xtick.color": _COLOUR["--ink"],
-    "ytick.color": _COLOUR["--ink"],
+    "grid.color": _COLOR["--line"],
+    "xtick.color": _COLOR["--ink"],
+    "ytick.color": _COLOR["--ink"],
     "lines.linewidth": 1.8,
 }
 
@@ -80,7 +80,7 @@ def band(curves: Sequence[Mapping[int, float]]) -> Band | None:
 def curves_chart(bands: Mapping[str, Band | None], *, ylabel: str, log: bool = False) -> str:
     """Means over runs as lines, from the lowest to the highest run as bands, at most `MOST_SERIES` of them.
 
-    A label without a band keeps its colour for the other charts.
+    A label without a band keeps its color for the other charts.
     """
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
@@ -88,10 +88,10 @@ def curves_chart(bands: Mapping[str, Band | None], *, ylabel: str, log: bool = F
             if drawn is None:
                 continue
             steps, values = drawn
-            colour = _COLOUR[f"--series-{i}"]
+            color = _COLOR[f"--series-{i}"]
             marker: dict[str, Any] = {"marker": "o", "markersize": 3.0} if len(steps) < 30 else {}
-            axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2, linewidth=0)
-            axes.plot(steps, values.mean(axis=0), color=colour, linestyle=_DASHES[i], label=label, **marker)
+            axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=color, alpha=0.2, linewidth=0)
+            axes.plot(steps, values.mean(axis=0), color=color, linestyle=_DASHES[i], label=label, **marker)
         axes.set(xlabel="training step", ylabel=ylabel)
         if log and _is_wide([drawn.values for drawn in bands.values() if drawn is not None]):
             axes.set_yscale("log")
@@ -110,11 +110,11 @@ def histogram_chart(returns: Mapping[str, np.ndarray], *, success_return: float)
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
         for name, values in returns.items():
-            colour = _COLOUR[f"--{name}"]
+            color = _COLOR[f"--{name}"]
             clipped = np.clip(values, low, high)
-            axes.hist(clipped, bins=bins, histtype="stepfilled", color=colour, alpha=0.25)
-            axes.hist(clipped, bins=bins, histtype="step", color=colour, label=name, linestyle=_line_of(name))
-        axes.axvline(success_return, color=_COLOUR["--ink"], linestyle=":", linewidth=1, label="success")
+            axes.hist(clipped, bins=bins, histtype="stepfilled", color=color, alpha=0.25)
+            axes.hist(clipped, bins=bins, histtype="step", color=color, label=name, linestyle=_line_of(name))
+        axes.axvline(success_return, color=_COLOR["--ink"], linestyle=":", linewidth=1, label="success")
         axes.set(xlabel="return of an episode", ylabel="episodes")
         _legend_above(figure)
         return _inline(figure)
@@ -125,9 +125,9 @@ def cumulative_chart(returns: Mapping[str, np.ndarray], expert: np.ndarray) -> s
     levels = np.linspace(0, 1, 201)
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
-        axes.plot(np.quantile(expert, levels), levels, color=_COLOUR["--ink"], linewidth=3, alpha=0.35, label="expert")
+        axes.plot(np.quantile(expert, levels), levels, color=_COLOR["--ink"], linewidth=3, alpha=0.35, label="expert")
         for i, (label, values) in enumerate(returns.items()):
-            style: dict[str, Any] = {"color": _COLOUR[f"--series-{i}"], "linestyle": _DASHES[i]}
+            style: dict[str, Any] = {"color": _COLOR[f"--series-{i}"], "linestyle": _DASHES[i]}
             axes.plot(np.quantile(values, levels), levels, label=label, **style)
         low, high = _span([expert, *returns.values()])
         axes.set(xlabel="return of an episode", ylabel="share at or below", xlim=(low, high), ylim=(0, 1.01))
@@ -143,8 +143,8 @@ def scatter_chart(expert: np.ndarray, student: np.ndarray) -> str:
     limits = (both.min() - margin, both.max() + margin)
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
-        axes.plot(limits, limits, color=_COLOUR["--ink"], linewidth=1, linestyle="--", label="equal")
-        axes.plot(expert, student, "o", color=_COLOUR["--student"], markersize=3.5, alpha=0.5, markeredgewidth=0)
+        axes.plot(limits, limits, color=_COLOR["--ink"], linewidth=1, linestyle="--", label="equal")
+        axes.plot(expert, student, "o", color=_COLOR["--student"], markersize=3.5, alpha=0.5, markeredgewidth=0)
         axes.set(xlabel="expert's return", ylabel="student's return", xlim=limits, ylim=limits, aspect="equal")
         _legend_above(figure)
         return _inline(figure)
@@ -181,7 +181,7 @@ def _legend_above(figure: Figure) -> None:
 
 
 def _inline(figure: Figure) -> str:
-    """A figure as an element of a page: no prologue, no addresses, ids of its own, colours by variable."""
+    """A figure as an element of a page: no prologue, no addresses, ids of its own, colors by variable."""
     written = io.StringIO()
     FigureCanvasSVG(figure).print_svg(written)
     svg = re.sub(r"<metadata>.*?</metadata>", "", written.getvalue(), flags=re.DOTALL)

@@ -23,11 +23,11 @@ def comparison_figure(
     panels = figure.subplots(1, len(metrics), squeeze=False, sharey=True)[0]
     for axes, (subset, by_policy) in zip(panels, metrics.items(), strict=True):
         for place, name in enumerate(names):
-            numbers, colour = by_policy[name], "#ff7f0e" if name == reference else "#1f77b4"
+            numbers, color = by_policy[name], "#ff7f0e" if name == reference else "#1f77b4"
             runs = [run["return_mean"] for run in numbers.get("by_run", [])]
-            axes.plot(numbers["return_mean_interval"], [place] * 2, color=colour, linewidth=2, alpha=0.6)
+            axes.plot(numbers["return_mean_interval"], [place] * 2, color=color, linewidth=2, alpha=0.6)
             axes.plot(runs, [place] * len(runs), "|", color="0.3", markersize=9)
-            axes.plot(numbers["return_mean"], place, "o", color=colour, markersize=6)
+            axes.plot(numbers["return_mean"], place, "o", color=color, markersize=6)
         axes.axvline(by_policy[reference]["return_mean"], color="#ff7f0e", linestyle="--", linewidth=1)
         axes.set(xlabel="mean return", ylim=(len(names) - 0.5, -0.5))
         axes.set_yticks(range(len(names)), names)

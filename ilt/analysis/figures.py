@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-COLOURS = {"student": "#1f77b4", "expert": "#ff7f0e", "random": "#7f7f7f"}
+COLORS = {"student": "#1f77b4", "expert": "#ff7f0e", "random": "#7f7f7f"}
 
 
 def learning_curve(rows: Sequence[Mapping[str, float]], path: Path, *, expert_return: float, title: str) -> None:
@@ -26,14 +26,14 @@ def learning_curve(rows: Sequence[Mapping[str, float]], path: Path, *, expert_re
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     loss, accuracy, returns = figure.subplots(1, 3)
     loss.plot(*series("train/loss"), color="0.7", label="training batch")
-    loss.plot(*series("val/loss"), color=COLOURS["student"], marker="o", markersize=3, label="validation")
+    loss.plot(*series("val/loss"), color=COLORS["student"], marker="o", markersize=3, label="validation")
     loss.set(ylabel="cross-entropy", yscale="log")
     loss.legend(frameon=False)
-    accuracy.plot(*series("val/action_accuracy"), color=COLOURS["student"], marker="o", markersize=3)
+    accuracy.plot(*series("val/action_accuracy"), color=COLORS["student"], marker="o", markersize=3)
     accuracy.set(ylabel="action accuracy (validation)")
     steps, means = series("rollout/return_mean")
-    returns.plot(steps, means, color=COLOURS["student"], marker="o", markersize=3, label="student")
-    returns.axhline(expert_return, color=COLOURS["expert"], linestyle="--", label="expert (other selection seeds)")
+    returns.plot(steps, means, color=COLORS["student"], marker="o", markersize=3, label="student")
+    returns.axhline(expert_return, color=COLORS["expert"], linestyle="--", label="expert (other selection seeds)")
     returns.set(ylabel="mean return (selection seeds)")
     returns.legend(loc="best", framealpha=0.8)
     for axes in (loss, accuracy, returns):
@@ -59,7 +59,7 @@ def return_distribution(returns: Mapping[str, np.ndarray], path: Path, *, succes
         low, high = low - 1.0, high + 1.0
     bins = np.linspace(low, high, 60)
     for name, values in returns.items():
-        style: dict[str, Any] = {"color": COLOURS[name], "label": f"{name}: mean {values.mean():.1f}"}
+        style: dict[str, Any] = {"color": COLORS[name], "label": f"{name}: mean {values.mean():.1f}"}
         histogram.hist(np.clip(values, low, high), bins=bins, histtype="stepfilled", alpha=0.45, **style)
         share = np.arange(1, len(values) + 1) / len(values)
         line = "-" if name == "student" else "--"  # the student shows through where it does what its expert does

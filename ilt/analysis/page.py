@@ -22,10 +22,10 @@ from ilt.analysis.charts import (
     histogram_chart,
     scatter_chart,
 )
-from ilt.analysis.landings import Landing
+from ilt.analysis.episode_videos import EpisodeVideo
 from ilt.analysis.page_probe import probe_pictures
 from ilt.analysis.page_tables import group_table, run_table, time_table
-from ilt.analysis.records import Group, RunRecord, differing_keys, flatten
+from ilt.tracking.records import Group, RunRecord, differing_keys, flatten
 
 CURVES = {
     "rollout/return_mean": "mean return on selection seeds",
@@ -43,18 +43,18 @@ class Report:
         groups: the runs, by config.
         example: the run that single episodes are shown of.
         chosen: whether the reader chose it; otherwise it is the one with the median selection-seed return.
-        landings: its videos.
+        videos_of_episodes: its videos.
         no_videos: why there are none, if there are none.
         left_out: folders that are not reported on, and why.
         defaults: the default config, to tell what was changed.
-        made: the commit and time of this report, as `ilt.store.provenance` gives them.
+        made: the commit and time of this report, as `ilt.tracking.store.provenance` gives them.
     """
 
     title: str
     groups: Sequence[Group]
     example: RunRecord
     chosen: bool
-    landings: Sequence[Landing]
+    videos_of_episodes: Sequence[EpisodeVideo]
     no_videos: str | None
     left_out: Sequence[tuple[str, str]]
     defaults: Mapping[str, Any]
@@ -87,7 +87,7 @@ def write_page(report: Report, path: Path) -> None:
         report=report,
         style=Markup((templates / "report.css").read_text()),
         script=Markup(script),
-        made_from=_short(report.made["git_commit"]),
+        parents=_short(report.made["git_commit"]),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         what_ran=_what_ran(report.runs),
         changed=_changed(report),
@@ -98,7 +98,7 @@ def write_page(report: Report, path: Path) -> None:
         curves=_curves(report.groups),
         returns=_returns(report),
         probe=probe_pictures(report.example.path),
-        videos=[(landing, _data_address(landing.video)) for landing in report.landings],
+        videos=[(landing, _data_address(landing.video)) for landing in report.videos_of_episodes],
     )
     path.write_text(page)
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ilt.analysis.records import Group, RunRecord, differing_keys, flatten
-from ilt.analysis.statistics import mean_interval_of_runs
+from ilt.evaluation.statistics import mean_interval_of_runs
+from ilt.tracking.records import Group, RunRecord, differing_keys, flatten
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Cell:
         text: what is shown.
         value: what it is sorted by; None for one that has no value, and stands last.
         note: a second, smaller line.
-        bar: parts of a bar in percent of the table's longest one, each with the number of its colour, instead of text.
+        bar: parts of a bar in percent of the table's longest one, each with the number of its color, instead of text.
     """
 
     text: str
@@ -28,11 +28,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column's heading, whether it holds numbers, the number of its colour if it has one, and whether it sorts."""
+    """A column's heading, whether it holds numbers, the number of its color if it has one, and whether it sorts."""
 
     title: str
     number: bool = True
-    colour: int | None = None
+    color: int | None = None
     sorts: bool = True
 
 
@@ -147,7 +147,7 @@ def time_table(runs: Sequence[RunRecord]) -> PageTable:
         Column("run", number=False),
         Column("by stage", number=False, sorts=False),
         Column("total"),
-        *[Column(stage, colour=i) for i, stage in enumerate(stages)],
+        *[Column(stage, color=i) for i, stage in enumerate(stages)],
     ]
     rows = []
     for run in runs:

@@ -113,7 +113,7 @@ def attention_figure(maps: Mapping[str, np.ndarray], path: Path, *, tokens_per_s
     labels = [f"layer {layer + 1}, head {head + 1}" for layer in range(n_layer) for head in range(n_head)]
     panels[0].set_yticks(range(n_rows), labels, fontsize=8 if n_rows <= 24 else 5)
     between = "whole numbers are states, halves the actions between them; " if tokens_per_step == 2 else ""
-    figure.supxlabel(f"steps back ({between}grey: not looked at)", fontsize=10)
+    figure.supxlabel(f"steps back ({between}gray: not looked at)", fontsize=10)
     figure.colorbar(drawn, ax=panels, label="weight", ticks=[0.0, 0.1, 0.3, 1.0])
     figure.suptitle(title)
     FigureCanvasAgg(figure).print_png(str(path))

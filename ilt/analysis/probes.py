@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from ilt.analysis.ridge import explained_variance, fit_ridge
-from ilt.demos import Episodes
-from ilt.demos.windows import windows_at
-from ilt.models import Decoder
+from ilt.data.episodes import Episodes
+from ilt.data.windows import windows_at
+from ilt.models.decoder import Decoder
 from ilt.models.inspection import look_inside
 
 LEAST_EPISODES = 50

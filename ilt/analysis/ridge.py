@@ -9,13 +9,13 @@ N_FOLDS = 5
 
 
 class Linear(NamedTuple):
-    """A linear map of standardised features, held within the range of the values that it was fitted to.
+    """A linear map of standardized features, held within the range of the values that it was fitted to.
 
     Otherwise one episode unlike any that was fitted, such as one that has just touched the ground, could outweigh all
     others in the squared error.
 
     Attributes:
-        mean, scale: (D,), what features are standardised by.
+        mean, scale: (D,), what features are standardized by.
         weights: (…, D, Q).
         intercept: (Q,).
         low, high: (Q,), the range of its predictions.

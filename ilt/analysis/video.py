@@ -11,8 +11,8 @@ import imageio.v2 as imageio
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ilt.demos import Episodes
-from ilt.envs import EnvSpec
+from ilt.data.episodes import Episodes
+from ilt.envs.spec import EnvSpec
 from ilt.envs.wrappers import facts, hidden_names, in_words, visible
 
 WIND = "wind_force"
@@ -21,7 +21,7 @@ WIND = "wind_force"
 ARROW = 180
 """How long it is for the strongest wind, in pixels."""
 
-WHITE, GREY, BLUE = (255, 255, 255), (190, 190, 190), (110, 180, 255)
+WHITE, GRAY, BLUE = (255, 255, 255), (190, 190, 190), (110, 180, 255)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ def _panel(name: str, flown: Replay, t: int, notes: list[str]) -> np.ndarray:
     image = Image.fromarray(flown.frames[now])
     draw = ImageDraw.Draw(image)
     draw.text((12, 8), f"{name}   step {now}   return {round(flown.returns[now])}", fill=WHITE, font=_font(22))
-    draw.multiline_text((12, 40), "\n".join(notes), fill=GREY, font=_font(18))
+    draw.multiline_text((12, 40), "\n".join(notes), fill=GRAY, font=_font(18))
     if flown.winds:
         _draw_wind(draw, flown.winds[now], x=image.width - ARROW - 20, y=60)
     return np.asarray(image)
@@ -95,8 +95,8 @@ def _panel(name: str, flown: Replay, t: int, notes: list[str]) -> np.ndarray:
 
 def _draw_wind(draw: ImageDraw.ImageDraw, force: float, *, x: int, y: int) -> None:
     """An arrow from (x, y), in pixels, as long as the wind in [−1, 1] is strong; a tick marks where it begins."""
-    draw.line([(x, y - 11), (x, y + 11)], fill=GREY, width=2)
-    draw.text((x, y + 12), "wind", fill=GREY, font=_font(18), anchor="ma")
+    draw.line([(x, y - 11), (x, y + 11)], fill=GRAY, width=2)
+    draw.text((x, y + 12), "wind", fill=GRAY, font=_font(18), anchor="ma")
     tip, head = x + round(ARROW * force), 18
     if abs(tip - x) < 2:
         return

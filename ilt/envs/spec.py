@@ -116,7 +116,7 @@ class EnvSpec:
         return None if limit == -1 else int(limit)
 
     def identity(self) -> dict[str, Any]:
-        """What decides an episode beside its seed and the policy: goes into the hash of every artefact."""
+        """What decides an episode beside its seed and the policy: goes into the hash of every artifact."""
         identity = {"id": self.id, "kwargs": dict(self.kwargs)}
         if self.wrappers:  # a bare environment has the names of before there were any
             identity["wrappers"] = {name: dict(arguments) for name, arguments in self.wrappers.items()}

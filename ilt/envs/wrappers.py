@@ -42,10 +42,10 @@ FACTORS: Mapping[str, Factor] = {
     "main_engine_power": Factor(1.0, 0.5, 1.5, 0.2, "main engine {:.0%}"),
     "side_engine_power": Factor(1.0, 0.5, 1.5, 0.2, "side engines {:.0%}"),
 }
-"""What `HiddenPhysics` can vary. Gravity is in m/s², powers of wind and turbulence as in `gymnasium.make`."""
+"""What `RandomizedPhysics` can vary. Gravity is in m/s², powers of wind and turbulence as in `gymnasium.make`."""
 
 
-class HiddenPhysics(gym.Wrapper[np.ndarray, int, np.ndarray, int]):
+class RandomizedPhysics(gym.Wrapper[np.ndarray, int, np.ndarray, int]):
     """A Lunar Lander whose physics are drawn anew for every episode, from its seed alone.
 
     The student sees the lander's own 8 numbers. Behind them stand 7 for a privileged expert: each of `FACTORS`, as its
@@ -125,7 +125,7 @@ class HiddenPhysics(gym.Wrapper[np.ndarray, int, np.ndarray, int]):
         return wind
 
 
-class Blind(gym.Wrapper[np.ndarray, int, np.ndarray, int]):
+class MaskObservation(gym.Wrapper[np.ndarray, int, np.ndarray, int]):
     """Takes numbers of the observation away from the student and leaves them to a privileged expert.
 
     Args:
@@ -171,13 +171,13 @@ class Blind(gym.Wrapper[np.ndarray, int, np.ndarray, int]):
         return observation[self._order], *others
 
 
-WRAPPERS: Mapping[str, Callable[..., gym.Env]] = {"hidden_physics": HiddenPhysics, "blind": Blind}
+WRAPPERS: Mapping[str, Callable[..., gym.Env]] = {"hidden_physics": RandomizedPhysics, "blind": MaskObservation}
 """By the name under which `env.wrappers` asks for them, with the arguments that stand there."""
 
 
 def visible(env: gym.Env) -> int:
     """How many numbers of an observation a student sees: they stand first. All of them where nothing hides any."""
-    if isinstance(env, HiddenPhysics | Blind):
+    if isinstance(env, RandomizedPhysics | MaskObservation):
         return env.visible
     assert env.observation_space.shape is not None
     return int(env.observation_space.shape[0])
@@ -185,12 +185,12 @@ def visible(env: gym.Env) -> int:
 
 def hidden_names(env: gym.Env) -> tuple[str, ...]:
     """What the numbers are that a student does not see, in their order behind those that it sees."""
-    return env.hidden if isinstance(env, HiddenPhysics | Blind) else ()
+    return env.hidden if isinstance(env, RandomizedPhysics | MaskObservation) else ()
 
 
 def facts(env: gym.Env) -> Mapping[str, float]:
     """What the present episode was drawn to be, by name; empty where nothing is drawn."""
-    return env.facts if isinstance(env, HiddenPhysics | Blind) else {}
+    return env.facts if isinstance(env, RandomizedPhysics | MaskObservation) else {}
 
 
 def in_words(facts: Mapping[str, float]) -> list[str]:

@@ -1,1 +1,1 @@
-"""Experts: how they are trained, the network they end in, and the gate they pass before they demonstrate."""
+"""Experts: how they are trained or found, and the gate they pass before they demonstrate."""

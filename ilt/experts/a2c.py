@@ -1,6 +1,6 @@
 """Our own advantage actor-critic (A2C).
 
-The synchronous form of Mnih et al. 2016, "Asynchronous methods for deep reinforcement learning", with generalised
+The synchronous form of Mnih et al. 2016, "Asynchronous methods for deep reinforcement learning", with generalized
 advantage estimation (Schulman et al. 2016).
 """
 
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from ilt.envs import EnvBatch, EnvSpec
+from ilt.envs.batch import EnvBatch
+from ilt.envs.spec import EnvSpec
 from ilt.experts.actor import Actor, mlp
 from ilt.experts.seeding import SeedStream
 from ilt.experts.training import Report, Score, TrainingLog
@@ -28,7 +29,7 @@ def advantages_and_returns(
     gamma: float,
     gae_lambda: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Generalised advantage estimation over (T, N) arrays (Schulman et al. 2016, equation 16).
+    """Generalized advantage estimation over (T, N) arrays (Schulman et al. 2016, equation 16).
 
     Args:
         rewards, values: what each step earned, and the value of the observation it was taken from.
@@ -74,7 +75,7 @@ class RunningMoments:
 
 
 class ActorCritic(nn.Module):
-    """An `Actor` and a critic of the same shape, sharing the observation normalisation."""
+    """An `Actor` and a critic of the same shape, sharing the observation normalization."""
 
     def __init__(self, *, observation_dim: int, n_actions: int, hidden: Sequence[int]) -> None:
         super().__init__()
@@ -83,8 +84,8 @@ class ActorCritic(nn.Module):
 
     def values(self, observations: Tensor) -> Tensor:
         """(..., observation_dim) to (...,)."""
-        normalised = (observations - self.actor.observation_mean) / self.actor.observation_std
-        return self.critic(normalised).squeeze(-1)
+        normalized = (observations - self.actor.observation_mean) / self.actor.observation_std
+        return self.critic(normalized).squeeze(-1)
 
 
 class A2C:
@@ -105,10 +106,10 @@ class A2C:
         critic_epochs: passes of the critic over each rollout.
         gamma, gae_lambda: discount, and the GAE trade-off between bias and variance.
         learning_rate: at the start; falls linearly to `final_learning_rate_fraction` of it at `total_steps`.
-        entropy_coefficient: weight of the entropy bonus.
+        ent_coef: weight of the entropy bonus.
         max_grad_norm: the gradients of actor and critic are each clipped to this norm.
-        normalise_observations: by running moments, which end up in the actor.
-        normalise_rewards: divide rewards by the running deviation of the discounted return, so that the critic's
+        normalize_observations: by running moments, which end up in the actor.
+        normalize_rewards: divide rewards by the running deviation of the discounted return, so that the critic's
             targets are of order one whatever the env's scale.
     """
 
@@ -128,18 +129,18 @@ class A2C:
         gae_lambda: float,
         learning_rate: float,
         final_learning_rate_fraction: float,
-        entropy_coefficient: float,
+        ent_coef: float,
         max_grad_norm: float,
-        normalise_observations: bool,
-        normalise_rewards: bool,
+        normalize_observations: bool,
+        normalize_rewards: bool,
     ) -> None:
         torch.manual_seed(seed)
         self.steps, self.total_steps, self.n_steps = 0, total_steps, n_steps
         self.batch_size, self.critic_epochs = batch_size, critic_epochs
         self.gamma, self.gae_lambda = gamma, gae_lambda
         self.learning_rate, self.final_fraction = learning_rate, final_learning_rate_fraction
-        self.entropy_coefficient, self.max_grad_norm = entropy_coefficient, max_grad_norm
-        self.normalise_observations, self.normalise_rewards = normalise_observations, normalise_rewards
+        self.ent_coef, self.max_grad_norm = ent_coef, max_grad_norm
+        self.normalize_observations, self.normalize_rewards = normalize_observations, normalize_rewards
         self.batch = EnvBatch(spec, n_envs, privileged=privileged)
         self.seed, self.spec = seed, spec
         self.net = ActorCritic(
@@ -157,7 +158,7 @@ class A2C:
         self.rng = np.random.default_rng([self.seed, self.steps])
         for slot in self._slots:
             self.batch.reset(slot, self.seeds.next())
-        if self.normalise_observations and self.steps == 0:
+        if self.normalize_observations and self.steps == 0:
             self._take_in_observations(self.batch.observations)
 
     def collect(self) -> dict[str, np.ndarray]:
@@ -180,7 +181,7 @@ class A2C:
                     last_seen.append(self.batch.observations[slot].copy())
                 self.batch.reset(slot, self.seeds.next())
         observations[-1] = self.batch.observations
-        if self.normalise_rewards:
+        if self.normalize_rewards:
             rewards = self._scale_rewards(rewards, terminated | truncated)
         values = self._values(observations)
         next_values = values[1:].copy()  # a step leads to the row below it, except at the end of an episode
@@ -190,7 +191,7 @@ class A2C:
             rewards.astype(np.float32), values[:-1], next_values, terminated, truncated, self.gamma, self.gae_lambda
         )
         observations = observations[:-1]
-        if self.normalise_observations:
+        if self.normalize_observations:
             self._take_in_observations(observations.reshape(-1, observations.shape[-1]))
         self.steps += actions.size
         return {"observations": observations, "actions": actions, "advantages": advantages, "returns": returns}
@@ -215,7 +216,7 @@ class A2C:
         log_probabilities = self.net.actor(batch["observations"]).log_softmax(dim=-1)
         entropy = -(log_probabilities.exp() * log_probabilities).sum(dim=-1).mean()
         chosen = log_probabilities.gather(1, batch["actions"][:, None]).squeeze(1)
-        return -(chosen * batch["advantages"]).mean() - self.entropy_coefficient * entropy
+        return -(chosen * batch["advantages"]).mean() - self.ent_coef * entropy
 
     def _descend(self, loss: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)  # what has no gradient, the actor in later epochs, takes no step

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ilt.weights import load_weights, save_weights
+from ilt.tracking.weights import load_weights, save_weights
 
 
 class Actor(nn.Module):
-    """A tanh MLP from one observation to action logits, with its observation normalisation inside.
+    """A tanh MLP from one observation to action logits, with its observation normalization inside.
 
     Args:
         observation_dim: size of one observation.

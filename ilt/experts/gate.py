@@ -1,13 +1,13 @@
 """The gate that an expert passes before it may demonstrate."""
 
-from ilt.store import Artefact
+from ilt.tracking.store import Artifact
 
 
 class GateError(ValueError):
     """An expert is not good enough to learn from."""
 
 
-def check_gate(expert: Artefact, *, gate: float | None, deterministic: bool) -> None:
+def check_gate(expert: Artifact, *, gate: float | None, deterministic: bool) -> None:
     """Raise GateError unless the expert's mean return on selection seeds is at least `gate`.
 
     Args:
@@ -15,7 +15,7 @@ def check_gate(expert: Artefact, *, gate: float | None, deterministic: bool) -> 
         gate: the least mean return; None lets everything pass.
         deterministic: how it is going to demonstrate.
     """
-    measured = expert.measured["selection"]["deterministic" if deterministic else "sampled"]["return_mean"]
+    measured = expert.metrics["selection"]["deterministic" if deterministic else "sampled"]["return_mean"]
     if gate is not None and measured < gate:
         manner = "deterministically" if deterministic else "by sampling"
         raise GateError(

@@ -12,13 +12,14 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from ilt.envs import EnvBatch, EnvSpec
+from ilt.envs.batch import EnvBatch
+from ilt.envs.spec import EnvSpec
 from ilt.experts.actor import Actor
 from ilt.experts.seeding import SeedStream
 from ilt.experts.training import Report, Score, TrainingLog
 
 
-class LeanVecEnv(VecEnv):
+class BatchedVecEnv(VecEnv):
     """An `EnvBatch` behind Stable-Baselines3's interface: resets by itself, hands over the last observation."""
 
     def __init__(self, spec: EnvSpec, n_envs: int, entropy: list[int], *, privileged: bool = False) -> None:
@@ -137,7 +138,7 @@ def train_ppo(
     steps = 0 if state is None else state["steps"]
     model = PPO(
         "MlpPolicy",
-        LeanVecEnv(spec, n_envs, [seed, steps], privileged=privileged),
+        BatchedVecEnv(spec, n_envs, [seed, steps], privileged=privileged),
         seed=seed + steps,  # a resumed training must not draw the same numbers again
         device="cpu",
         policy_kwargs={"net_arch": list(hidden), "activation_fn": torch.nn.Tanh},

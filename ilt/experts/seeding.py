@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ilt.envs import EnvSpec
+from ilt.envs.spec import EnvSpec
 
 
 class SeedStream:

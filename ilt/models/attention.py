@@ -11,7 +11,7 @@ SHORT = 32
 cost more calls than arithmetic. From about half as many more on, its kernel wins."""
 
 
-def rotary_turns(positions: Tensor, head_dim: int) -> Tensor:
+def build_rope_cache(positions: Tensor, head_dim: int) -> Tensor:
     """Cosines and sines of position times frequency (Su et al. 2021, RoFormer, equation 15).
 
     Computed in float64: an angle of a thousand radians has lost four digits in float32, and with them the promise that
@@ -21,7 +21,7 @@ def rotary_turns(positions: Tensor, head_dim: int) -> Tensor:
         positions: (…) integers.
 
     Returns:
-        (2, …, head_dim) float32: what `rotate` multiplies by.
+        (2, …, head_dim) float32: what `apply_rope` multiplies by.
     """
     frequencies = 10_000.0 ** (-torch.arange(0, head_dim, 2, dtype=torch.float64, device=positions.device) / head_dim)
     angles = positions[..., None] * frequencies
@@ -29,14 +29,14 @@ def rotary_turns(positions: Tensor, head_dim: int) -> Tensor:
     return torch.stack([torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)]).float()
 
 
-def rotate(x: Tensor, turns: Tensor) -> Tensor:
+def apply_rope(x: Tensor, rope_cache: Tensor) -> Tensor:
     """Turn each pair of coordinates by its position's angle, so that q · k depends on their distance alone.
 
     Args:
         x: (…, head_dim); coordinate i is paired with i + head_dim / 2.
-        turns: (2, …, head_dim), as `rotary_turns` makes them.
+        rope_cache: (2, …, head_dim), as `build_rope_cache` makes them.
     """
-    cos, sin = turns.to(x.dtype)
+    cos, sin = rope_cache.to(x.dtype)
     return x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin
 
 
@@ -78,22 +78,22 @@ class Block(nn.Module):
         self.mlp_out = nn.Linear(4 * d_model, d_model)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, turns: Tensor | None, allowed: Tensor, read: slice = EVERY) -> Tensor:
+    def forward(self, x: Tensor, rope_cache: Tensor | None, allowed: Tensor, read: slice = EVERY) -> Tensor:
         """(B, T, d_model) to (B, T', d_model): the T' tokens that `read` picks.
 
         Args:
-            turns: (2, T, head_dim), what queries and keys are turned by; None for no positions.
+            rope_cache: (2, T, head_dim), what queries and keys are turned by; None for no positions.
             allowed: (T', T) bool, which tokens each of them attends to.
         """
-        q, k, v = self.project(x, turns)
+        q, k, v = self.project(x, rope_cache)
         return self.join(x[:, read], self.attend(q[:, read], k, v, allowed))
 
-    def project(self, x: Tensor, turns: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T, d_model) to queries, keys and values (B, T, n_head, head_dim); turns (2, T, …) or (2, B, T, …)."""
+    def project(self, x: Tensor, rope_cache: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, d_model) to queries, keys, values (B, T, n_head, head_dim); rope_cache (2, T, …) or (2, B, T, …)."""
         qkv = self.qkv(self.norm_attention(x)).unflatten(-1, (3, self.n_head, -1))
         qk, v = qkv.split((2, 1), dim=2)
-        if turns is not None:
-            qk = rotate(qk, turns[..., None, None, :])
+        if rope_cache is not None:
+            qk = apply_rope(qk, rope_cache[..., None, None, :])
         q, k = qk.unbind(dim=2)
         return q, k, v.squeeze(2)
 

@@ -28,16 +28,16 @@ class CachedDecoder:
         # a step brings two tokens: the past action's and the state's; where no action is ever looked at, one
         self._behind = np.arange(1 - min(model.tokens_per_step, model.context_length), 1)
         blocks = [block for block in model.blocks if isinstance(block, Block)]
-        pairs = zip(blocks, model.reaches, strict=True)
-        self._layers = [_Layer(model, block, _Ring(model, reach, self._behind)) for block, reach in pairs]
+        pairs = zip(blocks, model.window_sizes, strict=True)
+        self._layers = [_Layer(model, block, _Ring(model, window_size, self._behind)) for block, window_size in pairs]
         self._mean, self._std = _copy(model.observation_mean), _copy(model.observation_std)
         self._embed_state = _copy(model.embed_state.weight).T, _copy(model.embed_state.bias)
         self._embed_action = None if model.embed_action is None else _copy(model.embed_action.weight)
-        self._readout = _after_norm(model.norm, model.readout)
+        self._action_head = _after_norm(model.norm, model.action_head)
         self._frequencies = None
-        if model.turns is not None:
+        if model.rope_cache is not None:
             self._frequencies = 10_000.0 ** (-np.arange(0, model.head_dim, 2) / model.head_dim)
-        self._turns = np.zeros((0, model.head_dim // 2), dtype=np.complex64)
+        self._rope_cache = np.zeros((0, model.head_dim // 2), dtype=np.complex64)
         self._steps = np.zeros(0, dtype=np.int64)  # taken in, of each slot's episode
 
     @staticmethod
@@ -49,7 +49,7 @@ class CachedDecoder:
         """
         if type(model) is not Decoder:  # a subclass may compute something else
             return False
-        return model.embed_position is None and sum(model.reaches) < model.context_length
+        return model.embed_position is None and sum(model.window_sizes) < model.context_length
 
     def begin(self, slots: np.ndarray) -> None:
         """Episodes begin in these slots (n,): forget what was there."""
@@ -78,21 +78,21 @@ class CachedDecoder:
         x[:, -1] = (observations - self._mean) / self._std @ weight + bias
         if self._embed_action is not None:
             x[:, :-1] = self._embed_action[past, None]
-        turns = self._turns_of(tokens)
+        rope_cache = self._rope_of(tokens)
         for layer in self._layers:
-            x = layer.step(x, slots, steps, tokens, turns, read=-1 if layer is self._layers[-1] else 0)
+            x = layer.step(x, slots, steps, tokens, rope_cache, read=-1 if layer is self._layers[-1] else 0)
         self._steps[slots] = steps + 1
-        weight, bias = self._readout
-        return _normalised(x[:, -1]) @ weight + bias
+        weight, bias = self._action_head
+        return _normalized(x[:, -1]) @ weight + bias
 
-    def _turns_of(self, tokens: np.ndarray) -> np.ndarray | None:
+    def _rope_of(self, tokens: np.ndarray) -> np.ndarray | None:
         """(n, new) tokens to the complex numbers (n, new, 1, 1, head_dim / 2) that turn queries and keys."""
         if self._frequencies is None:
             return None
-        if len(self._turns) < tokens.max() + 2:
+        if len(self._rope_cache) < tokens.max() + 2:
             angles = np.arange(-1, 2 * tokens.max() + 256)[:, None] * self._frequencies  # in float64, as in training
-            self._turns = np.exp(1j * angles).astype(np.complex64)
-        return self._turns[tokens + 1, None, None]
+            self._rope_cache = np.exp(1j * angles).astype(np.complex64)
+        return self._rope_cache[tokens + 1, None, None]
 
 
 class _Layer:
@@ -100,10 +100,10 @@ class _Layer:
 
     def __init__(self, model: Decoder, block: Block, ring: "_Ring") -> None:
         self.ring, self._n_head = ring, block.n_head
-        d_model, head_dim = model.readout.in_features, model.head_dim
+        d_model, head_dim = model.action_head.in_features, model.head_dim
         weight, bias = _after_norm(block.norm_attention, block.qkv)
         order = np.arange(3 * d_model)
-        if model.turns is not None:  # the pairs that are turned side by side, as complex numbers are
+        if model.rope_cache is not None:  # the pairs that are turned side by side, as complex numbers are
             halves = order[: 2 * d_model].reshape(2, block.n_head, 2, head_dim // 2)
             order[: 2 * d_model] = halves.swapaxes(2, 3).reshape(-1)
         scale = np.where(np.arange(3 * d_model) < d_model, head_dim**-0.5, 1).astype(np.float32)
@@ -118,17 +118,17 @@ class _Layer:
         slots: np.ndarray,
         steps: np.ndarray,
         tokens: np.ndarray,
-        turns: np.ndarray | None,
+        rope_cache: np.ndarray | None,
         *,
         read: int,
     ) -> np.ndarray:
         """(n, new, d_model) new tokens to those from `read` on, after the block."""
         n, new, d_model = x.shape
         weight, bias = self._qkv
-        qkv = (_normalised(x.reshape(-1, d_model)) @ weight + bias).reshape(n, new, 3, self._n_head, -1)
+        qkv = (_normalized(x.reshape(-1, d_model)) @ weight + bias).reshape(n, new, 3, self._n_head, -1)
         qk = np.ascontiguousarray(qkv[:, :, :2])
-        if turns is not None:
-            qk = (qk.view(np.complex64) * turns).view(np.float32)
+        if rope_cache is not None:
+            qk = (qk.view(np.complex64) * rope_cache).view(np.float32)
         keys, values, bias = self.ring.put(slots, steps, tokens, qk[:, :, 1], qkv[:, :, 2])
         q, x = qk[:, read:, 0].swapaxes(1, 2), x[:, read:].reshape(-1, d_model)
         scores = q @ keys.swapaxes(2, 3) + bias[:, :, read:]
@@ -139,7 +139,7 @@ class _Layer:
         weight, bias = self._attention_out
         x = x + (y @ weight + bias)
         weight, bias = self._mlp_in
-        hidden = gelu(torch.from_numpy(_normalised(x) @ weight + bias)).numpy()  # NumPy has no error function
+        hidden = gelu(torch.from_numpy(_normalized(x) @ weight + bias)).numpy()  # NumPy has no error function
         weight, bias = self._mlp_out
         return (x + (hidden @ weight + bias)).reshape(n, -1, d_model)
 
@@ -150,18 +150,18 @@ class _Ring:
     A layer that looks back w steps keeps w + 2 of them, since a past action's token comes one step after its state's.
     """
 
-    def __init__(self, model: Decoder, reach: int, behind: np.ndarray) -> None:
+    def __init__(self, model: Decoder, window_size: int, behind: np.ndarray) -> None:
         per_step = model.tokens_per_step
-        self._n_steps = reach + len(behind)
+        self._n_steps = window_size + len(behind)
         self._size = per_step * self._n_steps
-        n_head = model.readout.in_features // model.head_dim
+        n_head = model.action_head.in_features // model.head_dim
         self._keys = np.zeros((0, n_head, self._size, model.head_dim), dtype=np.float32)
         self._values = self._keys
         # who attends to whom, in the first round of the ring and in every further one: added to the scores
         newest = per_step * torch.arange(2 * self._n_steps)[:, None, None]
         queries = newest + torch.from_numpy(behind)[:, None]
         held = newest - (newest - torch.arange(self._size)) % self._size
-        allowed = model.may_attend(queries, held, reach) & (held >= 0) | (held == queries)
+        allowed = model.may_attend(queries, held, window_size) & (held >= 0) | (held == queries)
         self._bias = np.where(allowed.numpy(), 0, -np.inf).astype(np.float32)[:, None]
 
     def grow(self, n_slots: int) -> None:
@@ -186,7 +186,7 @@ class _Ring:
         return self._keys[slots], self._values[slots], self._bias[row]
 
 
-def _normalised(x: np.ndarray) -> np.ndarray:
+def _normalized(x: np.ndarray) -> np.ndarray:
     """LayerNorm (n, d_model) without its scale and shift."""
     x = x - x.mean(axis=-1, keepdims=True)
     x /= np.sqrt(np.einsum("ij,ij->i", x, x)[:, None] / x.shape[-1] + 1e-5)

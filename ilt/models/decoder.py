@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ilt.models.attention import EVERY, Block, rotary_turns
-from ilt.weights import load_weights, save_weights
+from ilt.models.attention import EVERY, Block, build_rope_cache
+from ilt.tracking.weights import load_weights, save_weights
 
 POSITIONS = ("rotary", "learned", "none")
 TOKENS = ("states_actions", "states")
@@ -19,7 +19,7 @@ class Decoder(nn.Module):
     """P(a_t | s_0, a_0, …, s_t) from a window of up to K = `context_length` steps.
 
     Tokens are s_0, a_0, s_1, a_1, …, s_{K-1} (`states_actions`) or s_0, s_1, …, s_{K-1} (`states`). Attention is
-    causal and the readout sits on the state tokens, so position t predicts action t from everything before it and
+    causal and the action_head sits on the state tokens, so position t predicts action t from everything before it and
     from nothing after it. Since padding is on the right, it comes after every real step and cannot change one.
 
     With `banded` attention the layers share the context: each looks back on about (K − 1) / n_layer steps, together on
@@ -45,7 +45,7 @@ class Decoder(nn.Module):
 
     observation_mean: Tensor
     observation_std: Tensor
-    turns: Tensor | None
+    rope_cache: Tensor | None
     allowed: Tensor
 
     def __init__(
@@ -97,19 +97,19 @@ class Decoder(nn.Module):
         self.drop = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(Block(d_model=d_model, n_head=n_head, dropout=dropout) for _ in range(n_layer))
         self.norm = nn.LayerNorm(d_model)
-        self.readout = nn.Linear(d_model, n_actions)
+        self.action_head = nn.Linear(d_model, n_actions)
         # of the last block, nothing but what stands at the state tokens is read
         self.reads = [EVERY] * (n_layer - 1) + [slice(None, None, 2) if self.with_actions else EVERY]
         self.tokens_per_step = 2 if self.with_actions else 1
-        self.reaches = (
-            share_context(context_length, n_layer) if attention == "banded" else [context_length - 1] * n_layer
+        self.window_sizes = (
+            split_context(context_length, n_layer) if attention == "banded" else [context_length - 1] * n_layer
         )
         n_tokens = self.tokens_per_step * (context_length - 1) + 1
         index = torch.arange(n_tokens)
         self.head_dim = d_model // n_head
-        turns = rotary_turns(index, self.head_dim) if positions == "rotary" else None
-        self.register_buffer("turns", turns, persistent=False)
-        allowed = [self.may_attend(index[:, None], index, reach) for reach in self.reaches]
+        rope_cache = build_rope_cache(index, self.head_dim) if positions == "rotary" else None
+        self.register_buffer("rope_cache", rope_cache, persistent=False)
+        allowed = [self.may_attend(index[:, None], index, window_size) for window_size in self.window_sizes]
         self.register_buffer("allowed", torch.stack(allowed), persistent=False)
         self._init_weights(n_layer)
 
@@ -123,13 +123,13 @@ class Decoder(nn.Module):
                 nn.init.zeros_(parameter)
         nn.init.normal_(self.embed_state.weight, std=self.embed_state.in_features**-0.5)
 
-    def set_normalisation(self, mean: Tensor, std: Tensor) -> None:
-        """Standardise observations by these (obs_dim,) statistics; they are saved with the weights."""
+    def set_normalization(self, mean: Tensor, std: Tensor) -> None:
+        """Standardize observations by these (obs_dim,) statistics; they are saved with the weights."""
         self.observation_mean.copy_(mean)
         self.observation_std.copy_(std)
 
     def save(self, path: Path) -> None:
-        """Write weights, normalisation and sizes to one safetensors file."""
+        """Write weights, normalization and sizes to one safetensors file."""
         save_weights(self, path, self.config)
 
     @classmethod
@@ -155,19 +155,19 @@ class Decoder(nn.Module):
         Returns:
             (B, L, n_actions): `[:, t]` are the logits of the action at step t.
         """
-        x = self.tokenise(observations, actions, mask)
+        x = self.tokenize(observations, actions, mask)
         n_tokens = x.shape[1]
-        turns = None if self.turns is None else self.turns[:, :n_tokens]
+        rope_cache = None if self.rope_cache is None else self.rope_cache[:, :n_tokens]
         for block, allowed, read in zip(self.blocks, self.allowed, self.reads, strict=True):
-            x = block(x, turns, allowed[:n_tokens, :n_tokens][read], read)
-        return self.readout(self.norm(x))
+            x = block(x, rope_cache, allowed[:n_tokens, :n_tokens][read], read)
+        return self.action_head(self.norm(x))
 
-    def may_attend(self, queries: Tensor, keys: Tensor, reach: int) -> Tensor:
-        """Which tokens a layer attends to, by their number in the episode: past ones, up to `reach` steps back."""
+    def may_attend(self, queries: Tensor, keys: Tensor, window_size: int) -> Tensor:
+        """Which tokens a layer attends to, by their number in the episode: of the past, up to `window_size` steps."""
         steps_back = queries // self.tokens_per_step - keys // self.tokens_per_step
-        return (keys <= queries) & (steps_back <= reach)
+        return (keys <= queries) & (steps_back <= window_size)
 
-    def tokenise(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
+    def tokenize(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, L, obs_dim) observations and (B, L) actions to tokens (B, 2L − 1, d_model), or (B, L, d_model)."""
         length = observations.shape[1]
         if length > self.context_length:
@@ -189,7 +189,7 @@ class Decoder(nn.Module):
         return self.drop(torch.cat([pairs, states[:, -1:]], dim=1))
 
 
-def share_context(context_length: int, n_layer: int) -> list[int]:
+def split_context(context_length: int, n_layer: int) -> list[int]:
     """How many steps each layer looks back, so that together it is exactly `context_length` − 1; early layers more."""
     each, more = divmod(context_length - 1, n_layer)
     return [each + (layer < more) for layer in range(n_layer)]

@@ -14,9 +14,9 @@ class Inside(NamedTuple):
 
     Attributes:
         residual: (n_layer + 1, B, d_model), the residual stream at its state token: as embedded, and after each block.
-            The last row is what norm and readout make logits of.
+            The last row is what norm and action_head make logits of.
         attention: (n_layer, B, n_head, T), how much that token takes from each of the window's T tokens, those of
-            `Decoder.tokenise`. What a banded layer does not look back on has weight 0.
+            `Decoder.tokenize`. What a banded layer does not look back on has weight 0.
     """
 
     residual: Tensor
@@ -61,8 +61,8 @@ def look_inside(model: Decoder, observations: Tensor, actions: Tensor) -> Inside
     )
 
 
-def _last_weights(block: Block, x: Tensor, turns: Tensor | None, allowed: Tensor, read: slice) -> Tensor:
+def _last_weights(block: Block, x: Tensor, rope_cache: Tensor | None, allowed: Tensor, read: slice) -> Tensor:
     """(B, n_head, T): the attention of the last token, by what the block was given."""
-    q, k, _ = block.project(x, turns)
+    q, k, _ = block.project(x, rope_cache)
     q, k = q[:, read][:, -1:].transpose(1, 2), k.transpose(1, 2)
     return attention_weights(q, k, allowed[-1:]).view(len(x), block.n_head, -1)

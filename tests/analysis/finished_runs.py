@@ -13,10 +13,11 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from ilt.config import run_config
-from ilt.envs import EnvSpec
-from ilt.models import Decoder
-from ilt.rollouts import ContextPolicy, rollout
-from ilt.store import sha256
+from ilt.envs.spec import EnvSpec
+from ilt.models.decoder import Decoder
+from ilt.rollout.run import rollout
+from ilt.rollout.sequence_policy import SequencePolicy
+from ilt.tracking.store import sha256
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -127,7 +128,7 @@ def fly_run(
     torch.manual_seed(0)
     sizes = {"n_layer": 1, "n_head": 1, "d_model": 8, "context_length": context_length}
     model = Decoder(observation_dim=8, n_actions=4, **sizes)
-    flown = rollout(spec, ContextPolicy(model), spec.seeds("test", n_episodes))
+    flown = rollout(spec, SequencePolicy(model), spec.seeds("test", n_episodes))
     (folder / "weights").mkdir(parents=True)
     model.save(folder / "weights" / "last.safetensors")
     finish_run(

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from ilt.analysis.attention_maps import attention_maps, maps_in_words, middle_episode
-from ilt.rollouts import ContextPolicy, rollout
-from tests.rollouts.test_students import large_random_model
+from ilt.rollout.run import rollout
+from ilt.rollout.sequence_policy import SequencePolicy
+from tests.rollout.test_sequence_policy import large_random_model
 from tests.toys import recall
 
 
 def test_the_episode_is_neither_the_best_nor_the_worst() -> None:
-    episodes = rollout(recall(), ContextPolicy(large_random_model(recall())), np.arange(5))
+    episodes = rollout(recall(), SequencePolicy(large_random_model(recall())), np.arange(5))
     rewards = np.zeros_like(episodes.rewards)
     rewards[episodes.step_offsets] = [3.0, -1.0, 9.0, 4.0, 5.0]
     assert middle_episode(replace(episodes, rewards=rewards)) == 3
@@ -20,7 +21,7 @@ def test_the_episode_is_neither_the_best_nor_the_worst() -> None:
 
 def test_moments_are_a_full_window_half_way_and_the_last_action() -> None:
     model = large_random_model(recall())
-    episodes = rollout(recall(), ContextPolicy(model), np.arange(3))
+    episodes = rollout(recall(), SequencePolicy(model), np.arange(3))
     maps = attention_maps(model, episodes, 1, context_length=5)
     assert list(maps) == ["first full window (step 4)", "half-way (step 6)", "last action (step 11)"]
     for weights in maps.values():
@@ -30,7 +31,7 @@ def test_moments_are_a_full_window_half_way_and_the_last_action() -> None:
 
 def test_a_short_episode_has_shorter_windows() -> None:
     model = large_random_model(recall(), context_length=20)
-    maps = attention_maps(model, rollout(recall(), ContextPolicy(model), [7]), 0, context_length=20)
+    maps = attention_maps(model, rollout(recall(), SequencePolicy(model), [7]), 0, context_length=20)
     assert [weights.shape[2] for weights in maps.values()] == [13, 23]  # the window is never full before the end
 
 

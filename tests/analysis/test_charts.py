@@ -1,4 +1,4 @@
-"""Charts fit into a page: no addresses, no fixed colours, no clashing ids, and what configs say is only text."""
+"""Charts fit into a page: no addresses, no fixed colors, no clashing ids, and what configs say is only text."""
 
 import re
 
@@ -28,7 +28,7 @@ def charts() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", ["curves", "histogram", "cumulative", "scatter"])
-def test_a_chart_is_an_svg_that_takes_its_colours_and_nothing_else_from_the_page(
+def test_a_chart_is_an_svg_that_takes_its_colors_and_nothing_else_from_the_page(
     name: str, charts: dict[str, str]
 ) -> None:
     svg = charts[name]

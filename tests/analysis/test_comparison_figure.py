@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ilt.analysis.comparison_figure import comparison_figure
-from tests.analysis.test_figures import has_colour, pixels
+from tests.analysis.test_figures import has_color, pixels
 
 ORANGE, BLUE = "#ff7f0e", "#1f77b4"
 
@@ -25,8 +25,8 @@ def draw(path: Path, **by_policy: dict[str, Any]) -> np.ndarray:
 def test_there_is_a_line_for_each_policy_but_the_random_one(tmp_path: Path) -> None:
     policies = {f"student-{number}": numbers(200.0 + number) for number in range(6)}
     picture = draw(tmp_path / "it.png", expert=numbers(250.0), random=numbers(-200.0), **policies)
-    assert has_colour(picture, ORANGE)
-    assert has_colour(picture, BLUE)
+    assert has_color(picture, ORANGE)
+    assert has_color(picture, BLUE)
     fewer = draw(
         tmp_path / "fewer.png", expert=numbers(250.0), random=numbers(-200.0), **dict(list(policies.items())[:5])
     )
@@ -39,5 +39,5 @@ def test_each_run_of_several_is_a_stroke(tmp_path: Path) -> None:
     several = draw(
         tmp_path / "several.png", expert=numbers(250.0), student=numbers(220.0, 190.0, 215.0, 240.0), **padding
     )
-    grey = [(np.abs(picture.astype(int) - 0x4D).max(axis=2) <= 2).sum() for picture in (alone, several)]
-    assert grey[1] > grey[0]
+    gray = [(np.abs(picture.astype(int) - 0x4D).max(axis=2) <= 2).sum() for picture in (alone, several)]
+    assert gray[1] > gray[0]

@@ -34,8 +34,8 @@ def pixels(path: Path) -> np.ndarray:
     return array
 
 
-def has_colour(picture: np.ndarray, colour: str) -> bool:
-    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+def has_color(picture: np.ndarray, color: str) -> bool:
+    wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
     return bool((np.abs(picture.astype(int) - wanted).max(axis=2) <= 2).sum() > 20)
 
 
@@ -46,8 +46,8 @@ def draw_curve(path: Path, rows: list[dict[str, float]], *, expert_return: float
 
 def test_the_learning_curve_shows_student_and_expert(tmp_path: Path) -> None:
     picture = draw_curve(tmp_path / "curve.png", ROWS)
-    assert has_colour(picture, "#1f77b4")
-    assert has_colour(picture, "#ff7f0e")
+    assert has_color(picture, "#1f77b4")
+    assert has_color(picture, "#ff7f0e")
     assert (picture == 255).all(axis=2).mean() > 0.5  # and is mostly background
 
 
@@ -58,26 +58,26 @@ def test_the_learning_curve_depends_on_what_was_learned(tmp_path: Path) -> None:
 
 
 def test_a_run_of_one_validation_and_no_logged_loss_can_be_drawn(tmp_path: Path) -> None:
-    assert has_colour(draw_curve(tmp_path / "short.png", [ROWS[2]]), "#1f77b4")
+    assert has_color(draw_curve(tmp_path / "short.png", [ROWS[2]]), "#1f77b4")
 
 
 def test_a_return_of_nothing_at_all_can_be_drawn(tmp_path: Path) -> None:
-    assert has_colour(draw_curve(tmp_path / "zero.png", [{**ROWS[2], "rollout/return_mean": 0.0}]), "#1f77b4")
+    assert has_color(draw_curve(tmp_path / "zero.png", [{**ROWS[2], "rollout/return_mean": 0.0}]), "#1f77b4")
 
 
 def test_the_distribution_shows_every_policy(tmp_path: Path) -> None:
     return_distribution(RETURNS, tmp_path / "returns.png", success_return=200.0, title="a run")
     picture = pixels(tmp_path / "returns.png")
-    assert has_colour(picture, "#1f77b4")
-    assert has_colour(picture, "#ff7f0e")
-    assert has_colour(picture, "#7f7f7f")
+    assert has_color(picture, "#1f77b4")
+    assert has_color(picture, "#ff7f0e")
+    assert has_color(picture, "#7f7f7f")
 
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_a_few_episodes_can_be_drawn(tmp_path: Path, n: int) -> None:
     few = {name: returns[:n] for name, returns in RETURNS.items()}
     return_distribution(few, tmp_path / "few.png", success_return=200.0, title="a run")
-    assert has_colour(pixels(tmp_path / "few.png"), "#1f77b4")
+    assert has_color(pixels(tmp_path / "few.png"), "#1f77b4")
 
 
 def test_policies_that_all_return_the_same_can_be_drawn(tmp_path: Path) -> None:

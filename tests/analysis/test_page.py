@@ -10,8 +10,8 @@ import pytest
 from markupsafe import escape
 
 from ilt.analysis.page import Report, write_page
-from ilt.analysis.records import RunRecord, group_runs, read_run
-from ilt.runs import read_config
+from ilt.tracking.records import RunRecord, group_runs, read_run
+from ilt.tracking.run_folder import read_config
 from tests.analysis.finished_runs import default_config, finish_run
 
 EVIL = '<img src="https://example.com/x.png" onerror="document.title=1">'
@@ -27,7 +27,7 @@ def report_on(runs: list[RunRecord], **other: Any) -> Report:
         "groups": group_runs(runs),
         "example": runs[0],
         "chosen": False,
-        "landings": [],
+        "videos_of_episodes": [],
         "no_videos": "none were made.",
         "left_out": [],
         "defaults": default_config(),

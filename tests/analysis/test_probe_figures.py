@@ -7,7 +7,7 @@ import pytest
 
 from ilt.analysis.probe_figures import attention_figure, probe_figure
 from ilt.analysis.probes import Score, sources
-from tests.analysis.test_figures import has_colour, pixels
+from tests.analysis.test_figures import has_color, pixels
 
 RED = "#d62728"  # matplotlib's C3, the control
 
@@ -24,7 +24,7 @@ def scores(n_layer: int = 2, quantities: int = 3, *, r2: float = 0.5) -> list[Sc
 @pytest.mark.parametrize(("n_layer", "quantities"), [(1, 1), (2, 4), (6, 7)])
 def test_any_number_of_layers_and_quantities_can_be_drawn(n_layer: int, quantities: int, tmp_path: Path) -> None:
     probe_figure(scores(n_layer, quantities), tmp_path / "probe.png", title="a run")
-    assert has_colour(pixels(tmp_path / "probe.png"), RED)
+    assert has_color(pixels(tmp_path / "probe.png"), RED)
 
 
 def test_another_student_shows(tmp_path: Path) -> None:
@@ -52,4 +52,4 @@ def test_attention_of_any_model_can_be_drawn(shape: tuple[int, int, int], tokens
 def test_what_is_not_looked_at_is_grey(tmp_path: Path) -> None:
     weights = np.array([[[0.0, 0.0, 0.0, 1.0]]])
     attention_figure({"moment": weights}, tmp_path / "attention.png", tokens_per_step=1, title="a run")
-    assert has_colour(pixels(tmp_path / "attention.png"), "#e6e6e6")
+    assert has_color(pixels(tmp_path / "attention.png"), "#e6e6e6")

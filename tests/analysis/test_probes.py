@@ -17,9 +17,10 @@ from ilt.analysis.probes import (
     score_probes,
     score_rows,
 )
-from ilt.demos import Episodes
-from ilt.models import Decoder
-from ilt.rollouts import RandomPolicy, rollout
+from ilt.data.episodes import Episodes
+from ilt.models.decoder import Decoder
+from ilt.rollout.policies import RandomPolicy
+from ilt.rollout.run import rollout
 from tests.toys import countdown
 
 NAMES = ("seen", "past", "absent", "constant")

@@ -10,9 +10,10 @@ from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image
 
 from ilt.analysis.video import ARROW, BLUE, Replay, replay, side_by_side, write_animation, write_mp4
-from ilt.demos import Episodes
-from ilt.envs import EnvSpec
-from ilt.rollouts import RandomPolicy, rollout
+from ilt.data.episodes import Episodes
+from ilt.envs.spec import EnvSpec
+from ilt.rollout.policies import RandomPolicy
+from ilt.rollout.run import rollout
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 import yaml
 
-from ilt import workers
-from ilt.analysis.tables import print_table
-from ilt.envs import EnvSpec
-from ilt.runtime import keep_freed_memory
-from ilt.store import provenance, write_json
+from ilt.envs.spec import EnvSpec
+from ilt.evaluation.tables import print_table
+from ilt.rollout import workers
+from ilt.tracking.store import provenance, write_json
+from ilt.training.runtime import keep_freed_memory
 from tests.benchmarks.measuring import Row
 
 NAMES = ["start", "run", "collect", "fly", "cache", "train", "lightning", "memory", "a2c"]

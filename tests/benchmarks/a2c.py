@@ -13,12 +13,13 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 
-from ilt.envs import EnvSpec
+from ilt.envs.spec import EnvSpec
 from ilt.experts.a2c import train_a2c
 from ilt.experts.actor import Actor
 from ilt.experts.ppo import actor_of
 from ilt.experts.training import Score
-from ilt.rollouts import ExpertPolicy, rollout
+from ilt.rollout.policies import ExpertPolicy
+from ilt.rollout.run import rollout
 from tests.benchmarks.measuring import Beside, Row, at_most
 
 SEEDS = (0, 1, 2)

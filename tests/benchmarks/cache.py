@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ilt.envs import EnvSpec
+from ilt.envs.spec import EnvSpec
 from tests.benchmarks.flights import flying, student
 from tests.benchmarks.measuring import Row, at_least, compare
 

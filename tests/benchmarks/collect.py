@@ -10,11 +10,11 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
-from ilt.envs import EnvSpec
+from ilt.envs.spec import EnvSpec
 from ilt.experts.actor import Actor
-from ilt.rollouts import rollout
-from ilt.store import SHIPPED
-from ilt.workers import cores
+from ilt.rollout.run import rollout
+from ilt.rollout.workers import cores
+from ilt.tracking.store import SHIPPED
 from tests.benchmarks.flights import environment_limit, shipped_expert
 from tests.benchmarks.measuring import Row, at_least, compare
 

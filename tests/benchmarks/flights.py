@@ -7,13 +7,15 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from ilt import workers
-from ilt.demos import Episodes
-from ilt.envs import EnvSpec
+from ilt.data.episodes import Episodes
+from ilt.envs.spec import EnvSpec
 from ilt.experts.actor import Actor
-from ilt.models import Decoder
-from ilt.rollouts import ContextPolicy, ExpertPolicy, Policy, rollout
-from ilt.store import SHIPPED
+from ilt.models.decoder import Decoder
+from ilt.rollout import workers
+from ilt.rollout.policies import ExpertPolicy, Policy
+from ilt.rollout.run import rollout
+from ilt.rollout.sequence_policy import SequencePolicy
+from ilt.tracking.store import SHIPPED
 from tests.benchmarks.measuring import Measure
 
 SIZES = {"nano": (1, 1, 16), "tiny": (2, 2, 32), "small": (4, 4, 64), "base": (6, 8, 128)}
@@ -63,7 +65,7 @@ class Escorted:
 
 def student(size: str, context_length: int, *, recompute: bool = False) -> Escorted:
     """A student of this size, escorted by the shipped expert."""
-    return Escorted(ContextPolicy(decoder(size, context_length), recompute=recompute), shipped_expert())
+    return Escorted(SequencePolicy(decoder(size, context_length), recompute=recompute), shipped_expert())
 
 
 def flying(spec: EnvSpec, policy: Policy, seeds: np.ndarray, *, n_envs: int = 256, n_processes: int = 1) -> Measure:

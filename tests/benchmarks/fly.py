@@ -1,7 +1,7 @@
 """Scoring students on test episodes, beside the environment limit and beside one env flown step by step."""
 
-from ilt.envs import EnvSpec
-from ilt.workers import cores
+from ilt.envs.spec import EnvSpec
+from ilt.rollout.workers import cores
 from tests.benchmarks.flights import environment_limit, flying, student
 from tests.benchmarks.measuring import Bar, Measure, Row, at_least, compare
 

@@ -11,9 +11,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from ilt import workers
-from ilt.demos import WindowDataset
-from ilt.envs import EnvSpec
+from ilt.data.windows import WindowDataset
+from ilt.envs.spec import EnvSpec
+from ilt.rollout import workers
 from tests.benchmarks.flights import SIZES, decoder, flying, shipped_expert, student
 from tests.benchmarks.measuring import Measure, Row, compare
 from tests.benchmarks.memory import peak, write_episodes

@@ -9,11 +9,11 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from ilt.demos import WindowDataset
-from ilt.envs import EnvSpec
-from ilt.learning import EMA, LearningCurve, WindowData
-from ilt.learning.data import EpochBatches
-from ilt.learning.module import cloning_loss, decay_groups
+from ilt.data.datamodule import EpochBatches, WindowData
+from ilt.data.windows import WindowDataset
+from ilt.envs.spec import EnvSpec
+from ilt.training.callbacks import EMA, LearningCurve
+from ilt.training.module import bc_loss, decay_groups
 from tests.benchmarks.flights import decoder
 from tests.benchmarks.measuring import Row, at_most, compare
 from tests.benchmarks.train import BATCH_SIZE, demonstrations, module
@@ -68,7 +68,7 @@ def rows(spec: EnvSpec) -> list[Row]:
             batch = windows.__getitems__(indices)
             logits = model(batch["observations"], batch["actions"], batch["mask"])
             optimizer.zero_grad(set_to_none=True)
-            cloning_loss(logits, batch["actions"], batch["mask"]).backward()
+            bc_loss(logits, batch["actions"], batch["mask"]).backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             schedule.step()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ilt.demos import Episodes
-from ilt.envs import EnvSpec
+from ilt.data.episodes import Episodes
+from ilt.envs.spec import EnvSpec
 from tests.benchmarks.measuring import Row, at_most, compare
 
 N_EPISODES, N_STEPS = 10_000, 300
@@ -55,16 +55,17 @@ def peak(path: Path) -> float:
 
 
 def train(path: Path) -> None:
-    """As `ilt.fit.fit` does it, with a validation; prints the peak."""
+    """As `ilt.training.fit.fit` does it, with a validation; prints the peak."""
     import pytorch_lightning as pl
     import torch
 
-    from ilt import fit, stages  # noqa: F401  (what a run has imported by then is part of its memory)
-    from ilt.demos import WindowDataset
-    from ilt.demos.windows import observation_statistics, take_episodes
-    from ilt.learning import EMA, WindowData
-    from ilt.runs import peak_memory_mb
-    from ilt.runtime import keep_freed_memory
+    from ilt.data.datamodule import WindowData
+    from ilt.data.windows import WindowDataset, observation_statistics, take_episodes
+    from ilt.evaluation import stages  # noqa: F401  (what a run has imported by then is part of its memory)
+    from ilt.tracking.run_folder import peak_memory_mb
+    from ilt.training import fit  # noqa: F401  (what a run has imported by then is part of its memory)
+    from ilt.training.callbacks import EMA
+    from ilt.training.runtime import keep_freed_memory
     from tests.benchmarks.flights import decoder
     from tests.benchmarks.train import module
 
@@ -72,10 +73,10 @@ def train(path: Path) -> None:
     keep_freed_memory()
     episodes = take_episodes(Episodes.load(path), 1.0)
     model = decoder("tiny", 64)
-    model.set_normalisation(*observation_statistics(episodes))
+    model.set_normalization(*observation_statistics(episodes))
     data = WindowData(
         WindowDataset(episodes, context_length=64),
-        WindowDataset(episodes.first(20), context_length=64, as_flown=True),
+        WindowDataset(episodes.first(20), context_length=64, as_deployed=True),
         batch_size=256,
         seed=0,
     )

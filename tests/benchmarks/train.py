@@ -9,13 +9,13 @@ import yaml
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ilt.demos import Episodes, WindowDataset
-from ilt.envs import EnvSpec
-from ilt.learning import ImitationModule
-from ilt.learning.data import EpochBatches, WindowLoader
-from ilt.learning.module import cloning_loss, decay_groups
-from ilt.models import Decoder
-from ilt.rollouts import rollout
+from ilt.data.datamodule import EpochBatches, WindowLoader
+from ilt.data.episodes import Episodes
+from ilt.data.windows import WindowDataset
+from ilt.envs.spec import EnvSpec
+from ilt.models.decoder import Decoder
+from ilt.rollout.run import rollout
+from ilt.training.module import ImitationModule, bc_loss, decay_groups
 from tests.benchmarks.flights import decoder, shipped_expert
 from tests.benchmarks.measuring import Measure, Row, at_least, compare
 
@@ -76,7 +76,7 @@ def module(model: Decoder) -> ImitationModule:
 def training(
     model: Decoder, loader: Iterable[dict[str, Tensor]], n_batches: int, *, last_only: bool = False
 ) -> Measure:
-    """Labels per second over some optimiser steps, and one before that is not counted."""
+    """Labels per second over some optimizer steps, and one before that is not counted."""
 
     def measure() -> float:
         optimizer = torch.optim.AdamW(decay_groups(model, 0.1), lr=1e-4, fused=True)
@@ -85,7 +85,7 @@ def training(
             mask = batch["mask"].clone()
             if last_only:
                 mask[:, :-1] = False
-            loss = cloning_loss(model(batch["observations"], batch["actions"], batch["mask"]), batch["actions"], mask)
+            loss = bc_loss(model(batch["observations"], batch["actions"], batch["mask"]), batch["actions"], mask)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -120,8 +120,8 @@ def flops_per_label(model: Decoder, context_length: int) -> float:
     Products of linear layers at the tokens where they are computed, and attention over whole windows (Chowdhery et al.
     2022, PaLM, appendix B). Element by element work is not counted.
     """
-    n_tokens, d_model = 2 * context_length - 1, model.readout.in_features
-    forward = 2 * context_length * (model.embed_state.weight.numel() + model.readout.weight.numel())
+    n_tokens, d_model = 2 * context_length - 1, model.action_head.in_features
+    forward = 2 * context_length * (model.embed_state.weight.numel() + model.action_head.weight.numel())
     for i in range(len(model.blocks)):
         n_read = n_tokens if i < len(model.blocks) - 1 else context_length  # of the last block, the state tokens
         forward += 2 * n_tokens * 3 * d_model**2 + 2 * n_read * 9 * d_model**2  # queries, keys, values; the others

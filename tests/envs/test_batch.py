@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ilt.envs import EnvBatch, EnvSpec
+from ilt.envs.batch import EnvBatch
+from ilt.envs.spec import EnvSpec
 from tests.toys import countdown, recall
 
 

@@ -4,8 +4,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.box2d.lunar_lander import heuristic
 
-from ilt.envs import EnvSpec
 from ilt.envs.heuristics import HEURISTICS
+from ilt.envs.spec import EnvSpec
 
 
 def test_the_lander_has_the_heuristic_that_its_config_names(lander: EnvSpec) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ilt.config import BLOCKS
-from ilt.envs import EnvSpec
+from ilt.envs.spec import EnvSpec
 from tests.toys import BLOCKS as TOY_BLOCKS
 from tests.toys import countdown, recall
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from gymnasium.envs.box2d import lunar_lander
 
-from ilt.envs import EnvSpec
-from ilt.envs.wrappers import FACTORS, Blind, HiddenPhysics, facts, hidden_names, in_words, visible
+from ilt.envs.spec import EnvSpec
+from ilt.envs.wrappers import FACTORS, MaskObservation, RandomizedPhysics, facts, hidden_names, in_words, visible
 
 RANGES = {
     "gravity": [-11.5, -5.0],
@@ -35,7 +35,7 @@ def fly(env: gym.Env, seed: int, n_steps: int = 60) -> tuple[np.ndarray, list[fl
 
 
 def test_physics_lie_in_their_ranges_and_differ_between_episodes() -> None:
-    env, drawn = HiddenPhysics(bare(), **RANGES), []
+    env, drawn = RandomizedPhysics(bare(), **RANGES), []
     for seed in range(50):
         env.reset(seed=seed)
         drawn.append([env.facts[name] for name in RANGES])
@@ -46,7 +46,7 @@ def test_physics_lie_in_their_ranges_and_differ_between_episodes() -> None:
 
 
 def test_an_episode_is_decided_by_its_seed_and_by_nothing_that_was_flown_before() -> None:
-    used, fresh = HiddenPhysics(bare(), **RANGES), HiddenPhysics(bare(), **RANGES)
+    used, fresh = RandomizedPhysics(bare(), **RANGES), RandomizedPhysics(bare(), **RANGES)
     fly(used, 1)
     again, first = fly(used, 7), fly(fresh, 7)
     np.testing.assert_array_equal(again[0], first[0])
@@ -55,7 +55,7 @@ def test_an_episode_is_decided_by_its_seed_and_by_nothing_that_was_flown_before(
 
 
 def test_the_range_of_one_factor_changes_no_other() -> None:
-    wide, narrow = HiddenPhysics(bare(), **RANGES), HiddenPhysics(bare(), **RANGES | {"gravity": [-9.0, -9.0]})
+    wide, narrow = RandomizedPhysics(bare(), **RANGES), RandomizedPhysics(bare(), **RANGES | {"gravity": [-9.0, -9.0]})
     wide.reset(seed=3)
     narrow.reset(seed=3)
     assert narrow.facts == {**wide.facts, "gravity": -9.0}
@@ -63,7 +63,7 @@ def test_the_range_of_one_factor_changes_no_other() -> None:
 
 def test_where_nothing_varies_an_episode_is_that_of_the_bare_lander() -> None:
     for kwargs in ({}, {"gravity": -8.0, "enable_wind": True, "wind_power": 12.0}):
-        plain, wrapped = fly(bare(**kwargs), 11), fly(HiddenPhysics(bare(**kwargs)), 11)
+        plain, wrapped = fly(bare(**kwargs), 11), fly(RandomizedPhysics(bare(**kwargs)), 11)
         np.testing.assert_array_equal(wrapped[0][:, :8], plain[0])
         assert wrapped[1] == plain[1]
 
@@ -71,13 +71,13 @@ def test_where_nothing_varies_an_episode_is_that_of_the_bare_lander() -> None:
 @pytest.mark.parametrize("factor", FACTORS)
 def test_every_factor_changes_the_flight(factor: str) -> None:
     other = FACTORS[factor].low if factor == "gravity" else FACTORS[factor].high
-    changed, nominal = fly(HiddenPhysics(bare(), **{factor: [other, other]}), 5), fly(HiddenPhysics(bare()), 5)
+    changed, nominal = fly(RandomizedPhysics(bare(), **{factor: [other, other]}), 5), fly(RandomizedPhysics(bare()), 5)
     assert np.abs(changed[0][-1, :8] - nominal[0][-1, :8]).max() > 1e-3
 
 
 def test_stronger_engines_belong_to_their_own_lander_alone() -> None:
     nominal = fly(bare(), 5)
-    strong, between = HiddenPhysics(bare(), main_engine_power=[1.5, 1.5]), bare()
+    strong, between = RandomizedPhysics(bare(), main_engine_power=[1.5, 1.5]), bare()
     strong.reset(seed=5)
     observations = [between.reset(seed=5)[0]]
     for t in range(60):
@@ -88,7 +88,7 @@ def test_stronger_engines_belong_to_their_own_lander_alone() -> None:
 
 
 def test_a_step_that_fails_leaves_the_engines_nominal() -> None:
-    strong = HiddenPhysics(bare(), main_engine_power=[1.5, 1.5])
+    strong = RandomizedPhysics(bare(), main_engine_power=[1.5, 1.5])
     strong.reset(seed=5)
     with pytest.raises(AssertionError, match="invalid"):
         strong.step(17)
@@ -96,7 +96,7 @@ def test_a_step_that_fails_leaves_the_engines_nominal() -> None:
 
 
 def test_behind_what_the_student_sees_stand_physics_and_wind() -> None:
-    env = HiddenPhysics(bare(), gravity=[-5.0, -5.0], wind_power=[20.0, 20.0], turbulence_power=[2.0, 2.0])
+    env = RandomizedPhysics(bare(), gravity=[-5.0, -5.0], wind_power=[20.0, 20.0], turbulence_power=[2.0, 2.0])
     observation, _ = env.reset(seed=2)
     assert observation.shape == env.observation_space.shape == (15,)
     assert observation.dtype == np.float32
@@ -117,7 +117,7 @@ def test_physics_can_be_told_in_words() -> None:
 
 
 def test_the_wind_that_is_told_is_the_one_that_blows_in_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    env = HiddenPhysics(bare(), **RANGES)
+    env = RandomizedPhysics(bare(), **RANGES)
     told, _ = env.reset(seed=2)
     for _ in range(20):
         body, felt = env.unwrapped.lander, {}
@@ -147,7 +147,7 @@ class _Felt:
 
 
 def test_on_the_ground_there_is_no_wind() -> None:
-    env = HiddenPhysics(bare(), wind_power=[20.0, 20.0], turbulence_power=[2.0, 2.0])
+    env = RandomizedPhysics(bare(), wind_power=[20.0, 20.0], turbulence_power=[2.0, 2.0])
     env.reset(seed=2)
     for _ in range(200):
         observation, _, terminated, *_ = env.step(0)
@@ -185,21 +185,21 @@ def test_a_factor_out_of_the_simulators_bounds_is_refused_when_the_config_is_rea
 
 def test_an_unknown_factor_is_refused() -> None:
     with pytest.raises(ValueError, match=r"env\.wrappers\.hidden_physics\.mass must be one of \['gravity'"):
-        HiddenPhysics(bare(), mass=[1.0, 2.0])
+        RandomizedPhysics(bare(), mass=[1.0, 2.0])
 
 
 def test_physics_of_something_else_are_refused() -> None:
     with pytest.raises(ValueError, match="must be the first wrapper of a LunarLander"):
-        HiddenPhysics(gym.make("CartPole-v1").unwrapped)
+        RandomizedPhysics(gym.make("CartPole-v1").unwrapped)
     with pytest.raises(ValueError, match="must be the first wrapper of a LunarLander"):
-        HiddenPhysics(Blind(bare(), hide=[2]))
+        RandomizedPhysics(MaskObservation(bare(), hide=[2]))
 
 
 # --- blind ---
 
 
 def test_the_student_loses_what_is_hidden_and_a_privileged_expert_finds_it_behind() -> None:
-    plain, blind = fly(bare(), 3), Blind(bare(), hide=[5, 2, 3])
+    plain, blind = fly(bare(), 3), MaskObservation(bare(), hide=[5, 2, 3])
     observations, rewards = fly(blind, 3)
     assert visible(blind) == 5
     np.testing.assert_array_equal(observations, plain[0][:, [0, 1, 4, 6, 7, 2, 3, 5]])
@@ -209,16 +209,16 @@ def test_the_student_loses_what_is_hidden_and_a_privileged_expert_finds_it_behin
 
 
 def test_any_environment_can_be_blind() -> None:
-    blind = Blind(gym.make("CartPole-v1").unwrapped, hide=[1, 3])
+    blind = MaskObservation(gym.make("CartPole-v1").unwrapped, hide=[1, 3])
     assert (visible(gym.make("CartPole-v1").unwrapped), visible(blind)) == (4, 2)
     assert blind.reset(seed=1)[0].shape == (4,)
     assert facts(blind) == {}
 
 
 def test_wrappers_on_each_other() -> None:
-    env = Blind(HiddenPhysics(bare(), **RANGES), hide=[2, 3, 5])
+    env = MaskObservation(RandomizedPhysics(bare(), **RANGES), hide=[2, 3, 5])
     observation, _ = env.reset(seed=4)
-    inner = HiddenPhysics(bare(), **RANGES)
+    inner = RandomizedPhysics(bare(), **RANGES)
     other, _ = inner.reset(seed=4)
     np.testing.assert_array_equal(observation, other[[0, 1, 4, 6, 7, 2, 3, 5, *range(8, 15)]])
     assert visible(env) == 5
@@ -229,4 +229,4 @@ def test_wrappers_on_each_other() -> None:
 @pytest.mark.parametrize("hide", [[], [8], [-1], [2, 2], list(range(8))])
 def test_places_that_cannot_be_hidden_are_refused(hide: list[int]) -> None:
     with pytest.raises(ValueError, match=r"env\.wrappers\.blind\.hide must be some of the places 0 to 7, each once"):
-        Blind(bare(), hide=hide)
+        MaskObservation(bare(), hide=hide)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ilt.envs import EnvSpec
+from ilt.envs.spec import EnvSpec
 from ilt.experts.a2c import A2C, RunningMoments, advantages_and_returns
 from tests.toys import BLOCKS, countdown
 
@@ -22,10 +22,10 @@ SMALL: dict[str, Any] = {
     "gae_lambda": 0.9,
     "learning_rate": 0.01,
     "final_learning_rate_fraction": 0.1,
-    "entropy_coefficient": 0.01,
+    "ent_coef": 0.01,
     "max_grad_norm": 0.5,
-    "normalise_observations": True,
-    "normalise_rewards": True,
+    "normalize_observations": True,
+    "normalize_rewards": True,
 }
 
 
@@ -125,7 +125,7 @@ def test_running_moments_go_on_where_they_were() -> None:
 def test_what_follows_counts_after_a_cut_but_not_after_an_end(
     seed: int, left: list[int], following: list[float]
 ) -> None:
-    plain = {"normalise_observations": False, "normalise_rewards": False, "hidden": []}
+    plain = {"normalize_observations": False, "normalize_rewards": False, "hidden": []}
     learner = learner_of(only_seed(seed), n_steps=5, n_envs=2, gamma=0.5, gae_lambda=1.0, **plain)
     learner.net.critic[0].weight.data = torch.tensor([[1.0, 0.0]])  # an observation is worth 10 + steps left
     learner.net.critic[0].bias.data.fill_(10.0)
@@ -141,7 +141,7 @@ def test_what_follows_counts_after_a_cut_but_not_after_an_end(
 
 
 def test_actions_are_collected_beside_the_observations_they_were_chosen_for() -> None:
-    learner = learner_of(only_seed(4), n_steps=7, n_envs=3, normalise_observations=False)
+    learner = learner_of(only_seed(4), n_steps=7, n_envs=3, normalize_observations=False)
     learner.start_episodes()
     data = learner.collect()
     assert data["observations"][:, 0].tolist() == [[5, 4], [4, 4], [3, 4], [5, 4], [4, 4], [3, 4], [5, 4]]

@@ -9,7 +9,7 @@ from ilt.experts.actor import Actor, mlp
 
 
 def small_actor() -> Actor:
-    """An actor with some weights and some normalisation."""
+    """An actor with some weights and some normalization."""
     torch.manual_seed(0)
     actor = Actor(observation_dim=3, n_actions=4, hidden=[8, 6])
     for tensor in actor.state_dict().values():
@@ -26,7 +26,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert not loaded.training
 
 
-def test_normalisation_is_inside_and_travels_with_the_weights(tmp_path: Path) -> None:
+def test_normalization_is_inside_and_travels_with_the_weights(tmp_path: Path) -> None:
     actor = small_actor()
     actor.observation_mean.copy_(torch.tensor([1.0, 2.0, 3.0]))
     actor.observation_std.copy_(torch.tensor([2.0, 4.0, 8.0]))

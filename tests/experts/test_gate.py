@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from ilt.experts.gate import GateError, check_gate
-from ilt.store import Artefact
+from ilt.tracking.store import Artifact
 
-EXPERT = Artefact(
+EXPERT = Artifact(
     Path("outputs/experts/ppo-0123456789"),
-    {"measured": {"selection": {"deterministic": {"return_mean": 240.04}, "sampled": {"return_mean": 180.0}}}},
+    {"metrics": {"selection": {"deterministic": {"return_mean": 240.04}, "sampled": {"return_mean": 180.0}}}},
 )
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from stable_baselines3 import PPO
 
-from ilt.envs import EnvSpec
-from ilt.experts.ppo import LeanVecEnv, actor_of, state_of
+from ilt.envs.spec import EnvSpec
+from ilt.experts.ppo import BatchedVecEnv, actor_of, state_of
 from tests.toys import BLOCKS, countdown
 
 
@@ -21,13 +21,13 @@ def learned_from(first: int, count: int = 1) -> EnvSpec:
 def small_ppo() -> PPO:
     """PPO on the toy, with weights far from their start."""
     kwargs = {"net_arch": [16, 12], "activation_fn": torch.nn.Tanh}
-    model = PPO("MlpPolicy", LeanVecEnv(countdown(), 2, [0]), device="cpu", seed=0, policy_kwargs=kwargs)
+    model = PPO("MlpPolicy", BatchedVecEnv(countdown(), 2, [0]), device="cpu", seed=0, policy_kwargs=kwargs)
     for parameter in model.policy.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return model
 
 
-def steps_until_the_end(env: LeanVecEnv) -> list[tuple[np.ndarray, bool, dict[str, Any]]]:
+def steps_until_the_end(env: BatchedVecEnv) -> list[tuple[np.ndarray, bool, dict[str, Any]]]:
     """Observation, end and info of slot 0 after each step, up to the first end."""
     env.reset()
     seen: list[tuple[np.ndarray, bool, dict[str, Any]]] = []
@@ -38,7 +38,7 @@ def steps_until_the_end(env: LeanVecEnv) -> list[tuple[np.ndarray, bool, dict[st
 
 
 def test_an_episode_that_is_cut_hands_over_its_last_observation() -> None:
-    steps = steps_until_the_end(LeanVecEnv(learned_from(3), 1, [0]))
+    steps = steps_until_the_end(BatchedVecEnv(learned_from(3), 1, [0]))
     observation, _, info = steps[-1]
     assert len(steps) == 3
     assert (info["terminal_observation"].tolist(), info["TimeLimit.truncated"]) == ([1, 3], True)
@@ -47,14 +47,14 @@ def test_an_episode_that_is_cut_hands_over_its_last_observation() -> None:
 
 
 def test_an_episode_that_ends_by_itself_is_not_called_cut() -> None:
-    observation, _, info = steps_until_the_end(LeanVecEnv(learned_from(2), 1, [0]))[-1]
+    observation, _, info = steps_until_the_end(BatchedVecEnv(learned_from(2), 1, [0]))[-1]
     assert (info["terminal_observation"].tolist(), info["TimeLimit.truncated"]) == ([0, 2], False)
     assert observation.tolist() == [3, 2]
 
 
 def test_only_a_privileged_expert_is_shown_what_is_hidden_from_a_student() -> None:
     spec = replace(learned_from(3), wrappers={"blind": {"hide": [1]}})
-    student, privileged = LeanVecEnv(spec, 1, [0]), LeanVecEnv(spec, 1, [0], privileged=True)
+    student, privileged = BatchedVecEnv(spec, 1, [0]), BatchedVecEnv(spec, 1, [0], privileged=True)
     assert (student.observation_space.shape, privileged.observation_space.shape) == ((1,), (2,))
     assert (student.reset().tolist(), privileged.reset().tolist()) == ([[4]], [[4, 3]])
     step, (*_, info) = steps_until_the_end(student)[-1][0], steps_until_the_end(student)[-1]
@@ -62,7 +62,7 @@ def test_only_a_privileged_expert_is_shown_what_is_hidden_from_a_student() -> No
 
 
 def test_what_was_handed_over_does_not_change_later() -> None:
-    env = LeanVecEnv(learned_from(4), 1, [0])
+    env = BatchedVecEnv(learned_from(4), 1, [0])
     first = env.reset()
     second, _, _, _ = env.step(np.array([1]))
     env.step(np.array([1]))
@@ -70,14 +70,14 @@ def test_what_was_handed_over_does_not_change_later() -> None:
 
 
 def test_each_env_earns_its_own_reward() -> None:
-    env = LeanVecEnv(learned_from(4), 3, [0])
+    env = BatchedVecEnv(learned_from(4), 3, [0])
     env.reset()
     _, rewards, _, _ = env.step(np.array([0, 2, 1]))
     assert rewards.tolist() == [0.0, 2.0, 1.0]
 
 
 def test_training_episodes_come_from_the_demonstrations_block() -> None:
-    env = LeanVecEnv(learned_from(500, 7), 4, [0])
+    env = BatchedVecEnv(learned_from(500, 7), 4, [0])
     seeds = set(env.reset()[:, 1].tolist())
     for _ in range(30):
         seeds |= set(env.step(np.zeros(4, dtype=np.int64))[0][:, 1].tolist())

@@ -6,7 +6,7 @@ import pytest
 
 from ilt.config import config_hash
 from ilt.experts.actor import Actor
-from ilt.store import SHIPPED, open_artefact
+from ilt.tracking.store import SHIPPED, open_artifact
 
 FOLDERS = sorted(path for path in SHIPPED["experts"].iterdir() if path.is_dir())
 
@@ -18,12 +18,12 @@ def test_there_is_an_expert_of_each_kind(name: str) -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=[folder.name for folder in FOLDERS])
 def test_every_file_is_the_one_that_was_published(folder: Path) -> None:
-    assert open_artefact(folder).manifest["name"] == folder.name
+    assert open_artifact(folder).manifest["name"] == folder.name
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=[folder.name for folder in FOLDERS])
 def test_the_name_ends_in_the_hash_of_the_config_that_made_it(folder: Path) -> None:
-    assert folder.name.rsplit("-", 1)[1] == config_hash(open_artefact(folder).manifest["config"])
+    assert folder.name.rsplit("-", 1)[1] == config_hash(open_artifact(folder).manifest["config"])
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=[folder.name for folder in FOLDERS])

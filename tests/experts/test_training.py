@@ -15,7 +15,8 @@ from ilt.experts.a2c import train_a2c
 from ilt.experts.actor import Actor
 from ilt.experts.ppo import train_ppo
 from ilt.experts.training import TrainingLog
-from ilt.rollouts import ExpertPolicy, rollout
+from ilt.rollout.policies import ExpertPolicy
+from ilt.rollout.run import rollout
 from tests.toys import BLOCKS, countdown
 
 TRAINERS: dict[str, tuple[Callable[..., TrainingLog], dict[str, Any]]] = {
@@ -27,10 +28,10 @@ TRAINERS: dict[str, tuple[Callable[..., TrainingLog], dict[str, Any]]] = {
             "batch_size": 32,
             "critic_epochs": 2,
             "gae_lambda": 0.9,
-            "entropy_coefficient": 0.01,
+            "ent_coef": 0.01,
             "max_grad_norm": 0.5,
-            "normalise_observations": True,
-            "normalise_rewards": True,
+            "normalize_observations": True,
+            "normalize_rewards": True,
         },
     ),
     "ppo": (train_ppo, {"n_steps": 8, "n_envs": 4, "batch_size": 32, "n_epochs": 2, "ent_coef": 0.01}),
@@ -79,7 +80,7 @@ def weights_of(actor: Actor) -> torch.Tensor:
 
 
 def actor_of(value: float) -> Actor:
-    """An actor that can be told by its normalisation."""
+    """An actor that can be told by its normalization."""
     actor = Actor(observation_dim=1, n_actions=2, hidden=[])
     actor.observation_mean.fill_(value)
     return actor

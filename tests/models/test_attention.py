@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ilt.models.attention import Block, fused_attention, plain_attention, rotary_turns, rotate
+from ilt.models.attention import Block, apply_rope, build_rope_cache, fused_attention, plain_attention
 
 
 def block(seed: int = 0, **changes: float) -> Block:
@@ -22,8 +22,8 @@ def tokens(n_tokens: int = 6) -> Tensor:
     return torch.randn(3, n_tokens, 8, generator=torch.Generator().manual_seed(1))
 
 
-def turns(n_tokens: int, first: int = 0) -> Tensor:
-    return rotary_turns(torch.arange(first, first + n_tokens), 4)
+def rope_cache(n_tokens: int, first: int = 0) -> Tensor:
+    return build_rope_cache(torch.arange(first, first + n_tokens), 4)
 
 
 CAUSAL = torch.ones(6, 6, dtype=torch.bool).tril()
@@ -60,18 +60,18 @@ def test_a_block_equals_a_plain_reference(rotary: bool) -> None:
     y = x + made.attention_out(attention_by_hand(made, made.norm_attention(x), rotary=rotary))
     hidden = made.mlp_in(made.norm_mlp(y))
     expected = y + made.mlp_out(hidden * (1 + torch.erf(hidden / 2**0.5)) / 2)  # GELU, written out
-    torch.testing.assert_close(made(x, turns(6) if rotary else None, CAUSAL), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(made(x, rope_cache(6) if rotary else None, CAUSAL), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_turns_are_of_position_times_frequency() -> None:
     angles = torch.tensor([[0.0, 0.0], [1.0, 0.01], [2.0, 0.02]])
-    cos, sin = rotary_turns(torch.arange(3), 4)
+    cos, sin = build_rope_cache(torch.arange(3), 4)
     torch.testing.assert_close(cos, torch.cat([angles.cos(), angles.cos()], dim=1))
     torch.testing.assert_close(sin, torch.cat([-angles.sin(), angles.sin()], dim=1))
 
 
 def test_turns_are_exact_far_into_an_episode() -> None:
-    cos, sin = rotary_turns(torch.tensor([100_003]), 4)
+    cos, sin = build_rope_cache(torch.tensor([100_003]), 4)
     assert cos[0, 0].item() == pytest.approx(math.cos(100_003), abs=1e-7)
     assert sin[0, 2].item() == pytest.approx(math.sin(100_003), abs=1e-7)
 
@@ -79,19 +79,21 @@ def test_turns_are_exact_far_into_an_episode() -> None:
 def test_rotation_by_a_quarter_turn_by_hand() -> None:
     x = torch.tensor([1.0, 2.0, 3.0, 4.0])  # the pairs are (1, 3) and (2, 4)
     quarter = torch.tensor([[0.0, 1.0, 0.0, 1.0], [-1.0, 0.0, 1.0, 0.0]])  # cos and signed sin of (90°, 0°)
-    torch.testing.assert_close(rotate(x, quarter), torch.tensor([-3.0, 2.0, 1.0, 4.0]))
+    torch.testing.assert_close(apply_rope(x, quarter), torch.tensor([-3.0, 2.0, 1.0, 4.0]))
 
 
 def test_rotation_preserves_norms() -> None:
     x = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(rotate(x, turns(5)).norm(dim=-1), x.norm(dim=-1))
+    torch.testing.assert_close(apply_rope(x, rope_cache(5)).norm(dim=-1), x.norm(dim=-1))
 
 
 def test_only_relative_distance_counts_to_rotary_attention() -> None:
     made, x = block(), tokens()
-    torch.testing.assert_close(made(x, turns(6, 2000), CAUSAL), made(x, turns(6), CAUSAL), atol=1e-5, rtol=1e-5)
-    spread = rotary_turns(2 * torch.arange(6), 4)  # other distances
-    assert not torch.allclose(made(x, spread, CAUSAL), made(x, turns(6), CAUSAL), atol=1e-3)
+    torch.testing.assert_close(
+        made(x, rope_cache(6, 2000), CAUSAL), made(x, rope_cache(6), CAUSAL), atol=1e-5, rtol=1e-5
+    )
+    spread = build_rope_cache(2 * torch.arange(6), 4)  # other distances
+    assert not torch.allclose(made(x, spread, CAUSAL), made(x, rope_cache(6), CAUSAL), atol=1e-3)
 
 
 def test_nothing_is_attended_to_but_what_is_allowed() -> None:
@@ -100,7 +102,7 @@ def test_nothing_is_attended_to_but_what_is_allowed() -> None:
     allowed[5, 2] = False
     changed = x.clone()
     changed[:, 2] = 9.0
-    before, after = made(x, turns(6), allowed), made(changed, turns(6), allowed)
+    before, after = made(x, rope_cache(6), allowed), made(changed, rope_cache(6), allowed)
     torch.testing.assert_close(before[:, 5], after[:, 5])
     assert not torch.allclose(before[:, 4], after[:, 4], atol=1e-2)
 
@@ -108,15 +110,15 @@ def test_nothing_is_attended_to_but_what_is_allowed() -> None:
 def test_reading_some_tokens_changes_none_of_them() -> None:
     made, x = block(), tokens()
     read = slice(1, None, 2)
-    some = made(x, turns(6), CAUSAL[read], read)
-    torch.testing.assert_close(some, made(x, turns(6), CAUSAL)[:, read])
+    some = made(x, rope_cache(6), CAUSAL[read], read)
+    torch.testing.assert_close(some, made(x, rope_cache(6), CAUSAL)[:, read])
 
 
 def test_a_later_token_changes_no_earlier_one() -> None:
     made, x = block(), tokens()
     changed = x.clone()
     changed[:, 4:] = 9.0
-    before, after = made(x, turns(6), CAUSAL), made(changed, turns(6), CAUSAL)
+    before, after = made(x, rope_cache(6), CAUSAL), made(changed, rope_cache(6), CAUSAL)
     assert torch.equal(before[:, :4], after[:, :4])
     assert not torch.allclose(before[:, 4:], after[:, 4:], atol=1e-2)
 
@@ -168,7 +170,7 @@ def test_a_plain_weight_drops_out_as_often_as_it_should_and_the_others_make_up_f
 @pytest.mark.parametrize("n_tokens", [16, 17, 31, 48, 49])
 def test_a_window_of_any_length_is_attended_to_alike(n_tokens: int) -> None:
     made, x = block(), tokens(n_tokens)
-    q, k, v = made.project(x, turns(n_tokens))
+    q, k, v = made.project(x, rope_cache(n_tokens))
     allowed = torch.ones(n_tokens, n_tokens, dtype=torch.bool).tril()
     alike = made.attend(q, k, v, allowed.expand(3, 1, -1, -1))  # always by torch's kernel
     torch.testing.assert_close(made.attend(q, k, v, allowed), alike, atol=1e-5, rtol=1e-5)

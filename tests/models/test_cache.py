@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ilt.models import Decoder
 from ilt.models.cache import CachedDecoder
-from ilt.models.decoder import ATTENTIONS, POSITIONS, TOKENS, share_context
+from ilt.models.decoder import ATTENTIONS, POSITIONS, TOKENS, Decoder, split_context
 
 LENGTHS = (1, 2, 3, 5, 8, 16)
 RELATIVE = ("rotary", "none")
@@ -152,16 +151,16 @@ def test_distances_stay_exact_after_a_million_steps() -> None:
 
 
 @pytest.mark.parametrize("tokens", TOKENS)
-def test_normalisation_is_part_of_it(tokens: str) -> None:
+def test_normalization_is_part_of_it(tokens: str) -> None:
     model, episode = decoder(tokens=tokens), made_up(20)
-    model.set_normalisation(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 1.0, 4.0]))
+    model.set_normalization(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 1.0, 4.0]))
     close(one_by_one(model, *episode), recomputed(model, *episode))
 
 
 def test_a_coordinate_that_hardly_varies_loses_no_digits() -> None:
     model, (observations, actions) = decoder(), made_up(20)
     mean, std = torch.tensor([0.0, 500.0, -300.0]), torch.tensor([1.0, 0.1, 0.01])
-    model.set_normalisation(mean, std)
+    model.set_normalization(mean, std)
     observations = observations * std + mean
     close(one_by_one(model, observations, actions), recomputed(model, observations, actions))
 
@@ -295,14 +294,14 @@ def test_an_action_is_seen_from_the_next_step_on_and_no_longer_than_its_observat
 @pytest.mark.parametrize("n_layer", [1, 2, 3, 4, 9])
 @pytest.mark.parametrize("context_length", LENGTHS)
 def test_layers_together_look_back_on_all_steps_but_the_present_one(context_length: int, n_layer: int) -> None:
-    reaches = decoder(context_length=context_length, n_layer=n_layer).reaches
-    assert len(reaches) == n_layer
-    assert sum(reaches) == context_length - 1
-    assert max(reaches) - min(reaches) <= 1
+    window_sizes = decoder(context_length=context_length, n_layer=n_layer).window_sizes
+    assert len(window_sizes) == n_layer
+    assert sum(window_sizes) == context_length - 1
+    assert max(window_sizes) - min(window_sizes) <= 1
 
 
 @pytest.mark.parametrize(
-    ("context_length", "n_layer", "reaches"),
+    ("context_length", "n_layer", "window_sizes"),
     [
         (1, 1, [0]),
         (1, 3, [0, 0, 0]),
@@ -314,8 +313,8 @@ def test_layers_together_look_back_on_all_steps_but_the_present_one(context_leng
         (16, 4, [4, 4, 4, 3]),
     ],
 )
-def test_shares_of_the_context_by_hand(context_length: int, n_layer: int, reaches: list[int]) -> None:
-    assert share_context(context_length, n_layer) == reaches
+def test_shares_of_the_context_by_hand(context_length: int, n_layer: int, window_sizes: list[int]) -> None:
+    assert split_context(context_length, n_layer) == window_sizes
 
 
 def test_slots_may_come_in_any_order() -> None:

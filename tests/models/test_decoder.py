@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ilt.models import Decoder
-from ilt.models.decoder import ATTENTIONS, POSITIONS, TOKENS
+from ilt.models.decoder import ATTENTIONS, POSITIONS, TOKENS, Decoder
 
 K = 5
 
@@ -77,29 +76,31 @@ def test_the_last_action_in_the_window_has_no_influence(attention: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reach", "rows"),
+    ("window_size", "rows"),
     [
         (0, ["1....", "11...", "..1..", "..11.", "....1"]),
         (1, ["1....", "11...", "111..", "1111.", "..111"]),
         (2, ["1....", "11...", "111..", "1111.", "11111"]),
     ],
 )
-def test_states_and_actions_that_may_be_attended_to_by_hand(reach: int, rows: list[str]) -> None:
+def test_states_and_actions_that_may_be_attended_to_by_hand(window_size: int, rows: list[str]) -> None:
     tokens = torch.arange(5)  # s_0, a_0, s_1, a_1, s_2
-    assert decoder().may_attend(tokens[:, None], tokens, reach).tolist() == [[c == "1" for c in row] for row in rows]
+    assert decoder().may_attend(tokens[:, None], tokens, window_size).tolist() == [
+        [c == "1" for c in row] for row in rows
+    ]
 
 
 @pytest.mark.parametrize(
-    ("reach", "rows"),
+    ("window_size", "rows"),
     [
         (0, ["1...", ".1..", "..1.", "...1"]),
         (1, ["1...", "11..", ".11.", "..11"]),
         (3, ["1...", "11..", "111.", "1111"]),
     ],
 )
-def test_states_that_may_be_attended_to_by_hand(reach: int, rows: list[str]) -> None:
+def test_states_that_may_be_attended_to_by_hand(window_size: int, rows: list[str]) -> None:
     model, tokens = decoder(tokens="states"), torch.arange(4)
-    assert model.may_attend(tokens[:, None], tokens, reach).tolist() == [[c == "1" for c in row] for row in rows]
+    assert model.may_attend(tokens[:, None], tokens, window_size).tolist() == [[c == "1" for c in row] for row in rows]
 
 
 @pytest.mark.parametrize("tokens", TOKENS)
@@ -205,10 +206,10 @@ def test_one_layer_without_positions_does_not_see_the_order_of_the_past() -> Non
 def test_learned_positions_give_one_vector_to_each_step() -> None:
     model, (observations, actions) = decoder(positions="learned"), window()
     assert model.embed_position is not None
-    before = model.tokenise(observations, actions)
+    before = model.tokenize(observations, actions)
     with torch.no_grad():
         model.embed_position.weight[2] += 1.0
-    moved = model.tokenise(observations, actions) - before
+    moved = model.tokenize(observations, actions) - before
     expected = torch.zeros(2 * K - 1)
     expected[4:6] = 1.0  # tokens s_2 and a_2
     torch.testing.assert_close(moved, expected[None, :, None].expand_as(moved))
@@ -222,9 +223,9 @@ def test_the_layouts_by_hand() -> None:
     assert model.embed_action is not None
     states, past = model.embed_state(observations[0]), model.embed_action(actions[0])
     interleaved = torch.stack([states[0], past[0], states[1], past[1], states[2]])
-    torch.testing.assert_close(model.tokenise(observations, actions)[0], interleaved)
+    torch.testing.assert_close(model.tokenize(observations, actions)[0], interleaved)
     without = decoder(positions="none", tokens="states")
-    torch.testing.assert_close(without.tokenise(observations, actions)[0], without.embed_state(observations[0]))
+    torch.testing.assert_close(without.tokenize(observations, actions)[0], without.embed_state(observations[0]))
 
 
 def test_the_layout_of_states_ignores_actions() -> None:
@@ -252,7 +253,7 @@ def test_full_action_dropout_hides_past_actions_in_training_alone(positions: str
 def test_half_action_dropout_blanks_about_half_of_past_actions() -> None:
     model = decoder(action_dropout=0.5, positions="none").train()
     torch.manual_seed(0)
-    past = model.tokenise(*window(1000))[:, 1::2]
+    past = model.tokenize(*window(1000))[:, 1::2]
     blank = (past == 0).all(dim=-1)
     assert 0.45 < blank.float().mean() < 0.55
     assert torch.equal(blank, (past == 0).any(dim=-1))  # a token is blanked as a whole
@@ -335,25 +336,25 @@ def test_weights_are_float32_and_not_all_zero() -> None:
 
 def test_different_seeds_start_differently_and_equal_seeds_equally() -> None:
     assert torch.equal(decoder(1, as_started=True)(*window()), decoder(1, as_started=True)(*window()))
-    one, other = decoder(1, as_started=True).readout.weight, decoder(2, as_started=True).readout.weight
+    one, other = decoder(1, as_started=True).action_head.weight, decoder(2, as_started=True).action_head.weight
     assert not torch.allclose(one, other)
 
 
 def test_the_number_of_parameters_by_hand() -> None:
     model = Decoder(observation_dim=8, n_actions=4, context_length=8, n_layer=2, n_head=2, d_model=32)
-    embeddings, readout = 8 * 32 + 32 + 4 * 32, 32 * 4 + 4
+    embeddings, action_head = 8 * 32 + 32 + 4 * 32, 32 * 4 + 4
     block = (32 * 96 + 96) + (32 * 32 + 32) + (32 * 128 + 128) + (128 * 32 + 32) + 2 * 64
-    assert sum(p.numel() for p in model.parameters()) == embeddings + 2 * block + 64 + readout
+    assert sum(p.numel() for p in model.parameters()) == embeddings + 2 * block + 64 + action_head
 
 
-# --- normalisation, saving, refusals ---
+# --- normalization, saving, refusals ---
 
 
-def test_observations_are_standardised_inside() -> None:
+def test_observations_are_standardized_inside() -> None:
     mean, std = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 1.0, 4.0])
     model, (observations, actions) = decoder(), window()
     expected = model((observations - mean) / std, actions)
-    model.set_normalisation(mean, std)
+    model.set_normalization(mean, std)
     close(model(observations, actions), expected)
 
 
@@ -361,7 +362,7 @@ def test_observations_are_standardised_inside() -> None:
 @pytest.mark.parametrize("tokens", TOKENS)
 def test_a_saved_model_comes_back_equal(tokens: str, positions: str, tmp_path: Path) -> None:
     model = decoder(tokens=tokens, positions=positions, dropout=0.1, action_dropout=0.2).train()
-    model.set_normalisation(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 1.0, 4.0]))
+    model.set_normalization(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 1.0, 4.0]))
     model.save(tmp_path / "model.safetensors")
     loaded = Decoder.load(tmp_path / "model.safetensors")
     assert loaded.config == model.config
@@ -395,9 +396,9 @@ def test_weights_of_a_version_with_further_options_are_refused(tmp_path: Path) -
         Decoder.load(path)
 
 
-def test_normalisation_is_part_of_the_state() -> None:
+def test_normalization_is_part_of_the_state() -> None:
     model = decoder()
-    model.set_normalisation(torch.full((3,), 2.0), torch.full((3,), 3.0))
+    model.set_normalization(torch.full((3,), 2.0), torch.full((3,), 3.0))
     other = decoder(1)
     other.load_state_dict(model.state_dict())
     assert torch.equal(other(*window()), model(*window()))

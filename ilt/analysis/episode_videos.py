@@ -1,0 +1,110 @@
+"""Videos of a run's best, median and worst test episode, flown again from its weights and checked against its notes."""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ilt.analysis.video import side_by_side, write_mp4
+from ilt.config import config_hash
+from ilt.envs.spec import EnvSpec
+from ilt.models.decoder import Decoder
+from ilt.rollout.run import rollout
+from ilt.rollout.sequence_policy import SequencePolicy
+from ilt.tracking.records import RunRecord
+from ilt.tracking.store import check_files
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeVideo:
+    """One test episode of a student, and its video.
+
+    Attributes:
+        kind: `best`, `median` or `worst`, by return among the run's test episodes.
+        seed: the episode's.
+        noted: its return in `episodes.csv`.
+        steps: its length in `episodes.csv`.
+        flown: its return when it was flown again.
+        video: the file; None if the two returns differ, since then it is not that episode.
+    """
+
+    kind: str
+    seed: int
+    noted: float
+    steps: int
+    flown: float
+    video: Path | None
+
+
+def choose_episodes(returns: np.ndarray) -> dict[str, int]:
+    """Which of (E,) returns is the best, which the median (of an even number the upper one), which the worst."""
+    order = np.argsort(returns, kind="stable")
+    return {"best": int(order[-1]), "median": int(order[len(order) // 2]), "worst": int(order[0])}
+
+
+def film_episodes(run: RunRecord, spec: EnvSpec, folder: Path) -> list[EpisodeVideo]:
+    """Fly a run's best, median and worst test episode again, and keep a video of each in `folder`.
+
+    What is there already is not flown again. The run's config must have been checked.
+
+    Raises:
+        ValueError: the run's weights are missing or are not those that it was scored with.
+    """
+    evaluation = run.config["evaluation"]
+    weights = f"weights/{evaluation['reported_checkpoint']}.safetensors"
+    if weights not in run.results["files"]:
+        raise ValueError(f"results.json does not list {weights}")
+    check_files(run.path, {weights: run.results["files"][weights]})
+    chosen = choose_episodes(run.episodes["student_return"])
+    videos = {episode: folder / _name(run, spec, weights, episode) for episode in chosen.values()}
+    missing = {episode: video for episode, video in videos.items() if not video.exists()}
+    flown = {episode: float(run.episodes["student_return"][episode]) for episode in videos}
+    if missing:
+        folder.mkdir(parents=True, exist_ok=True)
+        policy = SequencePolicy(
+            Decoder.load(run.path / weights),
+            context_length=evaluation["context_length"],
+            deterministic=evaluation["deterministic"],
+        )
+        flown |= _film(run, spec, policy, missing)
+    return [
+        EpisodeVideo(
+            kind=kind,
+            seed=int(run.episodes["seed"][episode]),
+            noted=float(run.episodes["student_return"][episode]),
+            steps=int(run.episodes["student_steps"][episode]),
+            flown=flown[episode],
+            video=videos[episode] if videos[episode].exists() else None,
+        )
+        for kind, episode in chosen.items()
+    ]
+
+
+def _film(run: RunRecord, spec: EnvSpec, policy: SequencePolicy, videos: Mapping[int, Path]) -> dict[int, float]:
+    """The returns of these episodes when flown again; those that are as noted are filmed."""
+    episodes = rollout(spec, policy, run.episodes["seed"][list(videos)].astype(np.int64))
+    for i, (episode, video) in enumerate(videos.items()):
+        if np.isclose(episodes.returns[i], run.episodes["student_return"][episode], rtol=0, atol=1e-6):
+            log.info("filming seed %d of %s", episodes.seeds[i], run.name)
+            partial = video.with_name(f".{video.name}")
+            write_mp4(side_by_side(spec, {"student": (episodes, i)}), partial)
+            os.replace(partial, video)
+    return {episode: float(value) for episode, value in zip(videos, episodes.returns, strict=True)}
+
+
+def _name(run: RunRecord, spec: EnvSpec, weights: str, episode: int) -> str:
+    """The name of an episode's video, which tells all that the episode depends on."""
+    seed = int(run.episodes["seed"][episode])
+    made_of = [
+        run.results["files"][weights],
+        spec.identity(),
+        run.config["evaluation"],
+        seed,
+        float(run.episodes["student_return"][episode]),
+    ]
+    return f"{seed}-{config_hash(made_of)}.mp4"

@@ -1,0 +1,150 @@
+"""The W&B workspace over all runs of a project: `python -m ilt.cli.dashboard`, or `make dashboard`."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from omegaconf import DictConfig
+
+from ilt.config import check_config
+
+if TYPE_CHECKING:
+    from wandb_workspaces.workspaces import Section, Workspace
+
+log = logging.getLogger(__name__)
+
+STEP = "trainer/global_step"
+CHOSEN_BY = "selection/return_mean"
+"""What parameters are laid beside: test seeds choose nothing."""
+
+SWEPT = (
+    "model.n_layer",
+    "model.d_model",
+    "dataset.context_length",
+    "dataset.episodes",
+    "optimizer.learning_rate",
+    "trainer.max_steps",
+)
+"""Keys of the config that a sweep most often changes."""
+
+
+def build(entity: str, project: str) -> "Workspace":
+    """The workspace. Every name in it is one that `ilt.cli.train` or `ilt.cli.expert` logs.
+
+    Args:
+        entity, project: whose runs it shows.
+    """
+    import wandb_workspaces.workspaces as ws
+
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name="ilt",
+        sections=_sections(),
+        settings=ws.WorkspaceSettings(max_runs=100),
+        runset_settings=ws.RunsetSettings(
+            pinned_columns=["run:displayName", "run:jobType", "summary:test/return_mean", f"summary:{CHOSEN_BY}"]
+        ),
+        auto_generate_panels=False,
+    )
+
+
+def as_json(workspace: "Workspace") -> dict[str, Any]:
+    """What `workspace.save()` would send."""
+    return workspace._to_model().model_dump(by_alias=True, mode="json")
+
+
+def _sections() -> "list[Section]":
+    import wandb_workspaces.reports.v2.interface as wr
+    from wandb_workspaces.workspaces import Section
+
+    setting = wr.Config("setting")  # what runs share that differ in nothing but their seed
+    over_seeds: dict[str, Any] = {"groupby": setting, "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
+    by_group: dict[str, Any] = {"groupby": "Group", "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
+
+    def curve(metric: str, title: str, **grouping: Any) -> wr.LinePlot:
+        return wr.LinePlot(title=title, x=STEP, y=[metric], title_x="training steps", **grouping)
+
+    def column(metric: wr.Config | wr.SummaryMetric) -> wr.ParallelCoordinatesPlotColumn:
+        return wr.ParallelCoordinatesPlotColumn(metric=metric)
+
+    return [
+        Section(
+            name="Flying: mean and range over seeds",
+            is_open=True,
+            panels=[
+                curve("rollout/return_mean", "Return on selection seeds", **over_seeds),
+                curve("rollout/success_rate", "Success rate on selection seeds", **over_seeds),
+                curve("rollout/crash_rate", "Crash rate on selection seeds", **over_seeds),
+                wr.BarPlot(title="Return on test seeds", metrics=["test/return_mean"], **over_seeds),
+            ],
+        ),
+        Section(
+            name="Learning: by group",
+            is_open=True,
+            panels=[
+                curve("train/loss", "Training loss", **by_group),
+                curve("val/loss", "Validation loss", **by_group),
+                curve("val/action_accuracy", "Action accuracy on validation demonstrations", **by_group),
+            ],
+        ),
+        Section(
+            name="Parameters against return",
+            is_open=True,
+            panels=[
+                wr.ParallelCoordinatesPlot(
+                    columns=[*(column(wr.Config(key)) for key in SWEPT), column(wr.SummaryMetric(CHOSEN_BY))]
+                ),
+                wr.ParameterImportancePlot(with_respect_to=CHOSEN_BY),
+                *(wr.ScatterPlot(x=wr.Config(key), y=wr.SummaryMetric(CHOSEN_BY)) for key in SWEPT),
+            ],
+        ),
+        Section(
+            name="Episodes",
+            panels=[wr.WeavePanelSummaryTable(table_name=name) for name in ("results", "episodes")],
+        ),
+        Section(
+            name="Landings and figures",
+            panels=[
+                wr.MediaBrowser(title="Student beside expert", media_keys=["landing"]),
+                wr.MediaBrowser(title="Figures", media_keys=["learning_curve", "return_distribution"]),
+            ],
+        ),
+        Section(
+            name="Experts",
+            panels=[
+                wr.LinePlot(
+                    title="Return of experts in training",
+                    x="expert/steps",
+                    y=["expert/return_mean"],
+                    title_x="environment steps",
+                )
+            ],
+        ),
+    ]
+
+
+@hydra.main(version_base="1.3", config_path="pkg://ilt.conf", config_name="dashboard")
+def main(cfg: DictConfig) -> str:
+    """Save the workspace to W&B, or without an API key write its JSON. Returns where it is."""
+    check_config(cfg)
+    from ilt.tracking.loggers import has_key
+    from ilt.tracking.store import write_json
+
+    if has_key():
+        import wandb
+
+        entity = cfg.entity or str(wandb.Api().default_entity)
+        where = str(build(entity, cfg.project).save().url)
+        log.info("%s", where)
+        return where
+    path = Path(cfg.outputs) / "dashboard.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, as_json(build(cfg.entity or "", cfg.project)))
+    log.info("there is no W&B API key, so the workspace is not saved there; its JSON is %s", path)
+    return str(path)
+
+
+if __name__ == "__main__":
+    main()

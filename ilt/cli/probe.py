@@ -1,0 +1,194 @@
+"""What a trained student knows about what its environment hides: `python -m ilt.cli.probe run=outputs/runs/NAME`."""
+
+import csv
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hydra
+from omegaconf import DictConfig
+
+from ilt.config import ConfigError, check_config, parse_seeds
+from ilt.rollout.workers import start_early
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ilt.analysis.probes import Score
+    from ilt.data.episodes import Episodes
+    from ilt.envs.spec import EnvSpec
+    from ilt.models.decoder import Decoder
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Student:
+    """A trained student, as its run flies it."""
+
+    name: str
+    run: DictConfig
+    checkpoint: str
+    model: "Decoder"
+
+    @property
+    def context_length(self) -> int:
+        """How many steps it looks back on."""
+        return int(self.run.evaluation.context_length or self.model.context_length)
+
+
+def find_student(cfg: DictConfig, key: str) -> tuple["EnvSpec", Student]:
+    """The student of the run that this key names, and the environment that it flies in."""
+    from ilt.models.decoder import Decoder
+    from ilt.tracking.run_folder import read_finished
+    from ilt.training.runtime import prepare_run
+
+    folder = Path(cfg[key])
+    run, trained = read_finished(folder, key=key)
+    run.n_envs, run.processes = cfg.n_envs, cfg.processes
+    spec, _ = prepare_run(cfg, run)
+    checkpoint = cfg.checkpoint or run.evaluation.reported_checkpoint
+    weights = f"weights/{checkpoint}.safetensors"
+    if weights not in trained["files"]:
+        raise ConfigError(f"{key} must be a run whose results.json lists {weights}, got {folder}")
+    return spec, Student(folder.name, run, checkpoint, Decoder.load(folder / weights))
+
+
+def choose_seeds(cfg: DictConfig, spec: "EnvSpec") -> dict[str, "np.ndarray"]:
+    """The seeds of the config keys `fit_seeds` and `seeds`. ConfigError if they share one."""
+    import numpy as np
+
+    chosen = {}
+    for key in ("fit_seeds", "seeds"):
+        block, offset, count = parse_seeds(cfg[key], spec.seed_blocks, key)
+        chosen[key] = spec.seeds(block, count, offset)
+    if np.intersect1d(chosen["fit_seeds"], chosen["seeds"]).size:
+        raise ConfigError(f"fit_seeds must be others than seeds={cfg.seeds}, got {cfg.fit_seeds}")
+    return chosen
+
+
+def probe_student(
+    cfg: DictConfig, spec: "EnvSpec", student: Student, seeds: dict[str, "np.ndarray"]
+) -> tuple[list["Score"], "Episodes"]:
+    """Fly a student and probe it; the scores, and the flight that they are about."""
+    from ilt.analysis.probes import LEAST_EPISODES, hidden_columns, score_probes
+    from ilt.cli.collect import fly
+    from ilt.rollout.sequence_policy import SequencePolicy
+
+    flights = {}
+    for key, chosen in seeds.items():
+        policy = SequencePolicy(
+            student.model,
+            context_length=student.context_length,
+            deterministic=student.run.evaluation.deterministic,
+        )
+        title = f"{student.name} on {spec.block_of(chosen)} seeds"
+        flights[key], _ = fly(student.run, spec, policy, chosen, title=title)
+    names = spec.hidden_names()
+    columns = hidden_columns(names, flights["fit_seeds"])
+    if constant := [name for name in names if name not in columns]:
+        log.info("left out, since it never varies: %s", ", ".join(constant))
+    scores = score_probes(
+        student.model,
+        flights["fit_seeds"],
+        flights["seeds"],
+        columns,
+        sorted(set(cfg.steps)),
+        context_length=student.context_length,
+    )
+    if not scores:
+        raise ConfigError(
+            f"steps must hold one that {LEAST_EPISODES} episodes of both fit_seeds and seeds reach, got {cfg.steps}"
+        )
+    return scores, flights["seeds"]
+
+
+def picture(
+    cfg: DictConfig,
+    folder: Path,
+    student: Student,
+    flight: "Episodes",
+    scores: list["Score"],
+    other: tuple[str, list["Score"]] | None,
+) -> dict[str, str]:
+    """Draw both figures into a folder; what they show in words, by file name."""
+    from ilt.analysis.attention_maps import attention_maps, maps_in_words, middle_episode
+    from ilt.analysis.probe_figures import attention_figure, probe_figure
+    from ilt.analysis.probes import in_words
+
+    title = f"{student.name}: what a linear probe reads off it ({cfg.seeds})"
+    probe_figure(scores, folder / "probe.png", title=title, other=other)
+    episode = middle_episode(flight)
+    maps = attention_maps(student.model, flight, episode, context_length=student.context_length)
+    tokens_per_step = student.model.tokens_per_step
+    shown = f"seed {flight.seeds[episode]}, return {flight.returns[episode]:.1f}"
+    title = f"{student.name}: what the present state's token looks at ({shown})"
+    attention_figure(maps, folder / "attention.png", tokens_per_step=tokens_per_step, title=title)
+    words = {"probe.png": in_words(scores)}
+    if other is not None:
+        words["probe.png"] += f" Beside it {other[0]}. {in_words(other[1])}"
+    words["attention.png"] = f"One episode, {shown}. {maps_in_words(maps, tokens_per_step=tokens_per_step)}"
+    return words
+
+
+def write(cfg: DictConfig, folder: Path, scores: dict[str, list["Score"]], words: dict[str, str]) -> None:
+    """Write `probe.csv`, `probe.md`, and `probe.json` with what the figures show in words."""
+    from ilt.analysis.probes import Score, score_rows
+    from ilt.evaluation.tables import markdown_table
+    from ilt.tracking.store import provenance, write_json
+
+    with (folder / "probe.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["run", *Score._fields])
+        writer.writerows([name, *score] for name, each in scores.items() for score in each)
+    text = (
+        f"R² of ridge regressions from the residual stream at the present state's token, fitted on {cfg.fit_seeds}, "
+        f"scored on {cfg.seeds}, by steps since the start of the episode. The episodes are those that the student "
+        "itself flies, as far as they last. Shuffled: fitted to the values of other episodes.\n"
+    )
+    for name, each in scores.items():
+        text += f"\n## {name}\n\n{markdown_table(*score_rows(each))}"
+    for file_name, told in words.items():
+        text += f"\n![{told}]({file_name})\n"
+    (folder / "probe.md").write_text(text)
+    asked = {"runs": list(scores), **{key: cfg[key] for key in ("fit_seeds", "seeds", "checkpoint")}}
+    write_json(folder / "probe.json", {**asked, "steps": list(cfg.steps), "words": words, **provenance()})
+
+
+@hydra.main(version_base="1.3", config_path="pkg://ilt.conf", config_name="probe")
+def main(cfg: DictConfig) -> None:
+    """Fly a run's student, probe it, print what it knows, and leave tables and figures in the run's folder."""
+    check_config(cfg)
+    start_early(cfg)
+    from ilt.analysis.probes import score_rows
+    from ilt.evaluation.tables import print_table
+
+    spec, student = find_student(cfg, "run")
+    if not spec.hidden_names():
+        raise ConfigError(
+            f"run must be one whose env.wrappers hide something from the student, as those of env=lunar_lander_hidden "
+            f"do, got {cfg.run}"
+        )
+    seeds = choose_seeds(cfg, spec)
+    if cfg.other is not None:
+        other_spec, other_student = find_student(cfg, "other")
+        if other_spec.identity() != spec.identity() or other_student.name == student.name:
+            raise ConfigError(f"other must be another run, in the environment of {cfg.run}, got {cfg.other}")
+    found, flight = probe_student(cfg, spec, student, seeds)
+    scores, other = {student.name: found}, None
+    if cfg.other is not None:
+        other = other_student.name, probe_student(cfg, spec, other_student, seeds)[0]
+        scores[other_student.name] = other[1]
+
+    folder = Path(cfg.run) / "probe"
+    folder.mkdir(exist_ok=True)
+    words = picture(cfg, folder, student, flight, found, other)
+    write(cfg, folder, scores, words)
+    for name, each in scores.items():
+        print_table(f"R² of what {name} is not shown, by steps since the start", *score_rows(each))
+    log.info("everything is in %s", folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""One table and one page over several runs: `python -m ilt.cli.report runs=outputs/multirun/seeds`."""
+
+import logging
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from ilt.config import ConfigError, check_config, run_config
+from ilt.tracking.store import files_below
+
+if TYPE_CHECKING:
+    from ilt.analysis.episode_videos import EpisodeVideo
+    from ilt.tracking.records import RunRecord
+
+log = logging.getLogger(__name__)
+
+COLUMNS = (
+    "run",
+    "student",
+    "95 % interval",
+    "expert",
+    "student − expert",
+    "interval of that",
+    "crashes",
+    "expert's crashes",
+)
+
+
+def find_runs(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """The finished runs in a folder and below it, by name; and those that are left out, with why."""
+    finished: list[Path] = []
+    left_out: list[tuple[Path, str]] = []
+    found: set[Path] = set()
+    for path in sorted(path.parent for path in files_below(folder, "config.yaml") if path.parent.name != ".hydra"):
+        if found & set(path.parents):
+            continue  # inside a run, such as what W&B keeps there
+        found.add(path)
+        if _set_aside(path):
+            left_out.append((path, "set aside when it was run again"))
+        elif not (path / "results.json").exists():
+            left_out.append((path, "not finished"))
+        else:
+            finished.append(path)
+    return finished, left_out
+
+
+def _set_aside(path: Path) -> bool:
+    """Whether a run with `resume=false` renamed this folder to make room for itself."""
+    name = re.fullmatch(r"(.+)\.\d+", path.name)
+    if name is None or not (new := path.with_name(name[1]) / "config.yaml").exists():
+        return False
+    return new.read_bytes() == (path / "config.yaml").read_bytes() or not (path / "train.log").exists()
+
+
+def read_runs(folder: Path) -> tuple[list["RunRecord"], list[tuple[str, str]]]:
+    """The finished runs below a folder, each config and seed once; and what is left out, with why."""
+    from ilt.config import config_hash
+    from ilt.tracking.records import read_run
+    from ilt.tracking.run_folder import read_config
+
+    finished, others = find_runs(folder)
+    runs: dict[str, RunRecord] = {}
+    left_out = [(_name_in(folder, path), reason) for path, reason in others]
+    for path in finished:
+        name = _name_in(folder, path)
+        try:
+            run = read_run(name, path, read_config(path))
+        except (ValueError, yaml.YAMLError) as error:
+            left_out.append((name, str(error)))
+            continue
+        same = runs.setdefault(config_hash([run.config, run.test]), run)
+        if same is not run:
+            left_out.append((name, f"the same config and seed as {same.name}"))
+    return list(runs.values()), left_out
+
+
+def _name_in(folder: Path, path: Path) -> str:
+    return path.name if path == folder else path.relative_to(folder).as_posix()
+
+
+def report_rows(runs: list["RunRecord"]) -> list[list[str]]:
+    """One row per run; over runs that differ in nothing but their seed also the mean, to which each counts once.
+
+    The last row's intervals are over runs, since that is what another training seed would vary.
+    """
+    import numpy as np
+
+    from ilt.evaluation.statistics import mean_interval_of_runs
+    from ilt.tracking.records import group_runs
+
+    results = [run.results for run in runs]
+
+    def row(name: str, values: dict[str, Any]) -> list[str]:
+        return [
+            name,
+            f"{values['return']:.1f}",
+            "{:.1f} … {:.1f}".format(*values["interval"]),
+            f"{values['expert']:.1f}",
+            f"{values['difference']:+.1f}",
+            "{:+.1f} … {:+.1f}".format(*values["difference_interval"]),
+            f"{100 * values['crashes']:.1f} %",
+            f"{100 * values['expert_crashes']:.1f} %",
+        ]
+
+    values = [
+        {
+            "return": result["return_mean"],
+            "interval": result["return_mean_interval"],
+            "expert": result["expert_return_mean"],
+            "difference": result["difference_to_expert"]["mean"],
+            "difference_interval": result["difference_to_expert"]["interval"],
+            "crashes": result["crash_rate"],
+            "expert_crashes": result["policies"]["expert"]["crash_rate"],
+        }
+        for result in results
+    ]
+    rows = [row(run.name, value) for run, value in zip(runs, values, strict=True)]
+    if len(values) > 1 and len(group_runs(runs)) == 1:
+        column = {name: np.array([run[name] for run in values]) for name in values[0] if "interval" not in name}
+        overall: dict[str, Any] = {name: column[name].mean() for name in column}
+        overall["interval"] = mean_interval_of_runs(column["return"])
+        overall["difference_interval"] = mean_interval_of_runs(column["difference"])
+        rows.append(row(f"all {len(values)} seeds", overall))
+    return rows
+
+
+def make_videos(cfg: DictConfig, run: "RunRecord", folder: Path) -> tuple[list["EpisodeVideo"], str | None]:
+    """Videos of a run's episodes, or why there are none. The run may be somebody else's."""
+    from ilt.analysis.episode_videos import film_episodes
+    from ilt.training.runtime import prepare_run
+
+    try:
+        if "${" in (run.path / "config.yaml").read_text():
+            raise ValueError("its config.yaml is not resolved")
+        config = OmegaConf.create(dict(run.config))
+        check_config(config)
+        spec, _ = prepare_run(cfg, config)
+        return film_episodes(run, spec, folder), None
+    except Exception as error:  # whatever is wrong with one run, the page is about all of them
+        log.warning("no videos of %s: %s", run.name, error)
+        return [], f"{type(error).__name__}: {error}"
+
+
+def choose_example(runs: list["RunRecord"], name: str | None) -> "RunRecord":
+    """The run of this name, or the one with the median selection-seed return. ConfigError if there is no such run."""
+    from ilt.tracking.records import middle_run
+
+    if name is None:
+        return middle_run(runs)
+    for run in runs:
+        if run.name == name:
+            return run
+    raise ConfigError(f"example must be the name of a finished run in runs, such as {runs[0].name}, got {name}")
+
+
+@hydra.main(version_base="1.3", config_path="pkg://ilt.conf", config_name="report")
+def main(cfg: DictConfig) -> int:
+    """Print a table of runs, write it and a page into their folder, and return how many runs there are."""
+    check_config(cfg)
+    folder = Path(cfg.runs)
+    runs, left_out = read_runs(folder)
+    for name, reason in left_out:
+        log.warning("left out: %s: %s", name, reason)
+    if not runs:
+        raise ConfigError(f"runs must be a folder that holds finished runs, got {folder}")
+    example = choose_example(runs, cfg.example)
+
+    from ilt.analysis.page import Report, write_page
+    from ilt.evaluation.tables import markdown_table, print_table
+    from ilt.tracking.records import group_runs
+    from ilt.tracking.store import provenance
+
+    rows = report_rows(runs)
+    print_table(str(folder), COLUMNS, rows)
+    (folder / "report.md").write_text(markdown_table(COLUMNS, rows))
+    videos_of_episodes: list[EpisodeVideo] = []
+    no_videos: str | None = "they were switched off (videos=false)."
+    if cfg.videos:
+        videos_of_episodes, no_videos = make_videos(cfg, example, folder / "report_videos")
+    report = Report(
+        title="/".join(folder.resolve().parts[-2:]),  # not where on this machine it lies: pages are mailed around
+        groups=group_runs(runs),
+        example=example,
+        chosen=cfg.example is not None,
+        videos_of_episodes=videos_of_episodes,
+        no_videos=no_videos,
+        left_out=left_out,
+        defaults=run_config(hydra.compose("train", ["run_name=any"])),
+        made=provenance(),
+    )
+    write_page(report, folder / "report.html")
+    for name in ("report.md", "report.html"):
+        log.info("%s", folder / name)
+    return len(runs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""Upload the W&B runs that were kept offline: `python -m ilt.cli.sync`, or `make sync`."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from ilt.config import check_config
+from ilt.tracking.store import files_below
+
+log = logging.getLogger(__name__)
+
+AT_WORK = 300.0
+"""Seconds since the last record, after which a run that has not ended is one that was killed."""
+
+
+@dataclass(frozen=True)
+class OfflineRun:
+    """A W&B run on this disk.
+
+    Attributes:
+        path: its `.wandb` file, alone in a folder.
+        name, job_type, project: as it was logged; `project` is preceded by the entity, where one was given.
+        ended: whether its job has ended by itself.
+        artifacts: bytes of each artifact by digest: the same digest is uploaded once.
+        missing: files of artifacts that are no longer where they were.
+    """
+
+    path: Path
+    name: str
+    job_type: str
+    project: str
+    ended: bool
+    artifacts: Mapping[str, int]
+    missing: tuple[str, ...]
+
+    @property
+    def at_work(self) -> bool:
+        """Whether its job seems to be running."""
+        return not self.ended and time.time() - self.path.stat().st_mtime < AT_WORK
+
+    @property
+    def size(self) -> int:
+        """Bytes in its folder."""
+        return sum(path.stat().st_size for path in files_below(self.path.parent, "*") if path.is_file())
+
+
+def find_offline(folder: Path) -> list[OfflineRun]:
+    """The offline runs below a folder that W&B has not marked as uploaded, oldest first."""
+    found = (path for path in files_below(folder, "run-*.wandb") if path.parent.name.startswith("offline-run-"))
+    paths = [path for path in found if not uploaded(path)]
+    return [read_offline(path) for path in sorted(paths, key=lambda path: path.parent.name)]
+
+
+def uploaded(path: Path) -> bool:
+    """Whether W&B has noted beside a `.wandb` file that it was uploaded whole."""
+    return path.with_suffix(".wandb.synced").exists()
+
+
+def read_offline(path: Path) -> OfflineRun:
+    """What a `.wandb` file says of its run."""
+    run: dict[str, Any] = {}
+    artifacts, missing, ended = {}, [], False
+    for record in records(path):
+        if record["type"] == "run":
+            run = record["run"]
+        elif record["type"] == "exit":
+            ended = True
+        elif record["type"] == "artifact":
+            files = record["artifact"]["manifest"].get("contents", [])
+            artifacts[record["artifact"]["digest"]] = sum(int(file.get("size", 0)) for file in files)
+            missing += [file["local_path"] for file in files if not Path(file.get("local_path", path)).exists()]
+    return OfflineRun(
+        path=path,
+        name=run.get("display_name", path.parent.name),
+        job_type=run.get("job_type", ""),
+        project="/".join(filter(None, [run.get("entity"), run.get("project")])),
+        ended=ended,
+        artifacts=artifacts,
+        missing=tuple(missing),
+    )
+
+
+def records(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a `.wandb` file, as `wandb leet inspect --json` prints them, without starting another Python."""
+    from wandb.util import get_core_path
+
+    command = [get_core_path(), "leet", "inspect", "--no-observability", "--json", "--run-file", str(path)]
+    lines = subprocess.run([*command, str(path.parent.parent)], capture_output=True, text=True, check=True).stdout
+    return map(json.loads, lines.splitlines())
+
+
+@hydra.main(version_base="1.3", config_path="pkg://ilt.conf", config_name="sync")
+def main(cfg: DictConfig) -> int:
+    """Say what would be uploaded and where to, upload it, and return how many runs that were."""
+    check_config(cfg)
+    from ilt.tracking.loggers import base_url, has_key
+
+    found = find_offline(Path(cfg.outputs))
+    runs = [run for run in found if not run.at_work]
+    for run in found:
+        state = "" if run.ended else ", still at work: not now" if run.at_work else ", was killed"
+        log.info("%s (%s to %s%s)", run.path.parent, run.job_type or "run", run.project, state)
+        for path in run.missing:
+            log.warning("  %s is gone; the artifact that it is of cannot be uploaded", path)
+    if not runs:
+        log.info("there is nothing to upload below %s", cfg.outputs)
+        return 0
+    artifacts = {digest: size for run in runs for digest, size in run.artifacts.items()}
+    jobs = ", ".join(f"{count} {job_type}" for job_type, count in sorted(Counter(run.job_type for run in runs).items()))
+    log.info(
+        "%d runs (%s), %.1f MB, and %d artifacts, %.1f MB, to %s",
+        *(len(runs), jobs, sum(run.size for run in runs) / 1e6),
+        *(len(artifacts), sum(artifacts.values()) / 1e6, base_url()),
+    )
+    if cfg.dry_run:
+        return 0
+    if not has_key():
+        log.error("there is no API key, so nothing is uploaded: set WANDB_API_KEY, or call .venv/bin/wandb login")
+        sys.exit(1)
+    environment = {**os.environ, "WANDB_MODE": "online", "WANDB_DIR": str(cfg.outputs)}  # where it writes its log
+    command = [sys.executable, "-m", "wandb", "sync", *(str(run.path.parent) for run in runs)]
+    subprocess.run(command, env=environment, check=False)
+    left = [run for run in runs if not uploaded(run.path)]
+    for run in left:
+        log.error("not uploaded: %s", run.path.parent)
+    if left:
+        sys.exit(1)
+    return len(runs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Episodes, sequence windows over them, and the LightningDataModule."""

@@ -1,0 +1,152 @@
+"""Batches of windows, in an order that the seed and the step decide alone."""
+
+from collections.abc import Callable, Iterator, Sized
+from itertools import chain, islice, repeat
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from ilt.data.episodes import Episodes
+from ilt.data.windows import WindowDataset
+
+VALIDATION_STEPS = 4_096
+"""In one validation batch: about as many as a training batch has, which the caches of a CPU still hold."""
+
+
+class EpochBatches(Sampler[Any]):
+    """Shuffled batches of indices, epoch after epoch; which ones is a function of seed and step alone.
+
+    Every epoch is a permutation of its own; what does not fill a batch at its end is left to the next ones.
+
+    Args:
+        n_windows, batch_size: an epoch has n_windows // batch_size batches, but at least one.
+        seed: decides every permutation.
+        first_step: the training step to begin at, so that a resumed run sees what it had not seen; a function is
+            asked when the first batch is.
+        rank, n_ranks: of n_ranks processes that learn together, each is given its part of every batch; together they
+            see the batches of one.
+    """
+
+    def __init__(
+        self,
+        n_windows: int,
+        batch_size: int,
+        *,
+        seed: int,
+        first_step: int | Callable[[], int] = 0,
+        rank: int = 0,
+        n_ranks: int = 1,
+    ) -> None:
+        if n_windows < n_ranks:
+            raise ValueError(f"trainer.devices must be at most {n_windows}, the windows there are, got {n_ranks}")
+        self._n_windows, self._batch_size, self._seed = n_windows, batch_size, seed
+        self._next_step = first_step
+        self._rank, self._n_ranks = rank, n_ranks
+
+    def __len__(self) -> int:
+        return max(self._n_windows // self._batch_size, 1)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if callable(self._next_step):
+            self._next_step = self._next_step()
+        epoch, done = divmod(self._next_step, len(self))
+        self._next_step = (epoch + 1) * len(self)
+        generator = torch.Generator().manual_seed(hash((self._seed, epoch)) % 2**63)
+        order = torch.randperm(self._n_windows, generator=generator)
+        for batch in range(done, len(self)):
+            windows = order[batch * self._batch_size : (batch + 1) * self._batch_size]
+            yield windows.tensor_split(self._n_ranks)[self._rank]
+
+
+class RoundBatches(Sampler[Any]):
+    """`EpochBatches` of data that grow. They end where a round begins, and start anew with what there is then.
+
+    Args:
+        windows: as many as it has, whenever the batches of another round are asked for.
+        batch_size, seed: as `EpochBatches` takes them.
+        n_steps: training steps from one round to the next.
+        step: tells the training step that the next batch is for.
+    """
+
+    def __init__(
+        self, windows: Sized, batch_size: int, *, seed: int, n_steps: int, step: Callable[[], int] = lambda: 0
+    ) -> None:
+        self._windows, self._batch_size, self._seed = windows, batch_size, seed
+        self._n_steps, self._step = n_steps, step
+
+    def __len__(self) -> int:
+        return self._n_steps
+
+    def __iter__(self) -> Iterator[Tensor]:
+        number, done = divmod(self._step(), self._n_steps)
+        seed = hash((self._seed, number))
+        epochs = repeat(EpochBatches(len(self._windows), self._batch_size, seed=seed, first_step=done))
+        yield from islice(chain.from_iterable(epochs), self._n_steps - done)
+
+
+class WindowLoader(DataLoader[dict[str, Tensor]]):
+    """A DataLoader that Lightning may resume in the middle of an epoch: its sampler already stands at the step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+class WindowData(pl.LightningDataModule):
+    """Training and validation windows, kept where the model learns. Batches are as `WindowDataset` describes.
+
+    Args:
+        train, validation: windows over different episodes.
+        batch_size: windows in a training batch, of all processes that learn together.
+        seed: decides the order of training batches.
+        steps_per_round: training steps after which, each time, further episodes may be added; None for never.
+    """
+
+    def __init__(
+        self,
+        train: WindowDataset,
+        validation: WindowDataset,
+        *,
+        batch_size: int,
+        seed: int,
+        steps_per_round: int | None = None,
+    ) -> None:
+        super().__init__()
+        self._train, self._validation = train, validation
+        self._batch_size, self._seed, self._steps_per_round = batch_size, seed, steps_per_round
+
+    def extend(self, episodes: Episodes) -> None:
+        """Add episodes to the training windows, for the steps of the next round and all later ones."""
+        assert self._steps_per_round is not None
+        self._train.extend(episodes)
+
+    @property
+    def _device(self) -> torch.device:
+        """Where the model learns."""
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+    def train_dataloader(self) -> WindowLoader:
+        self._train.to(self._device)
+        # Lightning may ask for this loader before it has restored the step of a resumed run
+        trainer = self.trainer
+        step = (lambda: trainer.global_step) if trainer is not None else (lambda: 0)
+        rank, n_ranks = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        batches = (
+            EpochBatches(
+                len(self._train), self._batch_size, seed=self._seed, first_step=step, rank=rank, n_ranks=n_ranks
+            )
+            if self._steps_per_round is None
+            else RoundBatches(self._train, self._batch_size, seed=self._seed, n_steps=self._steps_per_round, step=step)
+        )
+        return WindowLoader(self._train, batch_sampler=batches, collate_fn=lambda batch: batch)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        self._validation.to(self._device)
+        # as many windows at once as hold some thousands of steps
+        batch_size = max(VALIDATION_STEPS // self._validation.context_length, 1)
+        return DataLoader(self._validation, batch_size=batch_size, collate_fn=lambda batch: batch)

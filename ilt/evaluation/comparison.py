@@ -1,0 +1,223 @@
+"""Policies on the same seeds, over all episodes and over parts of them: numbers, tables, and the episode to show."""
+
+import csv
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from ilt.data.episodes import Episodes
+from ilt.envs.spec import EnvSpec
+from ilt.evaluation.statistics import mean_interval, mean_interval_of_runs, performance, summarize
+from ilt.evaluation.tables import markdown_table
+from ilt.tracking.store import write_json
+
+ALL = "all episodes"
+METRICS = (
+    "n_runs",
+    "n_episodes",
+    "return_mean",
+    "return_median",
+    "return_p05",
+    "success_rate",
+    "crash_rate",
+    "performance",
+    "performance_lowest",
+)
+"""What a row of `comparison.csv` says beside intervals and the difference to the reference."""
+
+
+def subset_masks(subsets: Mapping[str, tuple[str, float, float]], episodes: Episodes) -> dict[str, np.ndarray]:
+    """Which episodes are in which subset: (E,) bool by name, `ALL` first.
+
+    Args:
+        subsets: a fact that the episodes were drawn to have, and the two quantiles that it must lie between, ends
+            included.
+
+    Raises:
+        ValueError: a fact is the same in all episodes, so that it divides nothing.
+    """
+    masks = {ALL: np.ones(len(episodes), dtype=bool)}
+    for name, (fact, *quantiles) in subsets.items():
+        values = episodes.extras[f"episode/{fact}"]
+        if np.ptp(values) == 0:
+            raise ValueError(f"subsets.{name} asks for quantiles of {fact}, but it is {values[0]:g} in every episode")
+        low, high = np.quantile(values, quantiles)
+        masks[name] = (low <= values) & (values <= high)
+    return masks
+
+
+def compare_policies(
+    flights: Iterable[tuple[str, Iterable[Episodes]]],
+    subsets: Mapping[str, tuple[str, float, float]],
+    spec: EnvSpec,
+    *,
+    reference: str,
+    random: str,
+) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
+    """What each policy did, by subset and policy, and the returns (runs, E) of each policy.
+
+    A policy may be several runs, which differ in their training seed. Then its numbers are means over them, intervals
+    are Student's t over the runs' means instead of a bootstrap over episodes, and `by_run` has each run's own.
+
+    To each policy's metrics belong its `performance` between the policies named `random` (0) and `reference` (1), the
+    `performance_lowest` of its runs, and its `difference` to the reference, paired by seed. ValueError if the seeds
+    differ.
+
+    Args:
+        flights: of the runs of each policy, by its name.
+    """
+    returns: dict[str, list[np.ndarray]] = {}
+    masks: dict[str, np.ndarray] = {}
+    metrics: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    seeds = np.zeros(0, dtype=np.int64)
+    for name, runs in flights:
+        for episodes in runs:
+            if not returns:
+                seeds, masks = episodes.seeds, subset_masks(subsets, episodes)
+                metrics = {subset: {} for subset in masks}
+            if not np.array_equal(seeds, episodes.seeds):
+                raise ValueError(f"{name} was not flown on the same seeds as {next(iter(returns))}")
+            returns.setdefault(name, []).append(episodes.returns)
+            for subset, mask in masks.items():
+                metrics[subset].setdefault(name, []).append(summarize(episodes.select(mask), spec))
+    stacked = {name: np.stack(each) for name, each in returns.items()}
+    return {
+        subset: _beside(by_policy, stacked, masks[subset], reference=reference, random=random)
+        for subset, by_policy in metrics.items()
+    }, stacked
+
+
+def _beside(
+    by_policy: Mapping[str, list[dict[str, Any]]],
+    returns: Mapping[str, np.ndarray],
+    mask: np.ndarray,
+    *,
+    reference: str,
+    random: str,
+) -> dict[str, dict[str, Any]]:
+    """Each policy's numbers in one subset, beside those of the reference and the random policy."""
+    best, worst = (float(returns[name][:, mask].mean()) for name in (reference, random))
+    opposite = returns[reference].mean(axis=0)
+    numbers = {}
+    for name, runs in by_policy.items():
+        for run, earned in zip(runs, returns[name], strict=True):
+            difference = (earned - opposite)[mask]
+            run["performance"] = performance(run["return_mean"], best, worst)
+            run["difference"] = {"mean": float(difference.mean()), "interval": mean_interval(difference)}
+        numbers[name] = {**_together(runs), "n_runs": len(runs)}
+    return numbers
+
+
+def _together(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """One run's numbers, or the means of several."""
+    performances = [run["performance"] for run in runs]
+    lowest = None if None in performances else min(performances)
+    if len(runs) == 1:
+        return {**runs[0], "performance_lowest": lowest}
+    differences = np.array([run["difference"]["mean"] for run in runs])
+    means = {name: np.array([run[name] for run in runs]) for name, value in runs[0].items() if isinstance(value, float)}
+    return {
+        **{name: float(values.mean()) for name, values in means.items()},
+        "n_episodes": runs[0]["n_episodes"],
+        "return_mean_interval": mean_interval_of_runs(means["return_mean"]),
+        "performance": None if lowest is None else float(np.mean(performances)),
+        "performance_lowest": lowest,
+        "difference": {"mean": float(differences.mean()), "interval": mean_interval_of_runs(differences)},
+        "by_run": runs,
+    }
+
+
+def median_run(returns: np.ndarray) -> int:
+    """Which of the runs (runs, E) is the middle one by its mean return; of an even number, the lower one."""
+    return int(np.argsort(returns.mean(axis=1), kind="stable")[(len(returns) - 1) // 2])
+
+
+def typical_episode(returns: Mapping[str, np.ndarray]) -> int:
+    """The episode that is most like every policy's median one, of equals the first.
+
+    It is the one whose greatest distance from a policy's median, over the policies and counted in ranks, is least.
+
+    Args:
+        returns: (E,) by policy.
+    """
+    distances = [np.abs(rankdata(values) - (len(values) + 1) / 2) for values in returns.values()]
+    return int(np.argmin(np.max(distances, axis=0)))
+
+
+def columns(reference: str) -> tuple[str, ...]:
+    """The headings of a table."""
+    return (
+        "policy",
+        "runs",
+        "return",
+        "95 % interval",
+        "median",
+        "success",
+        "crashes",
+        "performance",
+        "lowest run",
+        f"− {reference}",
+        "interval of that",
+    )
+
+
+def rows(by_policy: Mapping[str, Mapping[str, Any]], reference: str) -> list[list[str]]:
+    """One row per policy, under `columns`."""
+    return [
+        [
+            name,
+            str(numbers["n_runs"]),
+            f"{numbers['return_mean']:.1f}",
+            "{:.1f} … {:.1f}".format(*numbers["return_mean_interval"]),
+            f"{numbers['return_median']:.1f}",
+            f"{100 * numbers['success_rate']:.1f} %",
+            f"{100 * numbers['crash_rate']:.1f} %",
+            *("–" if numbers[key] is None else f"{numbers[key]:.3f}" for key in ("performance", "performance_lowest")),
+            "–" if name == reference else f"{numbers['difference']['mean']:+.1f}",
+            "–" if name == reference else "{:+.1f} … {:+.1f}".format(*numbers["difference"]["interval"]),
+        ]
+        for name, numbers in by_policy.items()
+    ]
+
+
+def headings(comparison: Mapping[str, Any]) -> dict[str, str]:
+    """What stands above the table of each subset."""
+    titles = {}
+    for subset, by_policy in comparison["metrics"].items():
+        count = f"{next(iter(by_policy.values()))['n_episodes']} {comparison['seeds']['block']} episodes"
+        rule = comparison["subsets"].get(subset)
+        which = "" if rule is None else " ({}: {} between its quantiles {:g} and {:g})".format(subset, *rule)
+        titles[subset] = f"{comparison['name']}, {count}{which}"
+    return titles
+
+
+def write_comparison(folder: Path, comparison: Mapping[str, Any]) -> None:
+    """Write `comparison.json`, `.csv` (a row per subset and policy) and `.md` (a table per subset)."""
+    write_json(folder / "comparison.json", comparison)
+    metrics, reference = comparison["metrics"], comparison["reference"]
+    tables = [
+        f"{title}\n\n{markdown_table(columns(reference), rows(metrics[subset], reference))}"
+        for subset, title in headings(comparison).items()
+    ]
+    (folder / "comparison.md").write_text("\n".join(tables))
+    lines = [
+        {
+            "subset": subset,
+            "policy": name,
+            **{metric: numbers[metric] for metric in METRICS},
+            "return_low": numbers["return_mean_interval"][0],
+            "return_high": numbers["return_mean_interval"][1],
+            "difference_mean": numbers["difference"]["mean"],
+            "difference_low": numbers["difference"]["interval"][0],
+            "difference_high": numbers["difference"]["interval"][1],
+        }
+        for subset, by_policy in metrics.items()
+        for name, numbers in by_policy.items()
+    ]
+    with (folder / "comparison.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)

@@ -1,0 +1,73 @@
+"""How sure one can be of a mean, and what a student is worth beside its expert."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import bootstrap, sem, t
+
+if TYPE_CHECKING:
+    from ilt.data.episodes import Episodes
+    from ilt.envs.spec import EnvSpec
+
+
+def mean_interval(values: np.ndarray, *, confidence: float = 0.95, n_resamples: int = 10_000) -> list[float]:
+    """Bootstrap confidence interval of the mean of (E,) values: [low, high], percentile method, always the same."""
+    if len(values) < 2 or np.ptp(values) == 0:
+        return [float(values.mean())] * 2
+    interval = bootstrap(
+        (values,),
+        np.mean,
+        confidence_level=confidence,
+        n_resamples=n_resamples,
+        batch=1000,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return [float(interval.low), float(interval.high)]
+
+
+def mean_interval_of_runs(values: np.ndarray, *, confidence: float = 0.95) -> list[float]:
+    """Student's t interval of the mean of a few runs (n,): [low, high]. A bootstrap of five values is too narrow."""
+    if len(values) < 2 or np.ptp(values) == 0:
+        return [float(values.mean())] * 2
+    low, high = t.interval(confidence, len(values) - 1, loc=values.mean(), scale=sem(values))
+    return [float(low), float(high)]
+
+
+def summarize(episodes: "Episodes", spec: "EnvSpec") -> dict[str, Any]:
+    """The metrics of a flight, with the interval of its mean return."""
+    from ilt.rollout.metrics import episode_metrics  # and torch with it, which the mean of a few runs does not need
+
+    return {
+        **episode_metrics(episodes, spec),
+        "return_mean_interval": mean_interval(episodes.returns),
+        "n_episodes": len(episodes),
+    }
+
+
+def performance(student: float, expert: float, random: float) -> float | None:
+    """(R − R_random) / (R_expert − R_random): 0 for the random policy, 1 for the expert; None where they are equal."""
+    return None if expert == random else (student - random) / (expert - random)
+
+
+def compare(student: "Episodes", references: Mapping[str, "Episodes"], spec: "EnvSpec") -> dict[str, Any]:
+    """What `results.json` says of a student that flew the same seeds as the references `expert` and `random`.
+
+    ValueError if the seeds differ.
+    """
+    for name, episodes in references.items():
+        if not np.array_equal(episodes.seeds, student.seeds):
+            raise ValueError(f"student and {name} were not flown on the same seeds")
+    policies = {name: summarize(episodes, spec) for name, episodes in references.items()}
+    own = summarize(student, spec)
+    difference = student.returns - references["expert"].returns
+    means = {name: policies[name]["return_mean"] for name in ("expert", "random")}
+    return {
+        **own,
+        "expert_return_mean": means["expert"],
+        "random_return_mean": means["random"],
+        "performance": performance(own["return_mean"], means["expert"], means["random"]),
+        "difference_to_expert": {"mean": float(difference.mean()), "interval": mean_interval(difference)},
+        "policies": policies,
+    }

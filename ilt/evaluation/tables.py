@@ -1,0 +1,82 @@
+"""Results as tables, for a terminal and for Markdown."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from ilt.data.episodes import Episodes
+
+COLUMNS = ("policy", "return", "95 % interval", "p05", "success", "crashes", "performance")
+
+
+def result_rows(results: Mapping[str, Any]) -> list[list[str]]:
+    """One row per policy: the student's last and best weights, the expert, the random policy."""
+    expert, random = results["expert_return_mean"], results["random_return_mean"]
+    rows = {f"student ({name})": metrics for name, metrics in results["checkpoints"].items()}
+    rows |= results["policies"]
+    return [_row(name, metrics, expert, random) for name, metrics in rows.items()]
+
+
+def _row(name: str, metrics: Mapping[str, Any], expert: float, random: float) -> list[str]:
+    low, high = metrics["return_mean_interval"]
+    span = expert - random
+    return [
+        name,
+        f"{metrics['return_mean']:.1f}",
+        f"{low:.1f} … {high:.1f}",
+        f"{metrics['return_p05']:.1f}",
+        f"{100 * metrics['success_rate']:.1f} %",
+        f"{100 * metrics['crash_rate']:.1f} %",
+        f"{(metrics['return_mean'] - random) / span:.3f}" if span else "–",
+    ]
+
+
+def episode_rows(flights: "Mapping[str, Episodes]") -> list[dict[str, float]]:
+    """One row per seed: the return of each policy that flew it, and how the flight of the `student` went."""
+    student = flights["student"]
+    return [
+        {
+            "seed": int(student.seeds[e]),
+            **{f"{name}_return": float(episodes.returns[e]) for name, episodes in flights.items()},
+            "student_steps": int(student.lengths[e]),
+            "student_terminated": bool(student.terminated[e]),
+        }
+        for e in range(len(student))
+    ]
+
+
+def demonstration_rows(episodes: "Episodes") -> list[dict[str, float]]:
+    """One row per demonstration: its seed, return, steps, and how it ended."""
+    return [
+        {
+            "seed": int(episodes.seeds[e]),
+            "return": float(episodes.returns[e]),
+            "steps": int(episodes.lengths[e]),
+            "terminated": bool(episodes.terminated[e]),
+            "truncated": bool(episodes.truncated[e]),
+        }
+        for e in range(len(episodes))
+    ]
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; numbers are aligned to the right. Where there is no terminal, no line is broken."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The same in Markdown."""
+    lines = [columns, ["---", *["--:" for _ in columns[1:]]], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

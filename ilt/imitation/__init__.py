@@ -1,0 +1,1 @@
+"""Imitation algorithms: which labels a training is given, and when."""

@@ -1,0 +1,154 @@
+"""The one rollout loop: many envs in one process, the policy called once per step on all of them."""
+
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ilt.data.episodes import Episodes
+from ilt.envs.batch import EnvBatch
+from ilt.envs.spec import EnvSpec
+from ilt.rollout.policies import Labeling, Policy
+
+
+class Episode(NamedTuple):
+    """One episode of T steps.
+
+    Attributes:
+        place: where its seed stands among those that are flown.
+        observations: (T + 1, obs_dim) float32; `observations[t]` is what a student sees when choosing `actions[t]`.
+        actions: (T,) int64.
+        rewards: (T,) float64; `rewards[t]` is what `actions[t]` earned.
+        truncated: whether the time limit ended it.
+        extras: what else there is to know, as `Episodes` keeps it: numbers `episode/<name>`, `step/privileged`
+            (T, …) float32, what the environment hid from a student at each step, and `step/label` (T,) int64, what an
+            expert that was asked would have done.
+    """
+
+    place: int
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    truncated: bool
+    extras: Mapping[str, Any]
+
+
+def fly(spec: EnvSpec, policy: Policy, seeds: np.ndarray, n_envs: int) -> Generator[Episode, None, None]:
+    """Yield the episode of each of `seeds` (E,) int64 as it ends; at most `n_envs` are in the air at once.
+
+    A slot whose episode ends takes the next seed; when none is left, the slot is retired.
+    """
+    batch = EnvBatch(spec, min(n_envs, len(seeds)))
+    try:
+        yield from _fly(batch, policy, seeds)
+    finally:
+        batch.close()
+
+
+def _fly(batch: EnvBatch, policy: Policy, seeds: np.ndarray) -> Generator[Episode, None, None]:
+    recorder = _Recorder(batch)
+    visible = batch.observation_dim
+    asking = policy if isinstance(policy, Labeling) else None
+    index = np.zeros(batch.n_envs, dtype=np.int64)  # which episode each slot flies
+    waiting = iter(range(len(seeds)))
+
+    def begin(free: np.ndarray) -> np.ndarray:
+        """Start the next waiting episodes in these slots; the slots for which there was one."""
+        started = []
+        for slot, episode in zip(free.tolist(), waiting, strict=False):
+            index[slot] = episode
+            batch.reset(slot, seeds[episode])
+            started.append(slot)
+        if started:
+            policy.begin(np.array(started), seeds[index[started]])
+        return np.array(started, dtype=np.int64)
+
+    slots = begin(np.arange(batch.n_envs))
+    while len(slots):
+        observations = batch.everything[slots]
+        actions = policy.act(slots, observations if policy.privileged else observations[:, :visible])
+        rewards, terminated, truncated = batch.step(slots, actions)
+        recorder.add(slots, observations, actions, rewards, None if asking is None else asking.labels)
+        ended = terminated | truncated
+        if ended.any():
+            for slot, cut in zip(slots[ended].tolist(), truncated[ended].tolist(), strict=True):
+                extras: dict[str, Any] = {f"episode/{name}": fact for name, fact in batch.facts(slot).items()}
+                if asking is not None:
+                    extras["step/label"] = recorder.labels(slot)
+                seen, done, earned = recorder.take(slot, batch.everything[slot])
+                if seen.shape[1] > visible:
+                    extras["step/privileged"] = seen[:-1, visible:]
+                yield Episode(int(index[slot]), np.ascontiguousarray(seen[:, :visible]), done, earned, cut, extras)
+            slots = np.union1d(slots[~ended], begin(slots[ended]))
+
+
+class _Recorder:
+    """What each slot's episode has seen, done and earned so far; the arrays grow with the longest episode."""
+
+    def __init__(self, batch: EnvBatch, capacity: int = 512) -> None:
+        self._steps = np.zeros(batch.n_envs, dtype=np.int64)
+        self._observations = np.zeros((batch.n_envs, capacity, batch.everything.shape[1]), dtype=np.float32)
+        self._actions = np.zeros((batch.n_envs, capacity), dtype=np.int64)
+        self._labels = np.zeros((batch.n_envs, 0), dtype=np.int64)  # of as many steps as the others, once there are any
+        self._rewards = np.zeros((batch.n_envs, capacity), dtype=np.float64)
+
+    def add(
+        self,
+        slots: np.ndarray,
+        observations: np.ndarray,
+        actions: np.ndarray,
+        rewards: np.ndarray,
+        labels: np.ndarray | None = None,
+    ) -> None:
+        """One step in each of `slots` (n,): what was seen before it, done, earned by that, and advised."""
+        steps = self._steps[slots]
+        if steps.max() == self._actions.shape[1]:
+            self._double()
+        self._observations[slots, steps] = observations
+        self._actions[slots, steps] = actions
+        self._rewards[slots, steps] = rewards
+        if labels is not None:
+            if self._labels.shape[1] < self._actions.shape[1]:
+                missing = self._actions.shape[1] - self._labels.shape[1]
+                self._labels = np.pad(self._labels, ((0, 0), (0, missing)))
+            self._labels[slots, steps] = labels
+        self._steps[slots] += 1
+
+    def labels(self, slot: int) -> np.ndarray:
+        """The expert's labels of the episode that is still in a slot."""
+        return self._labels[slot, : self._steps[slot]].copy()
+
+    def take(self, slot: int, last: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Observations with the `last` one, actions, and rewards of an episode that ended; its slot is free again."""
+        steps = self._steps[slot]
+        self._steps[slot] = 0
+        return (
+            np.concatenate([self._observations[slot, :steps], last[None]]),
+            self._actions[slot, :steps].copy(),
+            self._rewards[slot, :steps].copy(),
+        )
+
+    def _double(self) -> None:
+        self._observations = np.concatenate([self._observations, np.zeros_like(self._observations)], axis=1)
+        self._actions = np.concatenate([self._actions, np.zeros_like(self._actions)], axis=1)
+        self._rewards = np.concatenate([self._rewards, np.zeros_like(self._rewards)], axis=1)
+
+
+def in_order(flown: Sequence[Episode], seeds: np.ndarray) -> Episodes:
+    """Lay episodes end to end in the order of their places among `seeds`."""
+    flown = sorted(flown, key=lambda episode: episode.place)
+    extras = {name: [episode.extras[name] for episode in flown] for name in flown[0].extras}
+    truncated = np.array([episode.truncated for episode in flown], dtype=bool)
+    return Episodes(
+        observations=np.concatenate([episode.observations for episode in flown]),
+        actions=np.concatenate([episode.actions for episode in flown]),
+        rewards=np.concatenate([episode.rewards for episode in flown]),
+        lengths=np.array([len(episode.actions) for episode in flown], dtype=np.int64),
+        terminated=~truncated,
+        truncated=truncated,
+        seeds=seeds[[episode.place for episode in flown]],
+        extras={
+            name: np.concatenate(arrays) if name.startswith("step/") else np.array(arrays)
+            for name, arrays in extras.items()
+        },
+    )

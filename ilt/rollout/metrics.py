@@ -1,0 +1,28 @@
+"""What a set of flown episodes amounts to."""
+
+import numpy as np
+
+from ilt.data.episodes import Episodes
+from ilt.envs.spec import EnvSpec
+
+
+def episode_metrics(episodes: Episodes, spec: EnvSpec) -> dict[str, float]:
+    """Return statistics and rates over E episodes, by the env's own rules of success and crash.
+
+    `return_std` is the sample standard deviation over episodes; `return_p05` their fifth percentile. Rates are
+    fractions of episodes; `length_mean` is in steps.
+    """
+    returns = episodes.returns
+    crashed = np.zeros(len(episodes), dtype=bool)
+    if spec.crash_reward is not None:
+        crashed = episodes.terminated & (episodes.last_rewards == spec.crash_reward)
+    return {
+        "return_mean": float(returns.mean()),
+        "return_std": float(returns.std(ddof=1)) if len(returns) > 1 else 0.0,
+        "return_median": float(np.median(returns)),
+        "return_p05": float(np.percentile(returns, 5)),
+        "success_rate": float((returns >= spec.success_return).mean()),
+        "crash_rate": float(crashed.mean()),
+        "truncation_rate": float(episodes.truncated.mean()),
+        "length_mean": float(episodes.lengths.mean()),
+    }

@@ -1,0 +1,217 @@
+"""Worker processes: started once, used again by every flight, gone with their parent. Imports nothing heavy."""
+
+import multiprocessing
+import os
+import signal
+import traceback
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, TypeVar
+
+PRELOADED = ["ilt.rollout.parallel", "ilt.tracking.run_folder", "hydra"]
+"""What the server imports once, so that the workers it forks need not: flying, and what the entry points import."""
+
+_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+_CONTEXT: Any = multiprocessing.get_context(_METHOD)
+_READY, _ITEM, _END, _ERROR, _DIED = "ready", "item", "end", "error", "died"
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Died:
+    """A worker's process ended in the middle of its task; `how` names the process and says how it ended."""
+
+    how: str
+
+
+def n_processes(cfg: Any) -> int:
+    """What the config key `processes` says; for null, one for each core."""
+    return cores() if cfg.processes is None else int(cfg.processes)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def start_early(cfg: Any) -> None:
+    """Let what the workers need be imported from now on, beside this process and its own imports; returns at once."""
+    if n_processes(cfg) > 1:
+        _start_server()
+
+
+def _start_server() -> None:
+    """Have the process from which workers are forked, if it is not there yet."""
+    if multiprocessing.get_start_method(allow_none=True) not in (None, *multiprocessing.get_all_start_methods()):
+        multiprocessing.set_start_method(_METHOD, force=True)  # joblib's own would be told to ours, which know no such
+    if _METHOD == "forkserver":
+        resource_tracker.ensure_running()  # or the server would start it, and let interrupts through again
+        with _as_a_worker():
+            forkserver.set_forkserver_preload(PRELOADED)
+            forkserver.ensure_running()
+
+
+def run(
+    function: Callable[..., Iterable[Item]], tasks: Sequence[tuple[Any, ...]]
+) -> Generator[tuple[int, Item | Died], None, None]:
+    """Iterate over `function(*task)` for all tasks at the same time, each in a worker of its own.
+
+    Yields (number of the task, item) as the items come in, in no certain order between tasks; for a task whose worker
+    died, the last is (number, `Died`). Raises what `function` raised, with the worker's traceback as a note, and
+    RuntimeError if workers cannot start. Whoever does not iterate to the end must close this generator: workers still
+    at work are then killed at once.
+    """
+    busy: dict[Connection, tuple[int, _Worker]] = {}
+    try:
+        for number in range(len(tasks)):
+            worker = _idle_or_new()
+            busy[worker.connection] = number, worker
+        for number, worker in busy.values():
+            worker.begin(function, tasks[number])
+        while busy:
+            for connection in wait(list(busy)):
+                assert isinstance(connection, Connection)
+                number, worker = busy[connection]
+                kind, content = worker.receive()
+                if kind in (_END, _ERROR, _DIED):
+                    del busy[connection]
+                if kind in (_END, _ERROR):
+                    _IDLE.append(worker)
+                if kind == _ERROR:
+                    raise content
+                if kind in (_ITEM, _DIED):
+                    yield number, content
+    finally:
+        for _, worker in busy.values():
+            worker.kill()
+
+
+def stop() -> None:
+    """End the workers that wait for a task; the next flight starts fresh ones."""
+    while _IDLE:
+        _IDLE.pop().kill()
+
+
+class _Worker:
+    """A process that serves tasks, seen from its parent."""
+
+    def __init__(self) -> None:
+        _start_server()
+        self._ready = False
+        self.connection, theirs = _CONTEXT.Pipe()
+        self.process = _CONTEXT.Process(target=serve, args=(theirs,), daemon=True)
+        try:
+            if _METHOD == "forkserver":
+                self.process.start()
+            else:
+                with _as_a_worker():
+                    self.process.start()
+        except BaseException:
+            self.connection.close()  # a process that has half begun finds its parent gone
+            raise
+        finally:
+            theirs.close()
+
+    def begin(self, function: Callable[..., Any], task: tuple[Any, ...]) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):  # `receive` will find it dead
+            self.connection.send((function, task))
+
+    def receive(self) -> tuple[str, Any]:
+        """The next item, the end, or the error of its task; or a `Died` as its last item."""
+        try:
+            kind, content = self.connection.recv()
+        except (EOFError, OSError):
+            return _DIED, Died(self._epitaph())
+        self._ready = True
+        if kind == _ERROR:
+            content, text = content
+            content.add_note(f"in worker process {self.process.pid}:\n{text}")
+        return kind, content
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+    def _epitaph(self) -> str:
+        self.process.join(timeout=10)  # its pipe has closed: it has just ended
+        code, pid = self.process.exitcode, self.process.pid
+        self.kill()
+        if code == 1 and not self._ready:
+            raise RuntimeError(
+                "a worker process could not import what is __main__ here (its own message stands above). A script "
+                'that starts workers must be a file whose work stands below `if __name__ == "__main__":`'
+            )
+        if code is None or code >= 0:
+            return f"worker process {pid} ended with exit code {code}"
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        return f"worker process {pid} was killed by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}"
+
+
+_IDLE: list[_Worker] = []
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_IDLE.clear)  # workers belong to the process that started them
+
+
+def _idle_or_new() -> _Worker:
+    while _IDLE:
+        worker = _IDLE.pop()
+        if worker.process.is_alive():
+            return worker
+        worker.kill()
+    return _Worker()
+
+
+def serve(connection: Connection) -> None:
+    """A worker's life: do one task after the other, until the parent closes the connection or dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches all processes; the parent decides
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        connection.send((_READY, None))
+        while True:
+            received = connection.recv_bytes()
+            try:
+                function, task = ForkingPickler.loads(received)
+                for item in function(*task):
+                    connection.send((_ITEM, item))
+                answer: tuple[str, Any] = _END, None
+            except (BrokenPipeError, ConnectionResetError):
+                raise
+            except Exception as error:
+                answer = _ERROR, (sendable(error), traceback.format_exc())
+            connection.send(answer)
+
+
+def sendable(error: Exception) -> Exception:
+    """The error itself if it survives being sent to another process, or else one that says the same."""
+    try:
+        ForkingPickler.loads(ForkingPickler.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+@contextmanager
+def _as_a_worker() -> Iterator[None]:
+    """What is started in here never sees a Ctrl-C, not even while it imports, and computes in one thread."""
+    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    before = {name: os.environ.get(name) for name in one_thread}
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
+    os.environ.update(one_thread)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        if masked is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, masked)

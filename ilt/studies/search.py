@@ -1,0 +1,212 @@
+"""A search for hyperparameters: trials of several training seeds each, and a winner that is trained again."""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock, Timeout
+from hydra.core.utils import JobReturn
+from omegaconf import DictConfig
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import distribution_to_json as to_json
+from optuna.trial import Trial, TrialState
+
+from ilt.cli.report import COLUMNS, report_rows
+from ilt.config import run_config
+from ilt.evaluation.tables import markdown_table
+from ilt.studies.optuna_study import open_study
+from ilt.studies.search_report import write_report
+from ilt.tracking.records import read_run
+from ilt.tracking.run_folder import read_config
+
+log = logging.getLogger(__name__)
+
+MOST_STARTS = 3  # of a trial that is interrupted again and again: perhaps it is the trial that kills the search
+
+
+class Search:
+    """Asks Optuna for trials until there are `n_trials` of them, trains each, and trains the winner again.
+
+    A trial is trained from each of `search.seeds`; its value is the mean of their selection-seed returns. Its first
+    seed is trained before the others: only that one reports, and is compared with the first seeds of other trials at
+    the same step. So like is compared with like, and a trial that is pruned costs a part of one training; but a good
+    trial whose first seed is unlucky may be lost, as it might with any stopping rule that looks at one training.
+
+    Args:
+        cfg: the config without what is searched over. Its `search` says how to search.
+        space: what is searched over: distributions by override key.
+        fixed: overrides of every run.
+        folder: of the sweep; holds `study.db`, a folder per trial, and the report.
+        launch: takes one list of overrides per run, runs them, and says what became of them.
+    """
+
+    def __init__(
+        self,
+        cfg: DictConfig,
+        space: Mapping[str, BaseDistribution],
+        fixed: Sequence[str],
+        folder: Path,
+        launch: Callable[[Sequence[Sequence[str]]], Sequence[JobReturn]],
+    ) -> None:
+        self._cfg, self._options, self._space, self._fixed = cfg, cfg.search, dict(space), list(fixed)
+        self._folder, self._launch = folder, launch
+        self._launcher_failed = False
+
+    def example(self) -> list[str]:
+        """The overrides of some run of this search."""
+        values = {k: d.choices[0] if isinstance(d, CategoricalDistribution) else d.low for k, d in self._space.items()}  # type: ignore[attr-defined]
+        return self._overrides(values, seed=self._options.seeds[0], trial=0)
+
+    def run(self) -> dict[str, Any]:
+        """Search, train the winner again, report. Returns what `search.json` holds.
+
+        RuntimeError if another process searches in this folder, ValueError if it holds another search.
+        """
+        try:
+            with FileLock(self._folder / ".search.lock", timeout=0):
+                study = open_study(self._cfg, self._folder)
+                self._check_that_it_is_this_search(study)
+                for batch in self._batches(study):
+                    self._train(study, batch)
+                return self._train_winner_again(study)
+        except Timeout:
+            raise RuntimeError(f"another process searches in {self._folder}") from None
+
+    def _check_that_it_is_this_search(self, study: optuna.Study) -> None:
+        """What was found with another config, space or seeds would be counted as found with these."""
+        described = {
+            **run_config(self._cfg),
+            "search.space": {key: to_json(distribution) for key, distribution in sorted(self._space.items())},
+            "search.seeds": list(self._options.seeds),
+            "search.fresh_seeds": list(self._options.fresh_seeds),
+        }
+        found = study.user_attrs.get("search", described)
+        differing = sorted(key for key in {*found, *described} if found.get(key) != described.get(key))
+        if differing:
+            raise ValueError(
+                f"{self._folder} holds another search ({', '.join(differing)} differ); give this one a "
+                "search.study_name of its own"
+            )
+        study.set_user_attr("search", described)
+
+    def _batches(self, study: optuna.Study) -> Iterator[list[Trial]]:
+        """Trials to train together: first those that a killed search left, whose runs go on, then new ones."""
+        size = self._options.trials_at_once
+        interrupted = []
+        for left in study.get_trials(states=[TrialState.RUNNING]):
+            trial = Trial(study, left._trial_id)
+            if trial.user_attrs.get("starts", 0) < MOST_STARTS:
+                interrupted.append(trial)
+            else:
+                _fail(study, trial, f"interrupted {MOST_STARTS} times")
+        for first in range(0, len(interrupted), size):
+            yield interrupted[first : first + size]
+        while (missing := self._options.n_trials - len(study.trials)) > 0:
+            yield [study.ask(self._space) for _ in range(min(size, missing))]
+
+    def _train(self, study: optuna.Study, batch: list[Trial]) -> None:
+        for trial in batch:
+            trial.set_user_attr("starts", trial.user_attrs.get("starts", 0) + 1)
+        first, *others = self._options.seeds
+        values: dict[int, list[float]] = {trial.number: [] for trial in batch}
+        for seeds in [[first], others] if self._options.pruning else [[first, *others]]:
+            if not batch:
+                return
+            runs = [(trial, seed) for trial in batch for seed in seeds]
+            outcomes = iter(self._outcomes([self._overrides(t.params, seed=s, trial=t.number) for t, s in runs]))
+            batch = [trial for trial in batch if self._goes_on(study, trial, [next(outcomes) for _ in seeds], values)]
+        for trial in batch:
+            mean = math.fsum(values[trial.number]) / len(values[trial.number])
+            trial.set_user_attr("returns", values[trial.number])
+            study.tell(trial, mean)
+            log.info("trial %d: %.1f; the best is trial %d: %.1f", trial.number, mean, *_best(study))
+
+    def _goes_on(
+        self,
+        study: optuna.Study,
+        trial: Trial,
+        outcomes: list[float | Exception | None],
+        values: dict[int, list[float]],
+    ) -> bool:
+        """Keep the values of a trial's runs; or end it, if one of them failed or was pruned."""
+        for outcome in outcomes:
+            if outcome is None:
+                study.tell(trial, state=TrialState.PRUNED)
+                log.info("trial %d: pruned", trial.number)
+                return False
+            if isinstance(outcome, Exception) or not math.isfinite(outcome):
+                _fail(study, trial, f"{type(outcome).__name__}: {outcome}")
+                return False
+            values[trial.number].append(float(outcome))
+        return True
+
+    def _outcomes(self, batch: list[list[str]]) -> list[float | Exception | None]:
+        """What each run returned: a selection-seed return, None if it was pruned, or the exception that it ended with.
+
+        A launcher that fails itself, as it does when a worker process is killed for its memory, fails the batch; one
+        that fails twice in a row is not the fault of a trial, and ends the search.
+        """
+        try:
+            jobs = self._launch(batch)
+        except Exception as error:
+            if self._launcher_failed:
+                raise
+            self._launcher_failed = True
+            return [error] * len(batch)
+        self._launcher_failed = False
+        return [_outcome(job) for job in jobs]
+
+    def _train_winner_again(self, study: optuna.Study) -> dict[str, Any]:
+        if not study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
+            raise RuntimeError(f"none of the {len(study.trials)} trials in {self._folder} was completed")
+        best = study.best_trial
+        log.info("training trial %d, the winner, from fresh seeds, to be scored on test seeds", best.number)
+        study.set_user_attr("winners", [*dict.fromkeys([*study.user_attrs.get("winners", []), best.number])])
+        seeds = self._options.fresh_seeds
+        jobs = self._launch([self._overrides(best.params, seed=seed, winner=best.number) for seed in seeds])
+        for job in jobs:
+            _ = job.return_value  # raises what a failed run raised
+        runs = [self._folder / _subfolder(seed, winner=best.number) for seed in seeds]
+        records = [read_run(path.name, path, read_config(path)) for path in runs]
+        found = write_report(study, self._folder, runs, markdown_table(COLUMNS, report_rows(records)))
+        again = found["retrained"]
+        log.info(
+            "the winner, from fresh seeds, on test seeds: %.1f; %s", again["return_mean"], self._folder / "search.md"
+        )
+        return found
+
+    def _overrides(
+        self, values: Mapping[str, Any], *, seed: int, trial: int | None = None, winner: int | None = None
+    ) -> list[str]:
+        return [
+            *self._fixed,
+            *(f"{key}={value}" for key, value in values.items()),
+            f"seed={seed}",
+            f"search.study_name={self._options.study_name}",  # resolved: a run's own hash would be another
+            f"search.trial={'null' if trial is None else trial}",
+            f"hydra.sweep.subdir={_subfolder(seed, trial=trial, winner=winner)}",
+        ]
+
+
+def _fail(study: optuna.Study, trial: Trial, error: str) -> None:
+    trial.set_user_attr("error", error)
+    study.tell(trial, state=TrialState.FAIL)
+    log.warning("trial %d failed and is passed over: %s", trial.number, error)
+
+
+def _outcome(job: JobReturn) -> float | Exception | None:
+    try:
+        return job.return_value
+    except Exception as error:
+        return error
+
+
+def _best(study: optuna.Study) -> tuple[int, float]:
+    return study.best_trial.number, study.best_value
+
+
+def _subfolder(seed: int, *, trial: int | None = None, winner: int | None = None) -> str:
+    return f"trial-{trial:03d}/seed-{seed}" if winner is None else f"winner-{winner:03d}/seed-{seed}"

@@ -1,0 +1,148 @@
+"""What a search found, in words, numbers and Optuna's pictures."""
+
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from matplotlib import pyplot as plt
+from matplotlib.ticker import NullFormatter
+from optuna.trial import FrozenTrial, TrialState
+from optuna.visualization import matplotlib as plots
+
+from ilt.evaluation.statistics import mean_interval_of_runs
+from ilt.evaluation.tables import markdown_table
+from ilt.tracking.store import read_json, write_json
+
+VALUE = "mean return (selection seeds)"
+PICTURES: dict[str, Callable[[optuna.Study], Any]] = {
+    "history": partial(plots.plot_optimization_history, target_name=VALUE),
+    "importances": partial(plots.plot_param_importances, target_name=VALUE),
+    "slices": partial(plots.plot_slice, target_name=VALUE),
+    "reports": plots.plot_intermediate_values,
+}
+MOST_NAMED = 10  # trials in a legend
+
+
+def write_report(study: optuna.Study, folder: Path, runs: Sequence[Path], table: str) -> dict[str, Any]:
+    """Write `search.json`, `search.md` and the pictures into the folder. Returns what `search.json` holds.
+
+    Args:
+        study: at least one of its trials is complete.
+        runs: folders of the winner's finished runs, from fresh training seeds.
+        table: of these runs, in Markdown.
+    """
+    results = [read_json(run / "results.json") for run in runs]
+    tested = np.array([result["return_mean"] for result in results])
+    winner = study.best_trial
+    summary = {
+        "study": study.study_name,
+        "seeds": study.user_attrs["search"]["search.seeds"],
+        "trials": [_describe(trial) for trial in study.trials],
+        "winner": _describe(winner),
+        "retrained": {
+            "runs": [str(run.relative_to(folder)) for run in runs],
+            "seeds": study.user_attrs["search"]["search.fresh_seeds"],
+            "selection_return_mean": float(np.mean([result["selection_return_mean"] for result in results])),
+            "return_means": tested.tolist(),
+            "return_mean": float(tested.mean()),
+            "return_mean_interval": mean_interval_of_runs(tested),
+            "expert_return_mean": results[0]["expert_return_mean"],
+            "evaluated_on": results[0]["seeds"],
+        },
+        "scored_on_test_seeds": study.user_attrs["winners"],
+    }
+    write_json(folder / "search.json", summary)
+    pictures = _draw(study, folder)
+    (folder / "search.md").write_text(_in_words(summary, table, pictures))
+    return summary
+
+
+def _describe(trial: FrozenTrial) -> dict[str, Any]:
+    """A pruned trial has the last return that was reported as its value; `returns` are by training seed."""
+    return {
+        "trial": trial.number,
+        "state": trial.state.name.lower(),
+        "value": trial.value,
+        "returns": trial.user_attrs.get("returns"),
+        "params": trial.params,
+        "error": trial.user_attrs.get("error"),
+    }
+
+
+def _in_words(summary: dict[str, Any], table: str, pictures: Sequence[str]) -> str:
+    winner, again, trials = summary["winner"], summary["retrained"], summary["trials"]
+    states = ", ".join(f"{n} {state}" for state, n in Counter(trial["state"] for trial in trials).items())
+    test, scored = again["evaluated_on"], [str(n) for n in summary["scored_on_test_seeds"]]
+    names = list(dict.fromkeys(name for trial in trials for name in trial["params"]))
+    ranked = sorted(trials, key=lambda trial: -trial["value"] if trial["state"] == "complete" else np.inf)
+    rows = [
+        [
+            str(trial["trial"]),
+            trial["state"],
+            "–" if trial["value"] is None else f"{trial['value']:.1f}",
+            ", ".join(f"{value:.1f}" for value in trial["returns"] or []) or "–",
+            *(_short(trial["params"].get(name)) for name in names),
+            (trial["error"] or "").replace("|", "\\|").replace("\n", " ")[:200],
+        ]
+        for trial in ranked
+    ]
+    parts = [
+        f"# {summary['study']}",
+        f"{len(trials)} trials: {states}. A trial's value is its mean return on selection seeds, over training seeds "
+        f"{_listed(summary['seeds'])}; that of a pruned trial is the last return that its first seed reported.",
+        f"## The winner: trial {winner['trial']}",
+        markdown_table(["key", "value"], [[name, _short(value)] for name, value in winner["params"].items()]),
+        f"In the search: {winner['value']:.1f}, on selection seeds. The largest of many values, so an optimistic one.",
+        f"Trained again from fresh seeds {_listed(again['seeds'])}: {again['selection_return_mean']:.1f} on selection "
+        f"seeds, and on {test['count']} {test['block']} seeds **{again['return_mean']:.1f}** "
+        "({:.1f} … {:.1f}, 95 %".format(*again["return_mean_interval"])
+        + f" over runs), beside the expert's {again['expert_return_mean']:.1f}.",
+        *(
+            [f"Trials {', '.join(scored)} were scored on test seeds, one after the other, as this search was extended."]
+            if len(scored) > 1
+            else []
+        ),
+        table,
+        "## All trials",
+        markdown_table(["trial", "state", "value", "by seed", *names, "error"], rows),
+        *(f"![{name}]({name}.png)" for name in pictures),
+    ]
+    return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
+def _draw(study: optuna.Study, folder: Path) -> list[str]:
+    """Optuna's own pictures; which of them there are. Importances ask for trials of different values."""
+    plt.switch_backend("Agg")
+    logging.getLogger("matplotlib.category").setLevel(logging.WARNING)  # it remarks on choices of numbers
+    values = {trial.value for trial in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])}
+    asked = {"importances": len(values) > 1, "reports": any(trial.intermediate_values for trial in study.trials)}
+    names = [name for name in PICTURES if asked.get(name, True)]
+    for name in names:
+        with plt.style.context("default"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Optuna calls these experimental, and warns of layouts
+            plt.rcParams["figure.figsize"] = (8, 4.8)
+            PICTURES[name](study)
+            for axes in plt.gcf().axes:
+                axes.xaxis.set_minor_formatter(NullFormatter())  # those of a logarithmic axis would overlap
+            if name == "reports":
+                axes = plt.gca()
+                axes.set(title="Returns that first seeds reported", xlabel="training step", ylabel=VALUE)
+                if (legend := axes.get_legend()) is not None and len(axes.lines) > MOST_NAMED:
+                    legend.remove()
+            plt.gcf().savefig(folder / f"{name}.png", bbox_inches="tight", dpi=100)
+            plt.close("all")
+    return names
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "–" if value is None else str(value)
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))

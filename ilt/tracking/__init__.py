@@ -1,0 +1,1 @@
+"""The artifact store, run folders, and loggers."""

@@ -1,0 +1,192 @@
+"""Artifacts: folders that are found by the hash of what made them, or made under a lock and published whole."""
+
+import fnmatch
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from ilt.config import config_hash
+
+MANIFEST = "manifest.json"
+SHIPPED = {"experts": Path(__file__).parent.parent / "experts" / "pretrained"}
+"""Artifacts that come with the package, by kind; looked up after the store's own folder."""
+
+_ADVICE = "remove the folder to have it made again"
+_PACKAGES = ("torch", "pytorch-lightning", "stable-baselines3", "gymnasium", "box2d", "numpy", "hydra-core")
+
+
+class DamagedArtifactError(ValueError):
+    """A file of an artifact is missing or is not the one that was published."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A published folder.
+
+    Attributes:
+        path: the folder.
+        manifest: what its `manifest.json` says: `config`, `parents`, `measured`, `files`, `seconds`, versions.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The folder's name, which ends in the hash of what made it."""
+        return self.path.name
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """The numbers its maker measured."""
+        return self.manifest["metrics"]
+
+    def file(self, name: str) -> Path:
+        """The path of one of its files."""
+        return self.path / name
+
+
+class Store:
+    """The artifacts below one folder, `<root>/<kind>/<name>-<hash>/`.
+
+    Args:
+        root: usually `outputs/`.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def find(self, kind: str, name: str, config: Mapping[str, Any]) -> Artifact | None:
+        """The artifact that this config makes, checked file by file, or None. DamagedArtifactError if it is damaged."""
+        folder = f"{name}-{config_hash(config)}"
+        for parent in [self.root / kind, *([SHIPPED[kind]] if kind in SHIPPED else [])]:
+            if (parent / folder).is_dir():
+                return open_artifact(parent / folder)
+        return None
+
+    def find_or_make(
+        self,
+        kind: str,
+        name: str,
+        config: Mapping[str, Any],
+        make: Callable[[Path], Mapping[str, Any]],
+        parents: Sequence[Artifact] = (),
+    ) -> Artifact:
+        """The artifact that this config makes; made now, by one process at a time, if there is none.
+
+        Args:
+            kind: the folder it lives in, such as `experts`.
+            name: what its folder is called, before the hash.
+            config: all that decides its content, artifacts it is made from included (by name).
+            make: fills the folder it is given and returns what it measured. The folder is the same for every try
+                with this config, so a maker that was killed finds there what it had saved. It must leave only
+                files that belong to the artifact.
+            parents: the artifacts that `make` reads, for the manifest.
+        """
+        target = self.root / kind / f"{name}-{config_hash(config)}"
+        if (found := self.find(kind, name, config)) is not None:
+            return found
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.parent / f".{target.name}.lock"):
+            if (found := self.find(kind, name, config)) is not None:  # made by another process while we waited
+                return found
+            partial = target.parent / f".{target.name}.partial"
+            partial.mkdir(exist_ok=True)
+            for leftover in partial.glob(f"*{MANIFEST}*"):  # of a process that was killed while publishing
+                leftover.unlink()
+            started = time.monotonic()
+            measured = make(partial)
+            manifest = {
+                "name": target.name,
+                "config": config,
+                "parents": [artifact.name for artifact in parents],
+                "metrics": measured,
+                "seconds": round(time.monotonic() - started, 2),
+                **provenance(),
+                "files": {path.name: sha256(path) for path in sorted(partial.iterdir())},
+            }
+            write_json(partial / MANIFEST, manifest)
+            os.replace(partial, target)
+        return Artifact(target, manifest)
+
+
+def open_artifact(path: Path) -> Artifact:
+    """Read an artifact's manifest and check each of its files. DamagedArtifactError names the file that is wrong."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        files = dict(manifest["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedArtifactError(f"{path / MANIFEST} is damaged ({error}); {_ADVICE}") from error
+    check_files(path, files)
+    return Artifact(path, manifest)
+
+
+def check_files(folder: Path, digests: Mapping[str, str]) -> None:
+    """Compare files of a folder with the SHA-256 digests noted for them. DamagedArtifactError names a bad one."""
+    for name, digest in digests.items():
+        if not (folder / name).is_file():
+            raise DamagedArtifactError(f"{folder / name} is missing; {_ADVICE}")
+        if sha256(folder / name) != digest:
+            raise DamagedArtifactError(f"{folder / name} is not the file that its manifest describes; {_ADVICE}")
+
+
+def provenance() -> dict[str, Any]:
+    """Where and by what something is made: git commit, package versions, machine, time."""
+    return {
+        "git_commit": _git_commit(),
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that the file is there whole or not at all."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> Any:
+    """Read what `write_json` wrote."""
+    return json.loads(path.read_text())
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that holds this package, `+dirty` if it is changed; None outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        status = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("+dirty" if status.stdout.strip() else "")
+
+
+def files_below(folder: Path, pattern: str) -> Iterator[Path]:
+    """Files in a folder and below it whose names match, also while others of its folders come, go and are renamed.
+
+    `Path.rglob` of Python 3.11 raises FileNotFoundError if one goes before it is read. Links are found, too, also
+    those that lead nowhere.
+    """
+    for parent, _, names in os.walk(folder):
+        yield from (Path(parent, name) for name in fnmatch.filter(names, pattern))
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 digest of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

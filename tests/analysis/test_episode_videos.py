@@ -1,0 +1,79 @@
+"""The episodes that are shown are those that were scored."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ilt.analysis import episode_videos
+from ilt.analysis.episode_videos import choose_episodes, film_episodes
+from ilt.envs.spec import EnvSpec
+from ilt.tracking.records import RunRecord, read_run
+from ilt.tracking.run_folder import read_config
+from ilt.tracking.store import DamagedArtifactError
+from tests.analysis.finished_runs import fly_run
+
+
+@pytest.fixture(scope="module")
+def filmed(lander: EnvSpec, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecord, Path]:
+    """A run of five test episodes, and the folder of its videos."""
+    path = fly_run(tmp_path_factory.mktemp("runs") / "run", lander)
+    run = read_run("run", path, read_config(path))
+    film_episodes(run, lander, path.parent / "videos")
+    return run, path.parent / "videos"
+
+
+@pytest.mark.parametrize(
+    ("returns", "chosen"),
+    [
+        ([5.0, 1.0, 3.0], {"best": 0, "median": 2, "worst": 1}),
+        ([4.0, 1.0, 2.0, 3.0], {"best": 0, "median": 3, "worst": 1}),
+        ([7.0], {"best": 0, "median": 0, "worst": 0}),
+    ],
+)
+def test_best_median_and_worst_are_by_return(returns: list[float], chosen: dict[str, int]) -> None:
+    assert choose_episodes(np.array(returns)) == chosen
+
+
+def test_each_landing_is_flown_again_as_it_was_scored(filmed: tuple[RunRecord, Path], lander: EnvSpec) -> None:
+    run, folder = filmed
+    best, median, worst = film_episodes(run, lander, folder)
+    returns = sorted(run.episodes["student_return"])
+    assert [best.noted, median.noted, worst.noted] == [returns[-1], returns[2], returns[0]]
+    assert [landing.flown for landing in (best, median, worst)] == [best.noted, median.noted, worst.noted]
+    assert {landing.video for landing in (best, median, worst)} == set(folder.iterdir())
+    assert all(video.read_bytes()[4:8] == b"ftyp" for video in folder.iterdir())
+
+
+def test_a_video_that_is_there_is_not_made_again(
+    filmed: tuple[RunRecord, Path], lander: EnvSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, folder = filmed
+    monkeypatch.setattr(episode_videos, "rollout", None)
+    assert all(landing.video for landing in film_episodes(run, lander, folder))
+
+
+def test_an_episode_that_flies_otherwise_is_not_passed_off_as_the_one_that_was_scored(
+    filmed: tuple[RunRecord, Path], lander: EnvSpec, tmp_path: Path
+) -> None:
+    run, _ = filmed
+    noted = run.episodes["student_return"] + np.array([0.01, 0, 0, 0, 0])
+    noted[1:] = noted[1]
+    claimed = replace(run, episodes={**run.episodes, "student_return": noted})
+    for landing in film_episodes(claimed, lander, tmp_path):
+        assert (landing.video is None) == (landing.flown != landing.noted)
+    assert any(landing.video is None for landing in film_episodes(claimed, lander, tmp_path))
+
+
+def test_weights_that_were_not_scored_are_not_flown(lander: EnvSpec, tmp_path: Path) -> None:
+    path = fly_run(tmp_path / "run", lander, n_episodes=1)
+    changed = read_run("run", path, read_config(path))
+    (path / "weights" / "last.safetensors").write_bytes(b"other")
+    with pytest.raises(DamagedArtifactError, match=r"last\.safetensors is not the file that its manifest describes"):
+        film_episodes(changed, lander, tmp_path)
+    results = json.loads((path / "results.json").read_text())
+    (path / "results.json").write_text(json.dumps({**results, "files": {}}))
+    with pytest.raises(ValueError, match=r"results.json does not list weights/last\.safetensors"):
+        film_episodes(read_run("run", path, read_config(path)), lander, tmp_path)

@@ -1,0 +1,161 @@
+"""Several policies on the same seeds, as a user asks for them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from PIL import Image
+
+from ilt.cli import collect
+from ilt.cli.compare import main, runs_of
+from ilt.config import ConfigError, parse_subset
+from tests.analysis.finished_runs import fly_run
+from tests.evaluation.test_saved_policies import PPO
+
+CONF = Path(__file__).parents[2] / "conf"
+POLICIES = [f"+policies.nominal={PPO}", "+policies.other=a2c-ea3d452acd"]
+SHORT = "+env.kwargs.max_episode_steps=30"
+SUBSETS = ["+subsets.windy=wind_power:0.5:1"]
+
+
+def compared(outputs: Path, *overrides: str) -> float:
+    """Compare on three test seeds, in episodes of at most 30 steps; what the job returns."""
+    fixed = ["name=name", "seeds=test:3", f"outputs={outputs}", "processes=1"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("compare", [*fixed, "env=lunar_lander_hidden", SHORT, *overrides])
+    return main.__wrapped__(cfg)  # type: ignore[attr-defined]  # what hydra.main decorates
+
+
+def comparisons(outputs: Path) -> list[Path]:
+    return sorted(path.parent for path in outputs.glob("comparisons/*/manifest.json"))
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two experts of the plain lander, compared under hidden physics, with a video."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    compared(outputs, *POLICIES, *SUBSETS, "video=[other,nominal]")
+    return outputs
+
+
+@pytest.fixture
+def filmed(outputs: Path) -> Path:
+    """The folder of the comparison that has a video."""
+    (folder,) = (path for path in comparisons(outputs) if (path / "flight.mp4").exists())
+    return folder
+
+
+@pytest.fixture
+def content(filmed: Path) -> dict[str, Any]:
+    return json.loads((filmed / "comparison.json").read_text())
+
+
+def test_a_comparison_has_every_policy_and_the_random_one_in_every_subset(content: dict[str, Any]) -> None:
+    assert {subset: list(by_policy) for subset, by_policy in content["metrics"].items()} == {
+        "all episodes": ["nominal", "other", "random"],
+        "windy": ["nominal", "other", "random"],
+    }
+    assert content["reference"] == "nominal"
+    assert content["seeds"] == {"block": "test", "offset": 0, "count": 3}
+    assert content["metrics"]["all episodes"]["nominal"]["performance"] == 1.0
+
+
+def test_the_same_command_again_flies_nothing(
+    outputs: Path, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collect, "fly", None)
+    first_policy = compared(outputs, *POLICIES, *SUBSETS, "video=[other,nominal]")
+    assert first_policy == content["metrics"]["all episodes"]["nominal"]["return_mean"]
+    assert len(comparisons(outputs)) == 1
+
+
+def test_flights_are_kept_for_other_comparisons(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "fly", None)
+    compared(outputs, f"+policies.first={PPO}", "+policies.second=random", "reference=random")
+    assert len(comparisons(outputs)) == 2
+
+
+def test_the_video_shows_the_policies_that_were_asked_for_side_by_side(filmed: Path, content: dict[str, Any]) -> None:
+    assert list(content["video"]["returns"]) == ["other", "nominal"]
+    assert 30_000_000 <= content["video"]["seed"] < 30_000_003
+    with Image.open(filmed / "flight.gif") as image:
+        assert image.size == (800, 267)
+        assert image.n_frames <= 120
+    assert (filmed / "flight.gif").stat().st_size < 3_000_000
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["reference=expert"], r"^reference must name one of policies = \['nominal', 'other', 'random'\], got expert"),
+        (["video=[student]"], r"^video must name one of policies = .*, got student"),
+        ([f"+policies.random={PPO}"], r"^policies\.random must be random"),
+        (["+subsets.windy=wind:0.5:1"], r"^subsets\.windy must begin with one of \['gravity', .*\], .*, got wind$"),
+        (["+subsets.windy=wind_power"], r"^subsets\.windy must be FACT:LOW:HIGH .*, got 'wind_power'$"),
+        (["+policies.student=nowhere"], r"^policies\.student must be the folder of a finished run"),
+        (["seeds=test:0"], r"^seeds must stay in env\.seed_blocks\.test"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_anything_flies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], message: str
+) -> None:
+    monkeypatch.setattr(collect, "fly", None)
+    with pytest.raises(ConfigError, match=message):
+        compared(tmp_path, *POLICIES, *overrides)
+
+
+def folder_of(outputs: Path, name: str, **values: int) -> Path:
+    """A run's folder with nothing but its config."""
+    folder = outputs / "runs" / name
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("".join(f"{key}: {value}\n" for key, value in values.items()))
+    return folder
+
+
+def test_a_pattern_is_all_runs_that_differ_in_their_seed(tmp_path: Path) -> None:
+    runs = [folder_of(tmp_path, name, seed=seed, threads=seed) for seed, name in enumerate(["a-s0-x", "a-s1-y"])]
+    folder_of(tmp_path, "a-s0-x.1", seed=0)
+    folder_of(tmp_path, "b-s0-z", seed=0)
+    assert runs_of("policies.a", f"{tmp_path}/runs/a-*") == [str(run) for run in runs]
+    assert runs_of("policies.a", str(runs[0])) == [str(runs[0])]
+
+
+def test_students_of_several_seeds_are_one_row_and_show_their_median_run(tmp_path: Path) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        env = compose("compare", ["name=name", "env=lunar_lander_hidden", SHORT, "+policies.a=b"]).env
+    spec = instantiate(env, _convert_="object")
+    wrappers = {"env.wrappers": OmegaConf.to_container(env.wrappers)}
+    for seed in range(3):
+        fly_run(tmp_path / "runs" / f"student-s{seed}", spec, 3, changes={**wrappers, "seed": seed})
+    arguments = [f"+policies.student={tmp_path}/runs/student-*", f"+policies.expert={PPO}"]
+    compared(tmp_path, *arguments, "reference=expert", "video=[student]")
+    (folder,) = comparisons(tmp_path)
+    content = json.loads((folder / "comparison.json").read_text())
+    student = content["metrics"]["all episodes"]["student"]
+    assert student["n_runs"] == len(student["by_run"]) == 3
+    assert student["performance_lowest"] <= student["performance"]
+    assert list(content["video"]["returns"]) == ["student"]
+    with Image.open(folder / "comparison.png") as image:
+        assert image.format == "PNG"
+
+
+def test_a_pattern_must_match_runs_of_one_setting(tmp_path: Path) -> None:
+    folder_of(tmp_path, "a-s0", seed=0, rounds=3)
+    with pytest.raises(ConfigError, match=r"^policies\.b must match the folder of at least one run, got .*/b-\*$"):
+        runs_of("policies.b", f"{tmp_path}/runs/b-*")
+    folder_of(tmp_path, "a-s1", seed=1, rounds=4)
+    with pytest.raises(ConfigError, match=r"^policies\.a must match runs that differ in nothing but .*a-s0 and .*a-s1"):
+        runs_of("policies.a", f"{tmp_path}/runs/a-*")
+
+
+@pytest.mark.parametrize(
+    "text", ["wind_power", "wind_power:0.5", "wind_power:1:0.5", "wind_power:0:2", "wind_power:a:b", "w:0:0.5:1"]
+)
+def test_a_subset_is_a_fact_and_two_quantiles(text: str) -> None:
+    assert parse_subset("subsets.windy", "wind_power:0.75:1") == ("wind_power", 0.75, 1.0)
+    with pytest.raises(ConfigError, match=r"^subsets\.windy must be FACT:LOW:HIGH"):
+        parse_subset("subsets.windy", text)

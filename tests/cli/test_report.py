@@ -1,0 +1,229 @@
+"""Which runs a report is about, what it leaves in their folder, and how its page works in a browser."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from playwright.sync_api import Page, sync_playwright
+
+from ilt.cli.report import find_runs, main, make_videos, read_runs
+from ilt.config import ConfigError
+from ilt.envs.spec import EnvSpec
+from tests.analysis.finished_runs import CONF, finish_run, fly_run
+
+CHROMIUM = os.environ.get("ILT_CHROMIUM") or shutil.which("chromium")
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return compose("report", list(overrides))
+
+
+def report(*overrides: str) -> int:
+    """What `python -m ilt.cli.report` does."""
+    cfg = composed(*overrides)
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return main(cfg)  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="module")
+def reported(lander: EnvSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of four runs, of which one can be flown again, and the report on them."""
+    folder = tmp_path_factory.mktemp("runs")
+    fly_run(folder / "flown", lander, n_episodes=3)
+    for seed, (name, selection_return) in enumerate([("best", 110.0), ("middle", 7.0), ("worst", -300.0)], 1):
+        finish_run(folder / name, seed=seed, selection_return=selection_return)
+    assert report(f"runs={folder}", "example=flown") == 4
+    return folder
+
+
+def test_set_aside_and_unfinished_runs_are_left_out_with_a_reason(tmp_path: Path) -> None:
+    done = finish_run(tmp_path / "0-done")
+    shutil.copytree(done, tmp_path / "0-done.1")
+    half = finish_run(tmp_path / "half", seed=1)
+    (half / "results.json").unlink()
+    named = finish_run(tmp_path / "lr0.1", seed=2)
+    finished, left_out = find_runs(tmp_path)
+    assert finished == [done, named]
+    assert left_out == [(tmp_path / "0-done.1", "set aside when it was run again"), (half, "not finished")]
+
+
+def test_what_lies_inside_a_run_is_no_run(tmp_path: Path) -> None:
+    run = finish_run(tmp_path / "run")
+    for inside in (".hydra", "wandb/offline-run-1/files"):
+        (run / inside).mkdir(parents=True)
+        (run / inside / "config.yaml").write_text("{}")
+    assert find_runs(tmp_path) == ([run], [])
+    assert find_runs(run) == ([run], [])
+
+
+def test_a_run_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+    finish_run(tmp_path / "multirun" / "a")
+    finish_run(tmp_path / "runs" / "b")
+    runs, left_out = read_runs(tmp_path)
+    assert [run.name for run in runs] == ["multirun/a"]
+    assert left_out == [("runs/b", "the same config and seed as multirun/a")]
+
+
+def test_a_damaged_run_does_not_stop_the_others(tmp_path: Path) -> None:
+    finish_run(tmp_path / "good")
+    for seed, (file, content) in enumerate([("episodes.csv", "?"), ("config.yaml", "a: [")]):
+        (finish_run(tmp_path / f"bad-{seed}", seed=seed + 1) / file).write_text(content)
+    runs, left_out = read_runs(tmp_path)
+    assert [run.name for run in runs] == ["good"]
+    assert [name for name, _ in left_out] == ["bad-0", "bad-1"]
+
+
+def test_a_report_is_a_table_and_a_page(reported: Path) -> None:
+    assert len((reported / "report.md").read_text().splitlines()) == 2 + 4 + 1  # heading, runs, mean
+    page = (reported / "report.html").read_text()
+    assert page.count("<video ") == len(list((reported / "report_videos").iterdir())) == 3
+    assert "flown</strong>, which was chosen by name" in page
+
+
+def test_seeds_of_one_config_are_averaged(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        finish_run(tmp_path / str(seed), seed=seed)
+    report(f"runs={tmp_path}", "videos=false")
+    assert "| all 2 seeds | 30.0 |" in (tmp_path / "report.md").read_text()
+    assert "switched off (videos=false)" in (tmp_path / "report.html").read_text()
+
+
+def test_runs_of_other_configs_or_test_seeds_are_not_averaged(tmp_path: Path) -> None:
+    finish_run(tmp_path / "a")
+    finish_run(tmp_path / "b", seed=1, returns={1: 1.0})
+    report(f"runs={tmp_path}", "videos=false")
+    assert "all" not in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, "results.json does not list weights/last.safetensors"),
+        ({"env.id": "os:LunarLander-v3"}, "must not name a module to import"),
+        ({"env.kwargs": {"gravity": "${oc.env:HOME}"}}, "its config.yaml is not resolved"),
+        ({"model.n_layer": 0}, "model.n_layer must be an integer of at least 1"),
+    ],
+)
+def test_a_run_that_cannot_be_flown_has_no_videos_and_says_why(
+    change: dict[str, object], reason: str, tmp_path: Path
+) -> None:
+    finish_run(tmp_path / "run", changes=change)
+    (run,), _ = read_runs(tmp_path)
+    videos_of_episodes, no_videos = make_videos(composed(f"runs={tmp_path}"), run, tmp_path / "videos")
+    assert videos_of_episodes == []
+    assert no_videos is not None
+    assert reason in no_videos
+
+
+def test_an_example_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    finish_run(tmp_path / "run")
+    with pytest.raises(ConfigError, match="example must be the name of a finished run in runs, such as run, got other"):
+        report(f"runs={tmp_path}", "example=other")
+
+
+def test_a_folder_without_finished_runs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="runs must be a folder that holds finished runs"):
+        report(f"runs={tmp_path}")
+
+
+# --- in a browser ---
+
+
+@pytest.fixture(scope="module")
+def opened(reported: Path) -> Iterator[tuple[Page, list[str]]]:
+    """The page in headless Chromium without a network, and what it complained of."""
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium; the README says how to get one")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_context(offline=True).new_page()
+        complaints: list[str] = []
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("requestfailed", lambda request: complaints.append(request.url[:100]))
+        page.goto((reported / "report.html").as_uri())
+        yield page, complaints
+        browser.close()
+
+
+def first_cells(page: Page, place: int = 1) -> list[str]:
+    return page.locator("#runs tbody tr").evaluate_all(f"rows => rows.map(row => row.cells[{place - 1}].textContent)")
+
+
+def test_the_page_opens_from_disk_without_a_complaint(opened: tuple[Page, list[str]], reported: Path) -> None:
+    page, complaints = opened
+    page.wait_for_load_state("networkidle")
+    assert page.title() == f"Report: {reported.parent.name}/{reported.name}"
+    assert complaints == []
+
+
+def test_a_click_on_a_heading_sorts_and_another_turns_the_order_around(opened: tuple[Page, list[str]]) -> None:
+    page, complaints = opened
+    assert first_cells(page) == ["best", "middle", "flown", "worst"]
+    heading = page.locator("#runs thead th", has=page.get_by_role("button", name="selection return"))
+    heading.get_by_role("button").click()
+    assert first_cells(page) == ["worst", "flown", "middle", "best"]  # as numbers: -300, 0, 7, 110
+    assert heading.get_attribute("aria-sort") == "ascending"
+    name = page.locator("#runs thead th").first
+    name.get_by_role("button").focus()
+    page.keyboard.press("Enter")
+    assert first_cells(page) == ["best", "flown", "middle", "worst"]
+    assert heading.get_attribute("aria-sort") is None
+    assert complaints == []
+
+
+def test_the_videos_play(opened: tuple[Page, list[str]]) -> None:
+    page, complaints = opened
+    videos = page.locator("video")
+    assert videos.count() == 3
+    for i in range(3):
+        video = videos.nth(i)
+        video.evaluate("video => video.play()")
+        page.wait_for_function("i => document.querySelectorAll('video')[i].currentTime > 0.2", arg=i, timeout=10_000)
+        assert video.evaluate("video => [video.videoWidth, video.videoHeight]") == [600, 400]
+    assert complaints == []
+
+
+@pytest.mark.parametrize("width", [360, 800, 1400])
+def test_nothing_but_tables_is_wider_than_the_screen(width: int, opened: tuple[Page, list[str]]) -> None:
+    page, _ = opened
+    page.set_viewport_size({"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    first = page.locator("#runs tbody th").first
+    before = first.bounding_box()
+    page.locator("#runs .scroll").evaluate("box => box.scrollLeft = 200")
+    after = first.bounding_box()
+    assert before is not None
+    assert after is not None
+    assert after["x"] == before["x"]  # the first column stays
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_the_page(scheme: Any, opened: tuple[Page, list[str]]) -> None:
+    page, _ = opened
+    page.emulate_media(color_scheme=scheme)
+    style = "getComputedStyle(document.documentElement)"
+    names = ["page", "ink", "muted", "link", "student", "expert", "random", *[f"series-{i}" for i in range(6)]]
+    colors = {name: page.evaluate(f"{style}.getPropertyValue('--{name}').trim()") for name in names}
+    for name in names[1:]:
+        assert contrast(colors[name], colors["page"]) >= 4.5, name  # WCAG 2, level AA
+    drawn = page.locator(".chart svg text").first.evaluate("text => getComputedStyle(text).fill")
+    assert drawn == f"rgb({', '.join(str(value) for value in bytes.fromhex(colors['ink'][1:]))})"
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2's ratio of the luminances of two colors #rrggbb."""
+    lighter, darker = sorted((luminance(color) for color in (one, other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def luminance(color: str) -> float:
+    shares = [value / 255 for value in bytes.fromhex(color[1:])]
+    red, green, blue = (share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

@@ -1,0 +1,98 @@
+"""What is uploaded later."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from ilt.cli.sync import AT_WORK, find_offline
+from ilt.tracking import wandb_artifacts
+from ilt.tracking.loggers import open_run
+from ilt.tracking.store import Artifact
+from tests.cli.test_train import call
+from tests.tracking.test_loggers import expert, job, no_key
+
+__all__ = ["expert", "no_key"]  # fixtures
+
+
+@pytest.fixture
+def outputs(tmp_path: Path, expert: Artifact) -> Path:
+    """Two runs that use the same expert, the second of which failed."""
+    outputs = tmp_path / "outputs"
+    for job_type in ("collect", "train"):
+        try:
+            folder = outputs / "multirun" / job_type
+            with open_run(job(outputs, entity="us"), job_type, name=job_type, folder=folder) as run:
+                wandb_artifacts.uses(run, expert=expert)
+                assert job_type == "collect"
+        except AssertionError:
+            pass
+    return outputs
+
+
+def test_offline_runs_are_found_wherever_they_are_with_what_they_would_upload(outputs: Path, expert: Artifact) -> None:
+    first, second = sorted(find_offline(outputs), key=lambda run: run.name)
+    assert [(run.name, run.job_type, run.project) for run in (first, second)] == [
+        ("collect", "collect", "us/ilt"),
+        ("train", "train", "us/ilt"),
+    ]
+    assert first.ended
+    assert second.ended
+    assert first.size > 1000
+    content = sum(path.stat().st_size for path in expert.path.iterdir())
+    assert list(first.artifacts.values()) == [content]
+    assert first.artifacts == second.artifacts  # and would be uploaded once
+    assert first.missing == ()
+
+
+def test_what_wandb_marked_as_uploaded_is_not_uploaded_again(outputs: Path) -> None:
+    first, second = find_offline(outputs)
+    first.path.with_suffix(".wandb.synced").touch()
+    assert [run.name for run in find_offline(outputs)] == [second.name]
+
+
+def test_a_file_that_an_artifact_lacks_by_now_is_named(outputs: Path, expert: Artifact) -> None:
+    expert.file("actor.safetensors").unlink()
+    assert find_offline(outputs)[0].missing == (str(expert.file("actor.safetensors")),)
+
+
+def test_a_run_is_at_work_until_it_ends_or_falls_silent(outputs: Path) -> None:
+    path = find_offline(outputs)[0].path
+    path.write_bytes(path.read_bytes()[:-40])  # without the record that it ended
+    assert find_offline(outputs)[0].at_work
+    long_ago = time.time() - 2 * AT_WORK
+    os.utime(path, (long_ago, long_ago))
+    assert not find_offline(outputs)[0].at_work
+
+
+def test_a_run_of_which_nothing_is_written_yet_is_no_error(outputs: Path) -> None:
+    path = find_offline(outputs)[0].path
+    path.write_bytes(b"")
+    assert find_offline(outputs)[0].at_work
+
+
+def test_a_link_that_leads_nowhere_has_no_size(outputs: Path) -> None:
+    run = find_offline(outputs)[0]
+    before = run.size
+    (run.path.parent / "debug.log").symlink_to(outputs / "cleaned-away.log")  # as W&B links to a log in its cache
+    assert run.size == before
+
+
+def test_without_a_key_it_says_what_it_would_do_and_what_to_do_and_fails(outputs: Path) -> None:
+    process = call("sync", f"outputs={outputs}", check=False)
+    assert "2 runs (1 collect, 1 train)" in process.stdout
+    assert "to https://" in process.stdout
+    assert "set WANDB_API_KEY" in process.stdout
+    assert process.returncode == 1
+    assert not list(outputs.rglob("*.synced"))
+
+
+def test_a_dry_run_needs_no_key(outputs: Path) -> None:
+    output = call("sync", f"outputs={outputs}", "dry_run=true").stdout
+    assert "2 runs (1 collect, 1 train)" in output
+    assert "no API key" not in output
+
+
+def test_where_everything_is_uploaded_there_is_nothing_to_do(tmp_path: Path) -> None:
+    assert "nothing to upload" in call("sync", f"outputs={tmp_path}").stdout

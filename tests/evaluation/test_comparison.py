@@ -1,0 +1,186 @@
+"""Policies side by side: by hand, on a few returns."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ilt.data.episodes import Episodes
+from ilt.evaluation.comparison import (
+    ALL,
+    compare_policies,
+    headings,
+    median_run,
+    rows,
+    subset_masks,
+    typical_episode,
+    write_comparison,
+)
+from tests.toys import countdown
+
+WIND = np.array([3.0, 0.0, 1.0, 2.0])
+SUBSETS = {"windy": ("wind", 0.6, 1.0)}
+
+
+def flight(*returns: float, wind: np.ndarray = WIND) -> Episodes:
+    """Episodes of one step each, of which the facts are the wind."""
+    count = len(returns)
+    return Episodes(
+        observations=np.zeros((2 * count, 2), dtype=np.float32),
+        actions=np.zeros(count, dtype=np.int64),
+        rewards=np.array(returns, dtype=np.float64),
+        lengths=np.ones(count, dtype=np.int64),
+        terminated=np.ones(count, dtype=bool),
+        truncated=np.zeros(count, dtype=bool),
+        seeds=np.arange(count),
+        extras={"episode/wind": wind},
+    )
+
+
+FLIGHTS = {
+    "expert": flight(8.0, 10.0, 10.0, 12.0),
+    "student": flight(2.0, 10.0, 9.0, 11.0),
+    "random": flight(0, 0, 0, 0),
+}
+
+
+def compared_to_expert(flights: Mapping[str, Sequence[Episodes]], **subsets: Any) -> dict[str, dict[str, Any]]:
+    return compare_policies(flights.items(), subsets, countdown(), reference="expert", random="random")[0]
+
+
+def compared() -> dict[str, dict[str, Any]]:
+    return compared_to_expert({name: [flown] for name, flown in FLIGHTS.items()}, **SUBSETS)
+
+
+def comparison() -> dict[str, Any]:
+    return {
+        "name": "toy",
+        "reference": "expert",
+        "subsets": SUBSETS,
+        "seeds": {"block": "test", "offset": 0, "count": 4},
+        "metrics": compared(),
+    }
+
+
+def test_a_subset_holds_the_episodes_between_two_quantiles_of_a_fact() -> None:
+    masks = subset_masks({**SUBSETS, "calm": ("wind", 0.0, 0.4)}, flight(1, 1, 1, 1))
+    assert masks[ALL].tolist() == [True] * 4
+    assert masks["windy"].tolist() == [True, False, False, True]
+    assert masks["calm"].tolist() == [False, True, True, False]
+
+
+def test_a_fact_that_is_always_the_same_divides_nothing() -> None:
+    with pytest.raises(ValueError, match=r"subsets\.windy asks for quantiles of wind, but it is 7 in every episode"):
+        subset_masks(SUBSETS, flight(1, 1, wind=np.full(2, 7.0)))
+
+
+def test_each_policy_has_its_numbers_in_each_subset() -> None:
+    metrics = compared()
+    assert {subset: list(by_policy) for subset, by_policy in metrics.items()} == {
+        ALL: ["expert", "student", "random"],
+        "windy": ["expert", "student", "random"],
+    }
+    assert [metrics[ALL][name]["return_mean"] for name in FLIGHTS] == [10.0, 8.0, 0.0]
+    assert [metrics["windy"][name]["return_mean"] for name in FLIGHTS] == [10.0, 6.5, 0.0]
+    assert metrics["windy"]["student"]["n_episodes"] == 2
+    assert metrics[ALL]["student"]["return_median"] == 9.5
+
+
+def test_performance_is_0_for_the_random_policy_and_1_for_the_reference() -> None:
+    performances = {subset: [n["performance"] for n in by_policy.values()] for subset, by_policy in compared().items()}
+    assert performances == {ALL: [1.0, 0.8, 0.0], "windy": [1.0, 0.65, 0.0]}
+
+
+def test_differences_to_the_reference_are_paired_by_seed() -> None:
+    steady = {
+        "expert": [flight(0.0, 50.0, 100.0, 150.0)],
+        "student": [flight(-1.0, 49.0, 99.0, 149.0)],
+        "random": [flight(0, 0, 0, 0)],
+    }
+    metrics = compared_to_expert(steady)
+    assert metrics[ALL]["student"]["difference"] == {"mean": -1.0, "interval": [-1.0, -1.0]}
+    low, high = metrics[ALL]["student"]["return_mean_interval"]
+    assert high - low > 50
+
+
+def test_policies_that_flew_other_seeds_are_not_compared() -> None:
+    others = replace(FLIGHTS["student"], seeds=np.arange(1, 5))
+    with pytest.raises(ValueError, match="student was not flown on the same seeds as expert"):
+        compared_to_expert({"expert": [FLIGHTS["expert"]], "student": [FLIGHTS["student"], others]})
+
+
+def test_a_policy_of_several_runs_has_their_means_and_the_interval_over_them() -> None:
+    runs = [flight(2.0, 10.0, 9.0, 11.0), flight(10.0, 10.0, 10.0, 10.0), flight(6.0, 6.0, 6.0, 6.0)]
+    flights = {**{name: [flown] for name, flown in FLIGHTS.items()}, "student": runs}
+    student = compared_to_expert(flights, **SUBSETS)[ALL]["student"]
+    assert [run["return_mean"] for run in student["by_run"]] == [8.0, 10.0, 6.0]
+    assert student["n_runs"] == 3
+    assert student["n_episodes"] == 4
+    assert student["return_mean"] == pytest.approx(8.0)
+    half = 4.303 * 2 / 3**0.5  # Student's t of two degrees of freedom, standard deviation 2
+    assert student["return_mean_interval"] == pytest.approx([8 - half, 8 + half], abs=1e-3)
+    assert student["difference"]["mean"] == pytest.approx(-2.0)
+    assert student["performance"] == pytest.approx(0.8)
+    assert student["performance_lowest"] == pytest.approx(0.6)
+
+
+def test_differences_to_several_runs_are_to_their_mean() -> None:
+    experts = [flight(10.0, 12.0, 10.0, 12.0), flight(8.0, 10.0, 8.0, 10.0)]
+    others = {"one": [flight(8.0, 11.0, 8.0, 11.0)], "random": [flight(0, 0, 0, 0)]}
+    metrics = compared_to_expert({"expert": experts, **others})
+    assert metrics[ALL]["expert"]["performance"] == pytest.approx(1.0)
+    assert metrics[ALL]["expert"]["performance_lowest"] == pytest.approx(0.9)
+    assert metrics[ALL]["one"]["difference"]["mean"] == pytest.approx(-0.5)
+
+
+def test_the_median_run_is_the_middle_one_by_its_mean_return() -> None:
+    assert median_run(np.array([[9.0, 9.0], [1.0, 2.0], [4.0, 6.0]])) == 2
+    assert median_run(np.array([[9.0, 9.0], [1.0, 2.0]])) == 1
+
+
+def test_a_typical_episode_is_near_the_median_of_every_policy() -> None:
+    returns = {"one": np.array([1.0, 2.0, 3.0, 4.0, 5.0]), "two": np.array([9.0, 300.0, 8.0, 7.0, 301.0])}
+    assert typical_episode({"one": returns["one"]}) == 2
+    assert typical_episode({"two": returns["two"]}) == 0
+    assert typical_episode(returns) == 1  # one rank from both medians; episode 0, median for two, is worst for one
+
+
+def test_of_episodes_that_are_equally_typical_the_first_is_taken() -> None:
+    assert typical_episode({"any": np.array([5.0, 1.0, 9.0, 5.0])}) == 0
+
+
+def test_a_row_says_how_a_policy_did_and_what_it_lacks() -> None:
+    expert, student, _ = rows(compared()["windy"], "expert")
+    assert student[0] == "student"
+    assert student[1:3] == ["1", "6.5"]
+    assert student[7:10] == ["0.650", "0.650", "-3.5"]
+    assert expert[7:] == ["1.000", "1.000", "–", "–"]
+
+
+def test_a_table_says_which_episodes_it_is_about() -> None:
+    assert headings(comparison()) == {
+        ALL: "toy, 4 test episodes",
+        "windy": "toy, 2 test episodes (windy: wind between its quantiles 0.6 and 1)",
+    }
+
+
+def test_the_files_hold_the_same_numbers(tmp_path: Path) -> None:
+    write_comparison(tmp_path, comparison())
+    with (tmp_path / "comparison.csv").open() as file:
+        lines = {(line["subset"], line["policy"]): line for line in csv.DictReader(file)}
+    written = json.loads((tmp_path / "comparison.json").read_text())["metrics"]
+    assert set(lines) == {(subset, name) for subset in (ALL, "windy") for name in FLIGHTS}
+    for (subset, name), line in lines.items():
+        numbers = written[subset][name]
+        assert float(line["return_mean"]) == numbers["return_mean"]
+        assert [float(line["return_low"]), float(line["return_high"])] == numbers["return_mean_interval"]
+        assert float(line["difference_mean"]) == numbers["difference"]["mean"]
+    markdown = (tmp_path / "comparison.md").read_text()
+    assert markdown.startswith("toy, 4 test episodes\n\n| policy | runs | return |")
+    assert "\n\ntoy, 2 test episodes" in markdown
+    assert "| student | 1 | 6.5 |" in markdown

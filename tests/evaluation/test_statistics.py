@@ -1,0 +1,138 @@
+"""Intervals, performance and paired comparison, by hand."""
+
+import numpy as np
+import pytest
+
+from ilt.data.episodes import Episodes
+from ilt.evaluation.statistics import compare, mean_interval, mean_interval_of_runs, performance, summarize
+from tests.toys import countdown
+
+
+def single_steps(*returns: float, first_seed: int = 3000) -> Episodes:
+    """Episodes of one step, one for each of these returns, on consecutive seeds."""
+    n = len(returns)
+    return Episodes(
+        observations=np.zeros((2 * n, 2), dtype=np.float32),
+        actions=np.zeros(n, dtype=np.int64),
+        rewards=np.array(returns, dtype=np.float64),
+        lengths=np.ones(n, dtype=np.int64),
+        terminated=np.ones(n, dtype=bool),
+        truncated=np.zeros(n, dtype=bool),
+        seeds=np.arange(first_seed, first_seed + n),
+    )
+
+
+def width(values: np.ndarray) -> float:
+    low, high = mean_interval(values)
+    return high - low
+
+
+def test_the_interval_covers_the_mean() -> None:
+    values = np.random.default_rng(0).normal(5.0, 2.0, 50)
+    low, high = mean_interval(values)
+    assert low < values.mean() < high
+
+
+def test_the_interval_is_about_two_standard_errors_on_each_side() -> None:
+    values = np.random.default_rng(0).normal(5.0, 2.0, 400)
+    expected = 2 * 1.96 * values.std() / 400**0.5
+    assert width(values) == pytest.approx(expected, rel=0.05)
+
+
+def test_the_interval_is_repeatable_whatever_was_drawn_before() -> None:
+    values = np.array([1.0, 2.0, 4.0, 8.0])
+    first = mean_interval(values)
+    np.random.default_rng().random(3)
+    assert mean_interval(values) == first
+
+
+def test_the_interval_shrinks_with_the_number_of_episodes() -> None:
+    values = np.random.default_rng(1).normal(size=900)
+    assert width(values[:9]) > 2 * width(values[:100]) > 4 * width(values)
+
+
+def test_the_interval_shrinks_with_less_confidence() -> None:
+    values = np.arange(20.0)
+    low, high = mean_interval(values, confidence=0.5)
+    assert high - low < width(values) / 2
+
+
+def test_the_interval_of_skewed_values_is_skewed() -> None:
+    values = np.array([*[200.0] * 45, *[-100.0] * 5])
+    low, high = mean_interval(values)
+    assert values.mean() - low > high - values.mean()
+
+
+@pytest.mark.parametrize("values", [[7.0], [7.0, 7.0, 7.0]])
+def test_constant_values_have_an_interval_without_width(values: list[float]) -> None:
+    assert mean_interval(np.array(values)) == [7.0, 7.0]
+
+
+@pytest.mark.parametrize(
+    ("student", "expert", "random", "expected"),
+    [(200.0, 200.0, -100.0, 1.0), (-100.0, 200.0, -100.0, 0.0), (50.0, 200.0, -100.0, 0.5), (260.0, 200.0, 0.0, 1.3)],
+)
+def test_performance_by_hand(student: float, expert: float, random: float, expected: float) -> None:
+    assert performance(student, expert, random) == pytest.approx(expected)
+
+
+def test_performance_means_nothing_where_the_expert_is_as_good_as_chance() -> None:
+    assert performance(5.0, 3.0, 3.0) is None
+
+
+def test_a_summary_by_hand() -> None:
+    summary = summarize(single_steps(0.0, 2.0, 4.0, 6.0), countdown())
+    assert summary["n_episodes"] == 4
+    assert summary["return_mean"] == 3.0
+    assert summary["return_std"] == pytest.approx((20 / 3) ** 0.5)
+    assert summary["return_median"] == 3.0
+    assert summary["return_p05"] == pytest.approx(0.3)
+    assert summary["success_rate"] == 0.5  # at least 3
+    assert summary["crash_rate"] == 0.25  # a last reward of 0
+    low, high = summary["return_mean_interval"]
+    assert 0.0 <= low < 3.0 < high <= 6.0
+
+
+def test_a_comparison_is_paired_by_seed() -> None:
+    student, expert = single_steps(1.0, 12.0, 20.0), single_steps(2.0, 10.0, 21.0)
+    results = compare(student, {"expert": expert, "random": single_steps(0.0, 1.0, 2.0)}, countdown())
+    assert results["return_mean"] == 11.0
+    assert results["expert_return_mean"] == 11.0
+    assert results["random_return_mean"] == 1.0
+    assert results["performance"] == pytest.approx(1.0)
+    difference = results["difference_to_expert"]  # −1, 2, −1: far less spread than the returns
+    assert difference["mean"] == pytest.approx(0.0)
+    assert -1.0 <= difference["interval"][0] < 0.0 < difference["interval"][1] <= 2.0
+    assert set(results["policies"]) == {"expert", "random"}
+    assert results["policies"]["expert"] == summarize(expert, countdown())
+
+
+def test_a_student_that_does_as_the_expert_differs_by_nothing() -> None:
+    flown = single_steps(1.0, 5.0, 2.0)
+    results = compare(flown, {"expert": flown, "random": single_steps(0.0, 0.0, 0.0)}, countdown())
+    assert results["difference_to_expert"] == {"mean": 0.0, "interval": [0.0, 0.0]}
+    assert results["performance"] == 1.0
+
+
+def test_a_comparison_without_a_scale_has_no_performance() -> None:
+    flown = single_steps(1.0, 2.0)
+    assert compare(single_steps(0.0, 1.0), {"expert": flown, "random": flown}, countdown())["performance"] is None
+
+
+@pytest.mark.parametrize("name", ["expert", "random"])
+def test_flights_on_other_seeds_are_not_compared(name: str) -> None:
+    student = single_steps(1.0, 2.0)
+    references = {"expert": student, "random": student, name: single_steps(1.0, 2.0, first_seed=3001)}
+    with pytest.raises(ValueError, match=f"student and {name} were not flown on the same seeds"):
+        compare(student, references, countdown())
+
+
+def test_flights_of_another_number_are_not_compared() -> None:
+    with pytest.raises(ValueError, match="student and expert were not flown on the same seeds"):
+        compare(single_steps(1.0, 2.0), {"expert": single_steps(1.0), "random": single_steps(1.0)}, countdown())
+
+
+def test_the_interval_of_a_few_runs_is_students() -> None:
+    low, high = mean_interval_of_runs(np.array([1.0, 2.0, 3.0]))  # t(0.975, 2) = 4.3027, s / sqrt(3) = 0.57735
+    assert (low, high) == pytest.approx((2 - 2.48414, 2 + 2.48414), abs=1e-4)
+    assert mean_interval_of_runs(np.array([5.0])) == [5.0, 5.0]

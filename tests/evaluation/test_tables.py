@@ -1,0 +1,64 @@
+"""Results as rows, on a terminal and in Markdown."""
+
+from typing import Any
+
+import pytest
+
+from ilt.evaluation.tables import COLUMNS, markdown_table, print_table, result_rows
+
+
+def metrics(mean: float) -> dict[str, Any]:
+    return {
+        "return_mean": mean,
+        "return_mean_interval": [mean - 1.04, mean + 1.06],
+        "return_p05": -12.34,
+        "success_rate": 0.875,
+        "crash_rate": 0.0,
+    }
+
+
+def results(expert: float = 250.0, random: float = -150.0) -> dict[str, Any]:
+    return {
+        "expert_return_mean": expert,
+        "random_return_mean": random,
+        "checkpoints": {"last": metrics(50.0), "best": metrics(210.0)},
+        "policies": {"expert": metrics(expert), "random": metrics(random)},
+    }
+
+
+def test_rows_by_hand() -> None:
+    assert result_rows(results()) == [
+        ["student (last)", "50.0", "49.0 … 51.1", "-12.3", "87.5 %", "0.0 %", "0.500"],
+        ["student (best)", "210.0", "209.0 … 211.1", "-12.3", "87.5 %", "0.0 %", "0.900"],
+        ["expert", "250.0", "249.0 … 251.1", "-12.3", "87.5 %", "0.0 %", "1.000"],
+        ["random", "-150.0", "-151.0 … -148.9", "-12.3", "87.5 %", "0.0 %", "0.000"],
+    ]
+
+
+def test_every_row_fills_every_column() -> None:
+    assert {len(row) for row in result_rows(results())} == {len(COLUMNS)}
+
+
+def test_where_there_is_no_scale_performance_is_a_dash() -> None:
+    assert [row[-1] for row in result_rows(results(expert=1.0, random=1.0))] == ["–"] * 4
+
+
+def test_markdown_by_hand() -> None:
+    table = markdown_table(["policy", "return"], [["student", "1.0"], ["expert", "2.0"]])
+    assert table == "| policy | return |\n| --- | --: |\n| student | 1.0 |\n| expert | 2.0 |\n"
+
+
+def test_printed_tables_break_no_line_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("twenty test episodes", COLUMNS, result_rows(results()))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].strip() == "twenty test episodes"
+    student = next(line for line in lines if "student (last)" in line)
+    assert " ".join(student.split()) == "student (last) 50.0 49.0 … 51.1 -12.3 87.5 % 0.0 % 0.500"
+    assert all(sum(name in line for line in lines) == 1 for name in ("student (best)", "expert", "random"))
+
+
+def test_numbers_are_aligned_to_the_right(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("", ["stage", "seconds"], [["training", "1.0"], ["scoring", "100.0"]])
+    lines = capsys.readouterr().out.splitlines()
+    ends = {line.rstrip().rindex("0") for line in lines if "training" in line or "scoring" in line}
+    assert len(ends) == 1

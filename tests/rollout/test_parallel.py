@@ -1,0 +1,194 @@
+"""Flying in several processes: the same episodes, whatever happens to a process."""
+
+import logging
+import os
+import signal
+from dataclasses import replace
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ilt.data.episodes import Episodes
+from ilt.envs.heuristics import lunar_lander
+from ilt.envs.spec import EnvSpec
+from ilt.experts.actor import Actor
+from ilt.models.decoder import Decoder
+from ilt.rollout.parallel import WorkerDied, dumps
+from ilt.rollout.policies import ExpertPolicy, FunctionPolicy, Policy, RandomPolicy
+from ilt.rollout.run import rollout
+from ilt.rollout.sequence_policy import SequencePolicy
+from tests.rollout.test_loop import assert_identical
+from tests.toys import countdown, recall
+
+SEEDS = np.array([2004, 2000, 2013, 2001, 2002, 2011, 2007, 2003, 2020, 2006, 2010])
+
+
+class Drawing(RandomPolicy):
+    """Two actions by chance; to read this class a worker imports the toy environments."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+
+
+class Deadly(Drawing):
+    """Kills its own process when it begins one of these seeds; where there is a file to be made, only once."""
+
+    def __init__(self, seeds: list[int], once: Path | None = None) -> None:
+        super().__init__()
+        self._seeds, self._once = seeds, once
+
+    def begin(self, slots: np.ndarray, seeds: np.ndarray) -> None:
+        super().begin(slots, seeds)
+        if set(seeds.tolist()) & set(self._seeds) and (self._once is None or not self._once.exists()):
+            if self._once is not None:
+                self._once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Unwell(Drawing):
+    """Raises at one seed."""
+
+    def begin(self, slots: np.ndarray, seeds: np.ndarray) -> None:
+        super().begin(slots, seeds)
+        if 2003 in seeds:
+            raise ArithmeticError("seed 2003 makes me unwell")
+
+
+def actor() -> Actor:
+    torch.manual_seed(0)
+    made = Actor(observation_dim=1, n_actions=2, hidden=[4])
+    nn.init.normal_(made.layers[-1].weight)  # type: ignore[arg-type]
+    return made
+
+
+def decoder() -> Decoder:
+    torch.manual_seed(0)
+    return Decoder(observation_dim=1, n_actions=2, context_length=4, n_layer=1, n_head=1, d_model=8)
+
+
+class Toy:
+    """A policy together with the toys that it flies in: to read this class a worker imports them."""
+
+    privileged = False
+
+    def __init__(self, policy: Policy) -> None:
+        self.begin, self.act = policy.begin, policy.act
+
+
+@pytest.mark.parametrize("spec", [countdown(), recall()])
+@pytest.mark.parametrize(("n_processes", "n_envs"), [(2, 1), (2, 64), (3, 2), (5, 64)])
+def test_episodes_do_not_depend_on_the_number_of_processes(spec: EnvSpec, n_processes: int, n_envs: int) -> None:
+    alone = rollout(spec, Drawing(), SEEDS)
+    assert_identical(rollout(spec, Drawing(), SEEDS, n_processes=n_processes, n_envs=n_envs), alone)
+    assert alone.seeds.tolist() == SEEDS.tolist()
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        ExpertPolicy(actor(), deterministic=False),
+        SequencePolicy(decoder(), deterministic=False),
+        ExpertPolicy(nn.Sequential(nn.Linear(1, 2)), deterministic=True),
+    ],
+)
+def test_what_a_network_does_does_not_depend_on_the_number_of_processes(policy: Policy) -> None:
+    assert_identical(rollout(recall(), Toy(policy), SEEDS, n_processes=2), rollout(recall(), policy, SEEDS))
+
+
+def test_the_lander_flies_in_several_processes(lander: EnvSpec) -> None:
+    short = replace(lander, kwargs={"max_episode_steps": 60, "enable_wind": True})
+    policy = FunctionPolicy(lunar_lander)
+    assert_identical(rollout(short, policy, SEEDS, n_processes=2, n_envs=3), rollout(short, policy, SEEDS))
+
+
+def test_each_finished_episode_is_reported_once_with_its_return() -> None:
+    returns: list[float] = []
+    episodes = rollout(recall(), Drawing(), SEEDS, n_processes=2, on_episode=returns.append)
+    assert sorted(returns) == sorted(episodes.returns.tolist())
+
+
+@pytest.mark.parametrize("n_envs", [1, 2, 64])
+def test_what_a_killed_worker_held_is_flown_again(
+    n_envs: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    returns: list[float] = []
+    policy = Deadly([2007], once=tmp_path / "killed")
+    with caplog.at_level(logging.ERROR):
+        episodes = rollout(recall(), policy, SEEDS, n_processes=2, n_envs=n_envs, on_episode=returns.append)
+    assert_identical(episodes, rollout(recall(), Drawing(), SEEDS))
+    assert len(returns) == len(SEEDS)
+    (record,) = caplog.records
+    assert "was killed by SIGKILL" in record.message
+    # every second seed is this worker's, in this order they are begun, and every episode lasts 12 steps
+    held = {1: "2007", 2: "2002, 2007", 64: "2004, 2013, 2002, 2007, 2020, 2010"}[n_envs]
+    assert record.message.endswith(f"it held these seeds, which are flown again: {held}") or n_envs == 2
+
+
+@pytest.mark.parametrize("n_envs", [1, 64])
+@pytest.mark.parametrize("deadly", [[2007], [2004, 2011, 2010]])
+def test_seeds_that_kill_every_process_are_named_and_the_others_are_not_lost(n_envs: int, deadly: list[int]) -> None:
+    with pytest.raises(WorkerDied, match=", ".join(map(str, deadly))) as caught:
+        rollout(recall(), Deadly(deadly), SEEDS, n_processes=2, n_envs=n_envs)
+    assert caught.value.seeds.tolist() == deadly
+    assert caught.value.episodes is not None
+    others = ~np.isin(SEEDS, deadly)
+    assert_identical(caught.value.episodes, rollout(recall(), Drawing(), SEEDS).select(others))
+
+
+def test_where_everything_dies_the_flight_is_given_up() -> None:
+    seeds = np.arange(2000, 2060)
+    with pytest.raises(WorkerDied, match="0 other episodes") as caught:
+        rollout(recall(), Deadly(seeds.tolist()), seeds, n_processes=2, n_envs=4)
+    assert caught.value.episodes is None
+    assert caught.value.seeds.tolist() == seeds.tolist()
+
+
+def test_an_error_of_the_policy_is_raised_with_the_workers_traceback() -> None:
+    with pytest.raises(ArithmeticError, match="seed 2003 makes me unwell") as caught:
+        rollout(recall(), Unwell(), SEEDS, n_processes=2)
+    (note,) = caught.value.__notes__
+    assert "in worker process" in note
+    assert "test_parallel.py" in note
+    assert_identical(rollout(recall(), Drawing(), SEEDS, n_processes=2), rollout(recall(), Drawing(), SEEDS))
+
+
+def test_an_interrupt_stops_a_flight_and_the_next_one_flies() -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rollout(recall(), Drawing(), SEEDS, n_processes=2, on_episode=interrupt)
+    assert_identical(rollout(recall(), Drawing(), SEEDS, n_processes=2), rollout(recall(), Drawing(), SEEDS))
+
+
+def test_a_policy_that_cannot_be_sent_says_what_to_do() -> None:
+    with pytest.raises((AttributeError, TypeError, RuntimeError, Exception)) as caught:
+        rollout(
+            recall(), FunctionPolicy(lambda observations: np.zeros(len(observations), np.int64)), SEEDS, n_processes=2
+        )
+    assert "processes=1" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize(("n_envs", "n_processes"), [(0, 1), (1, 0)])
+def test_less_than_one_is_refused(n_envs: int, n_processes: int) -> None:
+    with pytest.raises(ValueError, match="must be at least 1"):
+        rollout(recall(), Drawing(), SEEDS, n_envs=n_envs, n_processes=n_processes)
+
+
+def test_weights_are_sent_by_value_and_stay_what_they_are() -> None:
+    model = decoder()
+    model.tied = model.get_parameter(next(name for name, _ in model.named_parameters()))
+    sent = dumps((recall(), SequencePolicy(model, recompute=True)))
+    assert b"storage" not in sent
+    _, policy = ForkingPickler.loads(sent)
+    arrived = policy._memory._model
+    assert arrived.tied is arrived.get_parameter(next(name for name, _ in arrived.named_parameters()))
+    for (name, ours), (_, theirs) in zip(model.state_dict().items(), arrived.state_dict().items(), strict=True):
+        assert torch.equal(ours, theirs), name
+        assert ours.dtype == theirs.dtype
+    assert [p.requires_grad for p in arrived.parameters()] == [p.requires_grad for p in model.parameters()]
+    assert isinstance(rollout(recall(), policy, SEEDS), Episodes)

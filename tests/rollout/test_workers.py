@@ -1,0 +1,210 @@
+"""Worker processes: what they are told, how they end, and that none is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from multiprocessing import Pipe
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ilt.rollout import workers
+
+FLIGHT = """
+import signal
+
+from ilt.config import BLOCKS
+from ilt.envs.spec import EnvSpec
+from ilt.rollout.policies import RandomPolicy
+from ilt.rollout.run import rollout
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it runs in the background ignore it
+    blocks = {name: (i * 10**6, 10**6) for i, name in enumerate(BLOCKS)}
+    spec = EnvSpec(id="LunarLander-v3", success_return=200.0, seed_blocks=blocks)
+    seeds = spec.seeds("demonstrations", 10**5)
+    rollout(spec, RandomPolicy(4), seeds, n_processes=2, on_episode=lambda _: print("flown", flush=True))
+"""
+
+
+def count(first: int, last: int) -> Iterator[int]:
+    yield from range(first, last)
+
+
+def count_and_fail(first: int, last: int) -> Iterator[int]:
+    yield from range(first, last)
+    raise Unsendable(first, "failed")
+
+
+def process_ids() -> Iterator[int]:
+    yield os.getpid()
+    yield threading.active_count()
+
+
+def environment() -> Iterator[Any]:
+    yield os.environ["OPENBLAS_NUM_THREADS"], signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def die(code: int) -> Iterator[int]:
+    yield 1
+    os._exit(code)
+
+
+class Unsendable(Exception):  # noqa: N818
+    """Cannot be made from its message alone, as exceptions are when they have been sent."""
+
+    def __init__(self, number: int, text: str) -> None:
+        super().__init__(f"{text} {number}")
+
+
+def results(function: Any, *tasks: tuple[Any, ...]) -> list[list[Any]]:
+    found: list[list[Any]] = [[] for _ in tasks]
+    for number, item in workers.run(function, list(tasks)):
+        found[number].append(item)
+    return found
+
+
+def light_results() -> list[list[Any]]:
+    """Two tasks in workers that import nothing in advance."""
+    workers.PRELOADED.clear()
+    return results(count, (0, 2), (2, 4))
+
+
+def members(group: int) -> list[str]:
+    """The processes of a group that still run."""
+    listed = subprocess.run(["ps", "-A", "-o", "pgid=,pid=,stat=,args="], capture_output=True, text=True, check=True)
+    lines = [line.split(maxsplit=3) for line in listed.stdout.splitlines()]
+    return [" ".join(line) for line in lines if line[0] == str(group) and not line[2].startswith("Z")]
+
+
+def gone(group: int, seconds: float) -> bool:
+    until = time.monotonic() + seconds
+    while members(group) and time.monotonic() < until:
+        time.sleep(0.1)
+    return not members(group)
+
+
+@pytest.fixture
+def flight(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that flies in two others, in a group of their own, after its first episode."""
+    (tmp_path / "flight.py").write_text(FLIGHT)
+    pipe = subprocess.PIPE
+    command = [sys.executable, str(tmp_path / "flight.py")]
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "flown\n", process.communicate()[1]
+    assert len(members(process.pid)) >= 4  # it, the server, two workers; and Python's resource tracker
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_each_task_is_done_in_a_process_of_its_own_and_the_processes_are_used_again() -> None:
+    first = results(process_ids, (), ())
+    again = results(process_ids, (), ())
+    assert len({task[0] for task in first} | {os.getpid()}) == 3
+    assert {task[0] for task in again} == {task[0] for task in first}
+
+
+def test_items_come_in_order_and_with_the_number_of_their_task() -> None:
+    assert results(count, (0, 3), (10, 12), (5, 5)) == [[0, 1, 2], [10, 11], []]
+
+
+def test_workers_compute_in_one_thread_and_see_no_interrupts() -> None:
+    assert results(environment, ()) == [[("1", True)]]
+
+
+def test_starting_early_changes_nothing_here() -> None:
+    before = dict(os.environ), signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    workers.start_early(SimpleNamespace(processes=2))
+    assert (dict(os.environ), signal.pthread_sigmask(signal.SIG_BLOCK, [])) == before
+
+
+def test_a_worker_that_ended_while_it_waited_is_replaced() -> None:
+    results(count, (0, 1))
+    for worker in workers._IDLE:
+        os.kill(worker.process.pid, signal.SIGKILL)  # type: ignore[arg-type]
+        worker.process.join()
+    assert results(count, (0, 2), (0, 1)) == [[0, 1], [0]]
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_worker_that_ends_by_itself_is_reported(code: int) -> None:
+    item, died = results(die, (code,))[0]
+    assert item == 1
+    assert died.how.endswith(f"ended with exit code {code}")
+
+
+def test_an_error_that_cannot_be_sent_is_told_in_words() -> None:
+    with pytest.raises(RuntimeError, match="Unsendable: failed 7"):
+        results(count_and_fail, (7, 8))
+
+
+def test_a_run_that_is_closed_leaves_no_worker_at_work() -> None:
+    with closing(workers.run(count, [(0, 10**9), (0, 10**9)])) as arriving:
+        next(arriving)
+        idle = len(workers._IDLE)
+    assert len(workers._IDLE) == idle
+    assert results(count, (0, 2)) == [[0, 1]]
+
+
+def test_null_means_every_core_that_this_process_may_use() -> None:
+    assert workers.n_processes(SimpleNamespace(processes=3)) == 3
+    assert 1 <= workers.n_processes(SimpleNamespace(processes=None)) <= (os.cpu_count() or 1)
+
+
+def test_a_worker_serves_until_its_parent_is_gone() -> None:
+    ours, theirs = Pipe()
+    for task in ((count, (0, 2)), (count_and_fail, (0, 1)), (count, (5, 6))):
+        ours.send(task)
+    answers: list[Any] = []
+
+    def parent() -> None:
+        answers.extend(ours.recv() for _ in range(8))
+        ours.close()
+
+    before = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=parent)
+    thread.start()
+    try:
+        workers.serve(theirs)
+    finally:
+        signal.signal(signal.SIGINT, before)
+        thread.join()
+    assert [kind for kind, _ in answers] == ["ready", "item", "item", "end", "item", "error", "item", "end"]
+    assert "count_and_fail" in answers[5][1][1]
+
+
+def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
+    script = "from ilt.rollout import workers\nprint(list(workers.run(range, [(3,), (4,)])))\n"
+    (tmp_path / "unguarded.py").write_text(script)
+    process = subprocess.run([sys.executable, str(tmp_path / "unguarded.py")], capture_output=True, text=True)
+    assert process.returncode == 1
+    assert 'below `if __name__ == "__main__":`' in process.stderr
+
+
+def test_an_interrupt_of_the_whole_group_ends_everything_at_once(flight: subprocess.Popen[str]) -> None:
+    os.killpg(flight.pid, signal.SIGINT)
+    _, errors = flight.communicate(timeout=30)
+    assert errors.count("Traceback") == 1  # the parent's; workers say nothing
+    assert "KeyboardInterrupt" in errors
+    assert gone(flight.pid, 15), members(flight.pid)
+
+
+def test_workers_do_not_outlive_a_killed_parent(flight: subprocess.Popen[str]) -> None:
+    os.kill(flight.pid, signal.SIGKILL)
+    assert gone(flight.pid, 20), members(flight.pid)
+
+
+def test_a_worker_of_joblib_can_start_workers_of_its_own() -> None:
+    work = "Parallel(n_jobs=2)(delayed(light_results)() for _ in range(2))"
+    code = f"from joblib import Parallel, delayed; from tests.rollout.test_workers import light_results; print({work})"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.stdout.strip() == str([[[0, 1], [2, 3]]] * 2), process.stderr

@@ -1,0 +1,405 @@
+"""Searches: which trials there are, what becomes of them, and that they go on where they were killed."""
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from filelock import FileLock
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import ConfigCompositionException
+from omegaconf import DictConfig, OmegaConf
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from ilt.cli.train import main
+from ilt.config import ConfigError, check_config
+from ilt.studies import search_report
+from ilt.studies.optuna_study import parse_space, reporter
+from ilt.studies.search import Search
+from tests.cli.test_train import ROOT, call, environment
+from tests.studies import toy_search
+
+CONF = ROOT / "conf"
+RATE = "optimizer.learning_rate"
+PICTURES = search_report.PICTURES
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a launcher is asked to run; `trial` is None for a run of the winner."""
+
+    trial: int | None
+    seed: int
+    rate: float
+    folder: Path
+    cfg: DictConfig
+
+
+Task = Callable[[Run], float | None]
+
+
+class WorkerKilledError(Exception):
+    """What a launcher itself raises when a worker process dies."""
+
+
+def train(run: Run) -> float | None:
+    """Best at a learning rate of 0.003; seeds differ a little."""
+    value = -abs(math.log10(run.rate / 0.003)) + 0.01 * run.seed
+    toy_search.leave_traces(run.folder, value, seed=run.seed, scored=run.trial is None)
+    return value
+
+
+@cache
+def composed() -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", ["sweep=optuna", "run_name=any"])
+
+
+def search(folder: Path, task: Task = train, *, space: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    """A search over the learning rate, in which the task stands for a training."""
+    cfg = composed().copy()
+    for key, value in changes.items():
+        OmegaConf.update(cfg, key.replace("__", ".") if "__" in key else f"search.{key}", value, merge=False)
+    check_config(cfg)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def launch(batch: Sequence[Sequence[str]]) -> list[JobReturn]:
+        return [job(dict(override.split("=", 1) for override in overrides)) for overrides in batch]
+
+    def job(options: dict[str, str]) -> JobReturn:
+        trial = None if options["search.trial"] == "null" else int(options["search.trial"])
+        own = cfg.copy()
+        own.seed, own.search.trial = int(options["seed"]), trial
+        run = Run(trial, own.seed, float(options[RATE]), folder / options["hydra.sweep.subdir"], own)
+        try:
+            return JobReturn(status=JobStatus.COMPLETED, _return_value=task(run))
+        except WorkerKilledError:
+            raise
+        except Exception as error:
+            return JobReturn(status=JobStatus.FAILED, _return_value=error)
+
+    rates = {RATE: FloatDistribution(1e-4, 1e-1, log=True)}
+    return Search(cfg, space or rates, [], folder, launch).run()
+
+
+def multirun(task: Callable[[DictConfig], float | None], *overrides: str) -> dict[str, Any]:
+    """`python -m ilt.cli.train -m sweep=optuna …` in this process, with another task."""
+    quiet = ["hydra.job_logging.root=null", "hydra.hydra_logging.root=null"]
+    before = HydraConfig.instance().cfg
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            hydra = GlobalHydra.instance().hydra
+            assert hydra is not None
+            return hydra.multirun("train", task, ["sweep=optuna", *overrides, *quiet], with_log_configuration=False)
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+@pytest.fixture(autouse=True)
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take longer than everything else, and one test looks at them."""
+    monkeypatch.setattr(search_report, "PICTURES", {})
+
+
+def starts(folder: Path) -> dict[str, int]:
+    """How often each run was started."""
+    return {f"{p.parts[-3]}/{p.parts[-2]}": len(p.read_text().split()) for p in folder.glob("*/*/starts.txt")}
+
+
+def states(found: dict[str, Any]) -> list[str]:
+    return [trial["state"] for trial in found["trials"]]
+
+
+def rates(found: dict[str, Any]) -> list[float]:
+    return [trial["params"][RATE] for trial in found["trials"]]
+
+
+def killed_in(trial: int, seed: int, *, times: int = 1) -> Task:
+    """A training that is killed so many times."""
+    left = [None] * times
+
+    def task(run: Run) -> float | None:
+        value = train(run)
+        if left and (run.trial, run.seed) == (trial, seed):
+            left.pop()
+            raise KeyboardInterrupt
+        return value
+
+    return task
+
+
+def worse_and_worse(run: Run) -> float | None:
+    """Each trial is worse than the one before, and says so at two steps."""
+    train(run)
+    if run.trial is None:
+        return 0.0
+    report = reporter(run.cfg, run.folder.parents[1])
+    for step in (10, 20):
+        if report is not None and report(step - 100.0 * run.trial, step):
+            return None
+    return 20 - 100.0 * run.trial
+
+
+def fail_second_trial(run: Run) -> float | None:
+    """The second seed of the second trial fails."""
+    if (run.trial, run.seed) == (1, 1):
+        raise ValueError("a pipe | in a message")
+    return train(run)
+
+
+def test_the_best_trial_by_the_mean_over_its_seeds_is_trained_again_from_fresh_ones(tmp_path: Path) -> None:
+    found = search(tmp_path, n_trials=4, fresh_seeds=[7, 8])
+    assert states(found) == ["complete"] * 4
+    for trial in found["trials"]:
+        assert len(trial["returns"]) == 3
+        assert trial["value"] == pytest.approx(np.mean(trial["returns"]))
+    winner = found["winner"]
+    assert winner["value"] == max(trial["value"] for trial in found["trials"])
+    assert found["retrained"]["runs"] == [f"winner-{winner['trial']:03d}/seed-{seed}" for seed in (7, 8)]
+    assert found["retrained"]["return_mean"] == pytest.approx(np.mean(found["retrained"]["return_means"]))
+    low, high = found["retrained"]["return_mean_interval"]
+    assert low < found["retrained"]["return_mean"] < high
+    assert starts(tmp_path) == {
+        **{f"trial-{trial:03d}/seed-{seed}": 1 for trial in range(4) for seed in range(3)},
+        **{f"winner-{winner['trial']:03d}/seed-{seed}": 1 for seed in (7, 8)},
+    }
+
+
+def test_runs_of_trials_are_told_apart_from_those_that_see_test_seeds(tmp_path: Path) -> None:
+    search(tmp_path, n_trials=1)
+    assert {path.parts[-3] for path in tmp_path.glob("*/*/results.json")} == {"winner-000"}
+
+
+def test_the_report_has_words_numbers_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_report, "PICTURES", PICTURES)
+
+    def task(run: Run) -> float | None:
+        report = reporter(run.cfg, run.folder.parents[1])
+        if report is not None:
+            report(1.0, 10)
+        return fail_second_trial(run)
+
+    found = search(tmp_path, task, n_trials=3)
+    assert json.loads((tmp_path / "search.json").read_text()) == found
+    words = (tmp_path / "search.md").read_text()
+    assert "3 trials: 2 complete, 1 fail." in words
+    assert f"## The winner: trial {found['winner']['trial']}" in words
+    assert "a pipe \\| in a message" in words
+    assert f"**{found['retrained']['return_mean']:.1f}**" in words
+    assert "all 3 seeds" in words
+    for name in ("history", "importances", "slices", "reports"):
+        assert f"![{name}]({name}.png)" in words
+        assert (tmp_path / f"{name}.png").stat().st_size > 1000
+
+
+def test_the_same_command_again_trains_no_trial_again(tmp_path: Path) -> None:
+    found = search(tmp_path, n_trials=2)
+    assert search(tmp_path, n_trials=2) == found
+    assert {n for run, n in starts(tmp_path).items() if run.startswith("trial")} == {1}
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_search_is_extended_to_a_total_and_repeats_no_trial(tmp_path: Path, sampler: str) -> None:
+    first = search(tmp_path, n_trials=2, sampler=sampler)
+    found = search(tmp_path, n_trials=5, sampler=sampler)
+    assert found["trials"][:2] == first["trials"]
+    assert len(set(rates(found))) == 5
+    assert {n for run, n in starts(tmp_path).items() if run.startswith("trial")} == {1}
+    assert set(found["scored_on_test_seeds"]) == {first["winner"]["trial"], found["winner"]["trial"]}
+
+
+def test_a_killed_search_goes_on_with_the_trial_that_it_was_at(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path, killed_in(1, 2), n_trials=3)
+    interrupted = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'study.db'}").trials
+    assert [trial.state.name for trial in interrupted] == ["COMPLETE", "RUNNING"]
+    found = search(tmp_path, n_trials=3)
+    assert states(found) == ["complete"] * 3
+    assert rates(found)[1] == interrupted[1].params["optimizer.learning_rate"]
+    assert starts(tmp_path)["trial-001/seed-2"] == 2
+    assert starts(tmp_path)["trial-000/seed-2"] == 1
+
+
+def test_a_trial_that_is_killed_again_and_again_is_passed_over(tmp_path: Path) -> None:
+    task = killed_in(0, 0, times=3)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            search(tmp_path, task, n_trials=2)
+    found = search(tmp_path, task, n_trials=2)
+    assert states(found) == ["fail", "complete"]
+    assert found["trials"][0]["error"] == "interrupted 3 times"
+
+
+def test_a_failed_trial_is_recorded_and_passed_over(tmp_path: Path) -> None:
+    found = search(tmp_path, fail_second_trial, n_trials=3)
+    assert states(found) == ["complete", "fail", "complete"]
+    assert found["trials"][1]["error"] == "ValueError: a pipe | in a message"
+    assert found["winner"]["trial"] != 1
+
+
+def test_a_value_that_is_no_number_is_a_failure(tmp_path: Path) -> None:
+    def task(run: Run) -> float | None:
+        return float("nan") if run.trial == 0 else train(run)
+
+    assert states(search(tmp_path, task, n_trials=2)) == ["fail", "complete"]
+
+
+def test_a_search_without_a_complete_trial_says_so(tmp_path: Path) -> None:
+    def task(run: Run) -> float | None:
+        raise ValueError("never")
+
+    with pytest.raises(RuntimeError, match="none of the 2 trials"):
+        search(tmp_path, task, n_trials=2)
+
+
+def test_a_trial_below_the_median_at_its_first_seed_is_pruned_and_trains_no_other(tmp_path: Path) -> None:
+    found = search(tmp_path, worse_and_worse, n_trials=4, startup_trials=2)
+    assert states(found) == ["complete", "complete", "pruned", "pruned"]
+    assert found["trials"][2]["value"] == 10 - 200
+    assert {run for run in starts(tmp_path) if run.startswith("trial-002")} == {"trial-002/seed-0"}
+    assert "2 complete, 2 pruned" in (tmp_path / "search.md").read_text()
+
+
+def test_without_pruning_every_trial_is_trained_to_its_end(tmp_path: Path) -> None:
+    found = search(tmp_path, worse_and_worse, n_trials=3, startup_trials=1, pruning=False)
+    assert states(found) == ["complete"] * 3
+
+
+def test_a_launcher_that_fails_loses_one_batch_and_ends_the_search_only_when_it_fails_again(tmp_path: Path) -> None:
+    def task(run: Run) -> float | None:
+        if run.trial in killing:
+            raise WorkerKilledError("out of memory")
+        return train(run)
+
+    killing = [0, 2]
+    found = search(tmp_path / "now and then", task, n_trials=4)
+    assert states(found) == ["fail", "complete", "fail", "complete"]
+    assert found["trials"][2]["error"] == "WorkerKilledError: out of memory"
+    killing = [1, 2]
+    with pytest.raises(WorkerKilledError):
+        search(tmp_path / "twice", task, n_trials=4)
+
+
+def test_a_folder_holds_one_search_and_one_process_at_a_time(tmp_path: Path) -> None:
+    search(tmp_path, n_trials=1)
+    with pytest.raises(ValueError, match=r"holds another search \(search.space differ\); give this one a"):
+        search(tmp_path, n_trials=1, space={RATE: FloatDistribution(1e-4, 1e-2)})
+    with pytest.raises(ValueError, match=r"holds another search \(model, search.seeds differ\)"):
+        search(tmp_path, n_trials=1, model__n_layer=1, seeds=[0, 1, 2, 3])
+    with FileLock(tmp_path / ".search.lock"), pytest.raises(RuntimeError, match="another process searches in"):
+        search(tmp_path, n_trials=2)
+
+
+def test_trials_run_at_once_through_the_launcher(tmp_path: Path) -> None:
+    parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "search.trials_at_once=2"]
+    options = ["search.n_trials=2", "search.fresh_seeds=[9]", f"hydra.sweep.dir={tmp_path}"]
+    found = multirun(toy_search.train_in_company, *options, *parallel)
+    assert states(found) == ["complete"] * 2
+    assert len(set(rates(found))) == 2
+
+
+def test_an_unknown_key_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigCompositionException, match=r"model\.dropuot"):
+        multirun(toy_search.train, f"hydra.sweep.dir={tmp_path / 'sweep'}", "model.dropuot=interval(0, 0.1)")
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_search_trains_and_scores_transformers(tmp_path: Path) -> None:
+    small = ["experiment=smoke", f"outputs={tmp_path}", "evaluation.video=false", "demos.n_episodes=3"]
+    small += ["demos.n_validation_episodes=1", "trainer.max_steps=4", "trainer.val_check_interval=2"]
+    found = multirun(
+        main.__wrapped__,
+        *[*small, "search.fresh_seeds=[5]", "search.n_trials=1", "search.study_name=sweep", "search.space=null"],
+        *["model.dropout=interval(0, 0.1)", "evaluation.n_episodes=2", "callbacks.rollout.n_episodes=2"],
+    )
+    folder = tmp_path / "multirun" / "sweep"
+    assert states(found) == ["complete"]
+    assert found["retrained"]["evaluated_on"] == {"block": "test", "offset": 0, "count": 2}
+    assert not list(folder.glob("trial-*/*/results.json"))
+    assert not list(folder.glob("trial-*/*/episodes.csv"))
+    assert len(list(folder.glob("trial-000/*/weights/last.safetensors"))) == 3
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{folder / 'study.db'}")
+    assert list(study.trials[0].intermediate_values) == [2, 4]
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on_from_the_checkpoint_that_it_was_at(tmp_path: Path) -> None:
+    options = ["-m", "sweep=optuna", "experiment=smoke", f"outputs={tmp_path}", "evaluation.video=false"]
+    options += ["search.n_trials=1", "search.study_name=it", "search.fresh_seeds=[9]", "model=nano"]
+    options += ["trainer.max_steps=400", "trainer.val_check_interval=100"]
+    command = [sys.executable, "-m", "ilt.cli.train", *options]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    while not list(tmp_path.glob("multirun/it/trial-000/seed-1/checkpoints/last.ckpt")):
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    output = call("train", *options).stdout
+    assert f"resuming from {tmp_path}/multirun/it/trial-000/seed-1" in output
+    (trial,) = json.loads((tmp_path / "multirun" / "it" / "search.json").read_text())["trials"]
+    assert trial["state"] == "complete"
+    assert len(trial["returns"]) == 3
+
+
+# --- the space ---
+
+
+def parsed(space: dict[str, str] | None, *arguments: str) -> tuple[dict[str, Any], list[str]]:
+    return parse_space(space, arguments, OverridesParser.create())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("interval(0, 0.5)", FloatDistribution(0, 0.5)),
+        ("tag(log, interval(1e-4, 1e-2))", FloatDistribution(1e-4, 1e-2, log=True)),
+        ("int(interval(1, 4))", IntDistribution(1, 4)),
+        ("tag(log, int(interval(8, 128)))", IntDistribution(8, 128, log=True)),
+        ("range(1, 5)", IntDistribution(1, 4)),
+        ("range(2, 9, 3)", IntDistribution(2, 8, step=3)),
+        ("range(0, 1, 0.25)", FloatDistribution(0, 0.75, step=0.25)),
+        ("choice(2, 4, 8)", CategoricalDistribution([2, 4, 8])),
+        ("tiny,small", CategoricalDistribution(["tiny", "small"])),
+        ("choice([0.9,0.95], [0.9,0.99])", CategoricalDistribution(["[0.9,0.95]", "[0.9,0.99]"])),
+        ("choice(true, false)", CategoricalDistribution([True, False])),
+    ],
+)
+def test_sweeps_in_hydras_syntax_are_distributions(text: str, expected: Any) -> None:
+    assert parsed({"key": text}) == ({"key": expected}, [])
+
+
+def test_the_command_line_goes_before_the_space() -> None:
+    space = {"model.dropout": "interval(0, 0.2)", "model": "choice(tiny, small)", "dataset.stride": "range(1, 3)"}
+    found, fixed = parsed(space, "model.dropout=interval(0, 0.9)", "model=base", "demos.n_episodes=50")
+    assert found == {"model.dropout": FloatDistribution(0, 0.9), "dataset.stride": IntDistribution(1, 2)}
+    assert fixed == ["model=base", "demos.n_episodes=50"]
+
+
+@pytest.mark.parametrize(
+    ("space", "arguments", "message"),
+    [
+        (None, [], "search.space must hold something to search over"),
+        ({"model": "choice(tiny, small)"}, ["model=tiny"], "search.space must hold something to search over"),
+        ({"model.dropout": "0.1"}, [], "search.space must hold sweeps such as interval"),
+        ({"model": "choice(tiny, small)"}, ["seed=0,1"], "seed is set by search.seeds"),
+    ],
+)
+def test_a_space_that_cannot_be_searched_is_refused(
+    space: dict[str, str] | None, arguments: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parsed(space, *arguments)

@@ -1,0 +1,99 @@
+"""Jobs side by side: what differs, what came out, and what is said over seeds."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import t
+
+from ilt.studies.sweep_figure import sweep_figure
+from ilt.studies.sweep_tables import Job, group_rows, job_rows, sweep_csv, sweep_markdown, swept_keys
+from tests.analysis.test_figures import has_color, pixels
+
+
+def job(name: str, *, selection: float | None, test: float = 0.0, status: str = "not finished", **given: str) -> Job:
+    results = None
+    if selection is not None:
+        status = "finished"
+        results = {
+            "selection_return_mean": selection,
+            "return_mean": test,
+            "return_mean_interval": [test - 1, test + 1],
+            "success_rate": 0.5,
+            "crash_rate": 0.25,
+            "seconds": {"total": 60.0},
+        }
+    return Job(name, {"expert": "ppo", **given}, status, results)
+
+
+JOBS = [
+    job("a", selection=10.0, test=300.0, model="tiny", seed="0"),
+    job("b", selection=20.0, test=100.0, model="small", seed="0"),
+    job("c", selection=14.0, test=200.0, model="tiny", seed="1"),
+    job("d", selection=None, status="failed: ValueError: a | b", model="small", seed="1"),
+    job("e", selection=None, model="base", seed="0"),
+]
+
+
+def test_what_all_jobs_were_given_was_not_swept() -> None:
+    assert swept_keys(JOBS) == ["model", "seed"]
+    assert swept_keys([*JOBS, Job("f", {"expert": "ppo", "model": "tiny"}, "not finished", None)]) == ["model", "seed"]
+    assert swept_keys(JOBS[:1]) == []
+
+
+def test_jobs_are_sorted_by_selection_return_and_never_by_test_return() -> None:
+    assert [row.name for row in job_rows(JOBS)] == ["b", "c", "a", "d", "e"]
+    assert [row.swept["model"] for row in group_rows(JOBS)] == ["small", "tiny", "base"]
+
+
+def test_groups_are_means_over_seeds_with_students_t_intervals() -> None:
+    tiny = next(row for row in group_rows(JOBS) if row.swept == {"model": "tiny"})
+    assert tiny.status == "2 of 2 finished"
+    assert tiny.numbers["selection_return"] == 12.0
+    assert tiny.numbers["test_return"] == 250.0
+    half = t.ppf(0.975, 1) * np.std([10, 14], ddof=1) / np.sqrt(2)
+    assert tiny.numbers["selection_return_low"] == pytest.approx(12 - half)
+    assert tiny.numbers["selection_return_high"] == pytest.approx(12 + half)
+
+
+def test_a_group_of_one_finished_job_has_no_interval() -> None:
+    small = next(row for row in group_rows(JOBS) if row.swept == {"model": "small"})
+    assert small.status == "1 of 2 finished"
+    assert small.numbers["test_return"] == 100.0
+    assert "test_return_low" not in small.numbers
+
+
+def test_the_csv_has_a_row_for_each_job_and_each_group() -> None:
+    rows = list(csv.DictReader(io.StringIO(sweep_csv(JOBS))))
+    assert [row["row"] for row in rows] == ["job"] * 5 + ["group"] * 3
+    assert rows[0]["selection_return"] == "20.0"
+    assert rows[0]["name"] == "b"
+    assert (rows[3]["status"], rows[3]["test_return"]) == ("failed: ValueError: a | b", "")
+
+
+def test_the_markdown_has_both_tables_and_every_line_as_many_cells() -> None:
+    text = sweep_markdown("a sweep", JOBS)
+    assert "3 of 5 jobs finished" in text
+    assert "Over seeds" in text
+    tables = [[line for line in part.splitlines() if line.startswith("|")] for part in text.split("Over seeds")]
+    assert [len(lines) - 2 for lines in tables] == [5, 3]
+    for lines in tables:
+        assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
+
+
+def test_without_several_seeds_there_is_one_table() -> None:
+    assert "Over seeds" not in sweep_markdown("a sweep", JOBS[:2])
+
+
+def test_the_figure_shows_selection_and_test_returns(tmp_path: Path) -> None:
+    sweep_figure(JOBS, tmp_path / "sweep.png", title="a sweep")
+    picture = pixels(tmp_path / "sweep.png")
+    assert has_color(picture, "#1f77b4")
+    assert has_color(picture, "#7f7f7f")
+
+
+def test_nothing_finished_is_no_figure(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least one finished job"):
+        sweep_figure(JOBS[3:], tmp_path / "sweep.png", title="a sweep")

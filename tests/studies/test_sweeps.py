@@ -1,0 +1,266 @@
+"""Sweeps: found again, shared out, resumed, summed up."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from ilt.rollout.workers import cores
+from ilt.studies import sweeps
+from ilt.studies.sweeps import ShareCores, find_jobs, sweep_name
+from ilt.tracking.store import files_below
+from tests.cli.test_train import ROOT, environment
+from tests.rollout.test_workers import gone, members
+
+COUNT = ["trainer.max_steps=10", "trainer.val_check_interval=10", "logger=none"]
+JOBLIB = "hydra/launcher=joblib"
+
+
+def command(*arguments: str, outputs: Path, module: str = "tests.counting") -> list[str]:
+    return [sys.executable, "-m", module, "-m", *arguments, f"outputs={outputs}"]
+
+
+def count(*arguments: str, outputs: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """A sweep over jobs that only count to ten."""
+    line = command(*COUNT, *arguments, outputs=outputs)
+    process = subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert not check or process.returncode == 0, process.stderr
+    assert "Callback" not in process.stderr  # of Hydra, which only warns of errors in one
+    return process
+
+
+def only_sweep(outputs: Path) -> Path:
+    (sweep,) = outputs.glob("multirun/*")
+    return sweep
+
+
+def contents(folder: Path, pattern: str) -> dict[Path, tuple[int, bytes]]:
+    """What files hold, and when they were written."""
+    return {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.rglob(pattern) if p.is_file()}
+
+
+# --- names ---
+
+
+def test_the_same_command_names_the_same_sweep_in_whatever_order_it_is_typed() -> None:
+    name = sweep_name("train", ["model=tiny,small", "dataset.context_length=4,16", "expert=a2c"])
+    assert name.startswith("context_length-model-")
+    assert sweep_name("train", ["expert=a2c", "dataset.context_length=4,16", "model=tiny,small"]) == name
+
+
+def test_another_command_names_another_sweep() -> None:
+    commands = [["seed=0,1"], ["seed=0,1,2"], ["seed=0,1", "model=small"], ["seed=range(0,2)"], ["seed=1"], []]
+    assert len({sweep_name("train", given) for given in commands} | {sweep_name("expert", ["seed=0,1"])}) == 7
+
+
+def test_what_changes_no_result_does_not_change_the_sweep() -> None:
+    others = ["threads=2", "processes=1", "logger=none", "logger.project=other", "outputs=/elsewhere", "resume=false"]
+    assert sweep_name("train", ["seed=0,1", *others]) == sweep_name("train", ["seed=0,1"])
+
+
+# --- sharing the machine ---
+
+
+def shared(overrides: list[str], *launcher: str) -> DictConfig:
+    """A multirun's config after its cores were shared out."""
+    given = [line for line in overrides if not OverridesParser.create().parse_override(line).is_sweep_override()]
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        cfg = compose("train", ["run_name=any", *given, *launcher], return_hydra_config=True)
+        OmegaConf.set_readonly(cfg.hydra, False)
+        cfg.hydra.overrides.task = overrides
+        ShareCores().on_multirun_start(cfg)
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ("overrides", "n_jobs", "at_once", "added"),
+    [
+        (["seed=0,1,2,3"], -1, 4, ["processes=2"]),  # as many as there are jobs
+        (["seed=0,1,2,3", "model=tiny,small"], -1, 8, ["processes=1"]),
+        (["seed=0,1,2,3", "model=tiny,small,nano"], -1, 8, ["processes=1"]),  # as many as there are cores
+        (["seed=0,1,2,3"], 2, 2, ["processes=4"]),
+        (["seed=0,1,2,3", "threads=8"], 2, 2, ["processes=4", "threads=4"]),
+        (["seed=0,1,2,3", "threads=null", "processes=2"], 2, 2, ["threads=4"]),
+        (["seed=0,1,2,3"], 1, 1, []),
+    ],
+)
+def test_jobs_at_once_divide_the_cores(
+    monkeypatch: pytest.MonkeyPatch, overrides: list[str], n_jobs: int, at_once: int, added: list[str]
+) -> None:
+    monkeypatch.setattr(sweeps, "cores", lambda: 8)
+    cfg = shared(overrides, JOBLIB, f"hydra.launcher.n_jobs={n_jobs}")
+    assert (cfg.hydra.launcher.n_jobs, cfg.hydra.launcher.batch_size) == (at_once, "1")
+    assert list(cfg.hydra.overrides.task) == [*overrides, *added]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "num_cpus", "added"),
+    [
+        (["seed=0,1"], 2, ["processes=2"]),
+        (["seed=0,1", "threads=8"], 2, ["processes=2", "threads=2"]),
+        (["seed=0,1", "threads=null", "processes=1"], 0.5, ["threads=1"]),
+    ],
+)
+def test_jobs_on_ray_have_the_cores_that_they_ask_for(overrides: list[str], num_cpus: float, added: list[str]) -> None:
+    cfg = shared(overrides, "hydra/launcher=ray", f"hydra.launcher.remote.num_cpus={num_cpus}")
+    assert list(cfg.hydra.overrides.task) == [*overrides, *added]
+
+
+def test_jobs_one_after_the_other_keep_all_cores() -> None:
+    assert list(shared(["seed=0,1"]).hydra.overrides.task) == ["seed=0,1"]
+
+
+def test_what_a_sweep_imports_is_not_heavy() -> None:
+    modules = "ilt.cli.train, ilt.studies.sweeps, ilt.studies.sweep_tables, ilt.evaluation.tables"
+    heavy = "{'torch', 'pytorch_lightning', 'gymnasium', 'scipy', 'matplotlib', 'wandb'}"
+    code = f"import sys, {modules}; print(*{heavy} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == []
+
+
+# --- what is found ---
+
+
+def write_job(sweep: Path, name: str, overrides: list[str], **files: Any) -> Path:
+    folder = sweep / name
+    (folder / ".hydra").mkdir(parents=True)
+    OmegaConf.save(OmegaConf.create(overrides), folder / ".hydra" / "overrides.yaml")
+    for file, content in files.items():
+        (folder / file.replace("_", ".")).write_text(content if isinstance(content, str) else json.dumps(content))
+    return folder
+
+
+def test_a_job_is_finished_or_failed_or_not_finished(tmp_path: Path) -> None:
+    write_job(tmp_path, "a", ["seed=0", "+expert.extra=1", "~callbacks.ema", "threads=3"], results_json={})
+    write_job(tmp_path, "b", ["seed=1"], error_txt="ValueError: no\n\nTraceback")
+    write_job(tmp_path, "c", ["seed=2"], error_txt="ValueError: once", results_json={})
+    write_job(tmp_path, "d", ["seed=3"])
+    (tmp_path / "e").mkdir()
+    jobs = find_jobs(tmp_path)
+    statuses = {"a": "finished", "b": "failed: ValueError: no", "c": "finished", "d": "not finished"}
+    assert {job.name: job.status for job in jobs} == statuses
+    assert jobs[0].overrides == {"seed": "0", "expert.extra": "1", "~callbacks.ema": ""}
+
+
+def test_runs_that_were_set_aside_are_no_jobs(tmp_path: Path) -> None:
+    for name in ("run", "run.1", "run.2", "lr0.1"):
+        write_job(tmp_path, name, ["seed=0"])
+    assert [job.name for job in find_jobs(tmp_path)] == ["lr0.1", "run"]
+
+
+# --- whole sweeps ---
+
+
+@pytest.mark.parametrize("launcher", [[], [JOBLIB, "hydra.launcher.n_jobs=2"]])
+def test_a_job_that_fails_takes_no_other_along(launcher: list[str], tmp_path: Path) -> None:
+    process = count("model.dropout=0.5,0.0,2.0", "model=nano,tiny", *launcher, outputs=tmp_path, check=False)
+    assert process.returncode == 1
+    assert "2 of 6 jobs finished" in process.stdout
+    sweep = only_sweep(tmp_path)
+    assert sweep.name.startswith("model-dropout-")
+    results = [json.loads(path.read_text()) for path in sweep.glob("*/results.json")]
+    assert [result["processes"] for result in results] == [max(1, cores() // 2) if launcher else None] * 2
+    texts = [path.read_text() for path in sweep.glob("*/error.txt")]
+    assert len(texts) == 4
+    assert sum("CountingError: model.dropout is 0.5" in text and "in main" in text for text in texts) == 2
+    summary = (sweep / "sweep.md").read_text()
+    assert summary.count("failed: CountingError: model.dropout is 0.5 \\| a bar") == 2
+    assert summary.count("failed: ConfigError: model.dropout must be") == 2
+    assert len((sweep / "sweep.csv").read_text().splitlines()) == 1 + 6 + 6
+    assert (sweep / "sweep.png").stat().st_size > 5000
+
+
+def test_a_sweep_killed_in_the_middle_loses_nothing_and_does_nothing_twice(tmp_path: Path) -> None:
+    swept = [*COUNT, "optimizer.weight_decay=range(0,8)", JOBLIB, "hydra.launcher.n_jobs=2"]
+    line = command(*swept, outputs=tmp_path)
+    process = subprocess.Popen(line, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True)
+    kill_once_finished(process, tmp_path, jobs=3)
+    finished = contents(tmp_path, "results.json")
+    assert 3 <= len(finished) < 8
+    count(*swept, outputs=tmp_path)
+    after = contents(tmp_path, "results.json")
+    assert len(after) == 8
+    assert {path: after[path] for path in finished} == finished
+    assert [p.read_text().split() for p in tmp_path.rglob("steps.txt")] == [[str(step) for step in range(10)]] * 8
+    assert "8 of 8 jobs finished" in (only_sweep(tmp_path) / "sweep.md").read_text()
+    everything = contents(only_sweep(tmp_path), "*-s0-*/**/*") | contents(only_sweep(tmp_path), "sweep.*")
+    count("optimizer.weight_decay=range(0,8)", outputs=tmp_path)  # with another launcher
+    assert contents(only_sweep(tmp_path), "*-s0-*/**/*") | contents(only_sweep(tmp_path), "sweep.*") == everything
+
+
+@pytest.mark.slow
+def test_on_ray_a_job_whose_worker_dies_goes_on_in_another_and_takes_no_other_along(tmp_path: Path) -> None:
+    ray = ["hydra/launcher=ray", "hydra.launcher.init.address=local", "hydra.launcher.init.num_cpus=2"]
+    swept = [*COUNT, "model.dropout=0.0,0.5,0.75,0.875", *ray, "hydra.launcher.remote.max_retries=1"]
+    line = command(*swept, outputs=Path("here"))  # below the folder that the command is typed in
+    there = {**environment(), "PYTHONPATH": str(ROOT)}
+    process = subprocess.run(line, cwd=tmp_path, env=there, capture_output=True, text=True)
+    assert process.returncode == 1
+    assert "2 of 4 jobs finished" in process.stdout
+    sweep = only_sweep(tmp_path / "here")
+    jobs = {job.overrides["model.dropout"]: job for job in find_jobs(sweep)}
+    assert [job.status for job in jobs.values() if job.results] == ["finished", "finished"]
+    assert [job.results["processes"] for job in jobs.values() if job.results] == [1, 1]
+    assert "failed: CountingError: model.dropout is 0.5" in jobs["0.5"].status
+    assert jobs["0.875"].status == "not finished"
+    steps = {value: (sweep / job.name / "steps.txt").read_text().split() for value, job in jobs.items()}
+    assert steps["0.75"] == steps["0.0"] == [str(step) for step in range(10)]
+    assert steps["0.875"] == ["0", "1"]
+    assert (sweep / "sweep.png").stat().st_size > 5000
+
+
+def kill_once_finished(process: "subprocess.Popen[bytes]", outputs: Path, *, jobs: int) -> None:
+    """`kill -9` of a sweep and of all its workers, once some of its jobs are finished."""
+    while len(list(files_below(outputs, "results.json"))) < jobs:
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert gone(process.pid, 10), members(process.pid)
+
+
+@pytest.mark.slow
+def test_a_real_sweep_killed_in_the_middle_loses_nothing_and_does_nothing_twice(tmp_path: Path) -> None:
+    swept = ["experiment=smoke", "trainer.max_steps=300", "trainer.val_check_interval=50", "evaluation.video=false"]
+    swept += ["seed=0,1,2,3", "model.n_layer=1,2", JOBLIB, "hydra.launcher.n_jobs=2"]
+    line = command(*swept, outputs=tmp_path, module="ilt.cli.train")
+    with (tmp_path / "output.txt").open("w") as output:
+        process = subprocess.Popen(line, cwd=ROOT, env=environment(), stdout=output, start_new_session=True)
+    kill_once_finished(process, tmp_path, jobs=3)
+    finished = contents(only_sweep(tmp_path), "results.json")
+    shared = contents(tmp_path / "demos", "*.npz")
+    assert 3 <= len(finished) < 8
+    again = subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True).stdout
+    after = contents(only_sweep(tmp_path), "results.json")
+    assert len(after) == 8
+    assert {path: after[path] for path in finished} == finished
+    assert again.count("is finished; resume=false") == len(finished)
+    assert contents(tmp_path / "demos", "*.npz") == shared
+    assert "8 of 8 jobs finished" in (only_sweep(tmp_path) / "sweep.md").read_text()
+    for folder in only_sweep(tmp_path).glob("*/"):  # no step of the curve is there twice
+        steps = [
+            row["step"]
+            for row in csv.DictReader((folder / "curve.csv").read_text().splitlines())
+            if row["rollout/return_mean"]
+        ]
+        assert steps == ["50", "100", "150", "200", "250", "300"]
+
+
+@pytest.mark.slow
+def test_jobs_in_parallel_may_fly_in_worker_processes_of_their_own(tmp_path: Path) -> None:
+    swept = ["experiment=smoke", "seed=0,1", "processes=choice(2)", JOBLIB, "hydra.launcher.n_jobs=2"]  # not capped
+    line = command(*swept, "evaluation.video=false", outputs=tmp_path, module="ilt.cli.train")
+    process = subprocess.Popen(line, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True)
+    assert process.wait() == 0
+    jobs = [path.parent / ".hydra" / "config.yaml" for path in tmp_path.rglob("results.json")]
+    assert [OmegaConf.load(path).processes for path in jobs] == [2, 2]
+    assert gone(process.pid, 10), members(process.pid)

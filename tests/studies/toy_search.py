@@ -1,0 +1,49 @@
+"""What a search trains in tests: nothing. Imported by worker processes, so it imports little."""
+
+import json
+import time
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+
+def leave_traces(folder: Path, value: float, *, seed: int, scored: bool) -> None:
+    """What is in a run's folder: one line per start in `starts.txt`, and results if it was scored on test seeds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "starts.txt").open("a") as file:
+        file.write("started\n")
+    if scored:
+        mean = {"return_mean": value, "return_mean_interval": [value, value], "crash_rate": 0.0}
+        results = {
+            **mean,
+            "selection_return_mean": value,
+            "expert_return_mean": 0.0,
+            "difference_to_expert": {"mean": value, "interval": [value, value]},
+            "policies": {"expert": mean},
+            "success_rate": 0.0,
+            "seed": seed,
+            "seeds": {"block": "test", "offset": 0, "count": 10},
+            **{name: {} for name in ("seconds", "packages", "files")},
+        }
+        (folder / "results.json").write_text(json.dumps(results))
+        (folder / "config.yaml").write_text(f"seed: {seed}\nenv: {{success_return: 200}}")
+        (folder / "curve.csv").write_text("step\n")
+        columns = ("seed", "student_return", "expert_return", "random_return", "student_steps", "student_terminated")
+        (folder / "episodes.csv").write_text(f"{','.join(columns)}\n0,{value},0,0,1,1\n")
+
+
+def train(cfg: DictConfig) -> float | None:
+    """A run of a search as `ilt.cli.train` makes it."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    leave_traces(folder, float(cfg.seed), seed=cfg.seed, scored=cfg.search.trial is None)
+    return cfg.seed - cfg.optimizer.learning_rate
+
+
+def train_in_company(cfg: DictConfig) -> float | None:
+    """The same, but a trial's first run waits until that of another trial has begun."""
+    value, deadline = train(cfg), time.monotonic() + 20
+    while cfg.search.trial is not None and len(list(Path(HydraConfig.get().sweep.dir).glob("trial-*/seed-0"))) < 2:
+        assert time.monotonic() < deadline, "no other trial began"
+        time.sleep(0.01)
+    return value

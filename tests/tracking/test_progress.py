@@ -1,0 +1,103 @@
+"""Progress where there is no terminal, and on one."""
+
+import logging
+import os
+import pty
+import re
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from ilt.tracking.progress import Progress
+
+
+def test_without_a_terminal_notes_are_logged_as_plain_lines(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), Progress("expert", total=10, unit="steps") as progress:
+        progress.update(3)
+        progress.update(5, note="return 1.5")
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("expert: 5 of 10 steps")
+    assert caplog.messages[0].endswith("return 1.5")
+
+
+def test_without_notes_a_line_comes_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), Progress("demonstrations", total=3, unit="episodes", every=0.0) as progress:
+        for done in range(1, 4):
+            progress.update(done)
+    assert len(caplog.messages) == 3
+
+
+LINE_BESIDE_A_BAR = """
+import logging, sys
+from ilt.tracking.progress import Progress
+logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
+with Progress("training", total=4, unit="steps") as progress:
+    for step in range(1, 5):
+        progress.update(step, note=f"return {step}")
+        logging.info("step %d was taken", step)
+print("done")
+"""
+
+
+BAR_BELOW_A_BAR = """
+import logging, sys
+from ilt.tracking.progress import Progress
+logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
+with Progress("training", total=2, unit="steps") as outer:
+    for step in range(1, 3):
+        with Progress("round", total=3, unit="episodes") as inner:
+            inner.update(3)
+            logging.info("round %d was flown", step)
+        outer.update(step)
+        logging.info("step %d was taken", step)
+"""
+
+
+def lines_on_a_terminal(program: str) -> list[str]:
+    """What a program leaves there."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", program]
+    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm"})
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # which a terminal gives that nobody writes to any more
+        while True:
+            shown += os.read(ours, 4096)
+    os.close(ours)
+    assert process.wait() == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    return [line.split("\r")[-1].rstrip() for line in text.split("\r\n")]
+
+
+def test_on_a_terminal_what_is_logged_stands_on_lines_of_its_own_above_the_bar() -> None:
+    lines = lines_on_a_terminal(LINE_BESIDE_A_BAR)
+    assert [line for line in lines if line.startswith("step")] == [f"step {step} was taken" for step in range(1, 5)]
+    (last,) = {line for line in lines if "4/4 steps" in line}
+    assert last.endswith("return 4")
+
+
+def test_a_bar_within_the_work_of_another_takes_a_line_of_its_own() -> None:
+    lines = lines_on_a_terminal(BAR_BELOW_A_BAR)
+    logged = [line for line in lines if "was" in line]
+    assert logged == ["round 1 was flown", "step 1 was taken", "round 2 was flown", "step 2 was taken"]
+    assert any(line.startswith("round") and "3/3 episodes" in line for line in lines)
+    assert any(line.startswith("training") and "2/2 steps" in line for line in lines)
+    assert not any("training" in line and "round" in line for line in lines)
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_what_goes_to_a_file_stays_there(stream: str, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    with (tmp_path / "file").open("w") as file:
+        streams = {"stdout": theirs, "stderr": theirs, stream: file}
+        subprocess.run([sys.executable, "-c", LINE_BESIDE_A_BAR], check=True, **streams)
+    os.close(theirs)
+    os.close(ours)
+    written = (tmp_path / "file").read_text()
+    if stream == "stdout":
+        assert written.splitlines() == [*(f"step {step} was taken" for step in range(1, 5)), "done"]
+    else:
+        assert written == ""  # no bar: it belongs on the terminal, and plain lines go with the log

@@ -1,0 +1,120 @@
+"""Run folders."""
+
+import json
+import logging
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from ilt.tracking.run_folder import RunFolder, peak_memory_mb, read_config
+
+CONFIG = {"seed": 0, "model": {"n_layer": 2}}
+
+
+def open_run(path: Path, *, resume: bool = True, config: dict[str, object] = CONFIG) -> RunFolder:
+    return RunFolder(path, config, resume=resume, started=time.monotonic())
+
+
+def test_a_run_is_finished_when_its_results_are_there(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run") as run:
+        with run.stage("training"):
+            pass
+        assert not run.finished
+        run.finish({"return_mean": 1.0})
+        assert run.finished
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["return_mean"] == 1.0
+    assert set(results["seconds"]) == {"startup", "training", "total"}
+    assert results["peak_memory_mb"] > 0
+
+
+def test_the_config_is_read_back_as_it_was(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run"):
+        assert read_config(tmp_path / "run") == CONFIG
+
+
+def test_a_folder_is_worked_in_by_one_at_a_time(tmp_path: Path) -> None:
+    with (
+        open_run(tmp_path / "run"),
+        pytest.raises(RuntimeError, match="another process is at work in"),
+        open_run(tmp_path / "run"),
+    ):
+        pass
+    with open_run(tmp_path / "run"):
+        pass
+
+
+def test_a_folder_with_another_config_is_refused_and_left_alone(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run"):
+        pass
+    other = open_run(tmp_path / "run", config={**CONFIG, "seed": 1})
+    with pytest.raises(ValueError, match=r"another config \(seed differ\)"), other:
+        pass
+    with open_run(tmp_path / "run"):
+        assert read_config(tmp_path / "run") == CONFIG
+
+
+def test_without_resume_what_was_there_is_renamed_and_kept(tmp_path: Path) -> None:
+    for _ in range(3):
+        with open_run(tmp_path / "run", resume=False) as run:
+            assert not run.finished
+            run.finish({})
+    assert sorted(path.name for path in tmp_path.glob("run*")) == ["run", "run.1", "run.2"]
+
+
+def test_an_error_is_kept_until_the_run_begins_again(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), open_run(tmp_path / "run"):
+        raise ZeroDivisionError("in two\nlines")
+    first_line, _, *trace = (tmp_path / "run" / "error.txt").read_text().splitlines()
+    assert first_line == "ZeroDivisionError: in two"
+    assert "Traceback" in trace[0]
+    with open_run(tmp_path / "run") as run:
+        run.begin()
+        assert not (tmp_path / "run" / "error.txt").exists()
+
+
+def test_what_is_logged_after_the_beginning_is_kept_with_the_command(tmp_path: Path) -> None:
+    log = logging.getLogger("a")
+    for text in ("first", "second"):
+        with open_run(tmp_path / "run", resume=False) as run:
+            log.warning("too early")
+            run.begin(overrides=["seed=0"])
+            log.warning(text)
+        log.warning("too late")
+    assert (tmp_path / "run.1" / "train.log").read_text() == "first\n"
+    assert (tmp_path / "run" / "train.log").read_text() == "second\n"
+    assert yaml.safe_load((tmp_path / "run" / ".hydra" / "overrides.yaml").read_text()) == ["seed=0"]
+
+
+def test_whoever_interrupts_a_run_is_told_how_to_go_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with pytest.raises(KeyboardInterrupt), open_run(tmp_path / "run") as run:
+        raise KeyboardInterrupt
+    assert caplog.messages == ["stopped; the same command begins it again"]
+    run.checkpoints.mkdir()
+    (run.checkpoints / "last.ckpt").touch()
+    with pytest.raises(SystemExit), open_run(tmp_path / "run"):
+        raise SystemExit(1)
+    assert caplog.messages[1:] == ["stopped; the same command goes on from the last checkpoint"]
+    assert not (tmp_path / "run" / "error.txt").exists()
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"run must be the folder of a run, with a config\.yaml in it"):
+        read_config(tmp_path)
+
+
+def test_peak_memory_is_of_this_process_and_not_of_the_one_that_started_it() -> None:
+    held, before = np.ones(40_000_000), peak_memory_mb()
+    print_peak = "from ilt.tracking.run_folder import peak_memory_mb; print(peak_memory_mb())"
+    started = subprocess.run([sys.executable, "-c", print_peak], capture_output=True, check=True, text=True)
+    assert 10 < int(started.stdout) < before - held.nbytes / 1e6 / 2
+    held_mb = held.nbytes / 1e6
+    del held
+    # the kernel counts pages in batches for each core: its high-water mark may be read a megabyte lower later
+    assert peak_memory_mb() > before - held_mb / 2

@@ -1,0 +1,357 @@
+"""Loss, schedule and parameter groups by hand, and what the module makes of them."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import Logger
+from torch import Tensor, nn
+
+from ilt.data.datamodule import WindowData
+from ilt.data.episodes import Episodes
+from ilt.data.windows import WindowDataset
+from ilt.models.decoder import POSITIONS, TOKENS, Decoder
+from ilt.rollout.run import rollout
+from ilt.rollout.sequence_policy import SequencePolicy
+from ilt.training.module import ImitationModule, bc_loss, decay_groups, seed_draws, warmup_cosine
+from tests.toys import recall
+
+OPTIMIZER: dict[str, Any] = {
+    "learning_rate": 0.01,
+    "betas": (0.9, 0.95),
+    "weight_decay": 0.1,
+    "warmup_fraction": 0.1,
+    "final_learning_rate_fraction": 0.02,
+}
+
+
+def decoder(**changes: Any) -> Decoder:
+    torch.manual_seed(0)
+    sizes = {"observation_dim": 2, "n_actions": 4, "context_length": 3, "n_layer": 1, "n_head": 2, "d_model": 16}
+    return Decoder(**{**sizes, **changes})
+
+
+def quiet_trainer(max_steps: int, *, logger: Logger | bool = False, **changes: Any) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator="cpu",
+        max_steps=max_steps,
+        logger=logger,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **changes,
+    )
+
+
+# --- the loss ---
+
+# probabilities of the two actions at each place: (½, ½), (¾, ¼) and, beyond the end of the second window, anything
+LOGITS = torch.tensor([[[0.0, 0.0], [math.log(3), 0.0]], [[0.0, math.log(3)], [0.0, 0.0]]])
+ACTIONS = torch.tensor([[1, 0], [0, 0]])
+MASK = torch.tensor([[True, True], [True, False]])
+
+
+def test_the_loss_is_the_mean_cross_entropy_over_real_steps() -> None:
+    by_hand = (math.log(2) + math.log(4 / 3) + math.log(4)) / 3
+    assert bc_loss(LOGITS, ACTIONS, MASK).item() == pytest.approx(by_hand)
+
+
+def test_a_uniform_guess_among_four_costs_log_four() -> None:
+    loss = bc_loss(torch.zeros(5, 3, 4), torch.ones(5, 3, dtype=torch.int64), torch.ones(5, 3, dtype=torch.bool))
+    assert loss.item() == pytest.approx(math.log(4))
+
+
+def test_padded_places_never_count() -> None:
+    logits, actions = LOGITS.clone(), ACTIONS.clone()
+    logits[1, 1], actions[1, 1] = torch.tensor([-1e9, 1e9]), 0
+    assert torch.equal(bc_loss(logits, actions, MASK), bc_loss(LOGITS, ACTIONS, MASK))
+
+
+@pytest.mark.parametrize("garbage", [0.0, 1e9, float("nan"), float("inf")])
+def test_padded_places_get_no_gradient(garbage: float) -> None:
+    logits = LOGITS.clone()
+    logits[1, 1, 0] = garbage
+    logits.requires_grad_()
+    bc_loss(logits, ACTIONS, MASK).backward()
+    assert logits.grad is not None
+    assert torch.equal(logits.grad[1, 1], torch.zeros(2))
+    by_hand = torch.tensor([[[1 / 2, -1 / 2], [-1 / 4, 1 / 4]], [[-3 / 4, 3 / 4], [0.0, 0.0]]]) / 3
+    torch.testing.assert_close(logits.grad, by_hand)
+
+
+@pytest.mark.parametrize("garbage", [-1, -100, 99])
+def test_no_action_in_a_padded_place_matters_even_one_that_does_not_exist(garbage: int) -> None:
+    actions = ACTIONS.clone()
+    actions[1, 1] = garbage
+    assert torch.equal(bc_loss(LOGITS, actions, MASK), bc_loss(LOGITS, ACTIONS, MASK))
+
+
+# --- the schedule ---
+
+
+def test_the_schedule_by_hand() -> None:
+    rates = [warmup_cosine(step, total_steps=10, warmup_fraction=0.2, final_fraction=0.1) for step in range(12)]
+    assert rates[:3] == pytest.approx([1 / 2, 1.0, 1.0])  # two steps of warm-up, and the peak
+    assert rates[6] == pytest.approx(0.1 + 0.9 / 2)  # half-way down
+    assert rates[10] == pytest.approx(0.1)
+    assert rates[11] == pytest.approx(0.1)  # and it stays there
+    assert rates[2:11] == sorted(rates[2:11], reverse=True)
+
+
+def test_without_warm_up_the_schedule_starts_at_its_peak() -> None:
+    assert warmup_cosine(0, total_steps=10, warmup_fraction=0.0, final_fraction=0.0) == 1.0
+
+
+def test_no_step_of_a_short_training_is_without_a_learning_rate() -> None:
+    assert all(warmup_cosine(s, total_steps=3, warmup_fraction=0.03, final_fraction=0.0) > 0 for s in range(3))
+
+
+# --- parameter groups ---
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+@pytest.mark.parametrize("tokens", TOKENS)
+def test_every_parameter_is_in_exactly_one_group(tokens: str, positions: str) -> None:
+    model = decoder(tokens=tokens, positions=positions)
+    grouped = [id(p) for group in decay_groups(model, 0.1) for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in model.parameters())
+
+
+def test_weights_of_linear_layers_alone_decay() -> None:
+    model = decoder(positions="learned")
+    decayed, others = decay_groups(model, 0.3)
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.3, 0.0)
+    names = {id(p): name for name, p in model.named_parameters()}
+    linear = {"qkv", "attention_out", "mlp_in", "mlp_out"}
+    expected = {f"blocks.0.{name}.weight" for name in linear} | {"embed_state.weight", "action_head.weight"}
+    assert {names[id(p)] for p in decayed["params"]} == expected
+
+
+def test_the_groups_of_a_small_network_by_hand() -> None:
+    model = nn.Sequential(nn.Embedding(3, 2), nn.Linear(2, 2), nn.LayerNorm(2))
+    decayed, others = decay_groups(model, 0.1)
+    assert [p is q for p, q in zip(decayed["params"], [model[1].weight], strict=True)] == [True]
+    assert len(others["params"]) == 4  # the embedding, a bias, the norm's gain and bias
+
+
+# --- the module ---
+
+
+class Recorded(pl.Callback):
+    """What training looked like from beside it."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.rates: list[float] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any) -> None:
+        self.losses.append(float(outputs["loss"]))
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def learn(episodes: Episodes, max_steps: int, *, seed: int = 0, **changes: Any) -> tuple[pl.Trainer, Recorded]:
+    windows, recorded = WindowDataset(episodes, context_length=3), Recorded()
+    module = ImitationModule(decoder(**changes), seed=seed, **OPTIMIZER)
+    trainer = quiet_trainer(max_steps, callbacks=[recorded], val_check_interval=max_steps, check_val_every_n_epoch=None)
+    trainer.fit(module, WindowData(windows, windows, batch_size=2, seed=seed))
+    return trainer, recorded
+
+
+@pytest.mark.parametrize("tokens", TOKENS)
+def test_it_overfits_two_episodes(two_episodes: Episodes, tokens: str) -> None:
+    trainer, _ = learn(two_episodes, 100, tokens=tokens)
+    assert trainer.callback_metrics["val/action_accuracy"] == 1.0
+    assert trainer.callback_metrics["val/loss"] < 0.1
+
+
+def test_the_learning_rate_follows_the_schedule(two_episodes: Episodes) -> None:
+    _, recorded = learn(two_episodes, 20)
+    # recorded after each step, when the rate of the next one is set already
+    fractions = [warmup_cosine(s, total_steps=20, warmup_fraction=0.1, final_fraction=0.02) for s in range(1, 21)]
+    assert recorded.rates == pytest.approx([0.01 * fraction for fraction in fractions])
+
+
+def test_the_first_loss_is_close_to_that_of_a_guess(two_episodes: Episodes) -> None:
+    _, recorded = learn(two_episodes, 1)
+    assert recorded.losses[0] == pytest.approx(math.log(4), abs=0.1)
+
+
+def test_a_training_repeats_itself_bit_for_bit(two_episodes: Episodes) -> None:
+    (_, first), (_, second) = (learn(two_episodes, 10, dropout=0.3) for _ in range(2))
+    assert first.losses == second.losses
+
+
+def test_the_seed_decides_dropout_whatever_was_drawn_before(two_episodes: Episodes) -> None:
+    class Draws(pl.Callback):
+        def on_train_batch_start(self, *_: Any) -> None:
+            torch.rand(3)
+
+    windows, losses = WindowDataset(two_episodes, context_length=3), []
+    for callbacks in ([], [Draws()]):
+        recorded = Recorded()
+        trainer = quiet_trainer(5, callbacks=[*callbacks, recorded], limit_val_batches=0)
+        module = ImitationModule(decoder(dropout=0.5), seed=3, **OPTIMIZER)
+        trainer.fit(module, WindowData(windows, windows, batch_size=2, seed=0))
+        losses.append(recorded.losses)
+    assert losses[0] == losses[1]
+
+
+def test_dropout_is_drawn_afresh_at_every_step_and_by_every_seed(two_episodes: Episodes) -> None:
+    draws = []
+
+    class Noise(nn.Module):
+        """Draws a number at every training step."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, observations: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
+            draws.append(torch.rand(1).item())
+            return torch.zeros(*actions.shape, 4) + self.weight
+
+    windows = WindowDataset(two_episodes, context_length=3)
+    for seed in (0, 1):
+        module = ImitationModule(Noise(), seed=seed, **OPTIMIZER)
+        quiet_trainer(3, limit_val_batches=0).fit(module, WindowData(windows, windows, batch_size=2, seed=0))
+    assert len(set(draws)) == 6
+
+
+def test_a_seed_decides_what_is_drawn_as_with_torchs_own_function() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    seed_draws(5, torch.device("cpu"))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_no_training_step_seeds_every_accelerator(two_episodes: Episodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(pl.Callback):
+        def on_train_start(self, *_: Any) -> None:
+            monkeypatch.setattr(torch, "manual_seed", lambda seed: pytest.fail("torch.manual_seed takes milliseconds"))
+
+    windows = WindowDataset(two_episodes, context_length=3)
+    module, data = (
+        ImitationModule(decoder(dropout=0.5), seed=0, **OPTIMIZER),
+        WindowData(windows, windows, batch_size=2, seed=0),
+    )
+    trainer = quiet_trainer(5, callbacks=[Refusing()], limit_val_batches=0)
+    trainer.fit(module, data)
+    assert trainer.global_step == 5
+
+
+class Logged(Logger):
+    """Keeps what it is given."""
+
+    name, version = "logged", 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[dict[str, float]] = []
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.rows.append({**metrics, "step": step or 0})
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+def test_the_loss_is_logged_at_every_so_many_steps(two_episodes: Episodes) -> None:
+    logged, recorded, windows = Logged(), Recorded(), WindowDataset(two_episodes, context_length=1)
+    trainer = quiet_trainer(10, callbacks=[recorded], logger=logged, log_every_n_steps=3, limit_val_batches=0)
+    module = ImitationModule(decoder(), seed=0, **OPTIMIZER)
+    trainer.fit(module, WindowData(windows, windows, batch_size=1, seed=0))  # five steps to an epoch
+    rows = [row for row in logged.rows if "train/loss" in row]
+    assert [row["step"] for row in rows] == [2, 5, 8]  # counted from 0
+    assert [row["train/loss"] for row in rows] == pytest.approx([recorded.losses[i] for i in (2, 5, 8)])
+
+
+def test_validation_counts_real_steps_alone(two_episodes: Episodes) -> None:
+    class AlwaysOne(nn.Module):
+        """Sure of action 1: right at two of the five real steps (actions 0 1 2, 1 2)."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, observations: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
+            return torch.tensor([0.0, math.log(5), 0.0, 0.0]).expand(*actions.shape, 4) + self.weight
+
+    windows = WindowDataset(two_episodes, context_length=3)
+    module = ImitationModule(AlwaysOne(), seed=0, **OPTIMIZER)
+    (metrics,) = quiet_trainer(1).validate(module, WindowData(windows, windows, batch_size=2, seed=0), verbose=False)
+    assert metrics["val/action_accuracy"] == pytest.approx(2 / 5)
+    assert metrics["val/loss"] == pytest.approx((2 * math.log(8 / 5) + 3 * math.log(8)) / 5)
+
+
+def test_what_the_expert_would_have_done_is_learned_and_scored_wherever_it_is_known(two_episodes: Episodes) -> None:
+    class AlwaysOne(nn.Module):
+        """Action 1 with probability 5/8, whatever it is told was done; the others with 1/8 each."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+            self.told: set[int] = set()
+
+        def forward(self, observations: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
+            self.told |= set(actions[mask].tolist())
+            return torch.tensor([0.0, math.log(5), 0.0, 0.0]).expand(*actions.shape, 4) + self.weight
+
+    labelled = replace(two_episodes, extras={"step/label": np.ones(5, dtype=np.int64)})
+    windows, model = WindowDataset(labelled, context_length=3), AlwaysOne()
+    trainer = quiet_trainer(1, log_every_n_steps=1, val_check_interval=1, check_val_every_n_epoch=None)
+    trainer.fit(ImitationModule(model, seed=0, **OPTIMIZER), WindowData(windows, windows, batch_size=2, seed=0))
+    assert model.told == {0, 1, 2}
+    assert trainer.callback_metrics["val/action_accuracy"] == 1
+    for name in ("train/loss", "val/loss"):
+        assert trainer.callback_metrics[name].item() == pytest.approx(math.log(8 / 5))
+
+
+# --- what it is for ---
+
+
+class Remembers:
+    """The optimal policy of `Recall`: the bit that was seen one step before, 0 at the start."""
+
+    privileged = False
+
+    def __init__(self) -> None:
+        self._before: dict[int, int] = {}
+
+    def begin(self, slots: np.ndarray, seeds: np.ndarray) -> None:
+        self._before.update(dict.fromkeys(slots.tolist(), 0))
+
+    def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
+        actions = np.array([self._before[slot] for slot in slots.tolist()])
+        self._before.update(zip(slots.tolist(), observations[:, 0].astype(int).tolist(), strict=True))
+        return actions
+
+
+def fly_after_learning_to_recall(max_steps: int, **changes: Any) -> np.ndarray:
+    """Returns on unseen seeds, at most 12 each, of a student of 40 optimal demonstrations."""
+    spec = recall()
+    model = decoder(observation_dim=1, n_actions=2, d_model=32, **changes)
+    demonstrations = rollout(spec, Remembers(), spec.seeds("demonstrations", 40))
+    assert (demonstrations.returns == 12).all()
+    windows = WindowDataset(demonstrations, context_length=model.context_length)
+    module = ImitationModule(model, seed=0, **OPTIMIZER)
+    trainer = quiet_trainer(max_steps, limit_val_batches=0)
+    trainer.fit(module, WindowData(windows, windows, batch_size=32, seed=0))
+    return rollout(spec, SequencePolicy(model), spec.seeds("test", 50)).returns
+
+
+def test_the_transformer_remembers_what_it_saw_one_step_before() -> None:
+    assert fly_after_learning_to_recall(300, context_length=12, n_layer=2).tolist() == [12.0] * 50
+
+
+def test_states_alone_are_enough_to_remember() -> None:
+    returns = fly_after_learning_to_recall(300, context_length=12, tokens="states", positions="learned")
+    assert returns.mean() > 11.5
+
+
+def test_a_student_without_context_cannot_remember() -> None:
+    assert fly_after_learning_to_recall(100, context_length=1).mean() < 9

@@ -1,0 +1,21 @@
+"""What a process sets up before it computes."""
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from ilt.training.runtime import set_up
+
+
+def blas_threads() -> set[int]:
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+@pytest.mark.parametrize(("threads", "expected"), [(1, {1}), (None, {2})])
+def test_threads_are_those_of_numpy_too(threads: int | None, expected: set[int]) -> None:
+    before = torch.get_num_threads()
+    with threadpool_limits(2, user_api="blas"):
+        set_up(OmegaConf.create({"threads": threads}))
+        assert blas_threads() == expected
+    assert torch.get_num_threads() == (threads or before)
