@@ -25,7 +25,7 @@ class SearchSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> dict[str, Any]:
         """Search, retrain the winner, report. Returns what `search.json` holds."""
-        from ilt.config import check_config
+        from ilt.settings import check_config
         from ilt.studies.optuna_study import parse_space
         from ilt.studies.search import Search
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from ilt.analysis.video import side_by_side, write_mp4
-from ilt.config import config_hash
 from ilt.envs.spec import EnvSpec
 from ilt.models.decoder import Decoder
 from ilt.rollout.run import rollout
 from ilt.rollout.sequence_policy import SequencePolicy
+from ilt.schema import config_hash
 from ilt.tracking.records import RunRecord
 from ilt.tracking.store import check_files
 

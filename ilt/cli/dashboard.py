@@ -4,10 +4,9 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 from omegaconf import DictConfig
 
-from ilt.config import check_config
+from ilt.settings import check_config
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Section, Workspace

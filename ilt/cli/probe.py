@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hydra
 from omegaconf import DictConfig
 
-from ilt.config import ConfigError, check_config, parse_seeds
 from ilt.rollout.workers import start_early
+from ilt.schema import ConfigError
+from ilt.settings import check_config, parse_seeds
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,12 +42,10 @@ def find_student(cfg: DictConfig, key: str) -> tuple["EnvSpec", Student]:
     """The student of the run that this key names, and the environment that it flies in."""
     from ilt.models.decoder import Decoder
     from ilt.tracking.run_folder import read_finished
-    from ilt.training.runtime import prepare_run
 
     folder = Path(cfg[key])
     run, trained = read_finished(folder, key=key)
-    run.n_envs, run.processes = cfg.n_envs, cfg.processes
-    spec, _ = prepare_run(cfg, run)
+    ctx = prepare(cfg, run.env, trust=cfg.trust)
     checkpoint = cfg.checkpoint or run.evaluation.reported_checkpoint
     weights = f"weights/{checkpoint}.safetensors"
     if weights not in trained["files"]:

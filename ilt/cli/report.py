@@ -5,11 +5,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from ilt.config import ConfigError, check_config, run_config
+from ilt.schema import ConfigError
+from ilt.settings import check_config, run_config
 from ilt.tracking.store import files_below
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _set_aside(path: Path) -> bool:
 
 def read_runs(folder: Path) -> tuple[list["RunRecord"], list[tuple[str, str]]]:
     """The finished runs below a folder, each config and seed once; and what is left out, with why."""
-    from ilt.config import config_hash
+    from ilt.schema import config_hash
     from ilt.tracking.records import read_run
     from ilt.tracking.run_folder import read_config
 

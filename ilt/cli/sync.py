@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig
 
-from ilt.config import check_config
+from ilt.settings import check_config
 from ilt.tracking.store import files_below
 
 log = logging.getLogger(__name__)

@@ -1,30 +1,27 @@
-"""The main job, from an expert to a transformer that flies by itself: `python -m ilt.cli.train`."""
+"""The main command, from an expert to a student that acts by itself: `ilt train`."""
 
+import logging
 import os
 import time
+from pathlib import Path
 
-FIRST_JOB_STARTED = {os.getpid(): time.monotonic()}  # of this process, before anything heavy is imported
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
-import logging  # noqa: E402
-import sys  # noqa: E402
-from contextlib import ExitStack  # noqa: E402
-from pathlib import Path  # noqa: E402
-
-import hydra  # noqa: E402
-from hydra.core.hydra_config import HydraConfig  # noqa: E402
-from hydra.types import RunMode  # noqa: E402
-from omegaconf import DictConfig, OmegaConf  # noqa: E402
-
-from ilt.config import ConfigError, check_config, run_config  # noqa: E402
-from ilt.rollout.workers import start_early  # noqa: E402
-from ilt.tracking.run_folder import RunFolder, discard_unused, selection_return, show  # noqa: E402
+from ilt.cli import FIRST_JOB_STARTED
+from ilt.cli.app import app
+from ilt.rollout.workers import start_early
+from ilt.schema import ConfigError
+from ilt.settings import check_config, run_config, training_config
+from ilt.tracking.run_folder import RunFolder, discard_unused, selection_return
 
 log = logging.getLogger(__name__)
 
 
-@hydra.main(version_base="1.3", config_path="pkg://ilt.conf", config_name="train")
+@app("train")
 def main(cfg: DictConfig) -> float | None:
-    """Expert → demonstrations → windows → transformer → rollouts → numbers. Returns the selection-seed return.
+    """Run the whole pipeline. Returns the selection-seed return.
 
     A run that belongs to a trial of a search is not scored on test seeds; None is returned if it was pruned.
     """
@@ -33,63 +30,74 @@ def main(cfg: DictConfig) -> float | None:
     folder = Path(hydra_config.runtime.output_dir)
     in_trial = OmegaConf.select(cfg, "search.trial") is not None
     try:
-        check_config(cfg)
+        check_config(cfg, "train")
+        identity = training_config(cfg)
     except ConfigError:
         discard_unused(folder)
         raise
-    if cfg.trainer.get("num_nodes", 1) > 1:
-        from ilt.training.fit import accompany
-
-        if accompany(cfg, folder):
-            return None
-    with RunFolder(folder, run_config(cfg), resume=cfg.resume, started=started) as run:
+    if _beside_the_first(cfg, folder, identity):
+        return None
+    with RunFolder(folder, run_config(cfg), identity, resume=cfg.resume, started=started) as run:
         if run.finished:
             log.info("%s is finished; resume=false runs it again", folder.name)
             if hydra_config.mode != RunMode.MULTIRUN:
-                show(run)
+                from ilt.evaluation.tables import show
+
+                show(folder)
             return selection_return(run)
 
+        steps = (
+            "goes on from its last checkpoint" if run.last_checkpoint else "expert, demonstrations, training, scores"
+        )
+        log.info("%s: %s", os.path.relpath(folder), steps)
         run.begin(config=cfg, hydra={"hydra": hydra_config}, overrides=hydra_config.overrides.task)
         start_early(cfg)
         with run.stage("imports"):  # which take seconds: not before it is clear that there is work
-            from ilt.cli.collect import find_or_collect
-            from ilt.cli.expert import find_or_train
-            from ilt.evaluation import stages
-            from ilt.tracking import loggers, wandb_artifacts
-            from ilt.training.fit import fit
-            from ilt.training.runtime import prepare
+            from ilt import pipeline
+            from ilt.cli.job import job_info
+            from ilt.tracking.loggers import open_run
 
-            spec, store = prepare(cfg)
+            ctx = pipeline.prepare(cfg)
             report = None
             if in_trial:
                 from ilt.studies.optuna_study import reporter
 
                 report = reporter(cfg, Path(hydra_config.sweep.dir))
-        with ExitStack() as closing:
-            with run.stage("logger"):
-                logger = closing.enter_context(loggers.open_logger(cfg, folder))
-            with run.stage("expert"):
-                expert = find_or_train(cfg, spec, store)
-            with run.stage("demonstrations"):
-                demos = find_or_collect(cfg, spec, store, expert)
-            wandb_artifacts.uses(loggers.run_of(logger), expert=expert, demonstrations=demos)
-            with run.stage("training"):
-                fitted = fit(cfg, spec, run, demos, logger, report=report)
-            if fitted is None:
-                return None
-            if in_trial:
-                return fitted.at(cfg.evaluation.reported_checkpoint)["rollout/return_mean"]
-            with run.stage("scoring"):
-                results, flights = stages.score(cfg, spec, store, run, expert, demos, fitted)
-            with run.stage("pictures"):
-                stages.picture(cfg, spec, run, expert, fitted, results, flights, logger)
-            run.finish(results)
-        show(run)
+        setting = f"{cfg.run_name.removesuffix(f'-s{cfg.seed}-{_hash(identity)}')}-{_hash({**identity, 'seed': None})}"
+        job = job_info(cfg, "train", name=folder.name, folder=folder, config={**run.config, "setting": setting})
+        with open_run(cfg.logger, job) as logger:
+            results = pipeline.run(ctx, cfg, run, logger, report=report, in_trial=in_trial)
+        if results is None or in_trial:
+            return None if results is None else float(results["selection_return_mean"])
+        pipeline.show(folder)
         return selection_return(run)
 
 
-if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+def _hash(identity: dict[str, object]) -> str:
+    from ilt.schema import config_hash
+
+    return config_hash(identity)
+
+
+def _beside_the_first(cfg: DictConfig, folder: Path, identity: dict[str, object]) -> bool:
+    """Take part in the training only, where torchrun or srun started this process beside the first one.
+
+    Returns:
+        whether that is so.
+    """
+    if not ({"WORLD_SIZE", "SLURM_NTASKS"} & os.environ.keys()):
+        return False
+    from ilt import pipeline
+    from ilt.experts.find import find_or_collect, find_or_train
+    from ilt.training.fit import fit
+    from ilt.training.ranks import global_rank
+
+    if global_rank() == 0:
+        return False
+    ctx = pipeline.prepare(cfg)
+    expert = find_or_train(ctx, cfg.expert)  # waits for the first process, which holds the lock, or finds what it made
+    demos = find_or_collect(ctx, cfg.demos, cfg.expert, expert)
+    run = RunFolder(folder, run_config(cfg), identity, resume=True, started=0.0)  # the lock is the first one's
+    if not (folder / "training.json").exists():
+        fit(ctx, cfg, run, demos, expert)
+    return True

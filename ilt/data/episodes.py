@@ -19,7 +19,7 @@ class Episodes:
 
     Attributes:
         observations: (sum(T+1), obs_dim) float32.
-        actions: (sum T,) int64, or (sum T, action_dim) float32.
+        actions: (sum T,) int64, or (sum T, action_dim) int64 or float32, in the simulator's units.
         rewards: (sum T,) float64.
         lengths: (E,) int64, in steps.
         terminated, truncated: (E,) bool, exactly one of them true for each episode.
@@ -38,7 +38,7 @@ class Episodes:
 
     def __post_init__(self) -> None:
         n_episodes, n_steps = len(self.lengths), int(self.lengths.sum())
-        action_dtype = np.int64 if self.actions.ndim == 1 else np.float32
+        action_dtype = np.float32 if self.actions.ndim == 2 and self.actions.dtype.kind == "f" else np.int64
         expected = {
             "observations": (n_steps + n_episodes, np.float32),
             "actions": (n_steps, action_dtype),
@@ -55,6 +55,8 @@ class Episodes:
                     f"Episodes.{name} must be {np.dtype(dtype).name} of length {length}, "
                     f"got {array.dtype.name} of length {len(array)}"
                 )
+        if self.actions.ndim > 2:
+            raise ValueError(f"Episodes.actions must be (sum T,) or (sum T, action_dim), got {self.actions.shape}")
         if self.observations.ndim != 2:
             raise ValueError(f"Episodes.observations must be (sum(T+1), obs_dim), got {self.observations.shape}")
         if n_episodes and self.lengths.min() < 1:

@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ilt.data.episodes import Episodes
+from ilt.envs.actions import ActionSpace
 
 LABEL = "step/label"
-"""What `Episodes` call the actions (sum T,) that an expert would have taken, where others were."""
+"""What `Episodes` call the actions that an expert would have taken, where others were."""
 
 
 class WindowIndex:
@@ -51,33 +52,39 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
     A batch of B windows is a dictionary:
 
     - `observations` (B, K, obs_dim) float32: `observations[:, t]` is what was seen when `actions[:, t]` was chosen;
-    - `actions` (B, K) int64: what was done, the model's past inputs;
-    - `targets` (B, K) int64: what the expert would have done, where that may be something else; without this key, it
-      is what was done;
+    - `actions` (B, K) or (B, K, dim), in model units: what was done, the model's past inputs;
+    - `targets`, of the same shape: what the expert would have done, where that may be something else; without this
+      key, it is what was done;
     - `mask` (B, K) bool: True at real steps, False at padding;
     - `scored` (B, K) bool, only with `as_deployed`: the steps at which the model sees what it would see in flight.
 
     Args:
         episodes: where the windows are cut from; an expert's labels are their `step/label`.
+        action_space: of their environment, to turn actions into model units.
         context_length: K, in steps, at least 1.
         stride: steps between the starts of neighboring windows, from 1 to K (a larger one would skip steps).
         as_deployed: for validation. With stride 1, every step is scored exactly once, in the window that ends with it:
             after the K − 1 steps before it, or after all there are since the start of the episode.
     """
 
-    def __init__(self, episodes: Episodes, *, context_length: int, stride: int = 1, as_deployed: bool = False) -> None:
-        if context_length < 1:
-            raise ValueError(f"dataset.context_length must be at least 1, got {context_length}")
-        if not 1 <= stride <= context_length:
-            raise ValueError(
-                f"dataset.stride must be from 1 to dataset.context_length = {context_length}, got {stride}"
-            )
+    def __init__(
+        self,
+        episodes: Episodes,
+        *,
+        action_space: ActionSpace,
+        context_length: int,
+        stride: int = 1,
+        as_deployed: bool = False,
+    ) -> None:
+        assert 1 <= stride <= context_length
         assert stride == 1 or not as_deployed, "some steps would never be scored"
         if len(episodes) == 0:
             raise ValueError("there are no episodes to cut windows from")
         self._observations = torch.from_numpy(episodes.observations)
-        self._actions = torch.from_numpy(episodes.actions)
-        self._targets = torch.from_numpy(labels_of(episodes)) if LABEL in episodes.extras else None
+        self._action_space = action_space
+        self._actions = torch.from_numpy(action_space.encode(episodes.actions))
+        labels = action_space.encode(labels_of(episodes)) if LABEL in episodes.extras else None
+        self._targets = None if labels is None else torch.from_numpy(labels)
         self.context_length, self._stride = context_length, stride
         self._windows = WindowIndex(episodes.lengths, context_length, stride)
         self._lengths = torch.from_numpy(episodes.lengths)
@@ -99,11 +106,13 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
     def extend(self, episodes: Episodes) -> None:
         """Add the windows of further episodes behind those that are there. From now on, batches hold `targets`."""
         device, targets = self._positions.device, self._actions if self._targets is None else self._targets
-        self._targets = torch.cat([targets, torch.from_numpy(labels_of(episodes)).to(device)])
+        self._targets = torch.cat(
+            [targets, torch.from_numpy(self._action_space.encode(labels_of(episodes))).to(device)]
+        )
         for name, more in {
             "_observations": episodes.observations,
             "_first_steps": episodes.step_offsets + len(self._actions),
-            "_actions": episodes.actions,
+            "_actions": self._action_space.encode(episodes.actions),
             "_lengths": episodes.lengths,
         }.items():
             setattr(self, name, torch.cat([getattr(self, name), torch.from_numpy(more).to(device)]))
@@ -134,25 +143,31 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
 
 
 def labels_of(episodes: Episodes) -> np.ndarray:
-    """(sum T,) int64: what the expert would have done at every step; where nothing else is noted, what was done."""
+    """What the expert would have done at every step, as `actions` are; where nothing else is recorded, what was done."""
     return episodes.extras.get(LABEL, episodes.actions)
 
 
-def windows_at(episodes: Episodes, step: int, *, context_length: int) -> tuple[np.ndarray, Tensor, Tensor]:
+def windows_at(
+    episodes: Episodes, step: int, *, action_space: ActionSpace, context_length: int
+) -> tuple[np.ndarray, Tensor, Tensor]:
     """What a student looks at when it chooses the action of one step, in each episode that gets there.
 
     Args:
         step: how many steps lie behind it.
 
     Returns:
-        which of the episodes these are (n,) int64; and their windows, observations (n, L, obs_dim) and actions (n, L),
+        which of the episodes these are (n,) int64; and their windows, observations (n, L, obs_dim) and actions (n, L[, dim]) in model units,
         with L = `context_length`, or all steps there are since the start of the episode.
     """
     which = np.flatnonzero(episodes.lengths > step)
     places = np.arange(max(step + 1 - context_length, 0), step + 1)
     rows = episodes.observation_offsets[which, None] + places
     steps = episodes.step_offsets[which, None] + places
-    return which, torch.from_numpy(episodes.observations[rows]), torch.from_numpy(episodes.actions[steps])
+    return (
+        which,
+        torch.from_numpy(episodes.observations[rows]),
+        torch.from_numpy(action_space.encode(episodes.actions[steps])),
+    )
 
 
 def take_episodes(episodes: Episodes, amount: int | float) -> Episodes:

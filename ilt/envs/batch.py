@@ -1,13 +1,12 @@
 """Many environments stepped in one process, with nothing between the caller and `Env.step`."""
 
 from collections.abc import Mapping
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 from gymnasium import spaces
 
 from ilt.envs.spec import EnvSpec
-from ilt.envs.wrappers import facts
 
 
 class EnvBatch:
@@ -19,42 +18,52 @@ class EnvBatch:
         privileged: whether `observations` hold what is hidden from the student too.
 
     Attributes:
-        observations: (n_envs, obs_dim) float32, the newest observation of each slot.
+        observations: (n_envs, dim) float32, the newest observation of each slot.
         everything: the same with what is hidden from the student, which stands behind what it sees.
-        observation_dim, n_actions: sizes of one observation and of the discrete action set.
-        observation_space, action_space: Gymnasium's descriptions of these.
+        action_space: what `step` takes.
+        observation_space: Gymnasium's description of a row of `observations`.
+        episode_params: what the episode in each slot was drawn to be, such as its physics, by name.
     """
 
     def __init__(self, spec: EnvSpec, n_envs: int, *, privileged: bool = False) -> None:
         if n_envs < 1:
             raise ValueError(f"n_envs must be at least 1, got {n_envs}")
-        self.observation_dim, self.n_actions = spec.sizes(privileged=privileged)
         self.n_envs = n_envs
+        self._layout, self.action_space = spec.observations, spec.action_space
         self._envs = [spec.make() for _ in range(n_envs)]
-        space, self.action_space = self._envs[0].observation_space, self._envs[0].action_space
-        assert isinstance(space, spaces.Box)
-        self.observation_space = spaces.Box(space.low[: self.observation_dim], space.high[: self.observation_dim])
-        self.everything = np.zeros((n_envs, *space.shape), dtype=np.float32)
+        self.everything = np.zeros((n_envs, self._layout.size(privileged=True)), dtype=np.float32)
+        self.observation_dim = self._layout.size(privileged=privileged)
         self.observations = self.everything[:, : self.observation_dim]
+        self._write = self._layout.writer
         self._steps = [env.step for env in self._envs]
         self._elapsed = np.zeros(n_envs, dtype=np.int64)
         self._limit = spec.max_episode_steps or np.inf
+        self.episode_params: list[Mapping[str, float]] = [{}] * n_envs
+
+    @property
+    def observation_space(self) -> spaces.Box:
+        """A Box of `observations`' width; bounds are those of the environment where it is a flat Box."""
+        parts = [self._layout.space, self._layout.privileged_space]
+        flat = [spaces.flatten_space(part) for part in parts if part is not None]
+        low, high = (
+            np.concatenate([np.asarray(getattr(part, end), dtype=np.float32) for part in flat])
+            for end in ("low", "high")
+        )
+        return spaces.Box(low[: self.observation_dim], high[: self.observation_dim])
 
     def reset(self, slot: SupportsIndex, seed: int) -> None:
         """Start the episode of `seed` in a slot."""
-        self.everything[slot], _ = self._envs[slot].reset(seed=int(seed))
+        observation, info = self._envs[slot].reset(seed=int(seed))
+        self._write(self.everything[slot], observation)
+        self.episode_params[slot] = info.get("episode_params", {})
         self._elapsed[slot] = 0
-
-    def facts(self, slot: SupportsIndex) -> Mapping[str, float]:
-        """What the episode in a slot was drawn to be, such as its physics, by name."""
-        return facts(self._envs[slot])
 
     def step(self, slots: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Act once in each of `slots`; `observations` then holds what is seen after the action.
 
         Args:
             slots: (n,) slots that are in an episode.
-            actions: (n,) int64, one for each of them.
+            actions: (n,) or (n, dim), one for each of them, in the simulator's units.
 
         Returns:
             rewards (n,) float64, terminated (n,) bool, truncated (n,) bool. An episode that ends by itself on its
@@ -62,9 +71,11 @@ class EnvBatch:
         """
         rewards = np.zeros(len(slots))
         terminated, cut = np.zeros(len(slots), dtype=bool), np.zeros(len(slots), dtype=bool)
-        observations, steps = self.everything, self._steps
-        for i, (slot, action) in enumerate(zip(slots.tolist(), actions.tolist(), strict=True)):
-            observations[slot], rewards[i], terminated[i], cut[i], _ = steps[slot](action)
+        everything, steps, write = self.everything, self._steps, self._write
+        taken = zip(slots.tolist(), self.action_space.for_simulator(actions), strict=True)
+        for i, (slot, action) in enumerate(taken):
+            observation, rewards[i], terminated[i], cut[i], _ = steps[slot](action)
+            write(everything[slot], observation)
         self._elapsed[slots] += 1
         return rewards, terminated, (cut | (self._elapsed[slots] >= self._limit)) & ~terminated
 
@@ -72,3 +83,12 @@ class EnvBatch:
         """Close every environment."""
         for env in self._envs:
             env.close()
+
+
+def gymnasium_box(space: Any) -> Any:
+    """Gymnasium's own description of an `ActionSpace`, as Stable-Baselines3 takes it."""
+    if space.continuous:
+        return spaces.Box(np.array(space.low, np.float32), np.array(space.high, np.float32))
+    if space.flat:
+        return spaces.Discrete(space.n_choices[0])
+    return spaces.MultiDiscrete(np.array(space.n_choices))

@@ -1,47 +1,82 @@
 """What an environment's config says: how to make it, its rules of success, and which seeds serve which purpose."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import copy
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
-import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 
-from ilt.config import BLOCKS, check_disjoint
-from ilt.envs.wrappers import WRAPPERS, check_ranges, facts, hidden_names, visible
+from ilt.schema import MAPPING, ConfigError, accepted, component, integer, key, list_of, locate, plain
+from ilt.schema import canonical as canonical_config
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+    from ilt.envs.actions import ActionSpace
+    from ilt.envs.observations import ObservationLayout
+
+BLOCKS = ("demonstrations", "validation", "selection", "test")
+
+_BLOCK = list_of(integer(0), 2)
 
 
+@component("env", "gymnasium", "ilt.envs.spec.EnvSpec")
 @dataclass(frozen=True, kw_only=True)
 class EnvSpec:
-    """One environment, as `conf/env/` describes it.
+    """One environment: anything that `gymnasium.make` returns, the wrappers of its registration included.
 
-    Attributes:
-        id: Gymnasium's id.
-        kwargs: keyword arguments for `gymnasium.make`.
-        wrappers: arguments by name of one of `ilt.envs.wrappers.WRAPPERS`, the innermost first.
-        success_return: an episode with at least this return is a success.
-        crash_reward: an episode whose last reward equals this is a crash; None where crashing means nothing.
-        heuristic: name of its hand-written controller in `ilt.envs.heuristics.HEURISTICS`, if it has one.
-        seed_blocks: for each of `BLOCKS`, `[first seed, number of seeds]`. Blocks never overlap.
+    Observations may be any space that Gymnasium flattens. What only a teacher may see is the key `privileged` of a
+    `Dict` observation whose other key is `observation`; what was drawn for an episode is `info["episode_params"]` of `reset`
+    (name → number). Actions are as `ActionSpace` describes them.
     """
 
-    id: str
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    wrappers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    success_return: float
-    crash_reward: float | None = None
-    heuristic: str | None = None
-    seed_blocks: Mapping[str, tuple[int, int]]
+    id: str = key("???", "Gymnasium's id; `module:Name-v0` for one that importing a module registers.")
+    kwargs: Mapping[str, Any] = key({}, "For `gymnasium.make`, such as {gravity: -8.0}.", rule=MAPPING)
+    wrappers: Mapping[str, Any] = key(
+        {}, "Further wrappers by name, the innermost first: the `_target_` of each, and its arguments.", rule=MAPPING
+    )
+    success_return: float | None = key(
+        None, "An episode that returns at least this is a success; null where that means nothing.", identity=False
+    )
+    crash_reward: float | None = key(
+        None, "An episode that ends by itself on this reward is a crash; null where that means nothing.", identity=False
+    )
+    gate: float | None = key(
+        None, "Least mean return on selection seeds of an expert that may demonstrate; null for none.", identity=False
+    )
+    heuristic: str | None = key(
+        None, "Dotted path of a hand-written controller, which expert=heuristic runs.", identity=False
+    )
+    seed_blocks: Mapping[str, Sequence[int]] = key(
+        {
+            "demonstrations": [0, 10_000_000],
+            "validation": [10_000_000, 1_000_000],
+            "selection": [20_000_000, 1_000_000],
+            "test": [30_000_000, 1_000_000],
+        },
+        "First seed and number of seeds of each block.",
+        rule=MAPPING,
+        identity=False,
+    )
+    trust: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if sorted(self.seed_blocks) != sorted(BLOCKS):
-            raise ValueError(f"env.seed_blocks must name {list(BLOCKS)}, got {list(self.seed_blocks)}")
         check_disjoint(self.seed_blocks)
-        for name in self.wrappers:
-            if name not in WRAPPERS:
-                raise ValueError(f"env.wrappers must be of {sorted(WRAPPERS)}, got {name}")
-        check_ranges(self.wrappers.get("hidden_physics", {}))
+
+    @classmethod
+    def from_config(cls, values: Any, *, trust: Sequence[str] | None = None) -> "EnvSpec":
+        """The environment of a config's `env`.
+
+        Args:
+            trust: packages beside `ilt` whose code may be run, where the config is somebody else's; see
+                `ilt.schema.locate`. Then Gymnasium's own environments and those of these packages can be made.
+        """
+        given = {str(name): plain(value) for name, value in values.items() if name != "_target_"}
+        return cls(**given, trust=None if trust is None else tuple(trust))
 
     def seeds(self, block: str, count: int, offset: int = 0) -> np.ndarray:
         """`count` seeds of a block, from its `offset`-th on: (count,) int64. ValueError if the block is too small."""
@@ -62,62 +97,112 @@ class EnvSpec:
                 return name
         raise ValueError(f"seeds {seeds.min()} to {seeds.max()} do not lie in one block of env.seed_blocks")
 
-    def make(self, **kwargs: Any) -> gym.Env:
-        """A bare environment: no checker, no time limit, no order enforcer (`EnvBatch` keeps the time limit).
+    def make(self, **kwargs: Any) -> "gym.Env[Any, Any]":
+        """One environment, without Gymnasium's checker, order enforcer and time limit (`EnvBatch` keeps the time limit).
 
-        With `wrappers`, its observations are all there is to see, what the student sees first.
+        Where its registration names wrappers of its own, these are kept, and so is the time limit below them.
         """
-        env: gym.Env = gym.make(self.id, disable_env_checker=True, **{**self.kwargs, **kwargs}).unwrapped
+        import gymnasium as gym
+
+        registered = copy.deepcopy(self._registered)
+        registered.order_enforce = False
+        registered.disable_env_checker = True
+        given = {name: value for name, value in self.kwargs.items() if name != "max_episode_steps"}
+        if registered.additional_wrappers:
+            registered.max_episode_steps = self.max_episode_steps
+        else:
+            registered.max_episode_steps = None
+        try:
+            env: gym.Env[Any, Any] = gym.make(registered, **{**given, **kwargs})
+        except TypeError as error:
+            raise ConfigError(f"env.kwargs must be arguments of {self.id}, got {dict(given)}: {error}") from error
         for name, arguments in self.wrappers.items():
-            env = WRAPPERS[name](env, **arguments)
+            env = self._wrap(env, str(name), dict(arguments or {}))
         return env
 
-    def sizes(self, *, privileged: bool = False) -> tuple[int, int]:
-        """Size of one observation, and number of discrete actions. ValueError for other kinds of spaces.
+    def _wrap(self, env: "gym.Env[Any, Any]", name: str, arguments: dict[str, Any]) -> "gym.Env[Any, Any]":
+        prefix = f"env.wrappers.{name}"
+        if "_target_" not in arguments:
+            raise ConfigError(f"{prefix} must have a _target_, the dotted path of a wrapper, got {arguments}")
+        target = locate(arguments.pop("_target_"), key=f"{prefix}._target_", trust=self.trust)
+        options = accepted(target, arguments, {"env": env}, prefix=prefix)
+        return target(options.pop("env", env), **options)
 
-        Args:
-            privileged: count what is hidden from the student too.
-        """
+    @cached_property
+    def _registered(self) -> Any:
+        import gymnasium as gym
+
+        module, _, name = self.id.rpartition(":")
+        if module:
+            if self.trust is not None and module.split(".")[0] not in self.trust:
+                raise ConfigError(f"env.id={self.id} names a module, which is only imported with trust=[{module}]")
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                raise ConfigError(f"env.id={self.id}: {module} cannot be imported: {error}") from error
+        try:
+            return gym.spec(name)
+        except gym.error.Error as error:
+            raise ConfigError(f"env.id must be an environment that Gymnasium knows, got {self.id}: {error}") from error
+
+    @cached_property
+    def _probe(self) -> "tuple[ObservationLayout, ActionSpace, tuple[str, ...]]":
+        """What one environment, made and reset once, says of itself."""
+        from ilt.envs.actions import ActionSpace
+        from ilt.envs.observations import ObservationLayout
+
         env = self.make()
-        observations, actions = env.observation_space, env.action_space
-        env.close()
-        if not isinstance(observations, spaces.Box) or len(observations.shape) != 1:
-            raise ValueError(f"env.id={self.id}: observations must be flat vectors, got {observations}")
-        if not isinstance(actions, spaces.Discrete) or actions.start != 0:
-            raise ValueError(f"env.id={self.id}: actions must be discrete, from 0, got {actions}")
-        return int(observations.shape[0]) if privileged else visible(env), int(actions.n)
+        try:
+            layout = ObservationLayout.of(env, key=f"env.id={self.id}")
+            action_space = ActionSpace.of(env.action_space, key=f"env.id={self.id}")
+            first, size = self.seed_blocks["selection"]
+            _, info = env.reset(seed=int(first + size - 1))
+            return layout, action_space, tuple(info.get("episode_params", {}))
+        finally:
+            env.close()
 
-    def hidden_names(self) -> tuple[str, ...]:
-        """What the columns of `step/privileged` are: the numbers that a student does not see, if there are any."""
-        env = self.make()
-        env.close()
-        return hidden_names(env)
+    @property
+    def observations(self) -> "ObservationLayout":
+        """What a student and a privileged teacher see. ConfigError for spaces that cannot be flattened."""
+        return self._probe[0]
 
-    def shows(self, *, privileged: bool = False) -> list[str]:
-        """Names of the numbers of an observation, in their order; without `privileged`, of those a student sees."""
-        hidden, n_visible = self.hidden_names(), self.sizes()[0]
-        names = [f"observation[{place}]" for place in range(n_visible + len(hidden))]
-        kept = [name for name in names if name not in hidden][:n_visible]
-        return [*kept, *hidden] if privileged else kept
+    @property
+    def action_space(self) -> "ActionSpace":
+        """Its actions. ConfigError for kinds that cannot be learned."""
+        return self._probe[1]
 
-    def drawn(self) -> list[str]:
-        """Names of what is drawn for each episode, which a flight keeps as `episode/<name>`."""
-        env = self.make()
-        env.reset(seed=0)
-        env.close()
-        return list(facts(env))
+    @property
+    def episode_params(self) -> tuple[str, ...]:
+        """Names of what is drawn for each episode, which a rollout keeps as `episode/<name>`."""
+        return self._probe[2]
 
     @property
     def max_episode_steps(self) -> int | None:
         """The time limit in steps: of `kwargs` (where −1 means none, as in `gymnasium.make`), else as registered."""
         limit = self.kwargs.get("max_episode_steps")
         if limit is None:
-            return gym.spec(self.id).max_episode_steps
+            return self._registered.max_episode_steps
         return None if limit == -1 else int(limit)
 
     def identity(self) -> dict[str, Any]:
         """What decides an episode beside its seed and the policy: goes into the hash of every artifact."""
-        identity = {"id": self.id, "kwargs": dict(self.kwargs)}
-        if self.wrappers:  # a bare environment has the names of before there were any
-            identity["wrappers"] = {name: dict(arguments) for name, arguments in self.wrappers.items()}
+        identity: dict[str, Any] = {"id": self.id, "kwargs": dict(self.kwargs)}
+        if self.wrappers:
+            identity["wrappers"] = [canonical_config("env.wrappers", dict(w)) for w in self.wrappers.values()]
         return identity
+
+
+def check_disjoint(seed_blocks: Mapping[Any, Any]) -> None:
+    """Raise ConfigError unless there are the four blocks, of which no two share a seed."""
+    if sorted(map(str, seed_blocks)) != sorted(BLOCKS):
+        raise ConfigError(f"env.seed_blocks must name {list(BLOCKS)}, got {list(seed_blocks)}")
+    for name, block in seed_blocks.items():
+        if not _BLOCK.allows(block if not isinstance(block, tuple) else list(block)):
+            raise ConfigError(f"env.seed_blocks.{name} must be {_BLOCK.wanted}, got {block!r}")
+    spans = sorted((first, first + count, name) for name, (first, count) in seed_blocks.items())
+    for (_, end, name), (start, _, other) in pairwise(spans):
+        if start < end:
+            raise ConfigError(
+                f"env.seed_blocks must be disjoint, but {name} and {other} overlap: {other} must begin at {end} or "
+                f"later, got {start}"
+            )

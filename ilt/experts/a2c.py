@@ -13,11 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from ilt.envs.actions import ActionSpace
 from ilt.envs.batch import EnvBatch
 from ilt.envs.spec import EnvSpec
-from ilt.experts.actor import Actor, mlp
+from ilt.experts.actor import Actor, actor_policy, mlp
+from ilt.experts.base import Expert, Report, Score
 from ilt.experts.seeding import SeedStream
-from ilt.experts.training import Report, Score, TrainingLog
+from ilt.experts.training import TrainingLog
+from ilt.rollout.policies import Policy
 
 
 def advantages_and_returns(
@@ -77,9 +80,17 @@ class RunningMoments:
 class ActorCritic(nn.Module):
     """An `Actor` and a critic of the same shape, sharing the observation normalization."""
 
-    def __init__(self, *, observation_dim: int, n_actions: int, hidden: Sequence[int]) -> None:
+    def __init__(
+        self, *, observation_dim: int, action_space: ActionSpace, hidden: Sequence[int], log_std_init: float
+    ) -> None:
         super().__init__()
-        self.actor = Actor(observation_dim=observation_dim, n_actions=n_actions, hidden=hidden)
+        self.actor = Actor(
+            observation_dim=observation_dim,
+            n_outputs=action_space.dim if action_space.continuous else sum(action_space.n_choices),
+            hidden=hidden,
+            continuous=action_space.continuous,
+            log_std_init=log_std_init,
+        )
         self.critic = mlp([observation_dim, *hidden, 1])
 
     def values(self, observations: Tensor) -> Tensor:
@@ -88,10 +99,46 @@ class ActorCritic(nn.Module):
         return self.critic(normalized).squeeze(-1)
 
 
-class A2C:
+class Distribution:
+    """The actor's distribution over actions in model units, with independent components."""
+
+    def __init__(self, action_space: ActionSpace) -> None:
+        self._space, self._sizes = action_space, list(action_space.n_choices)
+
+    def draw(self, rng: np.random.Generator, *n: int) -> np.ndarray:
+        """Noise for actions of shape (*n,): of which `choose` is a function."""
+        if self._space.continuous:
+            return rng.standard_normal((*n, self._space.dim))
+        # the Gumbel-max trick: an argmax over perturbed logits is a sample from their softmax
+        return rng.gumbel(size=(*n, sum(self._sizes)))
+
+    def choose(self, actor: Actor, outputs: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """A sample for outputs (n, n_outputs): (n,) or (n, dim), numbers not yet clipped."""
+        if actor.log_std is not None:
+            return (outputs + np.exp(actor.log_std.detach().numpy()) * noise).astype(np.float32)
+        if self._space.flat:
+            return (outputs + noise).argmax(axis=1)
+        parts = np.split(outputs + noise, np.cumsum(self._sizes)[:-1], axis=1)
+        return np.stack([part.argmax(axis=1) for part in parts], axis=1)
+
+    def log_prob_and_entropy(self, actor: Actor, outputs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (n,) of actions, and the mean entropy."""
+        if actor.log_std is not None:
+            normal = torch.distributions.Normal(outputs, actor.log_std.exp(), validate_args=False)
+            return normal.log_prob(actions).sum(dim=-1), normal.entropy().sum(dim=-1).mean()
+        columns = actions[:, None] if self._space.flat else actions
+        log_prob, entropy = outputs.new_zeros(len(outputs)), outputs.new_zeros(())
+        for logits, column in zip(outputs.split(self._sizes, dim=-1), columns.unbind(dim=-1), strict=True):
+            log_probabilities = logits.log_softmax(dim=-1)
+            entropy = entropy - (log_probabilities.exp() * log_probabilities).sum(dim=-1).mean()
+            log_prob = log_prob + log_probabilities.gather(1, column[:, None]).squeeze(1)
+        return log_prob, entropy
+
+
+class Learner:
     """Advantage actor-critic over `n_envs` envs stepped in one process, the policy called once for all of them.
 
-    Rollouts are long, so that advantages reach far, and are cut into shuffled batches for the gradient steps. The
+    Rollouts are long, so that advantages window_size far, and are cut into shuffled batches for the gradient steps. The
     policy takes one pass over them: each environment step is part of exactly one policy gradient. Within that pass
     the later batches come from a policy a few steps older than the one they change, which is left uncorrected. The
     critic's regression takes `critic_epochs` passes: with fewer, more training seeds learned to hover, not to land.
@@ -111,6 +158,7 @@ class A2C:
         normalize_observations: by running moments, which end up in the actor.
         normalize_rewards: divide rewards by the running deviation of the discounted return, so that the critic's
             targets are of order one whatever the env's scale.
+        log_std_init: log deviation of the first policy, for Box actions.
     """
 
     def __init__(
@@ -133,6 +181,7 @@ class A2C:
         max_grad_norm: float,
         normalize_observations: bool,
         normalize_rewards: bool,
+        log_std_init: float = 0.0,
     ) -> None:
         torch.manual_seed(seed)
         self.steps, self.total_steps, self.n_steps = 0, total_steps, n_steps
@@ -143,8 +192,12 @@ class A2C:
         self.normalize_observations, self.normalize_rewards = normalize_observations, normalize_rewards
         self.batch = EnvBatch(spec, n_envs, privileged=privileged)
         self.seed, self.spec = seed, spec
+        self._distribution = Distribution(self.batch.action_space)
         self.net = ActorCritic(
-            observation_dim=self.batch.observation_dim, n_actions=self.batch.n_actions, hidden=hidden
+            observation_dim=self.batch.observation_dim,
+            action_space=self.batch.action_space,
+            hidden=hidden,
+            log_std_init=log_std_init,
         )
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=learning_rate, eps=1e-5, fused=True)
         self.observation_moments = RunningMoments(self.batch.observation_dim)
@@ -165,17 +218,17 @@ class A2C:
         """Act for `n_steps` in every env: arrays (n_steps, n_envs, …); returns and advantages included."""
         shape = (self.n_steps, self.batch.n_envs)
         observations = np.zeros((self.n_steps + 1, *self.batch.observations.shape), dtype=np.float32)
-        actions, rewards = np.zeros(shape, dtype=np.int64), np.zeros(shape)
+        actions, rewards = self.batch.action_space.zeros(*shape), np.zeros(shape)
         terminated, truncated = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
         last_seen = []  # of truncated episodes, in the order of `truncated`
-        # the Gumbel-max trick: an argmax over perturbed logits is a sample from their softmax
-        noise = self.rng.gumbel(size=(*shape, self.batch.n_actions))
+        noise = self._distribution.draw(self.rng, *shape)
         for t in range(self.n_steps):
             observations[t] = self.batch.observations
             with torch.inference_mode():
-                logits = self.net.actor(torch.from_numpy(observations[t])).numpy()
-            actions[t] = (logits + noise[t]).argmax(axis=1)
-            rewards[t], terminated[t], truncated[t] = self.batch.step(self._slots, actions[t])
+                outputs = self.net.actor(torch.from_numpy(observations[t])).numpy()
+            actions[t] = self._distribution.choose(self.net.actor, outputs, noise[t])
+            executed = self.batch.action_space.decode(actions[t])
+            rewards[t], terminated[t], truncated[t] = self.batch.step(self._slots, executed)
             for slot in np.flatnonzero(terminated[t] | truncated[t]):
                 if truncated[t, slot]:
                     last_seen.append(self.batch.observations[slot].copy())
@@ -193,7 +246,7 @@ class A2C:
         observations = observations[:-1]
         if self.normalize_observations:
             self._take_in_observations(observations.reshape(-1, observations.shape[-1]))
-        self.steps += actions.size
+        self.steps += rewards.size
         return {"observations": observations, "actions": actions, "advantages": advantages, "returns": returns}
 
     def update(self, data: dict[str, np.ndarray]) -> None:
@@ -213,9 +266,8 @@ class A2C:
                 self._descend(loss)
 
     def _policy_loss(self, batch: dict[str, Tensor]) -> Tensor:
-        log_probabilities = self.net.actor(batch["observations"]).log_softmax(dim=-1)
-        entropy = -(log_probabilities.exp() * log_probabilities).sum(dim=-1).mean()
-        chosen = log_probabilities.gather(1, batch["actions"][:, None]).squeeze(1)
+        outputs = self.net.actor(batch["observations"])
+        chosen, entropy = self._distribution.log_prob_and_entropy(self.net.actor, outputs, batch["actions"])
         return -(chosen * batch["advantages"]).mean() - self.ent_coef * entropy
 
     def _descend(self, loss: Tensor) -> None:
@@ -263,32 +315,33 @@ class A2C:
         self.net.actor.observation_std.copy_(torch.from_numpy(np.sqrt(moments.variance + 1e-8)))
 
 
-def train_a2c(
-    spec: EnvSpec,
-    *,
-    seed: int,
-    folder: Path,
-    score: Score,
-    score_every: int,
-    total_steps: int,
-    report: Report | None = None,
-    **hyperparameters: Any,
-) -> TrainingLog:
-    """Train for `total_steps` environment steps; the best actor by `score` is left at the log's `best_path`.
+class A2C(Expert):
+    """Our own advantage actor-critic; see `Learner` for what it does and for its hyperparameters.
 
     Args:
-        folder: holds checkpoints; training goes on from the one that is there.
-        score, score_every: what the actor is worth on selection seeds, asked every so many steps.
-        hyperparameters: as `A2C` takes them.
+        total_steps: environment steps.
+        score_every: steps between scorings on selection seeds.
+        hyperparameters: as `Learner` takes them.
     """
-    log = TrainingLog(folder, score=score, every=score_every, report=report)
-    learner = A2C(spec, seed=seed, total_steps=total_steps, **hyperparameters)
-    if (state := log.resume()) is not None:
-        learner.restore(state)
-    learner.start_episodes()
-    while learner.steps < total_steps:
-        learner.update(learner.collect())
-        log.after(learner.steps, lambda: learner.net.actor, learner.state)
-    if not log.history or log.history[-1]["steps"] < learner.steps:
-        log.score_now(learner.steps, learner.net.actor, learner.state)
-    return log
+
+    def __init__(self, *, total_steps: int, score_every: int, **hyperparameters: Any) -> None:
+        self.total_steps, self._score_every, self._hyperparameters = total_steps, score_every, hyperparameters
+
+    def train(
+        self, env: EnvSpec, folder: Path, *, seed: int, privileged: bool, score: Score, report: Report
+    ) -> dict[str, Any]:
+        log = TrainingLog(
+            folder / "training", env, score=score, every=self._score_every, report=report, privileged=privileged
+        )
+        learner = Learner(env, privileged=privileged, seed=seed, total_steps=self.total_steps, **self._hyperparameters)
+        if (state := log.resume()) is not None:
+            learner.restore(state)
+        learner.start_episodes()
+        while learner.steps < self.total_steps:
+            learner.update(learner.collect())
+            log.after(learner.steps, lambda: learner.net.actor, learner.state)
+        return log.finish(learner.steps, learner.net.actor, learner.state, folder)
+
+    def policy(self, env: EnvSpec, folder: Path, *, privileged: bool, deterministic: bool) -> Policy:
+        actor = Actor.load(folder / "actor.safetensors")
+        return actor_policy(actor, env.action_space, privileged=privileged, deterministic=deterministic)

@@ -5,18 +5,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import stable_baselines3
 import torch
-from stable_baselines3 import PPO
+from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.utils import LinearSchedule
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from ilt.envs.actions import ActionSpace
 from ilt.envs.batch import EnvBatch
 from ilt.envs.spec import EnvSpec
-from ilt.experts.actor import Actor
+from ilt.experts.actor import Actor, actor_policy
+from ilt.experts.base import Expert, Report, Score
 from ilt.experts.seeding import SeedStream
-from ilt.experts.training import Report, Score, TrainingLog
+from ilt.experts.training import TrainingLog
+from ilt.rollout.policies import Policy
 
 
 class BatchedVecEnv(VecEnv):
@@ -26,7 +31,7 @@ class BatchedVecEnv(VecEnv):
         self._batch = EnvBatch(spec, n_envs, privileged=privileged)
         self._slots = np.arange(n_envs)
         self._stream = SeedStream(spec, entropy)
-        super().__init__(n_envs, self._batch.observation_space, self._batch.action_space)
+        super().__init__(n_envs, self._batch.observation_space, model_units(self._batch.action_space))
 
     def reset(self) -> np.ndarray:
         for slot in self._slots:
@@ -34,7 +39,7 @@ class BatchedVecEnv(VecEnv):
         return self._batch.observations.copy()
 
     def step_async(self, actions: np.ndarray) -> None:
-        self._actions = actions
+        self._actions = self._batch.action_space.decode(np.asarray(actions))
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         rewards, terminated, truncated = self._batch.step(self._slots, self._actions)
@@ -63,6 +68,15 @@ class BatchedVecEnv(VecEnv):
         return [False] * self.num_envs
 
 
+def model_units(action_space: ActionSpace) -> spaces.Space[Any]:
+    """What an algorithm acts in: choices from 0 on, numbers in [−1, 1]."""
+    if action_space.continuous:
+        return spaces.Box(-1.0, 1.0, (action_space.dim,), np.float32)
+    if action_space.flat:
+        return spaces.Discrete(action_space.n_choices[0])
+    return spaces.MultiDiscrete(np.array(action_space.n_choices))
+
+
 class _Callback(BaseCallback):
     """After each rollout of PPO: report, score, save."""
 
@@ -75,7 +89,7 @@ class _Callback(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         model = self.model
-        assert isinstance(model, PPO)
+        assert isinstance(model, stable_baselines3.PPO)
         self._log.after(self.num_timesteps, lambda: actor_of(model), lambda: state_of(model))
 
 
@@ -84,73 +98,105 @@ def actor_of(model: OnPolicyAlgorithm) -> Actor:
     policy = model.policy
     layers = [*policy.mlp_extractor.policy_net, policy.action_net]
     linears = [layer for layer in layers if isinstance(layer, torch.nn.Linear)]
+    log_std = getattr(policy, "log_std", None)
     actor = Actor(
         observation_dim=linears[0].in_features,
-        n_actions=linears[-1].out_features,
+        n_outputs=linears[-1].out_features,
         hidden=[layer.out_features for layer in linears[:-1]],
+        continuous=log_std is not None,
     )
     targets = [layer for layer in actor.layers if isinstance(layer, torch.nn.Linear)]
     for target, source in zip(targets, linears, strict=True):
         target.load_state_dict(source.state_dict())
+    if actor.log_std is not None:
+        actor.log_std.data.copy_(log_std)
+    if isinstance(model.env, VecNormalize) and model.env.norm_obs:
+        moments = model.env.obs_rms
+        assert isinstance(moments, RunningMeanStd)
+        actor.observation_mean.copy_(torch.from_numpy(moments.mean))
+        actor.observation_std.copy_(torch.from_numpy(np.sqrt(moments.var + model.env.epsilon)))
     return actor.eval()
 
 
-def state_of(model: PPO) -> dict[str, Any]:
-    """Weights, optimizer and step count: tensors and plain containers (SB3's own zips hold pickles)."""
+def state_of(model: OnPolicyAlgorithm) -> dict[str, Any]:
+    """Weights, optimizer, moments and step count: tensors and plain containers (SB3's own zips hold pickles)."""
+    moments = {}
+    if isinstance(model.env, VecNormalize):
+        for name in ("obs_rms", "ret_rms"):
+            rms = getattr(model.env, name)
+            moments[name] = {"mean": torch.tensor(rms.mean), "var": torch.tensor(rms.var), "count": float(rms.count)}
     return {
         "policy": model.policy.state_dict(),
         "optimizer": model.policy.optimizer.state_dict(),
+        "moments": moments,
         "steps": model.num_timesteps,
     }
 
 
-def train_ppo(
-    spec: EnvSpec,
-    *,
-    privileged: bool = False,
-    seed: int,
-    folder: Path,
-    score: Score,
-    score_every: int,
-    total_steps: int,
-    hidden: Sequence[int],
-    n_envs: int,
-    learning_rate: float,
-    final_learning_rate_fraction: float,
-    report: Report | None = None,
-    **hyperparameters: Any,
-) -> TrainingLog:
-    """Train for `total_steps` environment steps; the best actor by `score` is left at the log's `best_path`.
+class PPO(Expert):
+    """Proximal policy optimization (Schulman et al. 2017), with tanh networks for actor and critic.
 
     Args:
-        spec: the environment; training episodes take their seeds from its demonstrations block.
-        privileged: whether the expert sees what the environment hides from a student.
-        seed: decides weights, sampling and episodes.
-        folder: holds checkpoints; training goes on from the one that is there.
-        score, score_every: what the actor is worth on selection seeds, asked every so many steps.
+        total_steps: environment steps.
+        score_every: steps between scorings on selection seeds.
         hidden: width of each hidden layer of actor and critic.
-        n_envs: envs stepped together.
-        learning_rate: at the start; falls linearly to `final_learning_rate_fraction` of it at `total_steps`.
+        n_envs: environments stepped together.
+        learning_rate: at the start; falls linearly to `final_learning_rate_fraction` of it.
+        normalize_observations, normalize_rewards: by running moments, as SB3's VecNormalize does.
+        log_std_init: log deviation of the first policy, for Box actions.
         hyperparameters: handed to `stable_baselines3.PPO`.
     """
-    log = TrainingLog(folder, score=score, every=score_every, report=report)
-    state = log.resume()
-    steps = 0 if state is None else state["steps"]
-    model = PPO(
-        "MlpPolicy",
-        BatchedVecEnv(spec, n_envs, [seed, steps], privileged=privileged),
-        seed=seed + steps,  # a resumed training must not draw the same numbers again
-        device="cpu",
-        policy_kwargs={"net_arch": list(hidden), "activation_fn": torch.nn.Tanh},
-        learning_rate=LinearSchedule(learning_rate, learning_rate * final_learning_rate_fraction, 1.0),
-        **hyperparameters,
-    )
-    if state is not None:
-        model.policy.load_state_dict(state["policy"])
-        model.policy.optimizer.load_state_dict(state["optimizer"])
-        model.num_timesteps = steps
-    if steps < total_steps:
-        model.learn(total_steps - steps, callback=_Callback(log), reset_num_timesteps=False)
-    if not log.history or log.history[-1]["steps"] < model.num_timesteps:
-        log.score_now(model.num_timesteps, actor_of(model), lambda: state_of(model))
-    return log
+
+    def __init__(
+        self,
+        *,
+        total_steps: int,
+        score_every: int,
+        hidden: Sequence[int],
+        n_envs: int,
+        learning_rate: float,
+        final_learning_rate_fraction: float,
+        normalize_observations: bool,
+        normalize_rewards: bool,
+        log_std_init: float,
+        **hyperparameters: Any,
+    ) -> None:
+        self.total_steps, self._score_every, self._n_envs = total_steps, score_every, n_envs
+        self._policy_kwargs = {"net_arch": list(hidden), "activation_fn": torch.nn.Tanh, "log_std_init": log_std_init}
+        self._normalize = {"norm_obs": normalize_observations, "norm_reward": normalize_rewards}
+        final = learning_rate * final_learning_rate_fraction
+        self._hyperparameters = {"learning_rate": LinearSchedule(learning_rate, final, 1.0), **hyperparameters}
+
+    def train(
+        self, env: EnvSpec, folder: Path, *, seed: int, privileged: bool, score: Score, report: Report
+    ) -> dict[str, Any]:
+        log = TrainingLog(
+            folder / "training", env, score=score, every=self._score_every, report=report, privileged=privileged
+        )
+        state = log.resume()
+        steps = 0 if state is None else state["steps"]
+        envs: VecEnv = BatchedVecEnv(env, self._n_envs, [seed, steps], privileged=privileged)
+        if any(self._normalize.values()):
+            envs = VecNormalize(envs, gamma=self._hyperparameters["gamma"], **self._normalize)
+        model = stable_baselines3.PPO(
+            "MlpPolicy",
+            envs,
+            seed=seed + steps,  # a resumed training must not draw the same numbers again
+            device="cpu",
+            policy_kwargs=self._policy_kwargs,
+            **self._hyperparameters,
+        )
+        if state is not None:
+            model.policy.load_state_dict(state["policy"])
+            model.policy.optimizer.load_state_dict(state["optimizer"])
+            model.num_timesteps = steps
+            for name, moments in state["moments"].items():
+                rms = getattr(envs, name)
+                rms.mean, rms.var, rms.count = moments["mean"].numpy(), moments["var"].numpy(), moments["count"]
+        if steps < self.total_steps:
+            model.learn(self.total_steps - steps, callback=_Callback(log), reset_num_timesteps=False)
+        return log.finish(model.num_timesteps, actor_of(model), lambda: state_of(model), folder)
+
+    def policy(self, env: EnvSpec, folder: Path, *, privileged: bool, deterministic: bool) -> Policy:
+        actor = Actor.load(folder / "actor.safetensors")
+        return actor_policy(actor, env.action_space, privileged=privileged, deterministic=deterministic)

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,15 +11,11 @@ from typing import Any
 
 import torch
 
-from ilt.experts.actor import Actor
+from ilt.envs.spec import EnvSpec
+from ilt.experts.actor import Actor, actor_policy
+from ilt.experts.base import Report, Score
 
 log = logging.getLogger(__name__)
-
-Score = Callable[[Actor], float]
-"""The mean return of a deterministic actor over selection seeds. Handed in, since rollouts come after experts."""
-
-Report = Callable[[int, float | None], None]
-"""Told how many steps are done and, after a scoring, the return."""
 
 
 class TrainingLog:
@@ -30,9 +27,11 @@ class TrainingLog:
         resumed_at: steps at which a killed training was taken up again.
     """
 
-    def __init__(self, folder: Path, *, score: Score, every: int, report: Report | None = None) -> None:
-        self._folder, self._score, self._every = folder, score, every
-        self._report = report or (lambda steps, return_mean: None)
+    def __init__(
+        self, folder: Path, env: EnvSpec, *, score: Score, every: int, report: Report, privileged: bool
+    ) -> None:
+        self._folder, self._env, self._every, self._report = folder, env, every, report
+        self._score, self._privileged = score, privileged
         self._started = time.monotonic()
         self._before = 0.0
         self.history: list[dict[str, float]] = []
@@ -65,7 +64,8 @@ class TrainingLog:
 
     def score_now(self, steps: int, actor: Actor, state: Callable[[], Mapping[str, Any]]) -> None:
         """Score the actor, keep it if it is the best so far, save a checkpoint."""
-        return_mean = self._score(actor)
+        policy = actor_policy(actor, self._env.action_space, privileged=self._privileged, deterministic=True)
+        return_mean = self._score(policy)
         seconds = self._before + time.monotonic() - self._started
         self.history.append({"steps": steps, "seconds": round(seconds, 2), "return_mean": return_mean})
         if self.history[-1] is max(self.history, key=_return_mean):
@@ -85,15 +85,19 @@ class TrainingLog:
         (self._folder / "history.json").write_text(json.dumps(self.history, indent=1))
         self._report(steps, return_mean)
 
-    def summary(self, solved_at: float) -> dict[str, Any]:
-        """What the expert's manifest tells about its training."""
-        best = max(self.history, key=_return_mean)
-        solved = next((entry for entry in self.history if entry["return_mean"] >= solved_at), None)
+    def finish(self, steps: int, actor: Actor, state: Callable[[], Mapping[str, Any]], folder: Path) -> dict[str, Any]:
+        """Score what was not scored yet, leave the best actor in `folder`, and return what its manifest is to say."""
+        if not self.history or self.history[-1]["steps"] < steps:
+            self.score_now(steps, actor, state)
+        shutil.copy(self.best_path, folder / "actor.safetensors")
+        shutil.copy(self._folder / "history.json", folder / "history.json")
+        solved_at = self._env.success_return
+        solved = [entry for entry in self.history if solved_at is not None and entry["return_mean"] >= solved_at]
         return {
             "steps": self.history[-1]["steps"],
             "seconds": self.history[-1]["seconds"],
-            "best": best,
-            "first_at_success_return": solved,
+            "best": max(self.history, key=_return_mean),
+            "first_at_success_return": solved[0] if solved else None,
             "resumed_at_steps": self.resumed_at,
         }
 

@@ -1,17 +1,161 @@
-"""Rounds: at some steps of a training the expert is asked again, and the data grow."""
+"""Rounds: at some steps of a training the expert is asked again, and the data grow. A round is an artifact."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import count
+from math import ceil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Callback
-from torch import nn
 
-from ilt.data.datamodule import VALIDATION_STEPS, WindowData
+from ilt.data.datamodule import WindowData
 from ilt.data.episodes import Episodes
-from ilt.data.windows import WindowDataset
+from ilt.data.windows import labels_of
+from ilt.imitation.base import Imitation, Round
+from ilt.models.base import SequenceModel
+from ilt.models.heads import ActionHead
+from ilt.rollout.metrics import episode_metrics
+from ilt.rollout.policies import Policy
+from ilt.rollout.recorded import Context
+from ilt.tracking.store import Artifact
+
+
+class LabelBudget:
+    """The labels that a training is given: as many as the demonstrations that it uses have steps.
+
+    The first ones are those of the demonstrations themselves. The others are what the expert says in rounds, which have
+    equal parts of the rest; a round goes on until there are enough, from seeds behind those of the demonstrations, and
+    its last episode is cut where they are used up.
+
+    Args:
+        algorithm: who acts in a round.
+        name: of the algorithm, for folders.
+        demos: the artifact of the demonstrations; `demonstrations` are those of them that the run uses.
+        first_seed: how many seeds of the demonstrations block are used up by the demonstrations.
+        expert: the artifact of the expert, and how it acts; None where there are no rounds.
+        identity: all that decides the training.
+        context_length, deterministic: how the student acts.
+        n_steps: of the training.
+
+    Attributes:
+        first: what the training begins with.
+        steps_per_round: training steps from one round to the next; None where there are no rounds.
+        rounds: the artifacts of all rounds so far.
+
+    ValueError if there are too few labels for the rounds, or too few seeds in the demonstrations block.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        algorithm: Imitation,
+        *,
+        name: str,
+        demos: Artifact,
+        demonstrations: Episodes,
+        first_seed: int,
+        expert: tuple[Artifact, Policy] | None,
+        identity: Mapping[str, Any],
+        context_length: int,
+        deterministic: bool,
+        n_steps: int,
+    ) -> None:
+        self._ctx, self._algorithm, self._name, self._demos = ctx, algorithm, name, demos
+        self._demonstrations, self._first_seed, self._expert = demonstrations, first_seed, expert
+        self._identity, self._context_length, self._deterministic = identity, context_length, deterministic
+        n_rounds, budget = algorithm.rounds, len(demonstrations.actions)
+        self._n_labels = split_labels(budget, initial_fraction=algorithm.initial_fraction, n_rounds=n_rounds)
+        self.first = demonstrations.first_steps(self._n_labels[0])
+        self.steps_per_round = n_steps // (n_rounds + 1) if n_rounds else None
+        if n_rounds:
+            self._seeds(n_rounds, 2 * self._n_labels[-1])  # or refused now, and not half way
+        self.rounds: list[Artifact] = []
+
+    def callbacks(self, data: WindowData, head: ActionHead) -> list[Callback]:
+        """What takes part in the training; it must stand before other callbacks."""
+        if self.steps_per_round is None:
+            return []
+
+        def episodes_of(number: int, student: SequenceModel | None) -> Episodes:
+            return self._episodes_of(number, student, head)
+
+        return [Rounds(data, n_rounds=self._algorithm.rounds, every=self.steps_per_round, episodes_of=episodes_of)]
+
+    def results(self) -> dict[str, Any]:
+        """What `results.json` says of it. The first of `by_round` are the demonstrations."""
+        own = {
+            "artifact": self._demos.name,
+            "expert_labels": self._n_labels[0],
+            "return_mean": float(self._demonstrations.returns.mean()),
+        }
+        by_round = [own, *({"artifact": made.name, **made.metrics} for made in self.rounds)]
+        return {
+            "name": self._name,
+            "rounds": len(self.rounds),
+            "expert_labels": sum(each["expert_labels"] for each in by_round),
+            "by_round": by_round,
+        }
+
+    def _episodes_of(self, number: int, student: SequenceModel | None, head: ActionHead) -> Episodes:
+        """The episodes of a round, from the store, or collected now. ValueError if they are gone and nobody can act."""
+        assert self._expert is not None
+        store, name = self._ctx.store, f"{self._name}-{number}"
+        config = {"training": self._identity, "round": number, "first_seed": int(self._seeds(number, 1)[0])}
+        if student is None:
+            found = store.find("rounds", name, config)
+            if found is None:
+                raise ValueError(
+                    f"round {number} of this run, on which its checkpoint was trained, is not in "
+                    f"{store.root / 'rounds'} any more; resume=false begins afresh"
+                )
+        else:
+            artifact, expert = self._expert
+
+            def make(folder: Path) -> dict[str, Any]:
+                assert student is not None
+                policy, told = self._algorithm.round_policy(
+                    Round(
+                        number=number,
+                        env=self._ctx.env,
+                        model=student,
+                        head=head,
+                        expert=expert,
+                        validation=Episodes.load(self._demos.file("validation.npz")),
+                        context_length=self._context_length,
+                        deterministic=self._deterministic,
+                    )
+                )
+                episodes = self._collect(number, policy)
+                kept = episodes.first_steps(self._n_labels[number])
+                kept.save(folder / "episodes.npz")
+                same = kept.actions == labels_of(kept)
+                as_labeled = float((same if same.ndim == 1 else same.all(axis=1)).mean())
+                counted = {"expert_labels": len(kept.actions), "kept": len(kept), "n_episodes": len(episodes)}
+                metrics = episode_metrics(episodes, self._ctx.env)
+                return {**counted, **metrics, "executed_as_labeled": as_labeled, **told}
+
+            found = store.find_or_make("rounds", name, config, make, parents=[artifact, self._demos])
+        self.rounds.append(found)
+        return Episodes.load(found.file("episodes.npz"))
+
+    def _collect(self, number: int, policy: Policy) -> Episodes:
+        """Whole episodes with at least as many steps as the round has labels, in the order of their seeds."""
+        wanted, mean_length = self._n_labels[number], float(self._demonstrations.lengths.mean())
+        n_episodes = ceil(wanted / mean_length)  # at a time
+        parts: list[Episodes] = []
+        for part in count():
+            seeds = self._seeds(number, n_episodes, part * n_episodes)
+            parts.append(self._ctx.rollout(policy, seeds, title=f"round {number}, part {part + 1}")[0])
+            if sum(len(episodes.actions) for episodes in parts) >= wanted:
+                break
+        return Episodes.concatenate(parts)
+
+    def _seeds(self, number: int, n_episodes: int, offset: int = 0) -> np.ndarray:
+        """Seeds of a round, which has two for each label, more than it can use: every episode has a step."""
+        first = self._first_seed + 2 * sum(self._n_labels[1:number])
+        return self._ctx.env.seeds("demonstrations", n_episodes, offset=first + offset)
 
 
 class Rounds(Callback):
@@ -34,7 +178,7 @@ class Rounds(Callback):
         *,
         n_rounds: int,
         every: int,
-        episodes_of: Callable[[int, nn.Module | None], Episodes],
+        episodes_of: Callable[[int, SequenceModel | None], Episodes],
     ) -> None:
         self._data, self._n_rounds, self._every, self._episodes_of = data, n_rounds, every, episodes_of
         self._added = 0
@@ -44,7 +188,7 @@ class Rounds(Callback):
         if since == 0 and self._added < number <= self._n_rounds:
             self._add(number, pl_module.model)  # type: ignore[arg-type]  # Lightning types every attribute as Tensor or Module
 
-    def _add(self, number: int, student: nn.Module | None) -> None:
+    def _add(self, number: int, student: SequenceModel | None) -> None:
         self._data.extend(self._episodes_of(number, student))
         self._added = number
 
@@ -56,24 +200,14 @@ class Rounds(Callback):
             self._add(number, None)
 
 
-@torch.no_grad()
-def confusion(student: nn.Module, windows: WindowDataset, n_actions: int, *, deterministic: bool) -> np.ndarray:
-    """What a student does where the expert does what: (A, A) float64, row a is P(student's action | expert's action a).
-
-    It is measured at the steps that `windows` score, and is the noise under which what the student does is most likely
-    (Laskey et al. 2017). The row of an action that the expert never takes is that action alone.
-
-    Args:
-        student: in evaluation mode; maps observations, actions and mask to logits, as `ilt.models` do.
-        windows: demonstrations, `as_deployed`.
-        deterministic: whether the student takes its most likely action, or samples.
-    """
-    counts = torch.zeros(n_actions, n_actions, dtype=torch.float64)
-    windows.to(next(student.parameters()).device)
-    for which in torch.arange(len(windows)).split(max(VALIDATION_STEPS // windows.context_length, 1)):
-        batch = windows.__getitems__(which)
-        logits = student(batch["observations"], batch["actions"], batch["mask"])[batch["scored"]].float()
-        chosen = nn.functional.one_hot(logits.argmax(dim=1), n_actions) if deterministic else logits.softmax(dim=1)
-        counts.index_add_(0, batch["actions"][batch["scored"]].cpu(), chosen.double().cpu())
-    totals = counts.sum(dim=1, keepdim=True)
-    return torch.where(totals > 0, counts / totals.clamp(min=1e-12), torch.eye(n_actions, dtype=torch.float64)).numpy()
+def split_labels(budget: int, *, initial_fraction: float, n_rounds: int) -> list[int]:
+    """How many labels come from the demonstrations, and from each round: together the budget."""
+    first = round(initial_fraction * budget)
+    ends = [first + (budget - first) * number // n_rounds for number in range(1, n_rounds + 1)]
+    counts = np.diff([0, first, *ends]).tolist()
+    if min(counts) < 1:
+        raise ValueError(
+            f"imitation.rounds and imitation.initial_fraction leave a round without labels: dataset.episodes hold {budget} "
+            f"steps, of which the demonstrations and the rounds would get {counts}"
+        )
+    return counts

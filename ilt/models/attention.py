@@ -40,20 +40,20 @@ def apply_rope(x: Tensor, rope_cache: Tensor) -> Tensor:
     return x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin
 
 
-def fused_attention(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, dropout: float) -> Tensor:
-    """Softmax attention by torch's kernel; shapes as in `plain_attention`, `allowed` also (B, 1, T', T)."""
-    return scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
+def fused_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, dropout: float) -> Tensor:
+    """Softmax attention by torch's kernel; shapes as in `plain_attention`, `attn_mask` also (B, 1, T', T)."""
+    return scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, dropout_p=dropout)
 
 
-def plain_attention(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, dropout: float) -> Tensor:
-    """Softmax attention written out: (B, n_head, T', head_dim) over (B, n_head, T, head_dim), allowed (T', T)."""
-    weights = torch.dropout(attention_weights(q, k, allowed), dropout, train=dropout > 0)
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, dropout: float) -> Tensor:
+    """Softmax attention written out: (B, n_head, T', head_dim) over (B, n_head, T, head_dim), attn_mask (T', T)."""
+    weights = torch.dropout(attention_weights(q, k, attn_mask), dropout, train=dropout > 0)
     return torch.bmm(weights, v.flatten(0, 1)).unflatten(0, q.shape[:2])
 
 
-def attention_weights(q: Tensor, k: Tensor, allowed: Tensor) -> Tensor:
-    """How much each query takes from each key: (B · n_head, T', T), rows that sum to one; 0 where it is not allowed."""
-    bias = torch.zeros_like(allowed, dtype=q.dtype).masked_fill(~allowed, float("-inf"))
+def attention_weights(q: Tensor, k: Tensor, attn_mask: Tensor) -> Tensor:
+    """How much each query takes from each key: (B · n_head, T', T), rows that sum to one; 0 where it is not attn_mask."""
+    bias = torch.zeros_like(attn_mask, dtype=q.dtype).masked_fill(~attn_mask, float("-inf"))
     q, k = q.flatten(0, 1), k.flatten(0, 1)
     return torch.baddbmm(bias, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5).softmax(dim=-1)
 
@@ -78,18 +78,18 @@ class Block(nn.Module):
         self.mlp_out = nn.Linear(4 * d_model, d_model)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, rope_cache: Tensor | None, allowed: Tensor, read: slice = EVERY) -> Tensor:
+    def forward(self, x: Tensor, rope_cache: Tensor | None, attn_mask: Tensor, read: slice = EVERY) -> Tensor:
         """(B, T, d_model) to (B, T', d_model): the T' tokens that `read` picks.
 
         Args:
             rope_cache: (2, T, head_dim), what queries and keys are turned by; None for no positions.
-            allowed: (T', T) bool, which tokens each of them attends to.
+            attn_mask: (T', T) bool, which tokens each of them attends to.
         """
         q, k, v = self.project(x, rope_cache)
-        return self.join(x[:, read], self.attend(q[:, read], k, v, allowed))
+        return self.join(x[:, read], self.attend(q[:, read], k, v, attn_mask))
 
     def project(self, x: Tensor, rope_cache: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T, d_model) to queries, keys, values (B, T, n_head, head_dim); rope_cache (2, T, …) or (2, B, T, …)."""
+        """(B, T, d_model) to queries, keys and values (B, T, n_head, head_dim); rope_cache (2, T, …) or (2, B, T, …)."""
         qkv = self.qkv(self.norm_attention(x)).unflatten(-1, (3, self.n_head, -1))
         qk, v = qkv.split((2, 1), dim=2)
         if rope_cache is not None:
@@ -97,17 +97,17 @@ class Block(nn.Module):
         q, k = qk.unbind(dim=2)
         return q, k, v.squeeze(2)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, allowed: Tensor) -> Tensor:
-        """Queries (B, T', n_head, head_dim), keys and values (B, T, …), allowed (T', T) or (B, 1, T', T)."""
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor) -> Tensor:
+        """Queries (B, T', n_head, head_dim), keys and values (B, T, …), attn_mask (T', T) or (B, 1, T', T)."""
         n_batch, n_tokens = k.shape[:2]
         together = max(SHORT // n_tokens, 1)
-        plain = q.is_cpu and allowed.ndim == 2 and n_tokens <= 1.5 * SHORT and n_batch % together == 0
+        plain = q.is_cpu and attn_mask.ndim == 2 and n_tokens <= 1.5 * SHORT and n_batch % together == 0
         if plain and together > 1:  # windows side by side, none of which sees another
-            allowed = torch.block_diag(*[allowed] * together)
+            attn_mask = torch.block_diag(*[attn_mask] * together)
             q, k, v = (part.reshape(n_batch // together, -1, *part.shape[2:]) for part in (q, k, v))
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))
         attention = plain_attention if plain else fused_attention
-        y = attention(q, k, v, allowed, self.dropout if self.training else 0.0)
+        y = attention(q, k, v, attn_mask, self.dropout if self.training else 0.0)
         return y.transpose(1, 2).reshape(n_batch, -1, self.attention_out.in_features)
 
     def join(self, x: Tensor, y: Tensor) -> Tensor:

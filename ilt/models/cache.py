@@ -1,20 +1,22 @@
 """Flying with a decoder without recomputing its window: keys and values are kept, in rings."""
 
+from collections.abc import Callable
 from typing import TypeGuard
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from ilt.models.attention import Block
+from ilt.models.base import ActionEmbedding
 from ilt.models.decoder import Decoder
 
 
 class CachedDecoder:
     """A decoder that takes in one step at a time, of many episodes at once, each in a slot of its own.
 
-    Its logits are those of `Decoder.forward` on the last K steps, up to float rounding, for every model that `suits`;
+    Its outputs are those of `Decoder.forward` on the last K steps, up to float rounding, for every model that `suits`;
     dropout has no part in it. The arithmetic is NumPy's: a simulator between two calls leaves the caches cold, and then
     a call of torch costs more than what it computes for some dozens of rows.
 
@@ -32,7 +34,7 @@ class CachedDecoder:
         self._layers = [_Layer(model, block, _Ring(model, window_size, self._behind)) for block, window_size in pairs]
         self._mean, self._std = _copy(model.observation_mean), _copy(model.observation_std)
         self._embed_state = _copy(model.embed_state.weight).T, _copy(model.embed_state.bias)
-        self._embed_action = None if model.embed_action is None else _copy(model.embed_action.weight)
+        self._embed_action = None if model.embed_action is None else _action_embedding(model.embed_action)
         self._action_head = _after_norm(model.norm, model.action_head)
         self._frequencies = None
         if model.rope_cache is not None:
@@ -51,7 +53,7 @@ class CachedDecoder:
             return False
         return model.embed_position is None and sum(model.window_sizes) < model.context_length
 
-    def begin(self, slots: np.ndarray) -> None:
+    def reset(self, slots: np.ndarray) -> None:
         """Episodes begin in these slots (n,): forget what was there."""
         missing = slots.max() + 1 - len(self._steps)
         if missing > 0:
@@ -60,16 +62,17 @@ class CachedDecoder:
                 layer.ring.grow(missing)
         self._steps[slots] = 0
 
-    def step(self, slots: np.ndarray, observations: np.ndarray, past: np.ndarray) -> np.ndarray:
+    def step(self, slots: np.ndarray, observations: np.ndarray, previous: np.ndarray) -> np.ndarray:
         """Take in one step of each slot's episode.
 
         Args:
             slots: (n,) int64, each once.
             observations: (n, obs_dim) float32, what is seen now.
-            past: (n,) int64, the actions before it; at the start of an episode, what stands there has no influence.
+            previous: (n,) or (n, dim), the actions before it in model units; at the start of an episode, what stands
+                there has no influence.
 
         Returns:
-            logits (n, n_actions) float32 of the actions to choose now.
+            (n, n_outputs) float32, of the actions to choose now.
         """
         steps = self._steps[slots]
         tokens = (self._tokens_per_step * steps)[:, None] + self._behind
@@ -77,7 +80,7 @@ class CachedDecoder:
         x = np.empty((*tokens.shape, weight.shape[1]), dtype=np.float32)
         x[:, -1] = (observations - self._mean) / self._std @ weight + bias
         if self._embed_action is not None:
-            x[:, :-1] = self._embed_action[past, None]
+            x[:, :-1] = self._embed_action(previous)[:, None]
         rope_cache = self._rope_of(tokens)
         for layer in self._layers:
             x = layer.step(x, slots, steps, tokens, rope_cache, read=-1 if layer is self._layers[-1] else 0)
@@ -161,8 +164,8 @@ class _Ring:
         newest = per_step * torch.arange(2 * self._n_steps)[:, None, None]
         queries = newest + torch.from_numpy(behind)[:, None]
         held = newest - (newest - torch.arange(self._size)) % self._size
-        allowed = model.may_attend(queries, held, window_size) & (held >= 0) | (held == queries)
-        self._bias = np.where(allowed.numpy(), 0, -np.inf).astype(np.float32)[:, None]
+        attn_mask = model.may_attend(queries, held, window_size) & (held >= 0) | (held == queries)
+        self._bias = np.where(attn_mask.numpy(), 0, -np.inf).astype(np.float32)[:, None]
 
     def grow(self, n_slots: int) -> None:
         """Make room for so many slots more."""
@@ -193,10 +196,22 @@ def _normalized(x: np.ndarray) -> np.ndarray:
     return x
 
 
-def _after_norm(norm: torch.nn.LayerNorm, linear: torch.nn.Linear) -> tuple[np.ndarray, np.ndarray]:
+def _after_norm(norm: nn.LayerNorm, linear: nn.Linear) -> tuple[np.ndarray, np.ndarray]:
     """A linear layer that takes in the scale and shift of the norm before it: (in, out) and (out,)."""
     weight = _copy(linear.weight)
     return np.ascontiguousarray((weight * _copy(norm.weight)).T), weight @ _copy(norm.bias) + _copy(linear.bias)
+
+
+def _action_embedding(module: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
+    """What `embed_actions` made, in NumPy: (n,) or (n, dim) actions to (n, d_model)."""
+    if isinstance(module, nn.Embedding):
+        return _copy(module.weight).__getitem__
+    assert isinstance(module, ActionEmbedding)
+    if module.continuous:
+        weight, bias = _copy(module.linear.weight).T, _copy(module.linear.bias)
+        return lambda actions: actions @ weight + bias
+    tables = [_copy(table.weight) for table in module.tables]  # type: ignore[arg-type]
+    return lambda actions: np.sum([table[column] for table, column in zip(tables, actions.T, strict=True)], axis=0)
 
 
 def _copy(tensor: Tensor) -> np.ndarray:

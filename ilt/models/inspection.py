@@ -61,8 +61,8 @@ def look_inside(model: Decoder, observations: Tensor, actions: Tensor) -> Inside
     )
 
 
-def _last_weights(block: Block, x: Tensor, rope_cache: Tensor | None, allowed: Tensor, read: slice) -> Tensor:
+def _last_weights(block: Block, x: Tensor, rope_cache: Tensor | None, attn_mask: Tensor, read: slice) -> Tensor:
     """(B, n_head, T): the attention of the last token, by what the block was given."""
     q, k, _ = block.project(x, rope_cache)
     q, k = q[:, read][:, -1:].transpose(1, 2), k.transpose(1, 2)
-    return attention_weights(q, k, allowed[-1:]).view(len(x), block.n_head, -1)
+    return attention_weights(q, k, attn_mask[-1:]).view(len(x), block.n_head, -1)

@@ -1,4 +1,4 @@
-"""The one rollout loop: many envs in one process, the policy called once per step on all of them."""
+"""The one rollout loop: many environments in one process, the policy called once per step on all of them."""
 
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,13 +15,13 @@ class Episode(NamedTuple):
     """One episode of T steps.
 
     Attributes:
-        place: where its seed stands among those that are flown.
+        place: where its seed stands among those that are run.
         observations: (T + 1, obs_dim) float32; `observations[t]` is what a student sees when choosing `actions[t]`.
-        actions: (T,) int64.
+        actions: (T,) or (T, dim), in the simulator's units.
         rewards: (T,) float64; `rewards[t]` is what `actions[t]` earned.
         truncated: whether the time limit ended it.
         extras: what else there is to know, as `Episodes` keeps it: numbers `episode/<name>`, `step/privileged`
-            (T, …) float32, what the environment hid from a student at each step, and `step/label` (T,) int64, what an
+            (T, …) float32, what the environment hid from a student at each step, and `step/label`, as `actions`, what an
             expert that was asked would have done.
     """
 
@@ -33,26 +33,26 @@ class Episode(NamedTuple):
     extras: Mapping[str, Any]
 
 
-def fly(spec: EnvSpec, policy: Policy, seeds: np.ndarray, n_envs: int) -> Generator[Episode, None, None]:
-    """Yield the episode of each of `seeds` (E,) int64 as it ends; at most `n_envs` are in the air at once.
+def run_episodes(spec: EnvSpec, policy: Policy, seeds: np.ndarray, n_envs: int) -> Generator[Episode, None, None]:
+    """Yield the episode of each of `seeds` (E,) int64 as it ends; at most `n_envs` are active at once.
 
     A slot whose episode ends takes the next seed; when none is left, the slot is retired.
     """
     batch = EnvBatch(spec, min(n_envs, len(seeds)))
     try:
-        yield from _fly(batch, policy, seeds)
+        yield from _run(batch, policy, seeds)
     finally:
         batch.close()
 
 
-def _fly(batch: EnvBatch, policy: Policy, seeds: np.ndarray) -> Generator[Episode, None, None]:
+def _run(batch: EnvBatch, policy: Policy, seeds: np.ndarray) -> Generator[Episode, None, None]:
     recorder = _Recorder(batch)
     visible = batch.observation_dim
-    asking = policy if isinstance(policy, Labeling) else None
-    index = np.zeros(batch.n_envs, dtype=np.int64)  # which episode each slot flies
+    labeling = policy if isinstance(policy, Labeling) else None
+    index = np.zeros(batch.n_envs, dtype=np.int64)  # which episode each slot runs
     waiting = iter(range(len(seeds)))
 
-    def begin(free: np.ndarray) -> np.ndarray:
+    def start(free: np.ndarray) -> np.ndarray:
         """Start the next waiting episodes in these slots; the slots for which there was one."""
         started = []
         for slot, episode in zip(free.tolist(), waiting, strict=False):
@@ -60,26 +60,26 @@ def _fly(batch: EnvBatch, policy: Policy, seeds: np.ndarray) -> Generator[Episod
             batch.reset(slot, seeds[episode])
             started.append(slot)
         if started:
-            policy.begin(np.array(started), seeds[index[started]])
+            policy.reset(np.array(started), seeds[index[started]])
         return np.array(started, dtype=np.int64)
 
-    slots = begin(np.arange(batch.n_envs))
+    slots = start(np.arange(batch.n_envs))
     while len(slots):
         observations = batch.everything[slots]
         actions = policy.act(slots, observations if policy.privileged else observations[:, :visible])
         rewards, terminated, truncated = batch.step(slots, actions)
-        recorder.add(slots, observations, actions, rewards, None if asking is None else asking.labels)
+        recorder.add(slots, observations, actions, rewards, None if labeling is None else labeling.labels)
         ended = terminated | truncated
         if ended.any():
             for slot, cut in zip(slots[ended].tolist(), truncated[ended].tolist(), strict=True):
-                extras: dict[str, Any] = {f"episode/{name}": fact for name, fact in batch.facts(slot).items()}
-                if asking is not None:
+                extras: dict[str, Any] = {f"episode/{k}": value for k, value in batch.episode_params[slot].items()}
+                if labeling is not None:
                     extras["step/label"] = recorder.labels(slot)
                 seen, done, earned = recorder.take(slot, batch.everything[slot])
                 if seen.shape[1] > visible:
                     extras["step/privileged"] = seen[:-1, visible:]
                 yield Episode(int(index[slot]), np.ascontiguousarray(seen[:, :visible]), done, earned, cut, extras)
-            slots = np.union1d(slots[~ended], begin(slots[ended]))
+            slots = np.union1d(slots[~ended], start(slots[ended]))
 
 
 class _Recorder:
@@ -88,8 +88,8 @@ class _Recorder:
     def __init__(self, batch: EnvBatch, capacity: int = 512) -> None:
         self._steps = np.zeros(batch.n_envs, dtype=np.int64)
         self._observations = np.zeros((batch.n_envs, capacity, batch.everything.shape[1]), dtype=np.float32)
-        self._actions = np.zeros((batch.n_envs, capacity), dtype=np.int64)
-        self._labels = np.zeros((batch.n_envs, 0), dtype=np.int64)  # of as many steps as the others, once there are any
+        self._actions = batch.action_space.zeros(batch.n_envs, capacity)
+        self._labels = batch.action_space.zeros(batch.n_envs, 0)  # of as many steps as the others, once there are any
         self._rewards = np.zeros((batch.n_envs, capacity), dtype=np.float64)
 
     def add(
@@ -110,7 +110,7 @@ class _Recorder:
         if labels is not None:
             if self._labels.shape[1] < self._actions.shape[1]:
                 missing = self._actions.shape[1] - self._labels.shape[1]
-                self._labels = np.pad(self._labels, ((0, 0), (0, missing)))
+                self._labels = np.pad(self._labels, ((0, 0), (0, missing), (0, 0))[: self._labels.ndim])
             self._labels[slots, steps] = labels
         self._steps[slots] += 1
 
@@ -134,19 +134,19 @@ class _Recorder:
         self._rewards = np.concatenate([self._rewards, np.zeros_like(self._rewards)], axis=1)
 
 
-def in_order(flown: Sequence[Episode], seeds: np.ndarray) -> Episodes:
+def in_order(found: Sequence[Episode], seeds: np.ndarray) -> Episodes:
     """Lay episodes end to end in the order of their places among `seeds`."""
-    flown = sorted(flown, key=lambda episode: episode.place)
-    extras = {name: [episode.extras[name] for episode in flown] for name in flown[0].extras}
-    truncated = np.array([episode.truncated for episode in flown], dtype=bool)
+    found = sorted(found, key=lambda episode: episode.place)
+    extras = {name: [episode.extras[name] for episode in found] for name in found[0].extras}
+    truncated = np.array([episode.truncated for episode in found], dtype=bool)
     return Episodes(
-        observations=np.concatenate([episode.observations for episode in flown]),
-        actions=np.concatenate([episode.actions for episode in flown]),
-        rewards=np.concatenate([episode.rewards for episode in flown]),
-        lengths=np.array([len(episode.actions) for episode in flown], dtype=np.int64),
+        observations=np.concatenate([episode.observations for episode in found]),
+        actions=np.concatenate([episode.actions for episode in found]),
+        rewards=np.concatenate([episode.rewards for episode in found]),
+        lengths=np.array([len(episode.actions) for episode in found], dtype=np.int64),
         terminated=~truncated,
         truncated=truncated,
-        seeds=seeds[[episode.place for episode in flown]],
+        seeds=seeds[[episode.place for episode in found]],
         extras={
             name: np.concatenate(arrays) if name.startswith("step/") else np.array(arrays)
             for name, arrays in extras.items()

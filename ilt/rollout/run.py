@@ -1,4 +1,4 @@
-"""A flight: from a policy and seeds to `Episodes`, in one process or in several."""
+"""A rollout: from a policy and seeds to `Episodes`, in one process or in several."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -9,8 +9,8 @@ import torch
 
 from ilt.data.episodes import Episodes
 from ilt.envs.spec import EnvSpec
-from ilt.rollout.loop import fly, in_order
-from ilt.rollout.parallel import fly_in_processes
+from ilt.rollout.loop import in_order, run_episodes
+from ilt.rollout.parallel import run_in_processes
 from ilt.rollout.policies import Policy
 
 
@@ -23,39 +23,39 @@ def rollout(
     n_processes: int = 1,
     on_episode: Callable[[float], None] | None = None,
 ) -> Episodes:
-    """Fly one episode per seed and return them in the order of `seeds`.
+    """Run one episode per seed and return them in the order of `seeds`.
 
-    Each episode is decided by its seed alone: which process and slot it is flown in and what flies beside it have no
+    Each episode is decided by its seed alone: which process and slot it runs in and what runs beside it have no
     part in it, beyond the last bit of a batched matrix product.
 
     Args:
         spec: the environment.
         policy: what chooses the actions. In several processes each has its own copy of it, on the CPU.
         seeds: (E,) integers.
-        n_envs: how many episodes are in the air at once in each process.
-        n_processes: how many processes fly; with 1 it is this one. There are never more than seeds.
+        n_envs: how many episodes are active at once in each process.
+        n_processes: how many processes there are; with 1 it is this one. There are never more than seeds.
         on_episode: called with the return of each finished episode, for progress displays.
 
     Raises:
-        WorkerDied: some seeds kill every process that flies them; the error has the other episodes.
+        WorkerDied: some seeds kill every process that runs them; the error has the other episodes.
     """
     seeds = np.asarray(seeds, dtype=np.int64)
     if len(seeds) == 0:
-        raise ValueError("there are no seeds to fly")
+        raise ValueError("there are no seeds to run")
     if n_envs < 1 or n_processes < 1:
         raise ValueError(f"n_envs and n_processes must be at least 1, got {n_envs} and {n_processes}")
     n_processes = min(n_processes, len(seeds))
     if n_processes == 1 or current_process().daemon:  # which may not start processes of its own
-        flying = fly(spec, policy, seeds, n_envs)
+        running = run_episodes(spec, policy, seeds, n_envs)
     else:
-        flying = fly_in_processes(spec, policy, seeds, n_envs, n_processes)
-    flown = []
-    with _one_thread(), closing(flying):
-        for episode in flying:
-            flown.append(episode)
+        running = run_in_processes(spec, policy, seeds, n_envs, n_processes)
+    done = []
+    with _one_thread(), closing(running):
+        for episode in running:
+            done.append(episode)
             if on_episode is not None:
                 on_episode(float(episode.rewards.sum()))
-    return in_order(flown, seeds)
+    return in_order(done, seeds)
 
 
 @contextmanager

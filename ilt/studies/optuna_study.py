@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
-from ilt.config import ConfigError
+from ilt.schema import ConfigError
 
 
 def parse_space(

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ilt.config import config_hash
+from ilt.schema import config_hash
 from ilt.tracking.store import read_json
 
 EPISODE_COLUMNS = ("seed", "student_return", "expert_return", "random_return", "student_steps")

@@ -16,13 +16,13 @@ import yaml
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from ilt.config import ConfigError, check_config
-from ilt.evaluation.tables import COLUMNS, print_table, result_rows
+from ilt.schema import ConfigError
+from ilt.settings import check_config
 from ilt.tracking.store import check_files, read_json, write_json
 
 log = logging.getLogger(__name__)
 
-CONFIG, RESULTS, ERROR = "config.yaml", "results.json", "error.txt"
+CONFIG, IDENTITY, RESULTS, ERROR = "config.yaml", "identity.json", "results.json", "error.txt"
 COMMAND = ".hydra"
 
 
@@ -31,7 +31,8 @@ class RunFolder:
 
     Args:
         path: the folder.
-        config: the resolved config as plain containers. A folder that holds another one is refused.
+        config: the resolved config as plain containers.
+        identity: all that decides the training. A folder that holds another training is refused.
         resume: go on from what is there; otherwise what is there is renamed, and kept.
         started: `time.monotonic()` when the job began.
 
@@ -39,8 +40,10 @@ class RunFolder:
         seconds: how long each stage took in this process.
     """
 
-    def __init__(self, path: Path, config: dict[str, Any], *, resume: bool, started: float) -> None:
-        self.path, self.config = path, config
+    def __init__(
+        self, path: Path, config: dict[str, Any], identity: dict[str, Any], *, resume: bool, started: float
+    ) -> None:
+        self.path, self.config, self.identity = path, config, identity
         self._resume, self._started = resume, started
         self.seconds: dict[str, float] = {}
 
@@ -54,16 +57,14 @@ class RunFolder:
         self._log_file: logging.FileHandler | None = None
         if not self._resume and any(self.path.iterdir()):
             self._set_aside()
-        if (self.path / CONFIG).exists():
-            found = read_config(self.path)
-            if found != self.config:
-                self._lock.release()
-                differing = sorted(k for k in {*found, *self.config} if found.get(k) != self.config.get(k))
-                raise ValueError(f"{self.path} holds a run with another config ({', '.join(differing)} differ)")
-        else:
-            temporary = self.path / ".config.new"
-            temporary.write_text(yaml.safe_dump(self.config, sort_keys=False))
-            os.replace(temporary, self.path / CONFIG)
+        if (self.path / IDENTITY).exists() and (found := read_json(self.path / IDENTITY)) != self.identity:
+            self._lock.release()
+            keys = sorted(k for k in {*found, *self.identity} if found.get(k) != self.identity.get(k))
+            raise ValueError(f"{self.path} holds a run with another config ({', '.join(keys)} differ)")
+        write_json(self.path / IDENTITY, self.identity)
+        temporary = self.path / ".config.new"
+        temporary.write_text(yaml.safe_dump(self.config, sort_keys=False))
+        os.replace(temporary, self.path / CONFIG)
         self.seconds["startup"] = round(time.monotonic() - self._started, 2)
         return self
 
@@ -94,8 +95,11 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether its results are there."""
-        return (self.path / RESULTS).exists()
+        """Whether its results are there, scored as the config says now, and its figures."""
+        if not (self.path / RESULTS).exists():
+            return False
+        results = read_json(self.path / RESULTS)
+        return results.get("evaluation") == self.config["evaluation"] and "figures" in results["seconds"]
 
     @property
     def checkpoints(self) -> Path:
@@ -116,7 +120,7 @@ class RunFolder:
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - started, 2)
 
     def finish(self, results: dict[str, Any]) -> None:
-        """Write the results, with the seconds by stage. Done last: a run with results is a finished run."""
+        """Write the results, with the seconds by stage so far."""
         self.seconds["total"] = round(time.monotonic() - self._started, 2)
         write_json(self.path / RESULTS, {**results, "seconds": self.seconds, "peak_memory_mb": peak_memory_mb()})
 
@@ -147,14 +151,6 @@ def selection_return(run: RunFolder) -> float:
     return float(read_json(run.path / RESULTS)["selection_return_mean"])
 
 
-def show(run: RunFolder) -> None:
-    """Print what came out of a finished run, and where it is."""
-    results = read_json(run.path / RESULTS)
-    print_table(f"{results['n_episodes']} test episodes, {run.path.name}", COLUMNS, result_rows(results))
-    print_table("", ["stage", "seconds"], [[name, f"{value:.1f}"] for name, value in results["seconds"].items()])
-    log.info("everything is in %s", run.path)
-
-
 def read_config(folder: Path, *, key: str = "run") -> dict[str, Any]:
     """A run's resolved config, as plain containers; reading it runs no code. ValueError names the key."""
     path = folder / CONFIG
@@ -171,7 +167,7 @@ def read_finished(folder: Path, *, key: str = "run") -> tuple[DictConfig, dict[s
     """
     run = OmegaConf.create(read_config(folder, key=key))
     try:
-        check_config(run)
+        check_config(run, partial=True)
     except ConfigError as error:
         raise ConfigError(f"{key}: {folder / CONFIG}: {error}") from error
     if not (folder / RESULTS).is_file():

@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from ilt.config import config_hash
+from ilt.schema import config_hash
 
 MANIFEST = "manifest.json"
 SHIPPED = {"experts": Path(__file__).parent.parent / "experts" / "pretrained"}
@@ -81,6 +81,7 @@ class Store:
         config: Mapping[str, Any],
         make: Callable[[Path], Mapping[str, Any]],
         parents: Sequence[Artifact] = (),
+        about: Mapping[str, Any] | None = None,
     ) -> Artifact:
         """The artifact that this config makes; made now, by one process at a time, if there is none.
 
@@ -92,6 +93,7 @@ class Store:
                 with this config, so a maker that was killed finds there what it had saved. It must leave only
                 files that belong to the artifact.
             parents: the artifacts that `make` reads, for the manifest.
+            about: what else the manifest is to say.
         """
         target = self.root / kind / f"{name}-{config_hash(config)}"
         if (found := self.find(kind, name, config)) is not None:
@@ -109,6 +111,7 @@ class Store:
             manifest = {
                 "name": target.name,
                 "config": config,
+                **(about or {}),
                 "parents": [artifact.name for artifact in parents],
                 "metrics": measured,
                 "seconds": round(time.monotonic() - started, 2),

@@ -1,6 +1,7 @@
 """Weights on disk: one safetensors file that also says how the module is built. Reading one runs no code."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,19 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 
-def save_weights(module: nn.Module, path: Path, config: dict[str, Any]) -> None:
-    """Write a module's state and the keyword arguments that build it."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    save_file(tensors, path, metadata={"config": json.dumps(config)})
+def save_weights(module: nn.Module, path: Path, config: Mapping[str, Any]) -> None:
+    """Write a module's state and the plain containers that say how it is built."""
+    save_tensors(module.state_dict(), path, config)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, config: Mapping[str, Any]) -> None:
+    """Write tensors by name, and the plain containers that say what they are."""
+    written = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(written, path, metadata={"config": json.dumps(config)})
 
 
 def load_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The keyword arguments and the state that `save_weights` wrote. ValueError if the file is no such file."""
+    """What `save_weights` or `save_tensors` wrote. ValueError if the file is no such file."""
     try:
         with safe_open(path, framework="pt") as file:
             config = json.loads(file.metadata()["config"])

@@ -1,4 +1,4 @@
-"""What happens beside the training steps: the student flies, and a progress display that suits the output."""
+"""What happens beside the training steps: rollouts of the student, pruning, weight averaging, the learning curve."""
 
 import logging
 import time
@@ -10,26 +10,26 @@ import torch
 from pytorch_lightning.callbacks import Callback, WeightAveraging
 from torch import Tensor
 
-from ilt.envs.spec import EnvSpec
+from ilt.models.heads import ActionHead
 from ilt.rollout.metrics import episode_metrics
-from ilt.rollout.run import rollout
-from ilt.rollout.sequence_policy import SequencePolicy
+from ilt.rollout.policies import SequencePolicy
+from ilt.rollout.recorded import Context
 from ilt.training.ranks import total
 
 log = logging.getLogger(__name__)
 
 
 class RolloutEvaluation(Callback):
-    """Flies the student on selection seeds at every validation and logs `rollout/return_mean` and its companions.
+    """Runs the student on selection seeds at every validation and logs `rollout/return_mean` and its companions.
 
     How often that is, in steps or in epochs, is the trainer's `val_check_interval` and `check_val_every_n_epoch`.
     It must stand before a weight-averaging callback, which puts the averaged weights in place during validation:
-    then it is those that fly. Where several processes learn together, rank 0 flies, and tells the others.
+    then it is those that act. Where several processes learn together, rank 0 runs the rollouts, and tells the others.
 
     Args:
-        spec: the environment.
-        n_episodes: how many selection seeds are flown, the same ones each time.
-        n_envs, n_processes: episodes in the air at once in each process, and how many processes fly.
+        ctx: the environment, and how rollouts are run.
+        head: what the student's outputs mean.
+        n_episodes: how many selection seeds are run, the same ones each time.
         context_length: steps the student may look back on; None for all that the model allows.
         deterministic: whether the student takes its most likely action, or samples.
 
@@ -40,15 +40,13 @@ class RolloutEvaluation(Callback):
     def __init__(
         self,
         *,
-        spec: EnvSpec,
+        ctx: Context,
+        head: ActionHead,
         n_episodes: int,
-        n_envs: int,
-        n_processes: int = 1,
         context_length: int | None = None,
         deterministic: bool = True,
     ) -> None:
-        self._spec, self._seeds = spec, spec.seeds("selection", n_episodes)
-        self._n_envs, self._n_processes = n_envs, n_processes
+        self._ctx, self._head, self._seeds = ctx, head, ctx.env.seeds("selection", n_episodes)
         self._context_length, self._deterministic = context_length, deterministic
         self.history: list[dict[str, float]] = []
 
@@ -56,37 +54,35 @@ class RolloutEvaluation(Callback):
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         averaging = [i for i, callback in enumerate(callbacks) if isinstance(callback, WeightAveraging)]
         if averaging and averaging[0] < callbacks.index(self):
-            raise ValueError("callbacks: rollout must stand before ema, or the student flies without averaged weights")
+            raise ValueError("callbacks: rollout must stand before ema, or the student acts without averaged weights")
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        flown = self._fly(trainer.global_step, pl_module) if trainer.is_global_zero else {}
-        metrics = trainer.strategy.broadcast(flown)
+        measured = self._evaluate(trainer.global_step, pl_module) if trainer.is_global_zero else {}
+        metrics = trainer.strategy.broadcast(measured)
         for name, value in metrics.items():
             pl_module.log(f"rollout/{name}", value, prog_bar=name == "return_mean", sync_dist=True)
         del metrics["seconds"]
         self.history.append({"step": trainer.global_step, **metrics})
 
-    def _fly(self, step: int, pl_module: pl.LightningModule) -> dict[str, float]:
-        """The metrics of a flight, and its `seconds`."""
+    def _evaluate(self, step: int, pl_module: pl.LightningModule) -> dict[str, float]:
+        """The metrics of a rollout that mean something in this environment, and its `seconds`."""
         started = time.monotonic()
         policy = SequencePolicy(
             pl_module.model,  # type: ignore[arg-type]  # Lightning types every attribute as Tensor or Module
+            self._head,
             context_length=self._context_length,
             deterministic=self._deterministic,
         )
-        episodes = rollout(self._spec, policy, self._seeds, n_envs=self._n_envs, n_processes=self._n_processes)
-        metrics = episode_metrics(episodes, self._spec)
+        episodes = self._ctx.quiet_rollout(policy, self._seeds)
+        metrics = {k: v for k, v in episode_metrics(episodes, self._ctx.env).items() if v is not None}
         seconds = time.monotonic() - started
+        rates = {"success_rate": "success", "crash_rate": "crashes"}
+        told = "".join(f", {word} {100 * metrics[name]:.0f} %" for name, word in rates.items() if name in metrics)
         log.info(
-            "step %d: return %.1f, success %.0f %%, crashes %.0f %% over %d selection seeds (%.1f s)",
-            step,
-            metrics["return_mean"],
-            100 * metrics["success_rate"],
-            100 * metrics["crash_rate"],
-            len(episodes),
-            seconds,
+            "step %d: return %.1f%s over %d selection seeds (%.1f s)",
+            *(step, metrics["return_mean"], told, len(episodes), seconds),
         )
         return {**metrics, "seconds": seconds}
 

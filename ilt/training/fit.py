@@ -1,4 +1,4 @@
-"""The training stage of `ilt.cli.train`: demonstrations in, weights and a learning curve out."""
+"""The training stage: demonstrations in, weights and a learning curve out."""
 
 import csv
 import logging
@@ -10,36 +10,41 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
 
-from ilt.config import run_config
 from ilt.data.datamodule import WindowData
 from ilt.data.episodes import Episodes
-from ilt.data.windows import WindowDataset, observation_statistics, take_episodes
-from ilt.envs.spec import EnvSpec
-from ilt.imitation.algorithms import Imitation
-from ilt.models.decoder import Decoder
-from ilt.rollout.workers import n_processes
-from ilt.tracking.run_folder import RESULTS, RunFolder
-from ilt.tracking.store import Artifact, open_artifact
+from ilt.data.sources import make_source
+from ilt.data.windows import observation_statistics, take_episodes
+from ilt.experts.find import expert_policy
+from ilt.imitation.base import make_imitation
+from ilt.imitation.rounds import LabelBudget
+from ilt.models.base import SequenceModel
+from ilt.models.heads import ActionHead
+from ilt.models.spec import ModelSpec
+from ilt.rollout.recorded import Context
+from ilt.schema import ConfigError, accepted, build, locate, own_keys, plain
+from ilt.settings import training_config
+from ilt.tracking.run_folder import RunFolder
+from ilt.tracking.store import Artifact, read_json, write_json
 from ilt.training.callbacks import LearningCurve, Pruning
 from ilt.training.display import TrainingDisplay
 from ilt.training.module import ImitationModule
-from ilt.training.ranks import Machines, joined, leave_signals_to_the_first
-from ilt.training.runtime import n_nodes, n_ranks, on_gpus, prepare, set_up
+from ilt.training.ranks import joined, launched_together
+from ilt.training.runtime import n_nodes, n_ranks, on_gpus, set_up
 
 if TYPE_CHECKING:
     from pytorch_lightning.strategies import Strategy
-    from torch import Tensor
 
 log = logging.getLogger(__name__)
+
+TRAINING = "training.json"
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What training left behind.
+    """What a training left behind, in `training.json` and `curve.csv` too.
 
     Attributes:
         weights: files of student weights: `last`, and `best` by selection-seed return.
@@ -48,6 +53,7 @@ class Fitted:
         windows_per_second: of training steps alone; None if this process made none.
         resumed: whether training went on from a checkpoint, so that its seconds are those of the last part only.
         imitation: the labels that it was given.
+        rounds: names of the artifacts of its rounds.
     """
 
     weights: Mapping[str, Path]
@@ -55,155 +61,196 @@ class Fitted:
     n_parameters: int
     windows_per_second: float | None
     resumed: bool
-    imitation: Imitation
+    imitation: Mapping[str, Any]
 
     def at(self, name: str) -> dict[str, float]:
         """What was measured on validation demonstrations and selection seeds when these weights were saved."""
         rows = [row for row in self.rows if "rollout/return_mean" in row]
         return rows[-1] if name == "last" else max(rows, key=lambda row: row["rollout/return_mean"])
 
+    @classmethod
+    def read(cls, folder: Path) -> "Fitted | None":
+        """What a finished training left in its run's folder; None if it is not finished."""
+        path = folder / TRAINING
+        if not path.is_file():
+            return None
+        kept = read_json(path)
+        weights = {name: folder / "weights" / f"{name}.safetensors" for name in kept.pop("weights")}
+        return cls(weights=weights, **kept)
+
+    def write(self, folder: Path) -> None:
+        """Keep it in the run's folder."""
+        write_csv(folder / "curve.csv", self.rows)
+        write_json(folder / TRAINING, {**vars(self), "weights": list(self.weights)})
+
 
 def fit(
+    ctx: Context,
     cfg: DictConfig,
-    spec: EnvSpec,
     run: RunFolder,
     demos: Artifact,
-    logger: Logger | None,
+    expert: Artifact,
+    logger: Logger | None = None,
     *,
     report: Callable[[float, int], bool] | None = None,
 ) -> Fitted | None:
     """Train on the demonstrations, from the run's last checkpoint if there is one; leave weights in the run folder.
 
-    Further processes that `trainer.devices` asks for, and further machines, take part in the training and nothing else.
+    Further processes that `trainer.devices` asks for take part in the training and nothing else.
 
     Args:
+        cfg: a whole config of `ilt train`.
         report: as `Pruning` takes it. None is returned if it ended the training.
     """
     checkpoint = run.last_checkpoint
     if checkpoint is not None:
         log.info("resuming from %s", checkpoint)
-    ours, theirs = ([Pruning(report)], [Pruning(None)]) if report is not None else ([], [])
-    unlocked = RunFolder(run.path, run.config, resume=True, started=0.0)  # the lock is this process's
-    arguments = cfg, spec, unlocked, demos, checkpoint, theirs
-    told = {
-        "run": str(run.path.absolute()),
-        "demonstrations": str(demos.path.absolute()),
-        "checkpoint": checkpoint and str(checkpoint.absolute()),
-        "pruning": report is not None,
-    }
-    machines = Machines.read(n_nodes(cfg))
-    with joined(
-        _learn_beside, arguments, n_ranks=n_ranks(cfg), on_gpus=on_gpus(cfg), machines=machines, told=told
-    ) as strategy:
-        model, curve, imitation = _learn(cfg, spec, run, demos, checkpoint, ours, strategy, logger)
-    if any(callback.pruned for callback in ours):
+    pruning, others_pruning = ([Pruning(report)], [Pruning(None)]) if report is not None else ([], [])
+    unlocked = RunFolder(run.path, run.config, run.identity, resume=True, started=0.0)  # the lock is this process's
+    arguments = ctx, cfg, unlocked, demos, expert, checkpoint, others_pruning
+    with joined(_learn_beside, arguments, n_ranks=n_ranks(cfg.trainer), on_gpus=on_gpus(cfg.trainer)) as strategy:
+        spec, model, curve, labels = _learn(ctx, cfg, run, demos, expert, checkpoint, pruning, strategy, logger)
+    if any(callback.pruned for callback in pruning):
         return None
-    write_csv(run.path / "curve.csv", curve.rows)
-    return Fitted(
-        weights={name: _export(model, run, name) for name in ("last", "best")},
+    fitted = Fitted(
+        weights={name: _export(spec, model, run, name) for name in ("last", "best")},
         rows=curve.rows,
         n_parameters=sum(p.numel() for p in model.parameters()),
         windows_per_second=curve.batches * cfg.dataset.batch_size / curve.seconds if curve.batches else None,
         resumed=checkpoint is not None,
-        imitation=imitation,
+        imitation=labels.results(),
     )
+    fitted.write(run.path)
+    return fitted
 
 
-def accompany(cfg: DictConfig, folder: Path) -> bool:
-    """What a further machine has to do of a run: nothing but its part in the training, once the first one begins it.
-
-    Returns:
-        whether this is a further machine. RuntimeError if the first one trains another run.
-    """
-    machines = Machines.read(n_nodes(cfg))
-    if machines.this == 0:
-        return False
-    if (folder / RESULTS).exists():
-        return True
-    spec, _ = prepare(cfg)
-    log.info("machine %d of %d waits for %s:%d", machines.this, machines.count, machines.host, machines.port)
-    told = machines.hear()
-    leave_signals_to_the_first()
-    if told["run"] != str(folder.absolute()):
-        raise RuntimeError(f"this machine has come to learn in {folder}, but {machines.host} learns in {told['run']}")
-    run = RunFolder(folder, run_config(cfg), resume=True, started=0.0)  # the lock is the first machine's
-    checkpoint = Path(told["checkpoint"]) if told["checkpoint"] else None
-    pruning = [Pruning(None)] if told["pruning"] else []
-    arguments = cfg, spec, run, open_artifact(Path(told["demonstrations"])), checkpoint, pruning
-    with joined(_learn_beside, arguments, n_ranks=n_ranks(cfg), on_gpus=on_gpus(cfg), machines=machines) as strategy:
-        _learn(*arguments, strategy)
-    return True
-
-
-def _learn_beside(cfg: DictConfig, *arguments: Any) -> None:
+def _learn_beside(ctx: Context, cfg: DictConfig, *arguments: Any) -> None:
     """The whole life of a further process of a training."""
-    set_up(cfg)
-    _learn(cfg, *arguments)
+    set_up(cfg.threads)
+    _learn(ctx, cfg, *arguments)
 
 
 def _learn(
+    ctx: Context,
     cfg: DictConfig,
-    spec: EnvSpec,
     run: RunFolder,
     demos: Artifact,
+    expert: Artifact,
     checkpoint: Path | None,
     pruning: list[Pruning],
-    strategy: "Strategy | None",
+    strategy: "Strategy | str | None",
     logger: Logger | None = None,
-) -> tuple[Decoder, LearningCurve, Imitation]:
+) -> tuple[ModelSpec, SequenceModel, LearningCurve, LabelBudget]:
     """The same in every process that takes part, but for the strategy, which knows which one it is, and the logger."""
     pl.seed_everything(cfg.seed, verbose=False)
     demonstrations = take_episodes(Episodes.load(demos.file("demonstrations.npz")), cfg.dataset.episodes)
-    imitation = Imitation(cfg, spec, demos, demonstrations)
-    train = imitation.first
-    validation = Episodes.load(demos.file("validation.npz"))
+    labels = _labels(ctx, cfg, demos, expert, demonstrations)
+    space, validation = ctx.env.action_space, Episodes.load(demos.file("validation.npz"))
     data = WindowData(
-        WindowDataset(train, context_length=cfg.dataset.context_length, stride=cfg.dataset.stride),
-        WindowDataset(validation, context_length=cfg.dataset.context_length, as_deployed=True),
+        build("dataset", cfg.dataset, known={"episodes": labels.first, "action_space": space}),
+        build(
+            "dataset",
+            {**plain(cfg.dataset), "stride": 1},
+            known={"episodes": validation, "action_space": space, "as_deployed": True},
+        ),
         batch_size=cfg.dataset.batch_size,
         seed=cfg.seed,
-        steps_per_round=imitation.steps_per_round,
+        steps_per_round=labels.steps_per_round,
     )
-    observation_dim, n_actions = spec.sizes()
-    model: Decoder = instantiate(
-        cfg.model,
-        observation_dim=observation_dim,
-        n_actions=n_actions,
-        context_length=cfg.dataset.context_length,
-        tokens=cfg.dataset.tokens,
-    )
-    model.set_normalization(*observation_statistics(train))
+    spec = model_spec(ctx, cfg)
+    model, head = spec.build()
+    model.set_normalization(*observation_statistics(labels.first))
     n_parameters = sum(p.numel() for p in model.parameters())
-    log.info("%d demonstrations, %d steps; a model of %d parameters", len(train), len(train.actions), n_parameters)
-    module = ImitationModule(model, seed=cfg.seed, **OmegaConf.to_object(cfg.optimizer))  # type: ignore[arg-type]
-    callbacks = _make_callbacks(cfg, spec, run)
-    trainer = _make_trainer(cfg, run, [*imitation.callbacks(data), *callbacks, *pruning], strategy, logger)
+    n_episodes, n_steps = len(labels.first), len(labels.first.actions)
+    log.info("%d demonstrations, %d steps; a model of %d parameters", n_episodes, n_steps, n_parameters)
+    make_optimizer = _optimizer(cfg.optimizer)
+    module = ImitationModule(model, head, seed=cfg.seed, make_optimizer=make_optimizer)
+    callbacks = _make_callbacks(ctx, cfg, run, head)
+    trainer = _make_trainer(cfg, run, [*labels.callbacks(data, head), *callbacks, *pruning], strategy, logger)
     trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-    return model, next(callback for callback in callbacks if isinstance(callback, LearningCurve)), imitation
+    return spec, model, next(callback for callback in callbacks if isinstance(callback, LearningCurve)), labels
 
 
-def _make_callbacks(cfg: DictConfig, spec: EnvSpec, run: RunFolder) -> list[pl.Callback]:
+def model_spec(ctx: Context, cfg: DictConfig) -> ModelSpec:
+    """What builds the student that a config describes."""
+    return ModelSpec(
+        model=plain(cfg.model),
+        head=plain(cfg.head),
+        observation_dim=ctx.env.observations.dim,
+        action_space=ctx.env.action_space,
+        context_length=cfg.dataset.context_length,
+    )
+
+
+def check_components(ctx: Context, cfg: DictConfig) -> None:
+    """Build what a config names, so that what does not fit is refused before any long work. ConfigError names the key."""
+    make_imitation(cfg.imitation)
+    make_source(cfg.demos)
+    _optimizer(cfg.optimizer)
+    with torch.random.fork_rng(devices=[]):
+        model_spec(ctx, cfg).build()
+    for name, callback in cfg.callbacks.items():
+        if callback is not None:
+            target = locate(callback["_target_"], key=f"callbacks.{name}._target_")
+            known = dict.fromkeys(("ctx", "head", "context_length", "deterministic", "dirpath"))
+            accepted(target, own_keys("callbacks", callback), known, prefix=f"callbacks.{name}")
+    accepted(pl.Trainer, own_keys("trainer", cfg.trainer), {}, prefix="trainer")
+
+
+def _labels(ctx: Context, cfg: DictConfig, demos: Artifact, expert: Artifact, demonstrations: Episodes) -> LabelBudget:
+    algorithm = make_imitation(cfg.imitation)
+    return LabelBudget(
+        ctx,
+        algorithm,
+        name=cfg.imitation._target_.rsplit(".", 1)[-1].lower(),
+        demos=demos,
+        demonstrations=demonstrations,
+        first_seed=make_source(cfg.demos).n_episodes,
+        expert=(expert, expert_policy(ctx, cfg.expert, expert)) if algorithm.rounds else None,
+        identity=training_config(cfg),
+        context_length=cfg.evaluation.context_length or cfg.dataset.context_length,
+        deterministic=cfg.evaluation.deterministic,
+        n_steps=cfg.trainer.max_steps,
+    )
+
+
+def _optimizer(values: Any) -> Callable[..., Any]:
+    target = locate(values["_target_"], key="optimizer._target_")
+    known = {"model": None, "total_steps": 1, "fused": False}
+    options = own_keys("optimizer", values)
+    takes = accepted(target, options, known, prefix="optimizer")
+
+    def make(model: torch.nn.Module, **given: Any) -> Any:
+        return target(model, **{k: v for k, v in given.items() if k in takes}, **options)
+
+    return make
+
+
+def _make_callbacks(ctx: Context, cfg: DictConfig, run: RunFolder, head: ActionHead) -> list[pl.Callback]:
     """The config's callbacks in its order, with what only this run knows."""
-    known: dict[str, dict[str, Any]] = {
-        "rollout": {
-            "spec": spec,
-            "n_envs": cfg.n_envs,
-            "n_processes": n_processes(cfg),
-            "context_length": cfg.evaluation.context_length,
-            "deterministic": cfg.evaluation.deterministic,
-        },
-        **{name: {"dirpath": str(run.checkpoints.resolve())} for name in ("best", "last", "preemption")},
+    known = {
+        "ctx": ctx,
+        "head": head,
+        "context_length": cfg.evaluation.context_length,
+        "deterministic": cfg.evaluation.deterministic,
+        "dirpath": str(run.checkpoints.resolve()),
     }
-    return [
-        # not as arguments of `instantiate`, which would turn the EnvSpec, a dataclass, into a config
-        instantiate(callback, _partial_=True)(**known.get(str(name), {}))
-        for name, callback in cfg.callbacks.items()
-        if callback is not None
-    ]
+    made = []
+    for name, values in cfg.callbacks.items():
+        if values is not None:
+            target = locate(values["_target_"], key=f"callbacks.{name}._target_")
+            made.append(target(**accepted(target, own_keys("callbacks", values), known, prefix=f"callbacks.{name}")))
+            if not isinstance(made[-1], pl.Callback):
+                raise ConfigError(f"callbacks.{name}._target_ must be a Lightning callback, got {values['_target_']}")
+    return made
 
 
 def _make_trainer(
-    cfg: DictConfig, run: RunFolder, callbacks: list[pl.Callback], strategy: "Strategy | None", logger: Logger | None
+    cfg: DictConfig,
+    run: RunFolder,
+    callbacks: list[pl.Callback],
+    strategy: "Strategy | str | None",
+    logger: Logger | None,
 ) -> pl.Trainer:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     # batches are gathered in one index, which is faster than handing them over from another process
@@ -214,28 +261,33 @@ def _make_trainer(
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
     # Lightning asks torch's pytree in a way that torch will drop
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    return instantiate(
-        cfg.trainer,
-        devices=n_ranks(cfg),
-        strategy=strategy or "auto",
-        use_distributed_sampler=False,  # batches are shared out by the data themselves
-        callbacks=[*callbacks, TrainingDisplay()],
-        logger=logger or False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        default_root_dir=str(run.path),
-    )
+    options = {
+        **own_keys("trainer", cfg.trainer),
+        "devices": n_ranks(cfg.trainer),
+        "strategy": strategy or ("ddp" if launched_together() else "auto"),
+        "use_distributed_sampler": False,  # batches are shared out by the data themselves
+        "callbacks": [*callbacks, TrainingDisplay()],
+        "logger": logger or False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "default_root_dir": str(run.path),
+    }
+    if n_nodes(cfg.trainer) > 1 and not launched_together():
+        raise ConfigError(
+            f"trainer.num_nodes must be 1 where neither srun nor torchrun starts the processes, got {cfg.trainer.num_nodes}"
+        )
+    return locate(cfg.trainer["_target_"], key="trainer._target_")(**options)
 
 
-def _export(model: Decoder, run: RunFolder, name: str) -> Path:
-    """The weights that a checkpoint's validation flew (averaged, if there is averaging), as safetensors."""
+def _export(spec: ModelSpec, model: SequenceModel, run: RunFolder, name: str) -> Path:
+    """The weights that a checkpoint's validation ran (averaged, if there is averaging), as safetensors."""
     checkpoint = torch.load(run.checkpoints / f"{name}.ckpt", weights_only=True, map_location="cpu")
-    state: dict[str, Tensor] = checkpoint["state_dict"]
+    state: dict[str, torch.Tensor] = checkpoint["state_dict"]
     model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in state.items()})
     path = run.path / "weights" / f"{name}.safetensors"
     path.parent.mkdir(exist_ok=True)
-    model.save(path)
+    spec.save(model, path)
     return path
 
 

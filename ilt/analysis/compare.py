@@ -1,0 +1,155 @@
+"""Several policies on the same seeds: their rollouts, and the tables, figure and video over them, as one artifact."""
+
+import re
+from collections.abc import Mapping, Sequence
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from ilt.analysis.comparison_figure import comparison_figure
+from ilt.analysis.video import side_by_side, write_animation, write_mp4
+from ilt.data.episodes import Episodes
+from ilt.evaluation.comparison import ALL, compare_policies, headings, median_run, typical_episode, write_comparison
+from ilt.evaluation.saved_policies import SavedPolicy, read_policy
+from ilt.rollout.recorded import RANDOM, Context
+from ilt.schema import ConfigError, config_hash
+from ilt.settings import run_config
+from ilt.tracking.run_folder import read_config
+from ilt.tracking.store import Artifact
+
+MAX_FRAMES = 120
+"""Frames in an animation, at most: a long episode has fewer a second, so that it is not too large for a page."""
+
+
+def runs_of(key: str, where: str) -> list[str]:
+    """What a policy consists of: itself, or all runs whose folders a pattern matches.
+
+    ConfigError if there are none, or if they differ in more than their training seed. Folders that were set aside when
+    a run began afresh (`NAME.1`) are passed over.
+    """
+    if "*" not in where:
+        return [where]
+    matched = {path.rpartition("/")[0] for path in glob(f"{where}/config.yaml")}
+    runs = sorted(path for path in matched if re.sub(r"\.\d+$", "", path) not in matched - {path})
+    if not runs:
+        raise ConfigError(f"{key} must match the folder of at least one run, got {where}")
+    configs = {path: run_config(OmegaConf.create(read_config(Path(path), key=key))) for path in runs}
+    settings = {config_hash({**config, "seed": None}): path for path, config in configs.items()}
+    if len(settings) > 1:
+        examples = " and ".join(sorted(settings.values()))
+        raise ConfigError(f"{key} must match runs that differ in nothing but their seed, but {examples} differ in more")
+    return runs
+
+
+def run_policies(
+    ctx: Context,
+    policies: Mapping[str, str | SavedPolicy],
+    seeds: np.ndarray,
+    *,
+    deterministic: bool,
+    trust: Sequence[str] | None = (),
+) -> dict[str, list[Artifact]]:
+    """The rollouts of each policy's runs and of the random one on the same seeds, from the store or run now.
+
+    All policies are read, and refused where they do not fit, before the first one acts.
+    """
+    read = {
+        name: [where]
+        if isinstance(where, SavedPolicy)
+        else [
+            read_policy(f"policies.{name}", one, ctx, deterministic=deterministic, trust=trust)
+            for one in runs_of(f"policies.{name}", where)
+        ]
+        for name, where in {**policies, RANDOM: RANDOM}.items()
+    }
+    return {
+        name: [
+            ctx.find_or_rollout(
+                run.policy,
+                seeds,
+                name=run.name,
+                identity=run.identity,
+                deterministic=run.deterministic,
+                parents=run.parents,
+            )
+            for run in runs
+        ]
+        for name, runs in read.items()
+    }
+
+
+def find_or_compare(
+    ctx: Context,
+    rollouts: Mapping[str, list[Artifact]],
+    *,
+    name: str,
+    reference: str,
+    subsets: Mapping[str, tuple[str, float, float]],
+    video: Sequence[str],
+    seeds: Mapping[str, Any],
+    deterministic: bool,
+) -> Artifact:
+    """`comparison.json`, `.csv`, `.md` and `.png` over these rollouts, and a video if one is asked for.
+
+    Args:
+        subsets: parameter and quantiles by name; see `subset_masks`.
+        video: names of policies that are shown side by side.
+        seeds: `block`, `offset` and `count`.
+    """
+    env = ctx.env
+    rules = {"success_return": env.success_return, "crash_reward": env.crash_reward}
+    canonical_config = {
+        "env": {**env.identity(), **rules},
+        "rollouts": [[policy, [run.name for run in runs]] for policy, runs in rollouts.items()],
+        "reference": reference,
+        "subsets": {subset: list(rule) for subset, rule in subsets.items()},
+        "video": list(video),
+    }
+
+    def load(run: Artifact) -> Episodes:
+        return Episodes.load(run.file("episodes.npz"))
+
+    def make(folder: Path) -> dict[str, Any]:
+        one_by_one = ((policy, map(load, runs)) for policy, runs in rollouts.items())  # together they may be gigabytes
+        metrics, returns = compare_policies(one_by_one, subsets, env, reference=reference, random=RANDOM)
+        shown = {policy: median_run(returns[policy]) for policy in video}
+        filmed = {policy: (load(rollouts[policy][run]), returns[policy][run]) for policy, run in shown.items()}
+        comparison = {
+            "name": name,
+            **canonical_config,
+            "seeds": dict(seeds),
+            "deterministic": deterministic,
+            "metrics": metrics,
+            "video": film(ctx, filmed, folder) if filmed else None,
+        }
+        write_comparison(folder, comparison)
+        title = headings(comparison)[ALL]
+        comparison_figure(metrics, folder / "comparison.png", reference=reference, random=RANDOM, title=title)
+        return {"return_mean": {policy: float(values.mean()) for policy, values in returns.items()}}
+
+    parents = [run for runs in rollouts.values() for run in runs]
+    return ctx.store.find_or_make("comparisons", name, canonical_config, make, parents=parents)
+
+
+def film(ctx: Context, shown: Mapping[str, tuple[Episodes, np.ndarray]], folder: Path) -> dict[str, Any]:
+    """Show the episode that is most like every policy's median one, side by side, in `episode.mp4` and `episode.gif`.
+
+    Args:
+        shown: episodes and their returns (E,) of each policy; of one that is several runs, its median run's.
+
+    Returns:
+        which episode it is, and each policy's return in it.
+    """
+    episode = typical_episode({name: returns for name, (_, returns) in shown.items()})
+    frames = side_by_side(ctx.env, {name: (episodes, episode) for name, (episodes, _) in shown.items()})
+    write_mp4(frames, folder / "episode.mp4")
+    every = max(4, -(-len(frames) // MAX_FRAMES))
+    write_animation(frames, folder / "episode.gif", every=every, width=400 * len(shown))
+    return {
+        "seed": int(next(iter(shown.values()))[0].seeds[episode]),
+        "chosen": "most like every policy's median episode, by the ranks of returns",
+        "returns": {name: float(returns[episode]) for name, (_, returns) in shown.items()},
+    }

@@ -1,0 +1,132 @@
+"""The contract of a data source: where demonstrations come from.
+
+The simplest one is a function `(env, block) -> Episodes`, with `block` being "demonstrations" or "validation"; name it as
+`demos._target_`. A class is called with the config's own keys:
+
+    class MyRecordings(DataSource):
+        def __init__(self, *, path: str):
+            self.path = path
+
+        def episodes(self, env, block, demonstrate):
+            return Episodes(...)
+"""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ilt.data.episodes import Episodes
+from ilt.envs.spec import EnvSpec
+from ilt.schema import ConfigError, accepted, locate, own_keys, path_of
+from ilt.tracking.store import sha256
+
+Demonstrate = Callable[[np.ndarray, str], Episodes]
+"""Runs the expert, if it passes its gate: takes seeds (E,) int64 and a title, and returns an episode for each."""
+
+
+class DataSource(ABC):
+    """Where demonstrations come from.
+
+    Attributes:
+        version: raise it when what it gives changes, so that older artifacts are not taken for it.
+        uses_expert: whether the expert decides what it gives.
+        n_episodes: how many seeds of the demonstrations block, from the first one on, it uses up.
+    """
+
+    version = 1
+    uses_expert = False
+    n_episodes = 0
+
+    @abstractmethod
+    def episodes(self, env: EnvSpec, block: str, demonstrate: Demonstrate) -> Episodes:
+        """The episodes of a block, "demonstrations" or "validation"; actions are in the simulator's units."""
+
+    def identity(self) -> dict[str, Any]:
+        """What decides its episodes beside its config, such as the content of a file."""
+        return {}
+
+
+class ExpertEpisodes(DataSource):
+    """The expert's own episodes, one for each of the first seeds of both blocks.
+
+    Args:
+        n_episodes: seeds of the demonstrations block.
+        n_validation_episodes: seeds of the validation block.
+    """
+
+    uses_expert = True
+
+    def __init__(self, *, n_episodes: int, n_validation_episodes: int) -> None:
+        self.n_episodes = n_episodes
+        self._count = {"demonstrations": n_episodes, "validation": n_validation_episodes}
+
+    def episodes(self, env: EnvSpec, block: str, demonstrate: Demonstrate) -> Episodes:
+        return demonstrate(env.seeds(block, self._count[block]), block)
+
+
+class EpisodesFile(DataSource):
+    """Recorded episodes, as `Episodes.save` writes them.
+
+    Args:
+        path: the `.npz` of the demonstrations.
+        validation_path: that of the validation episodes.
+    """
+
+    def __init__(self, *, path: str, validation_path: str) -> None:
+        self._paths = {"demonstrations": Path(path), "validation": Path(validation_path)}
+
+    def episodes(self, env: EnvSpec, block: str, demonstrate: Demonstrate) -> Episodes:
+        return Episodes.load(self._paths[block])
+
+    def identity(self) -> dict[str, Any]:
+        missing = [str(path) for path in self._paths.values() if not path.is_file()]
+        if missing:
+            raise ConfigError(f"demos.path and demos.validation_path must be files, but {missing} are not there")
+        return {block: sha256(path) for block, path in self._paths.items()}
+
+
+class FunctionSource(DataSource):
+    """A plain function from environment and block to episodes."""
+
+    def __init__(self, function: Callable[..., Episodes], **options: Any) -> None:
+        self._function, self._options = function, options
+
+    def episodes(self, env: EnvSpec, block: str, demonstrate: Demonstrate) -> Episodes:
+        return self._function(env, block, **self._options)
+
+
+def make_source(values: Any, *, trust: Sequence[str] | None = None) -> DataSource:
+    """The data source of a config's `demos`: a `DataSource` of a class, or a plain function as one."""
+    target = locate(values["_target_"], key="demos._target_", trust=trust)
+    options = own_keys("demos", values)
+    if isinstance(target, type) and issubclass(target, DataSource):
+        return target(**accepted(target, options, {}, prefix="demos"))
+    try:
+        inspect.signature(target).bind(None, "demonstrations", **options)
+    except TypeError as error:
+        raise ConfigError(
+            f"demos._target_={path_of(target)} cannot be called with env, block and {options}: {error}"
+        ) from error
+    return FunctionSource(target, **options)
+
+
+def check_fits(episodes: Episodes, env: EnvSpec, *, source: str) -> None:
+    """Raise ValueError unless observations and actions are what the environment has."""
+    dim = env.observations.dim
+    if episodes.observations.shape[1] != dim:
+        raise ValueError(
+            f"{source} has observations of {episodes.observations.shape[1]} numbers, but env shows students {dim}"
+        )
+    env.action_space.check(episodes.actions, len(episodes.actions), source=source)
+
+
+def filter_episodes(episodes: Episodes, filters: Mapping[str, Any]) -> tuple[Episodes, dict[str, int]]:
+    """The episodes that every filter lets through, and how many each one dropped (an episode counts for each)."""
+    least = filters.get("min_return")
+    low = episodes.returns < (-np.inf if least is None else least)
+    cut = episodes.truncated & bool(filters.get("drop_truncated"))
+    return episodes.select(~(low | cut)), {"min_return": int(low.sum()), "drop_truncated": int(cut.sum())}

@@ -1,0 +1,148 @@
+"""Action spaces: what an action is to the simulator, in files, and to a model."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionSpace:
+    """The actions of an environment: one choice, several choices at once, or a vector of numbers.
+
+    Policies, experts and files hold actions in the *simulator's units*: int64 for choices, from `start` on, and float32
+    within the bounds for numbers. Models hold them in *model units*: choices from 0 on, numbers in [−1, 1].
+
+    Attributes:
+        n_choices: how many values each choice has; empty for numbers.
+        start: the least value of each choice.
+        low, high: finite bounds of each number; empty for choices.
+        shape: of one action as the simulator takes it; () for a single choice.
+    """
+
+    n_choices: tuple[int, ...] = ()
+    start: tuple[int, ...] = ()
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    shape: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, space: spaces.Space[Any], *, key: str = "env.id") -> "ActionSpace":
+        """Describe a Gymnasium space. ValueError names `key` if actions of this kind cannot be learned."""
+        if isinstance(space, spaces.Discrete):
+            return cls(n_choices=(int(space.n),), start=(int(space.start),))
+        if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
+            start = tuple(int(value) for value in space.start)
+            return cls(n_choices=tuple(int(n) for n in space.nvec), start=start, shape=(len(space.nvec),))
+        if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+            low, high = space.low.ravel(), space.high.ravel()
+            if np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all():
+                return cls(low=tuple(low.tolist()), high=tuple(high.tolist()), shape=tuple(space.shape))
+        raise ValueError(
+            f"{key}: actions must be Discrete, a flat MultiDiscrete, or a Box of floats with finite bounds, got {space}"
+        )
+
+    @property
+    def continuous(self) -> bool:
+        """Whether actions are numbers."""
+        return not self.n_choices
+
+    @property
+    def dim(self) -> int:
+        """How many choices or numbers an action has."""
+        return len(self.n_choices) or len(self.low)
+
+    @property
+    def flat(self) -> bool:
+        """Whether actions are stored as (n,) instead of (n, dim): those of a single choice."""
+        return self.shape == () and not self.continuous
+
+    @property
+    def dtype(self) -> type[np.generic]:
+        """Of stored actions: float32 or int64."""
+        return np.float32 if self.continuous else np.int64
+
+    def zeros(self, *n: int) -> np.ndarray:
+        """An array for actions of shape (*n,) or (*n, dim)."""
+        return np.zeros(n if self.flat else (*n, self.dim), dtype=self.dtype)
+
+    def encode(self, actions: np.ndarray) -> np.ndarray:
+        """Simulator's units (n,) or (n, dim) to model units of the same shape."""
+        if self.continuous:
+            return ((actions - self._center) / self._half).astype(np.float32)
+        return actions if not any(self.start) else actions - self._start
+
+    def decode(self, actions: np.ndarray) -> np.ndarray:
+        """Model units (n,) or (n, dim) to the simulator's units; numbers beyond ±1 are clipped first."""
+        if self.continuous:
+            scaled = self._center + self._half * np.clip(actions, -1.0, 1.0)
+            return np.clip(scaled, self._low32, self._high32).astype(np.float32)  # rounding stays within the bounds
+        return actions if not any(self.start) else actions + self._start
+
+    def clip(self, actions: np.ndarray) -> np.ndarray:
+        """What the simulator is given for actions in its own units that may lie outside of the bounds."""
+        return np.clip(actions, self._low32, self._high32).astype(np.float32) if self.continuous else actions
+
+    def sample(self, uniform: np.ndarray) -> np.ndarray:
+        """Uniform numbers (n, dim) in [0, 1) to actions in the simulator's units, each equally likely."""
+        if self.continuous:
+            return self.decode(2.0 * uniform - 1.0)
+        chosen = (uniform * np.array(self.n_choices)).astype(np.int64)
+        return self.decode(chosen[:, 0] if self.flat else chosen)
+
+    def for_simulator(self, actions: np.ndarray) -> list[Any]:
+        """Actions (n,) or (n, dim), each as `Env.step` takes it: an int, or an array of the space's own shape."""
+        return actions.tolist() if self.flat else list(actions.reshape(-1, *self.shape))
+
+    def check(self, actions: np.ndarray, n: int, *, source: str) -> np.ndarray:
+        """Actions of `n` environments as they are stored. ValueError, naming the source, if they are not of this space.
+
+        Args:
+            source: where they come from, such as "the expert", for the error.
+        """
+        actions = np.asarray(actions)
+        shape = (n,) if self.flat else (n, self.dim)
+        if not self.flat and actions.shape == (n, *self.shape):
+            actions = actions.reshape(shape)
+        kinds = "fiu" if self.continuous else "iu"
+        if actions.shape != shape or actions.dtype.kind not in kinds:
+            kind = "numbers" if self.continuous else "integers"
+            raise ValueError(
+                f"{source} must return actions of shape {shape} ({kind}), got {actions.dtype.name} of {actions.shape}"
+            )
+        if self.continuous:
+            if not np.isfinite(actions).all():
+                raise ValueError(f"{source} must return finite actions, got {actions}")
+            return self.clip(actions)
+        inside = (actions >= self._start) & (actions < self._start + np.array(self.n_choices))
+        if not inside.all():
+            raise ValueError(f"{source} must return actions of {self}, got {actions}")
+        return actions.astype(np.int64)
+
+    def __str__(self) -> str:
+        if self.continuous:
+            return f"{self.dim} numbers within their bounds"
+        ranges = ", ".join(f"{s} … {s + n - 1}" for s, n in zip(self.start, self.n_choices, strict=True))
+        return f"integers {ranges}"
+
+    @cached_property
+    def _start(self) -> np.ndarray:
+        return np.array(self.start[0] if self.flat else self.start, dtype=np.int64)
+
+    @cached_property
+    def _low32(self) -> np.ndarray:
+        return np.array(self.low, dtype=np.float32)
+
+    @cached_property
+    def _high32(self) -> np.ndarray:
+        return np.array(self.high, dtype=np.float32)
+
+    @cached_property
+    def _center(self) -> np.ndarray:
+        return (np.array(self.high) + np.array(self.low)) / 2
+
+    @cached_property
+    def _half(self) -> np.ndarray:
+        return (np.array(self.high) - np.array(self.low)) / 2

@@ -1,0 +1,159 @@
+"""All that knows the Lunar Lander: its physics, drawn anew for every episode, and its hand-written controller."""
+
+import math
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.box2d import lunar_lander
+from PIL import Image, ImageDraw
+
+from ilt.envs.observations import OBSERVATION, PRIVILEGED
+
+_PHYSICS = (
+    0x9417  # keeps the numbers that decide the physics apart from the simulator's, which start from the same seed
+)
+_DISCRETE = SimpleNamespace(unwrapped=SimpleNamespace(continuous=False))
+_ARROW = 180  # pixels of the strongest wind
+
+
+class Parameter(NamedTuple):
+    """One physical quantity of the Lunar Lander.
+
+    Attributes:
+        nominal: what Gymnasium's own lander has.
+        low, high: the simulator's bounds.
+        scale: what its distance from the nominal value is divided by, for a privileged teacher.
+    """
+
+    nominal: float
+    low: float
+    high: float
+    scale: float
+
+
+PARAMETERS: Mapping[str, Parameter] = {
+    "gravity": Parameter(-10.0, -11.99, -0.01, 5.0),  # refused by Gymnasium outside (−12, 0)
+    "wind_power": Parameter(0.0, 0.0, 20.0, 20.0),  # of its documentation
+    "turbulence_power": Parameter(0.0, 0.0, 2.0, 2.0),
+    # of the nominal power; with less it falls, with more it rises
+    "main_engine_power": Parameter(1.0, 0.5, 1.5, 0.2),
+    "side_engine_power": Parameter(1.0, 0.5, 1.5, 0.2),
+}
+"""What `RandomizedPhysics` can vary. Gravity is in m/s², powers of wind and turbulence as in `gymnasium.make`."""
+
+
+class RandomizedPhysics(gym.Wrapper[Any, Any, Any, Any]):
+    """A Lunar Lander whose physics are drawn anew for every episode, from its seed alone (domain randomization).
+
+    Students see the lander's own 8 numbers, a privileged teacher 7 more: each of `PARAMETERS`, as its distance from the nominal
+    value in units of its scale, and the wind's force and torque that the next step meets, over the greatest there are.
+    Where nothing varies, an episode is that of the bare lander bit for bit. `render` draws the wind as an arrow.
+
+    Args:
+        env: the bare lander.
+        ranges: for each parameter that varies, `[low, high]` of the uniform distribution that it is drawn from; the
+            others are as the bare lander has them. ValueError if a range leaves the simulator's bounds.
+
+    Attributes:
+        privileged_names: what the 7 numbers are.
+    """
+
+    privileged_names = (*PARAMETERS, "wind_force", "wind_torque")
+
+    def __init__(self, env: gym.Env[Any, Any], **ranges: Sequence[float]) -> None:
+        check_ranges(ranges)
+        super().__init__(env)
+        if not isinstance(env, lunar_lander.LunarLander):
+            raise ValueError(f"env.wrappers: RandomizedPhysics must be the first wrapper of a LunarLander, got {env}")
+        self._lander = env
+        wind = (env.wind_power, env.turbulence_power) if env.enable_wind else (0.0, 0.0)
+        own = dict(zip(PARAMETERS, (env.gravity, *wind, 1.0, 1.0), strict=True))
+        self._ranges = {name: ranges.get(name, (own[name], own[name])) for name in PARAMETERS}
+        bound = np.full(len(self.privileged_names), np.inf, dtype=np.float32)
+        self.observation_space = spaces.Dict(
+            {OBSERVATION: env.observation_space, PRIVILEGED: spaces.Box(-bound, bound)}
+        )
+        self._rng = np.random.default_rng()
+        self._params: dict[str, float] = {}
+        self._scaled = np.zeros(len(PARAMETERS), dtype=np.float32)
+        self._nominal_engines = lunar_lander.MAIN_ENGINE_POWER, lunar_lander.SIDE_ENGINE_POWER
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        if seed is not None:
+            self._rng = np.random.default_rng([_PHYSICS, seed])
+        # one number for each parameter, in their order, so that the range of one changes no other
+        shares = self._rng.random(len(PARAMETERS)).tolist()
+        drawn = zip(self._ranges.items(), shares, strict=True)
+        params = {name: low + (high - low) * share for (name, (low, high)), share in drawn}
+        self._scaled[:] = [(params[name] - each.nominal) / each.scale for name, each in PARAMETERS.items()]
+        lander, self._params = self._lander, params
+        lander.gravity = params["gravity"]
+        lander.wind_power, lander.turbulence_power = params["wind_power"], params["turbulence_power"]
+        lander.enable_wind = lander.wind_power > 0 or lander.turbulence_power > 0
+        observation, info = lander.reset(seed=seed, options=options)
+        return self._with_hidden(observation), {**info, "episode_params": params}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        # the simulator reads the power of its engines from its module, where all landers find it
+        main, side = self._nominal_engines
+        lunar_lander.MAIN_ENGINE_POWER = main * self._params["main_engine_power"]
+        lunar_lander.SIDE_ENGINE_POWER = side * self._params["side_engine_power"]
+        try:
+            observation, *others = self._lander.step(action)
+        finally:
+            lunar_lander.MAIN_ENGINE_POWER, lunar_lander.SIDE_ENGINE_POWER = main, side
+        return self._with_hidden(observation), *others
+
+    def render(self) -> Any:
+        """The lander's own picture, with an arrow as long as the wind is strong; a tick marks where it begins."""
+        frame = self._lander.render()
+        if not isinstance(frame, np.ndarray):
+            return frame
+        image = Image.fromarray(frame)
+        draw = ImageDraw.Draw(image)
+        x, y = image.width - _ARROW - 20, 60
+        force = float(self._wind()[0])
+        draw.line([(x, y - 11), (x, y + 11)], fill=(190, 190, 190), width=2)
+        tip = x + round(_ARROW * force)
+        if abs(tip - x) >= 2:
+            back = tip - min(18, abs(tip - x)) * (1 if force > 0 else -1)
+            draw.line([(x, y), (back, y)], fill=(110, 180, 255), width=7)
+            draw.polygon([(tip, y), (back, y - 11), (back, y + 11)], fill=(110, 180, 255))
+        return np.asarray(image)
+
+    def _with_hidden(self, observation: np.ndarray) -> dict[str, np.ndarray]:
+        return {OBSERVATION: observation, PRIVILEGED: np.concatenate([self._scaled, self._wind()])}
+
+    def _wind(self) -> np.ndarray:
+        """(2,) float32: force and torque in the next step, by Gymnasium's formula; none once a leg is on the ground."""
+        lander, wind = self._lander, np.zeros(2, dtype=np.float32)
+        if lander.enable_wind and not (lander.legs[0].ground_contact or lander.legs[1].ground_contact):
+            wind[0] = _gust(int(lander.wind_idx)) * lander.wind_power / PARAMETERS["wind_power"].high
+            wind[1] = _gust(int(lander.torque_idx)) * lander.turbulence_power / PARAMETERS["turbulence_power"].high
+        return wind
+
+
+def heuristic(observations: np.ndarray) -> np.ndarray:
+    """Gymnasium's own controller for the Lunar Lander: (n, 8) float32 observations to (n,) int64 actions."""
+    return np.array([lunar_lander.heuristic(_DISCRETE, observation) for observation in observations], dtype=np.int64)
+
+
+def check_ranges(ranges: Mapping[str, Sequence[float]]) -> None:
+    """Raise ValueError, naming the config key, unless each range is one of a parameter's, within its bounds."""
+    for name, given in ranges.items():
+        key = f"env.wrappers.randomized_physics.{name}"
+        if name not in PARAMETERS:
+            raise ValueError(f"{key} must be one of {list(PARAMETERS)}")
+        low, high = PARAMETERS[name].low, PARAMETERS[name].high
+        numbers = isinstance(given, Sequence) and all(type(value) in (int, float) for value in given)
+        if not numbers or len(given) != 2 or not low <= given[0] <= given[1] <= high:
+            raise ValueError(f"{key} must be [lowest, highest] within [{low:g}, {high:g}], got {given}")
+
+
+def _gust(index: int) -> float:
+    """Gymnasium's wind in [−1, 1], which never repeats."""
+    return math.tanh(math.sin(0.02 * index) + math.sin(math.pi * 0.01 * index))

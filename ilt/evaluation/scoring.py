@@ -1,0 +1,120 @@
+"""Score trained students beside their expert and the random policy, on the same seeds."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from ilt.data.episodes import Episodes
+from ilt.evaluation.statistics import compare, summarize
+from ilt.evaluation.tables import episode_rows
+from ilt.experts.find import expert_rollout
+from ilt.models.spec import ModelSpec
+from ilt.rollout.policies import SequencePolicy
+from ilt.rollout.recorded import Context
+from ilt.schema import plain
+from ilt.tracking.run_folder import RunFolder
+from ilt.tracking.store import Artifact, provenance, sha256
+from ilt.training.fit import Fitted, write_csv
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+log = logging.getLogger(__name__)
+
+
+def score_students(
+    ctx: Context,
+    expert: Any,
+    artifact: Artifact,
+    weights: Mapping[str, Path],
+    seeds: np.ndarray,
+    *,
+    context_length: int | None,
+    deterministic: bool,
+    trust: "Sequence[str] | None" = (),
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, Episodes]]:
+    """Run students, expert and random policy on the same seeds.
+
+    Args:
+        expert, artifact: the config's `expert`, and what was made of it.
+        weights: files of student weights by name; the first one is reported. Files with equal content are run once.
+        trust: packages beside `ilt` whose code may be run to build the students.
+
+    Returns:
+        the reported student's comparison, as `results.json` holds it; the metrics of each student by name; and the episodes
+        of `student` (the reported one), `expert` and `random`.
+    """
+    references = {
+        "expert": Episodes.load(expert_rollout(ctx, expert, artifact, seeds).file("episodes.npz")),
+        "random": Episodes.load(ctx.random_rollout(seeds).file("episodes.npz")),
+    }
+    done: dict[str, tuple[Episodes, dict[str, Any]]] = {}
+    students = {}
+    for name, path in weights.items():
+        content = sha256(path)
+        if content not in done:
+            _, model, head = ModelSpec.load(path, trust=trust)
+            policy = SequencePolicy(model, head, context_length=context_length, deterministic=deterministic)
+            title = f"student ({name}) on {ctx.env.block_of(seeds)} seeds"
+            done[content] = ctx.rollout(policy, seeds, title=title)
+        students[name] = done[content]
+    reported = next(iter(students))
+    comparison = compare(students[reported][0], references, ctx.env)
+    comparison["steps_per_second"] = students[reported][1]["steps_per_second"]
+    checkpoints = {name: summarize(episodes, ctx.env) for name, (episodes, _) in students.items()}
+    return comparison, checkpoints, {"student": students[reported][0], **references}
+
+
+def score(
+    ctx: Context, cfg: DictConfig, run: RunFolder, expert: Artifact, demos: Artifact, fitted: Fitted
+) -> tuple[dict[str, Any], dict[str, Episodes]]:
+    """What `results.json` holds, and the episodes on test seeds by policy, which are listed in `episodes.csv`."""
+    evaluation = cfg.evaluation
+    reported = evaluation.reported_checkpoint
+    names = [reported, *(name for name in fitted.weights if name != reported)]
+    comparison, checkpoints, episodes = score_students(
+        ctx,
+        cfg.expert,
+        expert,
+        {name: fitted.weights[name] for name in names},
+        ctx.env.seeds("test", evaluation.n_episodes),
+        context_length=evaluation.context_length,
+        deterministic=evaluation.deterministic,
+        trust=None,
+    )
+    for name, metrics in checkpoints.items():
+        at = fitted.at(name)
+        metrics["step"] = int(at["step"])
+        metrics["selection_return_mean"] = at["rollout/return_mean"]
+        metrics |= {k.removeprefix("val/"): at[k] for k in ("val/action_accuracy", "val/action_error") if k in at}
+    scoring_speed = comparison.pop("steps_per_second")
+    write_csv(run.path / "episodes.csv", episode_rows(episodes))
+    own = checkpoints[reported]
+    return {
+        **comparison,
+        "reported_checkpoint": reported,
+        **{name: own[name] for name in ("action_accuracy", "action_error") if name in own},
+        "selection_return_mean": own["selection_return_mean"],
+        "checkpoints": checkpoints,
+        "evaluation": plain(evaluation),
+        "seeds": {"block": "test", "offset": 0, "count": evaluation.n_episodes},
+        "context_length": evaluation.context_length or cfg.dataset.context_length,
+        "seed": cfg.seed,
+        "env": ctx.env.id,
+        "expert": expert.name,
+        "demonstrations": demos.name,
+        "imitation": fitted.imitation,
+        "files": {f"weights/{path.name}": sha256(path) for path in fitted.weights.values()},
+        "n_parameters": fitted.n_parameters,
+        "resumed": fitted.resumed,
+        "speed": {
+            "collection_steps_per_second": demos.metrics["demonstrations"].get("steps_per_second"),
+            "training_windows_per_second": fitted.windows_per_second and round(fitted.windows_per_second),
+            "scoring_steps_per_second": scoring_speed,
+        },
+        **provenance(),
+    }, episodes

@@ -1,0 +1,196 @@
+"""Find an expert, or train it; measure it; and collect demonstrations from it."""
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ilt.data.episodes import Episodes
+from ilt.data.sources import check_fits, filter_episodes, make_source
+from ilt.experts.base import Expert, make_expert
+from ilt.experts.gate import check_gate
+from ilt.rollout.metrics import episode_metrics
+from ilt.rollout.policies import Policy, RandomPolicy
+from ilt.rollout.recorded import Context
+from ilt.schema import ConfigError, canonical, leaves, plain
+from ilt.tracking.progress import Progress
+from ilt.tracking.store import SHIPPED, Artifact, Store, read_json
+
+log = logging.getLogger(__name__)
+
+
+def canonical_config_of(ctx: Context, expert: Any) -> dict[str, Any]:
+    """All that decides an expert. Its gate does not: a trained expert is kept whatever it is worth."""
+    return {
+        "env": ctx.env.identity(),
+        "seeds": {block: list(ctx.env.seed_blocks[block]) for block in ("demonstrations", "selection")},
+        "expert": canonical("expert", expert),
+    }
+
+
+def find_or_train(ctx: Context, expert: Any, on_score: Callable[[int, float], None] | None = None) -> Artifact:
+    """The expert that a config's `expert` describes, from the store or trained now, measured on selection seeds.
+
+    Args:
+        on_score: called after each scoring of a training, with the environment steps so far and the mean return.
+
+    Raises:
+        ConfigError: it would have to be trained, and `expert.train` is false.
+    """
+    if (found := ctx.store.find("experts", expert.name, canonical_config_of(ctx, expert))) is not None:
+        return found
+    expert = _capped(expert)
+    made = make_expert(expert)
+
+    def make(folder: Path) -> dict[str, Any]:
+        training = _train(ctx, expert, made, folder, on_score)
+        metrics = {"selection": _measure(ctx, expert, made, folder), "training": training}
+        shutil.rmtree(folder / "training", ignore_errors=True)  # not before everything that needs it is done
+        return metrics
+
+    config = canonical_config_of(ctx, expert)
+    if made.total_steps and ctx.store.find("experts", expert.name, config) is None:
+        log.info("%s", _why(ctx, expert, config))
+        if not expert.train:
+            raise ConfigError(
+                f"expert.train must be true, or an expert must be given that is there, got false: "
+                f"{expert.name} would have to be trained for {made.total_steps:,} steps"
+            )
+        log.info("it will be kept in %s; about %s", ctx.store.root / "experts", _duration(ctx, made.total_steps))
+    env = {"id": ctx.env.id, "kwargs": dict(ctx.env.kwargs), "wrappers": dict(ctx.env.wrappers)}
+    about = {"env": env, "expert": plain(expert)}
+    return ctx.store.find_or_make("experts", expert.name, config, make, about=about)
+
+
+def find(ctx: Context, expert: Any) -> Artifact:
+    """The same, but never trained: ValueError if it is not there."""
+    found = ctx.store.find("experts", expert.name, canonical_config_of(ctx, expert))
+    found = found or ctx.store.find("experts", expert.name, canonical_config_of(ctx, _capped(expert)))
+    if found is None:
+        raise ValueError(f"the run's expert ({expert.name}) is not in {ctx.store.root / 'experts'}; train it first")
+    return found
+
+
+def expert_policy(ctx: Context, expert: Any, artifact: Artifact) -> Policy:
+    """The expert as the config says that it demonstrates."""
+    made = make_expert(expert)
+    return made.policy(ctx.env, artifact.path, privileged=expert.privileged, deterministic=expert.deterministic)
+
+
+def expert_rollout(ctx: Context, expert: Any, artifact: Artifact, seeds: np.ndarray) -> Artifact:
+    """What the expert earns on these seeds, as it demonstrates."""
+    return ctx.find_or_rollout(
+        expert_policy(ctx, expert, artifact),
+        seeds,
+        name=expert.name,
+        identity=artifact.name,
+        deterministic=expert.deterministic,
+        parents=[artifact],
+    )
+
+
+def find_or_collect(ctx: Context, demos: Any, expert: Any, artifact: Artifact) -> Artifact:
+    """Demonstrations of a config's `demos`: `demonstrations.npz`, and `validation.npz` from other seeds.
+
+    GateError if they come from an expert that does not pass its gate.
+    """
+    source = make_source(demos)
+    if source.uses_expert:
+        check_gate(artifact, gate=expert.gate, deterministic=expert.deterministic)
+    config: dict[str, Any] = {"env": ctx.env.identity(), "demos": {**canonical("demos", demos), **source.identity()}}
+    if source.uses_expert:
+        config |= {"expert": artifact.name, "deterministic": expert.deterministic}
+        config["blocks"] = {b: int(ctx.env.seed_blocks[b][0]) for b in ("demonstrations", "validation")}
+
+    def make(folder: Path) -> dict[str, Any]:
+        metrics: dict[str, Any] = {}
+        for block in ("demonstrations", "validation"):
+            ran: dict[str, Any] = {}
+
+            def demonstrate(seeds: np.ndarray, title: str, ran: dict[str, Any] = ran) -> Episodes:
+                policy = expert_policy(ctx, expert, artifact)
+                episodes, measured = ctx.rollout(policy, seeds, title=title)
+                ran.update(measured)
+                return episodes
+
+            episodes = source.episodes(ctx.env, block, demonstrate)
+            check_fits(episodes, ctx.env, source=f"demos, block {block},")
+            kept, dropped = filter_episodes(episodes, demos.filters)
+            if len(kept) == 0:
+                raise ValueError(f"demos.filters drop every one of the {len(episodes)} {block} episodes: {dropped}")
+            kept.save(folder / f"{block}.npz")
+            ran = ran or {"n_episodes": len(episodes), **episode_metrics(episodes, ctx.env)}
+            metrics[block] = {**ran, "kept": len(kept), "dropped": dropped}
+        return metrics
+
+    name = expert.name if source.uses_expert else "recorded"
+    return ctx.store.find_or_make("demos", name, config, make, parents=[artifact] if source.uses_expert else [])
+
+
+def _capped(expert: Any) -> Any:
+    """The expert with no more training than `train_at_most`."""
+    if expert.get("train_at_most") is None or expert.get("total_steps", 0) <= expert.train_at_most:
+        return expert
+    capped = expert.copy()
+    capped.total_steps = expert.train_at_most
+    return capped
+
+
+def _train(
+    ctx: Context, expert: Any, made: Expert, folder: Path, on_score: Callable[[int, float], None] | None
+) -> dict[str, Any] | None:
+    seeds = ctx.env.seeds("selection", expert.selection_episodes)
+    arguments: dict[str, Any] = {"seed": expert.seed, "privileged": expert.privileged}
+    with Progress(f"expert {expert.name}", total=max(made.total_steps, 1), unit="steps") as progress:
+
+        def report(steps: int, return_mean: float | None) -> None:
+            progress.update(steps, note=None if return_mean is None else f"return {return_mean:.1f}")
+            if on_score is not None and return_mean is not None:
+                on_score(steps, return_mean)
+
+        def score(policy: Policy) -> float:
+            return float(ctx.quiet_rollout(policy, seeds).returns.mean())
+
+        return made.train(ctx.env, folder, score=score, report=report, **arguments)
+
+
+def _measure(ctx: Context, expert: Any, made: Expert, folder: Path) -> dict[str, Any]:
+    """Metrics on selection seeds that no checkpoint was picked by: acting deterministically and sampled."""
+    seeds = ctx.env.seeds("selection", expert.gate_episodes, offset=expert.selection_episodes)
+    metrics: dict[str, Any] = {}
+    for name, deterministic in (("deterministic", True), ("sampled", False)):
+        policy = made.policy(ctx.env, folder, privileged=expert.privileged, deterministic=deterministic)
+        metrics[name] = episode_metrics(ctx.quiet_rollout(policy, seeds), ctx.env)
+    return {**metrics, "seeds": [int(seeds[0]), len(seeds)]}
+
+
+def _why(ctx: Context, expert: Any, config: Mapping[str, Any]) -> str:
+    """That an expert is trained, and what tells it from the one there is that is most like it."""
+    wanted = dict(leaves(config))
+    differences: list[tuple[int, str, str]] = []
+    for folder in (ctx.store.root / "experts", SHIPPED["experts"]):
+        for path in sorted(folder.glob("*/manifest.json")):
+            there = dict(leaves(read_json(path)["config"]))
+            differing = sorted(k for k in {*wanted, *there} if wanted.get(k) != there.get(k))
+            told = ", ".join(f"{k}={wanted.get(k)} (there: {there.get(k)})" for k in differing)
+            differences.append((len(differing), path.parent.name, told))
+    text = f"no such expert is there: {expert.name} for {ctx.env.id} will be trained"
+    return (
+        f"{text}; the one most like it is {min(differences)[1]}, which differs in {min(differences)[2]}"
+        if differences
+        else text
+    )
+
+
+def _duration(ctx: Context, steps: int) -> str:
+    """How long a training may take: as long as the simulator alone, and as much again for all else."""
+    policy = RandomPolicy(ctx.env.action_space)
+    started = time.monotonic()
+    seeds = ctx.env.seeds("selection", 8)
+    done = len(Context(ctx.env, Store(ctx.store.root), n_envs=8).quiet_rollout(policy, seeds).actions)
+    seconds = 2 * steps * (time.monotonic() - started) / done
+    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"

@@ -1,0 +1,64 @@
+"""DAgger: the student acts, the expert labels every step (Ross et al. 2011, "A reduction of imitation learning …")."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ilt.imitation.base import Imitation, Round
+from ilt.rollout.policies import MIXING, EpisodeRNG, Policy, SequencePolicy
+
+
+class DAgger(Imitation):
+    """In each round the student acts, or by chance the expert, who labels every step.
+
+    Args:
+        rounds, initial_fraction: see `Imitation`.
+        beta: how likely the expert acts at a step of round 1; its square in round 2, and so on. 0: the student alone.
+    """
+
+    def __init__(self, *, rounds: int, initial_fraction: float, beta: float) -> None:
+        super().__init__(rounds=rounds, initial_fraction=initial_fraction)
+        self._beta = beta
+
+    def round_policy(self, round: Round) -> tuple[Policy, Mapping[str, Any]]:
+        beta = self._beta**round.number
+        return MixturePolicy(round.student, round.expert, visible=round.env.observations.dim, beta=beta), {"beta": beta}
+
+
+class MixturePolicy(Policy):
+    """The student acts, or by chance the expert, who labels every step (section 3 of the paper).
+
+    Who acts is drawn anew at every step, from the episode's seed alone. The student is told what was done.
+
+    Args:
+        student, expert: the two.
+        visible: how many numbers of an observation the student sees; they stand first.
+        beta: how likely it is that the expert acts.
+
+    Attributes:
+        labels: what the expert would have done at the newest call of `act`, in the simulator's units.
+    """
+
+    privileged = True  # the expert may be, and the student is shown its part
+
+    def __init__(self, student: SequencePolicy, expert: Policy, *, visible: int, beta: float) -> None:
+        self._student, self._expert, self._visible = student, expert, visible
+        self._beta, self._rng = beta, EpisodeRNG(MIXING)
+        self.labels = np.zeros(0, dtype=np.int64)
+
+    def reset(self, slots: np.ndarray, seeds: np.ndarray) -> None:
+        self._student.reset(slots, seeds)
+        self._expert.reset(slots, seeds)
+        self._rng.reset(slots, seeds)
+
+    def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
+        seen = observations[:, : self._visible]
+        actions = self._student.act(slots, seen)
+        self.labels = self._expert.act(slots, observations if self._expert.privileged else seen)
+        if self._beta == 0:
+            return actions
+        by_expert = self._rng.uniform(slots) < self._beta
+        actions = np.where(by_expert if actions.ndim == 1 else by_expert[:, None], self.labels, actions)
+        self._student.observe_action(slots, actions)
+        return actions

@@ -1,0 +1,135 @@
+"""DART: the expert acts with noise in what it does, as much as the student errs (Laskey et al. 2017)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import ndtri
+
+from ilt.data.datamodule import VALIDATION_STEPS
+from ilt.data.windows import WindowDataset
+from ilt.envs.actions import ActionSpace
+from ilt.imitation.base import Imitation, Round
+from ilt.models.heads import sample_categorical
+from ilt.rollout.policies import MIXING, EpisodeRNG, Policy
+
+
+class DART(Imitation):
+    """In each round the expert acts, but what it means to do is disturbed; the labels are what it meant to do.
+
+    The noise is the one under which what the student does is most likely: for choices, how often it takes which action
+    where the expert takes another; for numbers, a Gaussian with the covariance of its errors.
+    """
+
+    def round_policy(self, round: Round) -> tuple[Policy, Mapping[str, Any]]:
+        expected, chosen = _beside_the_expert(round)
+        space = round.env.action_space
+        if space.continuous:
+            errors = (chosen - expected).astype(np.float64)
+            covariance = errors.T @ errors / len(errors)
+            policy: Policy = GaussianNoisePolicy(round.expert, space, covariance)
+            return policy, {"covariance": covariance.round(6).tolist()}
+        columns = zip(space.n_choices, np.atleast_2d(expected.T), np.atleast_2d(chosen.T), strict=True)
+        tables = [confusion(e, c, n) for n, e, c in columns]
+        told = {"confusion": [table.round(6).tolist() for table in tables]}
+        return NoiseInjectionPolicy(round.expert, space, tables), told
+
+
+class _Disturbed(Policy):
+    """An expert whose actions are disturbed by noise that an episode's seed decides.
+
+    Attributes:
+        labels: what the expert meant to do at the newest call of `act`, in the simulator's units.
+    """
+
+    def __init__(self, expert: Policy, action_space: ActionSpace) -> None:
+        self.privileged = expert.privileged
+        self._expert, self._space, self._rng = expert, action_space, EpisodeRNG(MIXING)
+        self.labels = action_space.zeros(0)
+
+    def reset(self, slots: np.ndarray, seeds: np.ndarray) -> None:
+        self._expert.reset(slots, seeds)
+        self._rng.reset(slots, seeds)
+
+    def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
+        self.labels = self._expert.act(slots, observations)
+        meant = self._space.encode(self.labels)
+        return self._space.decode(self._disturb(meant, self._rng.uniform(slots, self._space.dim)))
+
+    def _disturb(self, meant: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+
+class NoiseInjectionPolicy(_Disturbed):
+    """Choices are replaced by chance.
+
+    Args:
+        confusion: (A, A) float64 for each choice: `confusion[a]` is the distribution of what is done where the expert means
+            to do `a`.
+    """
+
+    def __init__(self, expert: Policy, action_space: ActionSpace, confusion: list[np.ndarray]) -> None:
+        super().__init__(expert, action_space)
+        self._confusion = confusion
+
+    def _disturb(self, meant: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+        columns = zip(self._confusion, np.atleast_2d(meant.T), uniform.T, strict=True)
+        done = [sample_categorical(table[column], u) for table, column, u in columns]
+        return done[0] if self._space.flat else np.stack(done, axis=1)
+
+
+class GaussianNoisePolicy(_Disturbed):
+    """Numbers are disturbed by Gaussian noise.
+
+    Args:
+        covariance: (dim, dim) float64, in model units.
+    """
+
+    def __init__(self, expert: Policy, action_space: ActionSpace, covariance: np.ndarray) -> None:
+        super().__init__(expert, action_space)
+        values, vectors = np.linalg.eigh(covariance)
+        self._root = vectors * np.sqrt(np.maximum(values, 0.0))
+
+    def _disturb(self, meant: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+        return meant + ndtri(np.clip(uniform, 1e-12, 1 - 1e-12)) @ self._root.T
+
+
+def confusion(expected: np.ndarray, chosen: np.ndarray, n: int) -> np.ndarray:
+    """What is done where the expert does what: (n, n) float64, row a is P(student's action | expert's action a).
+
+    The row of an action that the expert never takes is that action alone.
+
+    Args:
+        expected: (N,) int64, the expert's actions.
+        chosen: (N,) int64, the student's; or (N, n) float64, how likely it takes each.
+    """
+    rows = np.eye(n)[chosen] if chosen.ndim == 1 else chosen
+    counts = np.zeros((n, n))
+    np.add.at(counts, expected, rows)
+    totals = counts.sum(axis=1, keepdims=True)
+    return np.where(totals > 0, counts / np.maximum(totals, 1e-12), np.eye(n))
+
+
+@torch.no_grad()
+def _beside_the_expert(round: Round) -> tuple[np.ndarray, np.ndarray]:
+    """The expert's and the student's actions at every step of the validation episodes, in model units."""
+    windows = WindowDataset(
+        round.validation,
+        action_space=round.env.action_space,
+        context_length=round.context_length,
+        as_deployed=True,
+    )
+    windows.to(next(round.model.parameters()).device)
+    rng = np.random.default_rng(round.number)
+    expected, chosen = [], []
+    for which in torch.arange(len(windows)).split(max(VALIDATION_STEPS // windows.context_length, 1)):
+        batch = windows.__getitems__(which)
+        scored = batch["scored"]
+        outputs = round.model(batch["observations"], batch["actions"], batch["mask"])[scored].float().cpu().numpy()
+        expected.append(batch["actions"][scored].cpu().numpy())
+        if round.deterministic:
+            chosen.append(round.head.mode(outputs))
+        else:
+            chosen.append(round.head.sample(outputs, rng.random((len(outputs), round.head.n_uniforms))))
+    return np.concatenate(expected), np.concatenate(chosen)

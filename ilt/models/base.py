@@ -1,0 +1,129 @@
+"""The contract of a model: from windows of observations and actions to outputs, and how it acts step by step.
+
+To write another, subclass `SequenceModel`, say in `__init__` (keyword arguments) what of your own it needs, and name the
+class as `model._target_`. Whatever keys you put beside `_target_` are arguments of `__init__`:
+
+    class MyModel(SequenceModel):
+        def __init__(self, *, hidden: int = 64, **sizes):
+            super().__init__(**sizes)
+            self.embed_actions = embed_actions(self.action_space, hidden)
+            ...
+            self.out = nn.Linear(hidden, self.n_outputs)
+
+        def forward(self, observations, actions, mask=None):
+            x = self.normalize(observations)
+            ...
+            return self.out(x)
+
+`ilt.check_model(model)` holds it to what is said here.
+"""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ilt.envs.actions import ActionSpace
+
+
+class Stepper(Protocol):
+    """A model that takes in one step at a time, of many episodes at once, each in a slot of its own."""
+
+    def reset(self, slots: np.ndarray) -> None:
+        """Episodes begin in these slots (n,) int64: forget what was there."""
+
+    def step(self, slots: np.ndarray, observations: np.ndarray, previous: np.ndarray) -> np.ndarray:
+        """Take in one step of each slot's episode.
+
+        Args:
+            slots: (n,) int64, each once.
+            observations: (n, obs_dim) float32, what is seen now.
+            previous: (n,) or (n, dim), the actions before it in model units; at the start of an episode, what stands
+                there has no influence.
+
+        Returns:
+            (n, n_outputs) float32, of the actions to choose now.
+        """
+        ...
+
+
+class SequenceModel(nn.Module):
+    """P(a_t | s_0, a_0, …, s_t), as n_outputs numbers for each step of a window.
+
+    Args:
+        observation_dim: size of one observation.
+        action_space: the actions, which the model is given in model units: choices (B, L) int64 from 0 on, several choices
+            (B, L, dim) int64, or numbers (B, L, dim) float32 in [−1, 1].
+        n_outputs: how many numbers the action head needs for each step.
+        context_length: K, the longest window in steps.
+
+    Attributes:
+        recurrent: whether it carries a state beyond K steps. Then `forward` takes windows of any length, and acting goes
+            on from the start of the episode; otherwise the last K steps are all it sees.
+        observation_mean, observation_std: (obs_dim,) buffers, set before training and saved with the weights.
+    """
+
+    recurrent = False
+    observation_mean: Tensor
+    observation_std: Tensor
+
+    def __init__(self, *, observation_dim: int, action_space: ActionSpace, n_outputs: int, context_length: int) -> None:
+        super().__init__()
+        self.observation_dim, self.action_space = observation_dim, action_space
+        self.n_outputs, self.context_length = n_outputs, context_length
+        self.register_buffer("observation_mean", torch.zeros(observation_dim))
+        self.register_buffer("observation_std", torch.ones(observation_dim))
+
+    def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Outputs for the action at every step of a window.
+
+        Args:
+            observations: (B, L, obs_dim) float32, with 1 ≤ L ≤ K.
+            actions: (B, L) or (B, L, dim); `actions[:, t]` follows `observations[:, t]` and is seen from step t + 1 on,
+                so what stands in the last place has no influence.
+            mask: (B, L) bool, True at real steps; padding is on the right. Without it, all steps are real.
+
+        Returns:
+            (B, L, n_outputs): `[:, t]` speaks of the action at step t, from everything before it and nothing after it.
+        """
+        raise NotImplementedError
+
+    def make_stepper(self) -> Stepper | None:
+        """A stepper with O(1) work a step and the weights as they are now; None to recompute the window at each step."""
+        return None
+
+    def set_normalization(self, mean: Tensor, std: Tensor) -> None:
+        """Standardize observations by these (obs_dim,) statistics; they are saved with the weights."""
+        self.observation_mean.copy_(mean)
+        self.observation_std.copy_(std)
+
+    def normalize(self, observations: Tensor) -> Tensor:
+        """Observations (…, obs_dim), standardized."""
+        return (observations - self.observation_mean) / self.observation_std
+
+
+class ActionEmbedding(nn.Module):
+    """Several choices, or numbers, as one vector: the sum of a vector for each choice, or a linear map."""
+
+    def __init__(self, action_space: ActionSpace, d_model: int) -> None:
+        super().__init__()
+        self.continuous = action_space.continuous
+        if self.continuous:
+            self.linear = nn.Linear(action_space.dim, d_model)
+        else:
+            self.tables = nn.ModuleList(nn.Embedding(n, d_model) for n in action_space.n_choices)
+
+    def forward(self, actions: Tensor) -> Tensor:
+        """(…, dim) to (…, d_model)."""
+        if self.continuous:
+            return self.linear(actions)
+        columns = zip(self.tables, actions.unbind(dim=-1), strict=True)
+        return torch.stack([table(column) for table, column in columns]).sum(dim=0)
+
+
+def embed_actions(action_space: ActionSpace, d_model: int) -> nn.Module:
+    """A module from actions in model units, (…) or (…, dim), to vectors (…, d_model)."""
+    if action_space.flat:
+        return nn.Embedding(action_space.n_choices[0], d_model)
+    return ActionEmbedding(action_space, d_model)

@@ -1,0 +1,98 @@
+"""Schemas of the config groups `model` and `head`."""
+
+from ilt.schema import component, key
+
+SIZES = ("nano", "tiny", "mini", "small", "base")
+
+
+@component("model", "transformer", "ilt.models.decoder.Decoder")
+class Transformer:
+    """The decoder-only transformer over state and action tokens."""
+
+    n_layer: int = key(2, "Blocks.", ge=1)
+    n_head: int = key(2, "Attention heads of each block.", ge=1)
+    d_model: int = key(32, "Width.", ge=1)
+    attention: str = key(
+        "banded",
+        "`banded`: layers share the context, so acting needs no recomputation; `full`: each sees all of it.",
+        choices=("banded", "full"),
+    )
+    dropout: float = key(0.0, "Probability, in embeddings and blocks.", ge=0, lt=1)
+    positions: str = key("rotary", "Relative, by step of the window, or none.", choices=("rotary", "learned", "none"))
+    tokens: str = key("states_actions", "`states` leaves past actions out.", choices=("states_actions", "states"))
+    action_dropout: float = key(0.0, "Probability of blanking a past action's token in training.", ge=0, le=1)
+
+
+@component("model", "mlp", "ilt.models.sizing.mlp")
+class MLP:
+    """A multilayer perceptron that sees the present observation only."""
+
+    size: str = key("tiny", "As many parameters as the transformer of this size.", choices=SIZES)
+    d_model: int | None = key(None, "Width of the hidden layers; null for the one that `size` asks for.", ge=1)
+    n_layer: int = key(2, "Hidden layers; 0 is a linear policy.", ge=0)
+    dropout: float = key(0.0, "Probability, after each hidden layer.", ge=0, lt=1)
+
+
+@component("model", "mlp_stack", "ilt.models.sizing.mlp_stack")
+class MLPStack:
+    """A multilayer perceptron that sees the last K observations and actions side by side."""
+
+    size: str = key("tiny", "As many parameters as the transformer of this size.", choices=SIZES)
+    d_model: int | None = key(None, "Width of the hidden layers; null for the one that `size` asks for.", ge=1)
+    n_layer: int = key(2, "Hidden layers; 0 is a linear policy.", ge=0)
+    d_action: int = key(8, "Width of the vector that stands for a past action.", ge=1)
+    dropout: float = key(0.0, "Probability, after each hidden layer.", ge=0, lt=1)
+
+
+@component("model", "gru", "ilt.models.sizing.gru")
+class GRU:
+    """A GRU over observations and past actions; its state is carried while acting."""
+
+    size: str = key("tiny", "As many parameters as the transformer of this size.", choices=SIZES)
+    d_model: int | None = key(None, "Width of the state; null for the one that `size` asks for.", ge=1)
+    n_layer: int = key(1, "Recurrent layers.", ge=1)
+    dropout: float = key(0.0, "Probability, between recurrent layers.", ge=0, lt=1)
+
+
+@component("model", "lstm", "ilt.models.sizing.lstm")
+class LSTM:
+    """An LSTM over observations and past actions; its state is carried while acting."""
+
+    size: str = key("tiny", "As many parameters as the transformer of this size.", choices=SIZES)
+    d_model: int | None = key(None, "Width of the state; null for the one that `size` asks for.", ge=1)
+    n_layer: int = key(1, "Recurrent layers.", ge=1)
+    dropout: float = key(0.0, "Probability, between recurrent layers.", ge=0, lt=1)
+
+
+@component("head", "auto", "ilt.models.heads.default_head")
+class Auto:
+    """Categorical for choices, Gaussian for numbers."""
+
+
+@component("head", "categorical", "ilt.models.heads.Categorical")
+class Categorical:
+    """Logits over choices."""
+
+
+@component("head", "gaussian", "ilt.models.heads.Gaussian")
+class Gaussian:
+    """A mean and a deviation for each number."""
+
+
+@component("head", "gaussian_mixture", "ilt.models.heads.GaussianMixture")
+class GaussianMixture:
+    """Several Gaussians with weights."""
+
+    n_components: int = key(5, "Gaussians.", ge=1)
+
+
+@component("head", "discretized", "ilt.models.heads.Discretized")
+class Discretized:
+    """Bins of equal width for each number."""
+
+    n_bins: int = key(51, "Bins over the range of each number.", ge=2)
+
+
+@component("head", "mse", "ilt.models.heads.Regression")
+class Regression:
+    """The action itself, by least squares."""

@@ -1,0 +1,220 @@
+"""Action heads: what a model's outputs mean as a distribution over actions.
+
+A head has no weights. It says how many outputs it needs, turns them into a loss (in torch, over training targets), and
+into a most likely action or a sample (in NumPy, while acting). All actions are in model units: choices from 0 on, numbers
+in [−1, 1]. A sample is a function of the outputs and of uniform numbers, so that an episode's seed alone decides it.
+
+To write another, subclass `ActionHead`, and name the class as `head._target_`; it is called with the environment's
+`action_space` and the config's other keys.
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+from scipy.special import ndtri
+from torch import Tensor
+from torch.nn.functional import cross_entropy, mse_loss, softplus
+
+from ilt.envs.actions import ActionSpace
+
+MIN_LOG_STD, MAX_LOG_STD = -5.0, 2.0
+
+
+class ActionHead(ABC):
+    """A distribution over the actions of an environment, given n_outputs numbers.
+
+    Attributes:
+        n_outputs: how many numbers a model must give for each step.
+        n_uniforms: how many uniform numbers a sample takes.
+    """
+
+    n_outputs: int
+    n_uniforms: int
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss, a scalar, of outputs (N, n_outputs) for targets (N,) int64, (N, dim) int64 or (N, dim) float32."""
+
+    @abstractmethod
+    def mode(self, outputs: np.ndarray) -> np.ndarray:
+        """Outputs (n, n_outputs) float32 to the most likely actions (n,) or (n, dim)."""
+
+    @abstractmethod
+    def sample(self, outputs: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+        """Outputs (n, n_outputs) and uniform numbers (n, n_uniforms) in [0, 1) to actions (n,) or (n, dim)."""
+
+
+class Categorical(ActionHead):
+    """Logits over one choice, or side by side over each of several independent ones; the loss is cross-entropy."""
+
+    def __init__(self, *, action_space: ActionSpace) -> None:
+        if action_space.continuous:
+            raise ValueError("head=categorical is for Discrete and MultiDiscrete actions; head=gaussian is for Box")
+        self._flat, self._sizes = action_space.flat, list(action_space.n_choices)
+        self.n_outputs, self.n_uniforms = sum(self._sizes), action_space.dim
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        if self._flat:
+            return cross_entropy(outputs, targets)
+        parts = zip(outputs.split(self._sizes, dim=-1), targets.unbind(dim=-1), strict=True)
+        return torch.stack([cross_entropy(logits, target) for logits, target in parts]).sum()
+
+    def mode(self, outputs: np.ndarray) -> np.ndarray:
+        if self._flat:
+            return outputs.argmax(axis=1)
+        return np.stack([logits.argmax(axis=1) for logits in self._parts(outputs)], axis=1)
+
+    def sample(self, outputs: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+        columns = zip(self._parts(outputs), uniforms.T, strict=True)
+        chosen = [sample_categorical(softmax(logits), uniform) for logits, uniform in columns]
+        return chosen[0] if self._flat else np.stack(chosen, axis=1)
+
+    def _parts(self, outputs: np.ndarray) -> list[np.ndarray]:
+        return np.split(outputs, np.cumsum(self._sizes)[:-1], axis=1)
+
+
+class _Continuous(ActionHead):
+    """What the heads of Box actions share."""
+
+    def __init__(self, *, action_space: ActionSpace, name: str) -> None:
+        if not action_space.continuous:
+            raise ValueError(f"head={name} is for Box actions; head=categorical is for Discrete and MultiDiscrete")
+        self._dim = action_space.dim
+
+
+class Gaussian(_Continuous):
+    """A mean and a deviation for each number, independent of each other; the loss is the negative log-likelihood.
+
+    Deviations stay above e⁻⁵: those of a deterministic expert would otherwise fall without end.
+    """
+
+    def __init__(self, *, action_space: ActionSpace) -> None:
+        super().__init__(action_space=action_space, name="gaussian")
+        self.n_outputs, self.n_uniforms = 2 * self._dim, self._dim
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        mean, log_std = outputs[..., : self._dim], _bounded(outputs[..., self._dim :])
+        return -_log_normal(targets, mean, log_std).sum(dim=-1).mean()
+
+    def mode(self, outputs: np.ndarray) -> np.ndarray:
+        return outputs[:, : self._dim]
+
+    def sample(self, outputs: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+        std = np.exp(_bounded(torch.from_numpy(outputs[:, self._dim :])).numpy())
+        return (outputs[:, : self._dim] + std * _normal(uniforms)).astype(np.float32)
+
+
+class GaussianMixture(_Continuous):
+    """Several Gaussians with weights of their own, for experts that do one thing or another (Bishop 1994).
+
+    The most likely action is taken to be the mean of the component with the highest density at its own mean.
+
+    Args:
+        n_components: how many Gaussians there are.
+    """
+
+    def __init__(self, *, action_space: ActionSpace, n_components: int) -> None:
+        super().__init__(action_space=action_space, name="gaussian_mixture")
+        self._n = n_components
+        self.n_outputs, self.n_uniforms = n_components * (1 + 2 * self._dim), 1 + self._dim
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        logits, mean, log_std = self._split(outputs)
+        densities = _log_normal(targets[..., None, :], mean, log_std).sum(dim=-1)
+        return -torch.logsumexp(logits.log_softmax(dim=-1) + densities, dim=-1).mean()
+
+    def mode(self, outputs: np.ndarray) -> np.ndarray:
+        logits, mean, log_std = self._split(torch.from_numpy(outputs))
+        best = (logits.log_softmax(dim=-1) - log_std.sum(dim=-1)).argmax(dim=-1)
+        return mean[torch.arange(len(best)), best].numpy()
+
+    def sample(self, outputs: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+        logits, mean, log_std = (part.numpy() for part in self._split(torch.from_numpy(outputs)))
+        rows, chosen = np.arange(len(outputs)), sample_categorical(softmax(logits), uniforms[:, 0])
+        return (mean[rows, chosen] + np.exp(log_std[rows, chosen]) * _normal(uniforms[:, 1:])).astype(np.float32)
+
+    def _split(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(…, n_outputs) to logits (…, n), means (…, n, dim) and log deviations (…, n, dim)."""
+        logits, rest = outputs[..., : self._n], outputs[..., self._n :]
+        mean, log_std = rest.unflatten(-1, (2, self._n, self._dim)).unbind(dim=-3)
+        return logits, mean, _bounded(log_std)
+
+
+class Discretized(_Continuous):
+    """Each number is cut into bins of equal width, of which one is chosen; the loss is cross-entropy.
+
+    Several modes are no difficulty for it; what it costs is resolution, 2 / n_bins.
+
+    Args:
+        n_bins: how many bins cover [−1, 1].
+    """
+
+    def __init__(self, *, action_space: ActionSpace, n_bins: int) -> None:
+        super().__init__(action_space=action_space, name="discretized")
+        self._n_bins = n_bins
+        self.n_outputs, self.n_uniforms = self._dim * n_bins, 2 * self._dim
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        bins = ((targets + 1) / 2 * self._n_bins).long().clamp(0, self._n_bins - 1)
+        logits = outputs.unflatten(-1, (self._dim, self._n_bins))
+        return cross_entropy(logits.flatten(0, -2), bins.flatten()) * self._dim
+
+    def mode(self, outputs: np.ndarray) -> np.ndarray:
+        bins = outputs.reshape(-1, self._dim, self._n_bins).argmax(axis=2)
+        return ((2 * bins + 1) / self._n_bins - 1).astype(np.float32)
+
+    def sample(self, outputs: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+        """Uniform within the bin that was drawn."""
+        probabilities = softmax(outputs.reshape(-1, self._n_bins))
+        bins = sample_categorical(probabilities, uniforms[:, : self._dim].ravel()).reshape(-1, self._dim)
+        return (2 * (bins + uniforms[:, self._dim :]) / self._n_bins - 1).astype(np.float32)
+
+
+class Regression(_Continuous):
+    """The action itself, by least squares. A sample is the action: there is no noise."""
+
+    def __init__(self, *, action_space: ActionSpace) -> None:
+        super().__init__(action_space=action_space, name="mse")
+        self.n_outputs, self.n_uniforms = self._dim, 0
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return mse_loss(outputs, targets)
+
+    def mode(self, outputs: np.ndarray) -> np.ndarray:
+        return outputs
+
+    def sample(self, outputs: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+        return outputs
+
+
+def default_head(*, action_space: ActionSpace) -> ActionHead:
+    """`Categorical` for choices, `Gaussian` for numbers."""
+    return Gaussian(action_space=action_space) if action_space.continuous else Categorical(action_space=action_space)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """(n, A) logits to probabilities (n, A) float64."""
+    weights = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def sample_categorical(probabilities: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    """Invert the cumulative distribution: (n, A) probabilities and (n,) numbers in [0, 1) to choices (n,) int64."""
+    below = np.cumsum(probabilities, axis=1) <= uniform[:, None]
+    return np.minimum(below.sum(axis=1), probabilities.shape[1] - 1).astype(np.int64)
+
+
+def _bounded(log_std: Tensor) -> Tensor:
+    """A log deviation above the least one, approached smoothly so that gradients do not vanish at once."""
+    return (MIN_LOG_STD + softplus(log_std - MIN_LOG_STD)).clamp(max=MAX_LOG_STD)
+
+
+def _log_normal(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    return -0.5 * ((x - mean) * torch.exp(-log_std)) ** 2 - log_std - 0.5 * math.log(2 * math.pi)
+
+
+def _normal(uniforms: np.ndarray) -> np.ndarray:
+    """Uniform numbers in [0, 1) to standard normal ones."""
+    return ndtri(np.clip(uniforms, 1e-12, 1 - 1e-12))

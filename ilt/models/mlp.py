@@ -1,0 +1,125 @@
+"""Multilayer perceptrons: baselines that see the present observation only, or the last K steps side by side."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from ilt.envs.actions import ActionSpace
+from ilt.models.base import SequenceModel, Stepper, embed_actions
+
+
+def mlp(n_in: int, width: int, n_layer: int, n_out: int, dropout: float) -> nn.Sequential:
+    """`n_layer` hidden layers of the same width with GELU, and a linear output."""
+    layers: list[nn.Module] = []
+    for i in range(n_layer):
+        layers += [nn.Linear(n_in if i == 0 else width, width), nn.GELU(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers, nn.Linear(width if n_layer else n_in, n_out))
+
+
+class MLP(SequenceModel):
+    """P(a_t | s_t): what memory is compared with. Without hidden layers it is linear.
+
+    Args:
+        d_model: width of each hidden layer.
+        n_layer: how many there are.
+        dropout: probability.
+    """
+
+    recurrent = True  # its state is empty
+
+    def __init__(
+        self,
+        *,
+        observation_dim: int,
+        action_space: ActionSpace,
+        n_outputs: int,
+        context_length: int,
+        d_model: int,
+        n_layer: int,
+        dropout: float,
+    ) -> None:
+        super().__init__(
+            observation_dim=observation_dim,
+            action_space=action_space,
+            n_outputs=n_outputs,
+            context_length=context_length,
+        )
+        self.layers = mlp(observation_dim, d_model, n_layer, n_outputs, dropout)
+
+    def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
+        """See `SequenceModel.forward`; actions have no part in it."""
+        return self.layers(self.normalize(observations))
+
+    def make_stepper(self) -> Stepper:
+        """Nothing is remembered."""
+        return _Memoryless(self)
+
+
+class _Memoryless:
+    def __init__(self, model: MLP) -> None:
+        self._model = model
+
+    def reset(self, slots: np.ndarray) -> None:
+        pass
+
+    @torch.inference_mode()
+    def step(self, slots: np.ndarray, observations: np.ndarray, previous: np.ndarray) -> np.ndarray:
+        was_training = self._model.training
+        self._model.eval()
+        try:
+            device = self._model.observation_mean.device
+            x = self._model.normalize(torch.from_numpy(observations).to(device))
+            return self._model.layers(x).float().cpu().numpy()
+        finally:
+            self._model.train(was_training)
+
+
+class MLPStack(SequenceModel):
+    """P(a_t | the last K observations and K − 1 actions), side by side as one vector ("frame stacking").
+
+    What lies before the start of the window is zero, and a flag for each step says so.
+
+    Args:
+        d_model: width of each hidden layer.
+        n_layer: how many there are.
+        d_action: width of the vector that stands for an action.
+        dropout: probability.
+    """
+
+    def __init__(
+        self,
+        *,
+        observation_dim: int,
+        action_space: ActionSpace,
+        n_outputs: int,
+        context_length: int,
+        d_model: int,
+        n_layer: int,
+        d_action: int,
+        dropout: float,
+    ) -> None:
+        super().__init__(
+            observation_dim=observation_dim,
+            action_space=action_space,
+            n_outputs=n_outputs,
+            context_length=context_length,
+        )
+        self.embed_action = embed_actions(action_space, d_action) if context_length > 1 else None
+        n_in = context_length * (observation_dim + 1) + (context_length - 1) * d_action
+        self.layers = mlp(n_in, d_model, n_layer, n_outputs, dropout)
+
+    def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
+        """See `SequenceModel.forward`."""
+        n, length = observations.shape[:2]
+        present = observations.new_ones(n, length, 1)
+        parts = [_stacked(torch.cat([self.normalize(observations), present], dim=-1), self.context_length)]
+        if self.embed_action is not None:
+            past = pad(self.embed_action(actions[:, :-1]), (0, 0, 1, 0))  # the action before each step
+            parts.append(_stacked(past, self.context_length - 1))
+        return self.layers(torch.cat(parts, dim=-1))
+
+
+def _stacked(x: Tensor, n: int) -> Tensor:
+    """(B, L, D) to (B, L, n · D): each step with the n − 1 before it, zeros before the first."""
+    return pad(x, (0, 0, n - 1, 0)).unfold(1, n, 1).flatten(2)

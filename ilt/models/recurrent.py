@@ -1,0 +1,105 @@
+"""Recurrent baselines: a GRU or an LSTM over observations and past actions, whose state is carried while acting."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from ilt.envs.actions import ActionSpace
+from ilt.models.base import SequenceModel, Stepper, embed_actions
+
+
+class Recurrent(SequenceModel):
+    """P(a_t | s_0, a_0, …, s_t) by a recurrent network over the pairs (a_{t−1}, s_t).
+
+    Trained on windows of K steps, each from an empty state; while acting, the state is carried from the start of the episode.
+
+    Args:
+        cell: `gru` or `lstm`.
+        d_model: width of the state and of the embeddings.
+        n_layer: how many recurrent layers there are.
+        dropout: probability, between the layers.
+    """
+
+    recurrent = True
+
+    def __init__(
+        self,
+        *,
+        observation_dim: int,
+        action_space: ActionSpace,
+        n_outputs: int,
+        context_length: int,
+        cell: str,
+        d_model: int,
+        n_layer: int,
+        dropout: float,
+    ) -> None:
+        super().__init__(
+            observation_dim=observation_dim,
+            action_space=action_space,
+            n_outputs=n_outputs,
+            context_length=context_length,
+        )
+        self.embed_state = nn.Linear(observation_dim, d_model)
+        self.embed_action = embed_actions(action_space, d_model)
+        layers = {"gru": nn.GRU, "lstm": nn.LSTM}[cell]
+        self.rnn = layers(d_model, d_model, n_layer, batch_first=True, dropout=dropout if n_layer > 1 else 0.0)
+        self.norm = nn.LayerNorm(d_model)
+        self.action_head = nn.Linear(d_model, n_outputs)
+
+    def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
+        """See `SequenceModel.forward`; windows may be of any length."""
+        previous = pad(self.embed_action(actions[:, :-1]), (0, 0, 1, 0))  # nothing was done before the first step
+        hidden, _ = self.rnn(self.embed_state(self.normalize(observations)) + previous)
+        return self.action_head(self.norm(hidden))
+
+    def advance(self, observations: Tensor, previous: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """One step: observations (n, obs_dim) and embedded past actions (n, d_model) to outputs (n, n_outputs)."""
+        x = self.embed_state(self.normalize(observations)) + previous
+        hidden, state = self.rnn(x[:, None], state)
+        return self.action_head(self.norm(hidden[:, 0])), state
+
+    def make_stepper(self) -> Stepper:
+        """The state of every slot's episode, carried from step to step."""
+        return RecurrentStepper(self)
+
+
+class RecurrentStepper:
+    """Carries the state of a recurrent model; see `ilt.models.base.Stepper`. It acts with the model's present weights."""
+
+    def __init__(self, model: Recurrent) -> None:
+        self._model = model
+        n_states = 2 if isinstance(model.rnn, nn.LSTM) else 1
+        self._state = torch.zeros(n_states, model.rnn.num_layers, 0, model.rnn.hidden_size)
+        self._started = torch.zeros(0, dtype=torch.bool)
+
+    @torch.inference_mode()
+    def reset(self, slots: np.ndarray) -> None:
+        """Episodes begin in these slots (n,): forget what was there."""
+        missing = int(slots.max()) + 1 - len(self._started)
+        if missing > 0:
+            self._state, self._started = pad(self._state, (0, 0, 0, missing)), pad(self._started, (0, missing))
+        which = torch.from_numpy(slots)
+        self._state[:, :, which] = 0.0
+        self._started[which] = False
+
+    @torch.inference_mode()
+    def step(self, slots: np.ndarray, observations: np.ndarray, previous: np.ndarray) -> np.ndarray:
+        """Take in (n, obs_dim) observations and the actions before them; (n, n_outputs) of the actions to choose."""
+        model, which = self._model, torch.from_numpy(slots)
+        device, was_training = model.observation_mean.device, model.training
+        model.eval()
+        try:
+            embedded = model.embed_action(torch.from_numpy(previous).to(device))
+            embedded = embedded * self._started[which, None].to(device)
+            state = self._state[:, :, which].to(device)
+            given = (state[0], state[1]) if len(state) == 2 else state[0]
+            outputs, after = model.advance(torch.from_numpy(observations).to(device), embedded, given)
+        finally:
+            model.train(was_training)
+        self._state[:, :, which] = torch.stack(list(after) if isinstance(after, tuple) else [after]).cpu()
+        self._started[which] = True
+        return outputs.float().cpu().numpy()

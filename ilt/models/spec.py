@@ -1,0 +1,71 @@
+"""How a model and its action head are built, saved with their weights, and loaded again."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ilt.envs.actions import ActionSpace
+from ilt.models.base import SequenceModel
+from ilt.models.heads import ActionHead
+from ilt.schema import ConfigError, build
+from ilt.tracking.weights import load_weights, save_weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """All that builds a model, as plain containers.
+
+    Attributes:
+        model, head: what a config says of them: a `_target_` and its keys.
+        observation_dim: size of one observation.
+        action_space: the actions.
+        context_length: K, the longest window in steps.
+    """
+
+    model: Mapping[str, Any]
+    head: Mapping[str, Any]
+    observation_dim: int
+    action_space: ActionSpace
+    context_length: int
+
+    def build(self, *, trust: Sequence[str] | None = None) -> tuple[SequenceModel, ActionHead]:
+        """A model with fresh weights, and its head. ConfigError names the key that is wrong."""
+        head: ActionHead = build("head", self.head, known={"action_space": self.action_space}, trust=trust)
+        known = {
+            "observation_dim": self.observation_dim,
+            "action_space": self.action_space,
+            "n_outputs": head.n_outputs,
+            "context_length": self.context_length,
+        }
+        model = build("model", self.model, known=known, trust=trust)
+        if not isinstance(model, SequenceModel):
+            raise ConfigError(
+                f"model._target_ must be a subclass of ilt.SequenceModel, got {self.model['_target_']}, "
+                f"which makes a {type(model).__name__}"
+            )
+        return model, head
+
+    def save(self, model: SequenceModel, path: Path) -> None:
+        """Write a model's weights, and with them all that builds it, to one safetensors file."""
+        save_weights(model, path, asdict(self))
+
+    @classmethod
+    def load(cls, path: Path, *, trust: Sequence[str] | None = ()) -> "tuple[ModelSpec, SequenceModel, ActionHead]":
+        """Read what `save` wrote, in evaluation mode. ValueError if the file is no such file or does not fit its model.
+
+        Args:
+            trust: packages beside `ilt` whose code may be run to build it.
+        """
+        config, state = load_weights(path)
+        try:
+            action_space = ActionSpace(**{name: tuple(value) for name, value in config.pop("action_space").items()})
+            spec = cls(**config, action_space=action_space)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{path} was not written by this version of ilt: {error}") from error
+        model, head = spec.build(trust=trust)
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            raise ValueError(f"{path} holds weights of another model: {error}") from error
+        return spec, model.eval(), head

@@ -1,0 +1,133 @@
+"""The whole story: expert → demonstrations → windows → model → rollouts → numbers."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from ilt.data.episodes import Episodes
+from ilt.envs.spec import EnvSpec
+from ilt.evaluation.scoring import score
+from ilt.evaluation.tables import log_comparison
+from ilt.evaluation.tables import show as show
+from ilt.experts.find import find_or_collect, find_or_train
+from ilt.rollout.recorded import Context
+from ilt.rollout.workers import n_processes
+from ilt.tracking.loggers import Run
+from ilt.tracking.run_folder import RunFolder
+from ilt.tracking.store import Artifact, Store, open_artifact
+from ilt.tracking.wandb import model_of
+from ilt.training.fit import Fitted, check_components, fit
+from ilt.training.runtime import check_devices, set_up
+
+log = logging.getLogger(__name__)
+
+
+def prepare(cfg: Any, env: Any = None, *, trust: Sequence[str] | None = None) -> Context:
+    """Set up threads and memory; the environment that a config describes, and the store it works in.
+
+    An environment that cannot be made, or has spaces that cannot be learned, is refused here.
+
+    Args:
+        env: the config's `env`, if it is another one's than `cfg`.
+        trust: packages beside `ilt` whose code may be run, where the config is somebody else's.
+    """
+    set_up(cfg.threads)
+    spec = EnvSpec.from_config(cfg.env if env is None else env, trust=trust)
+    _ = spec.action_space  # makes one environment
+    return Context(spec, Store(Path(cfg.outputs)), n_envs=cfg.n_envs, n_processes=n_processes(cfg))
+
+
+def run(
+    ctx: Context,
+    cfg: DictConfig,
+    folder: RunFolder,
+    logger: Run,
+    *,
+    report: Callable[[float, int], bool] | None = None,
+    in_trial: bool = False,
+) -> dict[str, Any] | None:
+    """Everything from an expert to a scored student, each stage found if it is there already.
+
+    Args:
+        cfg: a whole config of `ilt train`.
+        logger: the job's run in a logger.
+        report: takes a selection-seed return and a step, and says whether to give up; see `Pruning`.
+        in_trial: whether this is part of a search, so that test seeds stay untouched.
+
+    Returns:
+        what `results.json` holds; in a trial the selection-seed return alone; None if it was given up.
+    """
+    check_devices(cfg.trainer, cfg.dataset.batch_size)
+    check_components(ctx, cfg)
+    with folder.stage("expert"):
+        expert = find_or_train(ctx, cfg.expert)
+    with folder.stage("demonstrations"):
+        demos = find_or_collect(ctx, cfg.demos, cfg.expert, expert)
+    logger.use_artifacts(expert=expert, demonstrations=demos)
+    with folder.stage("training"):
+        fitted = Fitted.read(folder.path) or fit(ctx, cfg, folder, demos, expert, logger.lightning, report=report)
+    if fitted is None:
+        return None
+    if in_trial:
+        return {"selection_return_mean": fitted.at(cfg.evaluation.reported_checkpoint)["rollout/return_mean"]}
+    with folder.stage("scoring"):
+        results, episodes = score(ctx, cfg, folder, expert, demos, fitted)
+    folder.finish(results)  # before figures, so that nothing is lost if one fails
+    with folder.stage("figures"):
+        make_figures(ctx, cfg, folder, expert, fitted, results, episodes, logger)
+    folder.finish(results)
+    return results
+
+
+def make_figures(
+    ctx: Context,
+    cfg: DictConfig,
+    folder: RunFolder,
+    expert: Artifact,
+    fitted: Fitted,
+    results: dict[str, Any],
+    episodes: Mapping[str, Episodes],
+    logger: Run,
+) -> None:
+    """Figures and a video, into the run's folder and to its logger. One that fails is a warning."""
+    from ilt.analysis.figures import learning_curve, return_distribution
+    from ilt.analysis.video import side_by_side, write_animation, write_mp4
+
+    path, made, videos = folder.path, {}, {}
+    selection = expert.metrics["selection"]["deterministic" if cfg.expert.deterministic else "sampled"]
+    title, n = path.name, cfg.evaluation.n_episodes
+
+    def curve() -> None:
+        learning_curve(fitted.rows, path / "learning_curve.png", expert_return=selection["return_mean"], title=title)
+        made["learning_curve"] = path / "learning_curve.png"
+
+    def returns() -> None:
+        by_policy = {name: each.returns for name, each in episodes.items()}
+        success = ctx.env.success_return
+        target = path / "return_distribution.png"
+        return_distribution(by_policy, target, success_return=success, title=f"{title}: {n} test episodes")
+        made["return_distribution"] = target
+
+    def video() -> None:
+        middle = int(np.argsort(episodes["student"].returns)[n // 2])  # neither best nor worst
+        frames = side_by_side(ctx.env, {name: (episodes[name], middle) for name in ("student", "expert")})
+        write_mp4(frames, path / "episode.mp4")
+        write_animation(frames, path / "episode.gif")
+        videos["episode"] = path / "episode.mp4"
+
+    for make in (curve, returns, *([video] if cfg.evaluation.video else [])):
+        try:
+            make()
+        except Exception as error:
+            log.warning("no figure (%s): %s", make.__name__, error)
+    log_comparison(logger, results, episodes)
+    logger.summarize({"selection/return_mean": results["selection_return_mean"]})
+    logger.log_figures(made)
+    logger.log_videos(videos)
+    for each in fitted.imitation["by_round"][1:]:
+        logger.log_artifacts(rounds=open_artifact(ctx.store.root / "rounds" / each["artifact"]))
+    logger.log_artifacts(model=model_of(folder.path, results))

@@ -1,0 +1,380 @@
+"""Config schemas: dataclasses that say what each key may hold, and the identity that follows from them.
+
+A component that a config names by `_target_` has a dataclass in the `config.py` of its room, with a type, a default, a range and
+a sentence for every key. It is the only place where these stand: the ConfigStore hands them to Hydra, `check` holds every
+config to them, and `canonical` leaves out what has its default value, so that a new key renames nothing. Values are kept
+as Hydra parsed them, and are not converted by OmegaConf, which would read `"8"` as 8 and 1 as true.
+
+A component without a dataclass, such as one from your own package, is checked against its constructor's signature.
+Nothing heavy is imported here.
+"""
+
+import dataclasses
+import difflib
+import functools
+import hashlib
+import importlib
+import inspect
+import json
+import math
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+
+class ConfigError(ValueError):
+    """A key has a value that is not allowed."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What one key may hold.
+
+    Attributes:
+        allows: whether a value is allowed.
+        wanted: the rest of the sentence "<key> must be …".
+    """
+
+    allows: Callable[[Any], bool]
+    wanted: str
+
+    def or_null(self) -> "Rule":
+        """The same, or null."""
+        return Rule(lambda value: value is None or self.allows(value), f"{self.wanted}, or null")
+
+
+def integer(least: float = -math.inf, most: float = math.inf) -> Rule:
+    """A whole number in a range."""
+    wanted = f"an integer of at least {least}" if most == math.inf else f"an integer from {least} to {most}"
+    wanted = "an integer" if (least, most) == (-math.inf, math.inf) else wanted
+    return Rule(lambda v: isinstance(v, int) and not isinstance(v, bool) and least <= v <= most, wanted)
+
+
+def number(least: float = -math.inf, most: float = math.inf, *, above: bool = False, below: bool = False) -> Rule:
+    """A finite number in a range; `above` and `below` take its ends away."""
+    bounds = []
+    if least > -math.inf:
+        bounds.append(f"{'above' if above else 'at least'} {least:g}")
+    if most < math.inf:
+        bounds.append(f"{'below' if below else 'at most'} {most:g}")
+
+    def allows(v: Any) -> bool:
+        if isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v):
+            return False
+        return (v > least if above else v >= least) and (v < most if below else v <= most)
+
+    return Rule(allows, " ".join(["a number", " and ".join(bounds)]).strip())
+
+
+def one_of(*values: Any) -> Rule:
+    """One of these."""
+    return Rule(lambda v: v in values and type(v) in {type(w) for w in values}, f"one of {list(values)}")
+
+
+def list_of(rule: Rule, length: int | None = None) -> Rule:
+    """A list of such values."""
+
+    def allows(v: Any) -> bool:
+        return isinstance(v, ListConfig | list) and (length is None or len(v) == length) and all(map(rule.allows, v))
+
+    return Rule(allows, f"a list of {'' if length is None else f'{length} values, each '}{rule.wanted}")
+
+
+BOOLEAN = Rule(lambda v: isinstance(v, bool), "true or false")
+TEXT = Rule(lambda v: isinstance(v, str) and v != "", "text")
+NAME = Rule(
+    lambda v: isinstance(v, str) and v != "" and all(c.isalnum() or c in "_-" for c in v),
+    "a name of letters, digits, _ and -",
+)
+MAPPING = Rule(lambda v: isinstance(v, DictConfig | Mapping), "a mapping")
+FRACTION = number(0, 1)
+PROBABILITY = number(0, 1, below=True)
+COUNT = integer(1)
+
+
+def key(
+    default: Any,
+    doc: str,
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    choices: Sequence[Any] | None = None,
+    length: int | None = None,
+    rule: Rule | None = None,
+    identity: bool = True,
+) -> Any:
+    """A field of a schema. Its rule follows from its annotation and these, unless `rule` is given.
+
+    Args:
+        default: what it is where a config does not say; "???" for a key that must be given.
+        doc: what it means, in one sentence.
+        ge, gt, le, lt: bounds of numbers, or of each number in a list.
+        choices: all that it may be.
+        length: of a list.
+        identity: whether it is part of what a thing is; if not, another value is still the same thing.
+    """
+    bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices, "length": length}
+    metadata = {"doc": doc, "rule": rule, "identity": identity, **bounds}
+    if isinstance(default, list | dict):
+        return dataclasses.field(default_factory=lambda: _copied(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Component:
+    """What a config may name by a `_target_`, or a part of a config without one.
+
+    Attributes:
+        group: where it stands in a config, such as `model`.
+        name: under which it is known, in identities and in the ConfigStore: it stays when code moves.
+        schema: the dataclass of its keys.
+        target: dotted path of what is called; empty for a part of a config that is no component.
+        version: raised when what it computes changes.
+        open: whether other keys are handed on to the target.
+        watches: whether it changes nothing that it watches, so that it is no part of an identity.
+    """
+
+    group: str
+    name: str
+    schema: type
+    target: str = ""
+    version: int = 1
+    open: bool = False
+    watches: bool = False
+
+    @functools.cached_property
+    def fields(self) -> "dict[str, dataclasses.Field[Any]]":
+        """The fields that are keys of a config."""
+        return {f.name: f for f in dataclasses.fields(self.schema) if "doc" in f.metadata}
+
+    @functools.cached_property
+    def rules(self) -> dict[str, Rule]:
+        """The rule of each key."""
+        hints = typing.get_type_hints(self.schema)
+        return {name: f.metadata["rule"] or _rule(hints[name], f.metadata) for name, f in self.fields.items()}
+
+    @functools.cached_property
+    def defaults(self) -> dict[str, Any]:
+        """Every key with its default, and the target."""
+        values = {
+            name: f.default if f.default is not dataclasses.MISSING else f.default_factory()  # type: ignore[misc]
+            for name, f in self.fields.items()
+        }
+        return {"_target_": self.target, **values} if self.target else values
+
+
+COMPONENTS: list[Component] = []
+"""All that there are, in the order in which they were registered; `ilt.registry` imports every schema."""
+
+
+def component(group: str, name: str, target: str = "", **options: Any) -> Callable[[type], type]:
+    """Register a dataclass of keys as the schema of a component. See `Component`."""
+
+    def register(schema: type) -> type:
+        made = schema if "__dataclass_fields__" in vars(schema) else dataclass(kw_only=True)(schema)
+        COMPONENTS.append(Component(group, name, made, target, **options))
+        return made
+
+    return register
+
+
+def find_component(group: str, target: str | None = None) -> Component | None:
+    """The component of this target, or the group's own schema of keys that any component of it has."""
+    found = [c for c in COMPONENTS if c.group == group]
+    exact = next((c for c in found if target and c.target == target), None)
+    return exact or next((c for c in found if c.name == f"any_{group.rsplit('.', 1)[-1]}"), None)
+
+
+def named(group: str, name: str) -> Component:
+    """The component of this name."""
+    return next(c for c in COMPONENTS if (c.group, c.name) == (group, name))
+
+
+def check_group(group: str, values: Any, *, prefix: str | None = None) -> None:
+    """Hold one group of a config to the schema of its `_target_`. ConfigError names key, value and what is allowed."""
+    prefix = group if prefix is None else prefix
+    target = values.get("_target_") if isinstance(values, DictConfig | Mapping) else None
+    found = find_component(group, target)
+    if found is None:
+        return
+    if not isinstance(values, DictConfig | Mapping):
+        raise ConfigError(f"{prefix} must be a mapping, got {values!r}")
+    check_values(found, values, prefix=prefix, foreign=bool(target) and found.target != target)
+
+
+def check_values(
+    found: Component, values: Any, *, prefix: str, foreign: bool = False, skip_missing: bool = False
+) -> None:
+    """Hold values to a component's schema.
+
+    Args:
+        foreign: whether the values are of a component that has no schema, of which this one has the common keys.
+        skip_missing: whether a key that must be given may be missing.
+    """
+    dot = f"{prefix}." if prefix else ""
+    if not (found.open or foreign):
+        for name in values:
+            if name not in found.rules and name != "_target_":
+                close = difflib.get_close_matches(str(name), list(found.rules), n=1)
+                raise ConfigError(f"{dot}{name} is not a key{f'; did you mean {dot}{close[0]}?' if close else ''}")
+    for name, rule in found.rules.items():
+        if _missing(values, name):
+            if skip_missing:
+                continue
+            raise ConfigError(f"{dot}{name} must be given; it must be {rule.wanted}")
+        if name not in values:
+            if not foreign:
+                raise ConfigError(f"{dot}{name} is missing; it must be {rule.wanted}")
+        elif not rule.allows(value := values[name]):
+            raise ConfigError(f"{dot}{name} must be {rule.wanted}, got {value!r}")
+
+
+def locate(target: str, *, key: str, trust: Sequence[str] | None = None) -> Any:
+    """What a dotted path names. ConfigError if there is no such thing, or if its package is not trusted.
+
+    Args:
+        trust: packages beside `ilt` whose code may be imported; None for all, where the config is the caller's own.
+    """
+    package = target.split(".")[0]
+    if trust is not None and package != "ilt" and package not in trust:
+        raise ConfigError(
+            f"{key}={target} is code of another package, which is not imported for somebody else's files unless you "
+            f"trust it: trust=[{package}]"
+        )
+    parts = target.split(".")
+    for n in range(len(parts) - 1, 0, -1):
+        module = ".".join(parts[:n])
+        try:
+            found: Any = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name and (module == error.name or module.startswith(f"{error.name}.")):
+                continue
+            raise ConfigError(f"{key}={target} cannot be imported: {error}") from error
+        try:
+            return functools.reduce(getattr, parts[n:], found)
+        except AttributeError as error:
+            raise ConfigError(f"{key}={target} names nothing: {error}") from error
+    raise ConfigError(f"{key} must be the dotted path of something that can be imported, got {target}")
+
+
+def own_keys(group: str, values: Any) -> dict[str, Any]:
+    """The values that a component itself is called with: all but `_target_` and the keys that the whole group has."""
+    common = next((c for c in COMPONENTS if c.group == group and c.name == f"any_{group}"), None)
+    shared = set() if common is None else set(common.fields)
+    return {str(k): plain(v) for k, v in values.items() if k != "_target_" and k not in shared}
+
+
+def build(group: str, values: Any, *, known: Mapping[str, Any], trust: Sequence[str] | None = None) -> Any:
+    """Call what a group's `_target_` names with its own keys and with what only the run knows.
+
+    ConfigError names a key that its constructor does not take, or one that it asks for.
+
+    Args:
+        known: keyword arguments beside those of the config; of these it is given the ones that it takes.
+    """
+    target = locate(values["_target_"], key=f"{group}._target_", trust=trust)
+    options = own_keys(group, values)
+    return target(**accepted(target, options, known, prefix=group))
+
+
+def accepted(target: Any, options: Mapping[str, Any], known: Mapping[str, Any], *, prefix: str) -> dict[str, Any]:
+    """The keyword arguments for a call: all options, and of what is known those that it takes. See `build`."""
+    parameters = inspect.signature(target).parameters
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for name in options:
+        if name not in parameters and not anything:
+            close = difflib.get_close_matches(name, parameters, n=1)
+            hint = f"; did you mean {prefix}.{close[0]}?" if close else ""
+            raise ConfigError(f"{prefix}.{name} is not a key of {prefix}._target_={path_of(target)}{hint}")
+    given = {**{k: v for k, v in known.items() if k in parameters or anything}, **options}
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    for name, parameter in parameters.items():
+        if parameter.kind in kinds and parameter.default is parameter.empty and name not in given:
+            raise ConfigError(f"{prefix}.{name} must be given: {path_of(target)} asks for it")
+    return given
+
+
+def path_of(target: Any) -> str:
+    """The dotted path of a class or function."""
+    return f"{target.__module__}.{target.__qualname__}" if hasattr(target, "__qualname__") else str(target)
+
+
+def canonical(group: str, values: Any) -> dict[str, Any]:
+    """What a group of a config is, whatever its code is called and whatever keys were added since.
+
+    The component's registered name and version, and the values that differ from its defaults. Of a component without a schema:
+    its target, its class's `version`, and all values.
+    """
+    target = values.get("_target_")
+    found = find_component(group, target)
+    exact = found is not None and (not target or found.target == target)
+    fields = {} if found is None else found.fields
+    defaults = {} if found is None else found.defaults
+    kept = {}
+    for name, value in values.items():
+        ignored = name == "_target_" or (name in fields and not fields[name].metadata["identity"])
+        if not ignored and (name not in defaults or plain(value) != defaults[name]):
+            kept[str(name)] = plain(value)
+    if exact:
+        assert found is not None
+        return {"component": found.name, "version": found.version, **kept}
+    return {"component": target, "version": getattr(locate(target, key=f"{group}._target_"), "version", 1), **kept}
+
+
+def config_hash(config: Any) -> str:
+    """Ten hexadecimal digits of the SHA-256 of a plain container's canonical JSON."""
+    text = json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def plain(value: Any) -> Any:
+    """A value of a config as plain containers, resolved."""
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of a nested mapping; an empty mapping is a value."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _rule(hint: Any, bounds: Mapping[str, Any]) -> Rule:
+    """The rule that an annotation and its bounds amount to."""
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) in (types.UnionType, typing.Union) and type(None) in arguments:
+        others = [argument for argument in arguments if argument is not type(None)]
+        return _rule(others[0] if len(others) == 1 else typing.Union[tuple(others)], bounds).or_null()  # noqa: UP007
+    if bounds["choices"] is not None:
+        return one_of(*bounds["choices"])
+    if typing.get_origin(hint) is list:
+        return list_of(_rule(arguments[0], {**bounds, "length": None}), bounds["length"])
+    if hint is int:
+        low, high = bounds["ge"], bounds["le"]
+        return integer(-math.inf if low is None else low, math.inf if high is None else high)
+    if hint is float:
+        low = next((bounds[k] for k in ("gt", "ge") if bounds[k] is not None), -math.inf)
+        high = next((bounds[k] for k in ("lt", "le") if bounds[k] is not None), math.inf)
+        return number(low, high, above=bounds["gt"] is not None, below=bounds["lt"] is not None)
+    if hint is bool:
+        return BOOLEAN
+    if hint is str:
+        return TEXT
+    assert typing.get_origin(hint) is dict or hint is dict, hint
+    return MAPPING
+
+
+def _missing(values: Any, name: str) -> bool:
+    return OmegaConf.is_missing(values, name) if isinstance(values, DictConfig) else values.get(name) == "???"
+
+
+def _copied(value: Any) -> Any:
+    return json.loads(json.dumps(value))

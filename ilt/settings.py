@@ -1,0 +1,275 @@
+"""A whole config: which groups it has, which values go together, and what identifies the training that it describes."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ilt import registry
+from ilt.envs.spec import BLOCKS, EnvSpec, check_disjoint
+from ilt.schema import (
+    COUNT,
+    ConfigError,
+    canonical,
+    check_group,
+    check_values,
+    config_hash,
+    find_component,
+    leaves,
+    named,
+    plain,
+)
+
+GROUPS = ("env", "expert", "demos", "dataset", "head", "imitation", "model", "optimizer", "trainer", "logger")
+"""Groups of a config that name one component each."""
+
+PARTS = ("evaluation", "search")
+"""Parts of a config that are no components."""
+
+NOT_OF_THE_RUN = (
+    "hydra", "outputs", "run_name", "resume", "logger", "threads", "processes", "n_envs", "search", "evaluation"
+)  # fmt: skip
+"""Top-level keys that decide no weights, so a run's name neither."""
+
+
+def check_config(cfg: DictConfig, command: str = "train", *, partial: bool = False) -> None:
+    """Raise ConfigError, naming the key, the value and what is allowed, if the config cannot be worked with.
+
+    Args:
+        command: whose config it is.
+        partial: whether top-level keys may be missing, as in the config that a run's folder keeps.
+    """
+    keys = named("command", command)
+    known = {*keys.rules, *GROUPS, *PARTS, "callbacks", "hydra"}
+    for name in cfg:
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, n=1)
+            raise ConfigError(f"{name} is not a key{f'; did you mean {close[0]}?' if close else ''}")
+    own = {name: "???" if OmegaConf.is_missing(cfg, name) else cfg[name] for name in keys.rules if name in cfg}
+    check_values(keys, {**keys.defaults, **own} if partial else own, prefix="", skip_missing=partial)
+    for group in (*GROUPS, *PARTS):
+        if group in cfg and cfg[group] is not None and not (group == "logger" and not cfg[group]):
+            check_group(group, cfg[group])
+    for name, callback in (cfg.get("callbacks") or {}).items():
+        if callback is not None:
+            check_group("callbacks", callback, prefix=f"callbacks.{name}")
+    if "demos" in cfg and "filters" in cfg.demos:
+        check_group("demos.filters", cfg.demos.filters)
+    if "env" in cfg:
+        check_disjoint(plain(cfg.env.seed_blocks))
+        for name, wrapper in (cfg.env.get("wrappers") or {}).items():
+            if not isinstance(wrapper, DictConfig) or "_target_" not in wrapper:
+                raise ConfigError(
+                    f"env.wrappers.{name} must have a _target_, the dotted path of a wrapper, got {wrapper}"
+                )
+        _check_seeds(cfg)
+    if "dataset" in cfg:
+        _check_dataset(cfg)
+    if "model" in cfg:
+        _check_model(cfg)
+    if "trainer" in cfg:
+        _check_trainer(cfg)
+    if cfg.get("search") is not None and "seeds" in cfg.search:
+        _check_search(cfg.search)
+
+
+def training_config(cfg: DictConfig) -> dict[str, Any]:
+    """All that decides a training's weights, in canonical form; see `ilt.schema.canonical`.
+
+    What is scored, drawn and logged afterwards is no part of it.
+    """
+    env = EnvSpec.from_config(cfg.env)
+    kept: dict[str, Any] = {
+        "env": env.identity(),
+        "seed_blocks": {block: list(env.seed_blocks[block]) for block in BLOCKS if block != "test"},
+        "expert": {**canonical("expert", cfg.expert), "deterministic": cfg.expert.deterministic},
+        "callbacks": {
+            str(name): canonical("callbacks", callback)
+            for name, callback in cfg.callbacks.items()
+            if callback is not None and not _watches(callback)
+        },
+        "student": {key: cfg.evaluation[key] for key in ("context_length", "deterministic")},
+        "seed": cfg.seed,
+    }
+    groups = ("demos", "dataset", "head", "imitation", "model", "optimizer", "trainer")
+    return {"kind": "training", "version": 1, **kept, **{group: canonical(group, cfg[group]) for group in groups}}
+
+
+def training_hash(cfg: DictConfig) -> str:
+    """Ten hexadecimal digits that identify a training."""
+    return config_hash(training_config(cfg))
+
+
+def run_config(cfg: DictConfig) -> dict[str, Any]:
+    """A run's config, resolved, as plain containers, without what decides no numbers."""
+    return {str(key): plain(cfg[key]) for key in cfg if key not in NOT_OF_THE_RUN or key == "evaluation"}
+
+
+def parse_seeds(text: str, blocks: Mapping[str, Any], key: str = "seeds") -> tuple[str, int, int]:
+    """`test:1000` or `test:500:1000` (block, offset, count) to (block, offset, count). ConfigError names the key."""
+    wanted = f"BLOCK:COUNT or BLOCK:OFFSET:COUNT with one of {sorted(blocks)}, such as test:1000"
+    block, *numbers = text.split(":")
+    if block not in blocks or not 1 <= len(numbers) <= 2 or not all(n.isdecimal() for n in numbers):
+        raise ConfigError(f"{key} must be {wanted}, got {text!r}")
+    offset, count = (0, int(numbers[0])) if len(numbers) == 1 else (int(numbers[0]), int(numbers[1]))
+    if count < 1 or offset + count > blocks[block][1]:
+        raise ConfigError(f"{key} must stay in env.seed_blocks.{block}, which holds {blocks[block][1]}, got {text!r}")
+    return block, offset, count
+
+
+def parse_subset(key: str, text: str) -> tuple[str, float, float]:
+    """`wind_power:0.75:1` to (parameter, lowest quantile, highest quantile). ConfigError names the key."""
+    name, *bounds = text.split(":")
+    try:
+        low, high = map(float, bounds)
+    except ValueError:
+        low, high = 1.0, 0.0
+    if not 0 <= low < high <= 1:
+        raise ConfigError(
+            f"{key} must be PARAMETER:LOW:HIGH with two quantiles from 0 to 1, such as wind_power:0.75:1 for the quarter "
+            f"of episodes with most of it, got {text!r}"
+        )
+    return name, low, high
+
+
+def _watches(callback: Any) -> bool:
+    found = find_component("callbacks", callback.get("_target_"))
+    return found is not None and found.target == callback.get("_target_") and found.watches
+
+
+def _check_seeds(cfg: DictConfig) -> None:
+    wanted = {
+        "demos.n_episodes": "demonstrations",
+        "demos.n_validation_episodes": "validation",
+        "callbacks.rollout.n_episodes": "selection",
+        "evaluation.n_episodes": "test",
+    }
+    given = dict(leaves({k: plain(cfg[k]) for k in ("demos", "callbacks", "evaluation") if k in cfg}))
+    for key, block in wanted.items():
+        held = cfg.env.seed_blocks[block][1]
+        if key in given and given[key] > held:
+            raise ConfigError(
+                f"{key} must be at most {held}, the seeds that env.seed_blocks.{block} holds, got {given[key]}"
+            )
+    if "expert" not in cfg:
+        return
+    selection, held = cfg.expert.selection_episodes + cfg.expert.gate_episodes, cfg.env.seed_blocks.selection[1]
+    if selection > held:
+        raise ConfigError(
+            f"expert.selection_episodes + expert.gate_episodes must be at most {held}, the seeds that "
+            f"env.seed_blocks.selection holds, got {selection}"
+        )
+
+
+def _check_dataset(cfg: DictConfig) -> None:
+    dataset = cfg.dataset
+    if "stride" in dataset and dataset.stride > dataset.context_length:
+        raise ConfigError(
+            f"dataset.stride must be at most dataset.context_length = {dataset.context_length}, or steps would be "
+            f"skipped, got {dataset.stride}"
+        )
+    n_episodes = cfg.demos.get("n_episodes")
+    if isinstance(dataset.episodes, int) and n_episodes is not None and dataset.episodes > n_episodes:
+        raise ConfigError(f"dataset.episodes must be at most demos.n_episodes = {n_episodes}, got {dataset.episodes}")
+    context_length = cfg.evaluation.context_length
+    if context_length is not None and context_length > dataset.context_length:
+        raise ConfigError(
+            f"evaluation.context_length must be at most dataset.context_length = {dataset.context_length}, "
+            f"got {context_length}"
+        )
+
+
+def _check_model(cfg: DictConfig) -> None:
+    model = cfg.model
+    if model.get("_target_") != named("model", "transformer").target:
+        return
+    if model.d_model % model.n_head:
+        raise ConfigError(f"model.d_model must be divisible by model.n_head = {model.n_head}, got {model.d_model}")
+    if model.positions == "rotary" and model.d_model // model.n_head % 2:
+        raise ConfigError(
+            f"model.d_model / model.n_head must be even for model.positions=rotary, got {model.d_model // model.n_head}"
+        )
+
+
+def _check_trainer(cfg: DictConfig) -> None:
+    """Training counts steps or epochs, and ends on a rollout evaluation, whose weights are the last ones."""
+    trainer = cfg.trainer
+    by_steps = trainer.check_val_every_n_epoch is None
+    counts = f"where trainer.check_val_every_n_epoch is {'null' if by_steps else 'set'}"
+    length, other = ("max_steps", "max_epochs") if by_steps else ("max_epochs", "max_steps")
+    every = "val_check_interval" if by_steps else "check_val_every_n_epoch"
+    if by_steps != COUNT.allows(trainer.val_check_interval):
+        wanted = "a number of steps" if by_steps else "1.0, the end of an epoch,"
+        raise ConfigError(f"trainer.val_check_interval must be {wanted} {counts}, got {trainer.val_check_interval!r}")
+    if trainer.get("accumulate_grad_batches", 1) != 1:
+        raise ConfigError("trainer.accumulate_grad_batches must be 1: a resumed run finds its batches by their step")
+    if not COUNT.allows(n_nodes := trainer.get("num_nodes", 1)):
+        raise ConfigError(f"trainer.num_nodes must be {COUNT.wanted}, got {n_nodes!r}")
+    if trainer.devices != "auto" and cfg.dataset.batch_size % (n := trainer.devices * n_nodes):
+        raise ConfigError(
+            f"dataset.batch_size must be divisible by trainer.devices = {n} (of all machines), which "
+            f"share each batch, got {cfg.dataset.batch_size}"
+        )
+    if trainer[other] != -1:
+        raise ConfigError(f"trainer.{other} must be -1 {counts}, got {trainer[other]}")
+    if trainer[length] < 1 or trainer[length] % trainer[every]:
+        raise ConfigError(
+            f"trainer.{length} must be a positive multiple of trainer.{every} = {trainer[every]}, so that training "
+            f"ends on a rollout evaluation, got {trainer[length]}"
+        )
+    for name in ("rollout", "curve", "best", "last"):
+        if cfg.callbacks.get(name) is None:
+            raise ConfigError(f"callbacks.{name} must be there; results are made from it. Only ema may be null")
+    rounds = cfg.imitation.get("rounds", 0)
+    if rounds:
+        _check_rounds(trainer, rounds)
+
+
+def _check_rounds(trainer: DictConfig, rounds: int) -> None:
+    """A round begins at a rollout evaluation, and one process asks the expert."""
+    why = "where imitation.rounds is above 0"
+    if (n_nodes := trainer.get("num_nodes", 1)) != 1:
+        raise ConfigError(f"trainer.num_nodes must be 1 {why}, got {n_nodes}")
+    if trainer.devices != 1:
+        raise ConfigError(f"trainer.devices must be 1 {why}, got {trainer.devices}")
+    if trainer.check_val_every_n_epoch is not None:
+        raise ConfigError(
+            f"trainer.check_val_every_n_epoch must be null {why}, since rounds begin at training steps, "
+            f"got {trainer.check_val_every_n_epoch}"
+        )
+    multiple = (rounds + 1) * trainer.val_check_interval
+    if trainer.max_steps % multiple:
+        raise ConfigError(
+            f"trainer.max_steps must be a multiple of (imitation.rounds + 1) · trainer.val_check_interval = {multiple}"
+            f", so that rounds begin at evaluations, got {trainer.max_steps}"
+        )
+
+
+def _check_search(search: DictConfig) -> None:
+    """One training seed says little, and the winner must not be judged by those that it was chosen by."""
+    if len(set(search.seeds)) < max(3, len(search.seeds)):
+        raise ConfigError(f"search.seeds must be at least 3 different seeds, got {list(search.seeds)}")
+    fresh = set(search.fresh_seeds) - set(search.seeds)
+    if not fresh or len(fresh) < len(search.fresh_seeds):
+        raise ConfigError(
+            f"search.fresh_seeds must be different seeds, none of search.seeds = {list(search.seeds)}, "
+            f"got {list(search.fresh_seeds)}"
+        )
+
+
+OmegaConf.register_new_resolver("run_hash", lambda *, _root_: training_hash(_root_), use_cache=False, replace=True)
+
+
+def _env_name(env_id: str, option: str) -> str:
+    """What a run's name says of its environment: the option that was chosen, or its id where that is another one's."""
+    try:
+        own = registry.load_option("env", option).get("id")
+    except ConfigError:  # an option of the user's
+        own = env_id
+    return option if own == env_id else env_id.rpartition(":")[2].rpartition("/")[2]
+
+
+OmegaConf.register_new_resolver("env_name", _env_name, replace=True)
+OmegaConf.register_new_resolver("unless_bc", lambda name: "" if name == "bc" else f"-{name}", replace=True)
+OmegaConf.register_new_resolver("divide", lambda number, by: max(int(number) // int(by), 1), replace=True)
