@@ -50,7 +50,9 @@ def load_option(group: str, name: str) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for entry in values.pop("defaults", []):
         if isinstance(entry, str) and entry != "_self_":
-            merged = merge(merged, load_option(group, entry))
+            option, _, key = entry.partition("@")
+            found_there = load_option(group, option)
+            merged = merge(merged, {key: found_there} if key else found_there)
     return merge(merged, values)
 
 
