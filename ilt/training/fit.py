@@ -196,7 +196,9 @@ def check_components(ctx: Context, cfg: DictConfig) -> None:
     accepted(pl.Trainer, own_keys("trainer", cfg.trainer), {}, prefix="trainer")
 
 
-def _labels(ctx: Context, cfg: DictConfig, demos: Artifact, expert: Artifact, demonstrations: Episodes) -> LabelBudget:
+def _labels(
+    ctx: Context, cfg: DictConfig, run: RunFolder, demos: Artifact, expert: LoadedExpert, demonstrations: Episodes
+) -> LabelBudget:
     algorithm = make_imitation(cfg.imitation)
     return LabelBudget(
         ctx,
