@@ -160,23 +160,22 @@ def main(cfg: DictConfig) -> float:
     check_config(cfg)
     start_early(cfg)
     from ilt.cli.expert import find_or_train
+    from ilt.cli.job import job_info
     from ilt.data.episodes import Episodes
     from ilt.evaluation.tables import demonstration_rows
-    from ilt.tracking import loggers, wandb_artifacts
+    from ilt.tracking.loggers import open_run
     from ilt.training.runtime import prepare
 
     spec, store = prepare(cfg)
     name = f"{cfg.expert.name}-{cfg.demos.n_episodes}-episodes"
-    with loggers.open_run(cfg, "collect", name=name, folder=store.root) as run:
+    with open_run(cfg.logger, job_info(cfg, "collect", name=name, folder=store.root)) as run:
         expert = find_or_train(cfg, spec, store)
-        wandb_artifacts.uses(run, expert=expert)
+        run.use_artifacts(expert=expert)
         demos = find_or_collect(cfg, spec, store, expert)
-        wandb_artifacts.makes(run, demonstrations=demos)
-        loggers.publish(
-            run,
-            numbers={f"{block}/{key}": value for block in demos.metrics for key, value in demos.metrics[block].items()},
-            tables={"demonstrations": demonstration_rows(Episodes.load(demos.file("demonstrations.npz")))},
-        )
+        run.log_artifacts(demonstrations=demos)
+        for block, numbers in demos.metrics.items():
+            run.summarize({f"{block}/{key}": value for key, value in numbers.items()})
+        run.log_tables({"demonstrations": demonstration_rows(Episodes.load(demos.file("demonstrations.npz")))})
     for block, numbers in demos.metrics.items():
         log.info("%s: %s", block, numbers)
     log.info("%s", demos.path)

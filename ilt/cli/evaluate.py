@@ -83,8 +83,10 @@ def main(cfg: DictConfig) -> float:
 
     start_early(cfg)
     from ilt.cli.expert import find
-    from ilt.evaluation.tables import COLUMNS, print_table, result_rows
-    from ilt.tracking import loggers, wandb_artifacts
+    from ilt.cli.job import job_info
+    from ilt.evaluation.tables import COLUMNS, log_comparison, print_table, result_rows
+    from ilt.tracking.loggers import open_run
+    from ilt.tracking.wandb import model_of
     from ilt.training.runtime import prepare_run
 
     run.n_envs, run.processes = cfg.n_envs, cfg.processes
@@ -94,9 +96,10 @@ def main(cfg: DictConfig) -> float:
     name = f"{block}-{offset}-{count}-{checkpoint}-K{context_length or trained_with}"
     name += "" if cfg.deterministic else "-sampled"
     config = {**run_config(run), "evaluate": run_config(cfg)}
-    with loggers.open_run(cfg, "evaluate", name=f"{folder.name}-{name}", folder=store.root, config=config) as wandb_run:
+    job = job_info(cfg, "evaluate", name=f"{folder.name}-{name}", folder=store.root, config=config)
+    with open_run(cfg.logger, job) as logger:
         expert = find(run, spec, store)
-        wandb_artifacts.uses(wandb_run, expert=expert, model=wandb_artifacts.model_of(folder, trained))
+        logger.use_artifacts(expert=expert, model=model_of(folder, trained))
         comparison, checkpoints, flights = score_students(
             run,
             spec,
@@ -118,7 +121,7 @@ def main(cfg: DictConfig) -> float:
         path = folder / "evaluations" / f"{name}.json"
         path.parent.mkdir(exist_ok=True)
         write_json(path, results)
-        loggers.publish_comparison(wandb_run, results, flights)
+        log_comparison(logger, results, flights)
     print_table(f"{count} {block} episodes", COLUMNS, result_rows(results))
     log.info("%s", path)
     return float(comparison["return_mean"])

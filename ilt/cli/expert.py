@@ -150,14 +150,15 @@ def _measure(cfg: DictConfig, spec: "EnvSpec", folder: Path) -> dict[str, Any]:
 def main(cfg: DictConfig) -> float:
     """Train or find the expert, print what it is worth, and return its mean return on selection seeds."""
     check_config(cfg)
-    from ilt.tracking import loggers, wandb_artifacts
+    from ilt.cli.job import job_info
+    from ilt.tracking.loggers import ExpertCurve, open_run
     from ilt.tracking.store import read_json
     from ilt.training.runtime import prepare
 
     spec, store = prepare(cfg)
     name = f"{cfg.expert.name}-s{cfg.expert.seed}"
-    with loggers.open_run(cfg, "expert", name=name, folder=store.root) as run:
-        curve = loggers.ExpertCurve(run)
+    with open_run(cfg.logger, job_info(cfg, "expert", name=name, folder=store.root)) as run:
+        curve = ExpertCurve(run)
         expert = find_or_train(cfg, spec, store, curve.add)
         if expert.file("history.json").exists():
             curve.fill(read_json(expert.file("history.json")))
@@ -167,8 +168,8 @@ def main(cfg: DictConfig) -> float:
             for manner in ("deterministic", "sampled")
             for key, value in measured[manner].items()
         }
-        loggers.publish(run, numbers=numbers)
-        wandb_artifacts.makes(run, expert=expert)
+        run.summarize(numbers)
+        run.log_artifacts(expert=expert)
     for manner in ("deterministic", "sampled"):
         numbers = {name: round(value, 3) for name, value in measured[manner].items()}
         log.info("%s: %s", manner, numbers)

@@ -54,8 +54,9 @@ def main(cfg: DictConfig) -> float | None:
         with run.stage("imports"):  # which take seconds: not before it is clear that there is work
             from ilt.cli.collect import find_or_collect
             from ilt.cli.expert import find_or_train
+            from ilt.cli.job import job_info, setting_of
             from ilt.evaluation import stages
-            from ilt.tracking import loggers, wandb_artifacts
+            from ilt.tracking.loggers import open_run
             from ilt.training.fit import fit
             from ilt.training.runtime import prepare
 
@@ -67,14 +68,16 @@ def main(cfg: DictConfig) -> float | None:
                 report = reporter(cfg, Path(hydra_config.sweep.dir))
         with ExitStack() as closing:
             with run.stage("logger"):
-                logger = closing.enter_context(loggers.open_logger(cfg, folder))
+                config = {**run_config(cfg), "setting": setting_of(cfg)}
+                job = job_info(cfg, "train", name=folder.name, folder=folder, config=config)
+                logger = closing.enter_context(open_run(cfg.logger, job))
             with run.stage("expert"):
                 expert = find_or_train(cfg, spec, store)
             with run.stage("demonstrations"):
                 demos = find_or_collect(cfg, spec, store, expert)
-            wandb_artifacts.uses(loggers.run_of(logger), expert=expert, demonstrations=demos)
+            logger.use_artifacts(expert=expert, demonstrations=demos)
             with run.stage("training"):
-                fitted = fit(cfg, spec, run, demos, logger, report=report)
+                fitted = fit(cfg, spec, run, demos, logger.lightning, report=report)
             if fitted is None:
                 return None
             if in_trial:

@@ -4,15 +4,15 @@ from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
-from pytorch_lightning.loggers import Logger
 
 from ilt.cli.evaluate import score_students
 from ilt.data.episodes import Episodes
 from ilt.envs.spec import EnvSpec
-from ilt.evaluation.tables import episode_rows
-from ilt.tracking import loggers, wandb_artifacts
+from ilt.evaluation.tables import episode_rows, log_comparison
+from ilt.tracking.loggers import Run
 from ilt.tracking.run_folder import RunFolder
 from ilt.tracking.store import Artifact, Store, provenance, sha256
+from ilt.tracking.wandb import model_of
 from ilt.training.fit import Fitted, write_csv
 
 
@@ -79,7 +79,7 @@ def picture(
     fitted: Fitted,
     results: dict[str, Any],
     flights: dict[str, Episodes],
-    logger: Logger | None,
+    logger: Run,
 ) -> None:
     """Figures and the video of a landing, into the run folder and to the logger."""
     from ilt.analysis.figures import learning_curve, return_distribution
@@ -94,21 +94,16 @@ def picture(
         success_return=spec.success_return,
         title=f"{run.path.name}: {cfg.evaluation.n_episodes} test episodes",
     )
-    video = None
     if cfg.evaluation.video:
         middle = int(np.argsort(flights["student"].returns)[len(flights["student"]) // 2])  # neither best nor worst
         frames = side_by_side(spec, {name: (flights[name], middle) for name in ("student", "expert")})
         video = run.path / "landing.mp4"
         write_mp4(frames, video)
         write_animation(frames, run.path / "landing.gif")
-    wandb_run = loggers.run_of(logger)
-    loggers.publish_comparison(wandb_run, results, flights)
-    loggers.publish(
-        wandb_run,
-        numbers={"selection/return_mean": results["selection_return_mean"]},
-        figures=figures,
-        videos={} if video is None else {"landing": video},
-    )
+        logger.log_videos({"landing": video})
+    log_comparison(logger, results, flights)
+    logger.summarize({"selection/return_mean": results["selection_return_mean"]})
+    logger.log_figures(figures)
     for made in fitted.imitation.rounds:
-        wandb_artifacts.makes(wandb_run, rounds=made)
-    wandb_artifacts.makes(wandb_run, model=wandb_artifacts.model_of(run.path, results))
+        logger.log_artifacts(rounds=made)
+    logger.log_artifacts(model=model_of(run.path, results))

@@ -1,4 +1,4 @@
-"""Results as tables, for a terminal and for Markdown."""
+"""Results as tables, for a terminal, for Markdown and for a logger."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from ilt.data.episodes import Episodes
+    from ilt.tracking.loggers import Run
 
 COLUMNS = ("policy", "return", "95 % interval", "p05", "success", "crashes", "performance")
 
@@ -61,6 +62,13 @@ def demonstration_rows(episodes: "Episodes") -> list[dict[str, float]]:
         }
         for e in range(len(episodes))
     ]
+
+
+def log_comparison(run: "Run", results: Mapping[str, Any], flights: "Mapping[str, Episodes]") -> None:
+    """Log how a student did beside its expert: numbers named after the block of seeds, and two tables."""
+    run.summarize({f"{results['seeds']['block']}/{name}": value for name, value in results.items()})
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in result_rows(results)]
+    run.log_tables({"results": rows, "episodes": episode_rows(flights)})
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

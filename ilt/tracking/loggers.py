@@ -1,229 +1,251 @@
-"""What a job tells a dashboard: a W&B run of its own, or one of Lightning's other loggers."""
+"""A job's run in a logger: W&B, TensorBoard, MLflow, CSV files, or a Lightning logger of the user's own."""
 
-import logging
-import netrc
-import os
+import csv
+import importlib
+import inspect
+import io
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlparse
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from hydra.utils import instantiate
-from omegaconf import DictConfig
+from filelock import FileLock
+from omegaconf import OmegaConf
 
-from ilt.config import NOT_OF_THE_RUN, ConfigError, config_hash, run_config
-from ilt.evaluation.tables import COLUMNS, episode_rows, result_rows
-from ilt.tracking.store import provenance
+from ilt.config import NOT_OF_THE_RUN, ConfigError
+from ilt.tracking.store import Artifact, provenance
 
 if TYPE_CHECKING:
-    from pytorch_lightning.loggers import Logger
-    from wandb import Run
-
-    from ilt.data.episodes import Episodes
-
-log = logging.getLogger(__name__)
+    from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger
 
 WANDB = "wandb.init"
-"""The `_target_` of the logger that is W&B."""
-
-BEST = {
-    "rollout/return_mean": "max",
-    "rollout/success_rate": "max",
-    "rollout/crash_rate": "min",
-    "val/action_accuracy": "max",
-    "val/loss": "min",
-}
-"""What is measured while learning, and which of its values is the best. The summary holds that one, and the last."""
-
-CLOUD = {"api.wandb.ai", "api.forge.coreweave.com"}
-"""Two names of the same public server; a key that was kept for one is good for the other."""
+"""The `_target_` of the logger that is W&B; every other one is a Lightning logger."""
 
 LONGEST_TAG = 64
 """Characters that W&B allows."""
 
-
-@contextmanager
-def open_logger(cfg: DictConfig, run_folder: Path) -> "Iterator[Logger | None]":
-    """The logger of a training, writing into the run's folder; None for `logger=none`. Finished at the end."""
-    if cfg.logger and cfg.logger._target_ != WANDB:
-        yield instantiate(cfg.logger, save_dir=str(run_folder))
-        return
-    setting = cfg.run_name.removesuffix(f"-s{cfg.seed}-{config_hash(run_config(cfg))}")
-    config = {**run_config(cfg), "setting": f"{setting}-{config_hash({**run_config(cfg), 'seed': None})}"}
-    with open_run(cfg, "train", name=run_folder.name, folder=run_folder, config=config) as run:
-        if run is None:
-            yield None
-            return
-        from pytorch_lightning.loggers import WandbLogger
-
-        run.define_metric("trainer/global_step")
-        run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-        for metric, best in BEST.items():
-            run.define_metric(metric, step_metric="trainer/global_step", step_sync=True, summary=f"{best},last")
-        yield WandbLogger(experiment=run)
+Table = Sequence[Mapping[str, Any]]
+"""One mapping from column to value for each row, all with the same columns."""
 
 
-@contextmanager
-def open_run(
-    cfg: DictConfig, job_type: str, *, name: str, folder: Path, config: Mapping[str, Any] | None = None
-) -> "Iterator[Run | None]":
-    """The W&B run of one job; None where W&B is not the logger, or is disabled.
+@dataclass(frozen=True, kw_only=True)
+class JobInfo:
+    """What a logger is told about a job.
 
-    It is kept offline where there is no API key. Jobs of a sweep share a group and carry what was swept as tags. The
-    same job, in the same folder and with the same config, goes on with the same run. When it ends, so does its run,
-    marked as failed where an error is the reason.
+    Attributes:
+        name: of the run.
+        job_type: `train`, `expert`, `collect` or `evaluate`.
+        folder: the folder of the training, or of all artifacts.
+        outputs: what all jobs write below.
+        config: the hyperparameters, resolved, as plain containers.
+        group: the sweep that the job is part of.
+        tags: such as the overrides of a sweep, see `tags_of`.
+    """
+
+    name: str
+    job_type: str
+    folder: Path
+    outputs: Path
+    config: Mapping[str, Any]
+    group: str | None = None
+    tags: Sequence[str] = ()
+
+    @property
+    def log_folder(self) -> Path:
+        """A folder that no other job writes its logs to."""
+        return self.folder if self.job_type == "train" else self.folder / "logs" / f"{self.job_type}-{self.name}"
+
+
+class Run:
+    """A job's run in a Lightning logger, or without a logger, where nothing happens.
+
+    Any logger takes metrics and hyperparameters; one that writes to a local folder (its `log_dir`) also has tables,
+    figures and videos there. A subclass knows what else its backend can hold.
 
     Args:
-        cfg: the job's config; its `logger` is what `wandb.init` is given, beside what is said here.
-        job_type: `expert`, `collect`, `train` or `evaluate`.
-        name: what the run is called, unless `logger.name` says otherwise.
-        folder: where its `wandb/` is.
-        config: what W&B shows as the run's config, resolved; all that decides what the job computes, if not given.
+        logger: for the job and for its `Trainer`.
     """
-    mode = os.environ.get("WANDB_MODE")
-    if not cfg.logger or mode == "disabled":
-        yield None
-        return
-    if cfg.logger._target_ != WANDB:
-        raise ConfigError(f"logger must be wandb or none where nothing is trained, got {cfg.logger._target_}")
-    import wandb
 
-    config = run_config(cfg) if config is None else config
-    folder.mkdir(parents=True, exist_ok=True)
-    # what is to be uploaded later waits where all jobs and `make sync` find it, and not in the home of this machine
-    os.environ.setdefault("WANDB_DATA_DIR", str(Path(cfg.outputs, "wandb").resolve()))
-    group, tags = _sweep()
-    # not as arguments of `instantiate`, which has a parameter called config itself
-    start = partial(
-        instantiate(cfg.logger, _partial_=True),
-        dir=str(folder),
-        name=cfg.logger.name or name,
-        job_type=job_type,
-        group=cfg.logger.group or group,
-        tags=list(dict.fromkeys([*cfg.logger.tags, *tags])),
-        id=config_hash([job_type, str(folder.resolve()), dict(config)]),
-        resume="allow",
-        config={**config, "made_by": provenance()},
-        # neither code nor a list of what is installed; the commit and the versions that count are in the config
-        settings=wandb.Settings(silent=True, save_code=False, disable_git=True, x_save_requirements=False),
-    )
-    try:
-        run: Run = start(mode=mode or ("online" if has_key() else "offline"))
-    except wandb.errors.CommError as error:  # such as on a node of a cluster that reaches no network
-        log.warning("W&B cannot be reached (%s)", str(error).splitlines()[0])
-        wandb.teardown()  # which still holds the run that could not be started
-        run = start(mode="offline")
-    if run.offline:
-        log.info("W&B is offline%s; upload later with: make sync", "" if has_key() else " (no API key)")
-    else:
-        log.info("W&B: %s", run.url)
+    def __init__(self, logger: "Logger | None" = None) -> None:
+        self._logger = logger
+
+    @property
+    def lightning(self) -> "Logger | None":
+        """The logger for a Lightning `Trainer`."""
+        return self._logger
+
+    def log(self, metrics: Mapping[str, float], *, step: int, x: str) -> None:
+        """Add one point to curves.
+
+        Args:
+            metrics: value by the name of the curve.
+            step: where on the x-axis.
+            x: the name of the x-axis, for backends that have several.
+        """
+        if self._logger is not None:
+            self._logger.log_metrics(dict(metrics), step)
+
+    def summarize(self, numbers: Mapping[str, Any]) -> None:
+        """Log final numbers; values that are not numbers are left out."""
+        if self._logger is not None:
+            self._logger.log_metrics({name: float(value) for name, value in _numbers(numbers).items()}, 0)
+
+    def log_tables(self, tables: Mapping[str, Table]) -> None:
+        """Log tables by name."""
+        if (folder := self._folder()) is not None:
+            for name, rows in tables.items():
+                (folder / f"{name}.csv").write_text(_csv(rows))
+
+    def log_figures(self, figures: Mapping[str, Path]) -> None:
+        """Log PNG files by name."""
+        self._copy(figures)
+
+    def log_videos(self, videos: Mapping[str, Path]) -> None:
+        """Log MP4 files by name."""
+        self._copy(videos)
+
+    def use_artifacts(self, **artifacts: Artifact) -> None:
+        """Record what the job works from, by type of artifact: `expert`, `demonstrations`, `model`. W&B only."""
+
+    def log_artifacts(self, **artifacts: Artifact) -> None:
+        """Record what the job makes, by type: `expert`, `demonstrations`, `rounds`, `model`. W&B only."""
+
+    def finish(self, *, failed: bool) -> None:
+        """End the run."""
+        if self._logger is not None:
+            self._logger.finalize("failed" if failed else "success")
+
+    def _folder(self) -> Path | None:
+        if self._logger is None or self._logger.log_dir is None:
+            return None
+        folder = Path(self._logger.log_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _copy(self, files: Mapping[str, Path]) -> None:
+        if (folder := self._folder()) is not None:
+            for name, path in files.items():
+                shutil.copy(path, folder / f"{name}{path.suffix}")
+
+
+class TensorBoardRun(Run):
+    """A run in TensorBoard, whose hyperparameters are shown beside the final numbers. It shows no video files."""
+
+    def __init__(self, logger: "TensorBoardLogger") -> None:
+        super().__init__(logger)
+        self._tensorboard, self._summary = logger, dict[str, float]()
+
+    def summarize(self, numbers: Mapping[str, Any]) -> None:
+        self._summary |= _numbers(numbers)
+
+    def log_tables(self, tables: Mapping[str, Table]) -> None:
+        for name, rows in tables.items():
+            lines = [list(rows[0]), ["---"] * len(rows[0]), *(row.values() for row in rows)]
+            text = "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+            self._tensorboard.experiment.add_text(name, text)
+
+    def log_figures(self, figures: Mapping[str, Path]) -> None:
+        from matplotlib.image import imread
+
+        for name, path in figures.items():
+            self._tensorboard.experiment.add_image(name, imread(path), dataformats="HWC")
+
+    def log_videos(self, videos: Mapping[str, Path]) -> None:
+        pass
+
+    def finish(self, *, failed: bool) -> None:
+        if self._summary:
+            self._tensorboard.log_hyperparams(dict(self._tensorboard.hparams), self._summary)
+        self._tensorboard.save()
+        super().finish(failed=failed)
+
+
+class MLflowRun(Run):
+    """A run in MLflow: tables (CSV), figures and videos are its artifacts."""
+
+    def __init__(self, logger: "MLFlowLogger") -> None:
+        super().__init__(logger)
+        self._client, self._id = logger.experiment, str(logger.run_id)
+
+    def log_tables(self, tables: Mapping[str, Table]) -> None:
+        for name, rows in tables.items():
+            self._client.log_text(self._id, _csv(rows), f"{name}.csv")
+
+    def _copy(self, files: Mapping[str, Path]) -> None:
+        for path in files.values():
+            self._client.log_artifact(self._id, str(path))
+
+
+@contextmanager
+def open_run(logger: Mapping[str, Any] | None, job: JobInfo) -> Iterator[Run]:
+    """The run of a job; it ends with the job, marked as failed where an exception ends it.
+
+    Args:
+        logger: the `logger` group of a config: `_target_` and keyword arguments; empty for no logger.
+        job: what is known of the job.
+    """
+    run = _start(logger, job)
     try:
         yield run
     except BaseException:
-        run.finish(exit_code=1)
+        run.finish(failed=True)
         raise
-    run.finish()
+    run.finish(failed=False)
 
 
-def run_of(logger: "Logger | None") -> "Run | None":
-    """The W&B run behind a training's logger, if it is W&B's."""
-    from pytorch_lightning.loggers import WandbLogger
+def _start(logger: Mapping[str, Any] | None, job: JobInfo) -> Run:
+    if not logger:
+        return Run()
+    values: Any = OmegaConf.to_container(logger, resolve=True) if OmegaConf.is_config(logger) else logger
+    options = {name: value for name, value in values.items() if name != "_target_"}
+    if values["_target_"] == WANDB:
+        from ilt.tracking import wandb
 
-    return logger.experiment if isinstance(logger, WandbLogger) else None
+        return wandb.start(options, job)
+    from pytorch_lightning.loggers import MLFlowLogger, TensorBoardLogger
 
-
-def publish(
-    run: "Run | None",
-    *,
-    numbers: Mapping[str, Any] | None = None,
-    tables: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
-    figures: Mapping[str, Path] | None = None,
-    videos: Mapping[str, Path] | None = None,
-) -> None:
-    """Give a W&B run what came out of its job; nothing happens without one.
-
-    Args:
-        numbers: for the summary; what is no number is left out.
-        tables: one mapping from column to value for each row, all with the same columns.
-        figures, videos: PNG and MP4 files.
-    """
-    if run is None:
-        return
-    import wandb
-
-    media: dict[str, Any] = {
-        name: wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
-        for name, rows in (tables or {}).items()
-    }
-    media |= {name: wandb.Image(str(path)) for name, path in (figures or {}).items()}
-    media |= {name: wandb.Video(str(path), format="mp4") for name, path in (videos or {}).items()}
-    if media:
-        run.log(media)
-    run.summary.update({name: value for name, value in (numbers or {}).items() if isinstance(value, int | float)})
-
-
-def publish_comparison(run: "Run | None", results: Mapping[str, Any], flights: "Mapping[str, Episodes]") -> None:
-    """Publish how a student flew beside its expert: numbers under the name of the block of seeds, and two tables."""
-    publish(
-        run,
-        numbers={f"{results['seeds']['block']}/{name}": value for name, value in results.items()},
-        tables={
-            "results": [dict(zip(COLUMNS, row, strict=True)) for row in result_rows(results)],
-            "episodes": episode_rows(flights),
-        },
-    )
+    job.outputs.mkdir(parents=True, exist_ok=True)
+    module, _, name = values["_target_"].rpartition(".")
+    kind = getattr(importlib.import_module(module), name)
+    known = {"save_dir": str(job.log_folder), "name": job.name, "run_name": job.name}
+    taken = {key: value for key, value in known.items() if key in inspect.signature(kind).parameters}
+    with FileLock(job.outputs / ".logger.lock"):  # two jobs must not create the same store or experiment
+        try:
+            made: Logger = kind(**{**taken, **options})
+        except (ModuleNotFoundError, TypeError) as error:
+            raise ConfigError(
+                f"logger._target_={values['_target_']} cannot be made: {error} (TensorBoard and MLflow are extras: "
+                "pip install 'ilt[tensorboard]' or 'ilt[mlflow]')"
+            ) from error
+        about = {"name": job.name, "type": job.job_type, "group": job.group, "tags": list(job.tags)}
+        made.log_hyperparams({**job.config, "job": about, "made_by": provenance()})
+    if isinstance(made, TensorBoardLogger):
+        return TensorBoardRun(made)
+    return MLflowRun(made) if isinstance(made, MLFlowLogger) else Run(made)
 
 
 class ExpertCurve:
-    """An expert's return over its training steps, in a W&B run."""
+    """An expert's return over its environment steps.
 
-    def __init__(self, run: "Run | None") -> None:
+    Args:
+        run: where the curve is logged.
+    """
+
+    def __init__(self, run: Run) -> None:
         self._run, self._live = run, False
-        if run is not None:
-            run.define_metric("expert/steps")
-            run.define_metric("expert/return_mean", step_metric="expert/steps", summary="max,last")
 
     def add(self, steps: int, return_mean: float) -> None:
-        """An expert in training was scored, after so many environment steps."""
+        """Log the score of an expert in training after so many environment steps."""
         self._live = True
-        if self._run is not None:
-            self._run.log({"expert/steps": steps, "expert/return_mean": return_mean})
+        self._run.log({"expert/return_mean": return_mean}, step=steps, x="expert/steps")
 
     def fill(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Show what is known of an expert that was trained before; not again what was shown while it happened."""
+        """Log the curve of an expert that was trained before; nothing if it was logged live."""
         if not self._live:
             for entry in history:
                 self.add(entry["steps"], entry["return_mean"])
-
-
-def base_url() -> str:
-    """The W&B server, as `WANDB_BASE_URL` or `wandb login` says."""
-    import wandb
-
-    return os.environ.get("WANDB_BASE_URL") or str(wandb.setup().settings.base_url)
-
-
-def has_key() -> bool:
-    """Whether there is an API key for the W&B server, in `WANDB_API_KEY` or where `wandb login` leaves it."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(base_url()).hostname
-    try:
-        hosts = netrc.netrc(os.environ.get("NETRC")).hosts
-    except (OSError, netrc.NetrcParseError):
-        return False
-    return not hosts.keys().isdisjoint(CLOUD if host in CLOUD else {host})
-
-
-def _sweep() -> tuple[str | None, list[str]]:
-    """The name of the sweep that this job is of, and a tag for each key that was set for it; (None, []) without one."""
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
-        return None, []
-    return Path(HydraConfig.get().sweep.dir).name, tags_of(HydraConfig.get().overrides.task)
 
 
 def tags_of(overrides: Sequence[str]) -> list[str]:
@@ -231,3 +253,15 @@ def tags_of(overrides: Sequence[str]) -> list[str]:
     plain = [override.lstrip("+~") for override in overrides]
     kept = [override for override in plain if override.split("=")[0].split(".")[0] not in NOT_OF_THE_RUN]
     return [tag if len(tag) <= LONGEST_TAG else f"{tag[: LONGEST_TAG - 1]}…" for tag in kept]
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if isinstance(value, int | float)}
+
+
+def _csv(rows: Table) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
