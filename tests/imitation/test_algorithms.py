@@ -29,7 +29,7 @@ from ilt.imitation.rounds import confusion
 from ilt.rollout.sequence_policy import SequencePolicy
 from ilt.tracking.run_folder import RunFolder
 from ilt.tracking.store import Artifact, Store
-from ilt.tracking.wandb_artifacts import MODEL_METRICS, model_of
+from ilt.tracking.wandb import MODEL_METRICS, model_of
 from ilt.training.callbacks import LearningCurve
 from ilt.training.fit import Fitted
 from ilt.training.fit import fit as learn
