@@ -159,9 +159,9 @@ def film(spec: "EnvSpec", shown: Mapping[str, tuple["Episodes", "np.ndarray"]], 
 
     episode = typical_episode({name: returns for name, (_, returns) in shown.items()})
     flights = {name: (flight, episode) for name, (flight, _) in shown.items()}
-    frames = side_by_side(spec, flights)
-    write_mp4(frames, folder / "flight.mp4")
-    write_animation(frames, folder / "flight.gif", every=max(4, -(-len(frames) // IMAGES)), width=400 * len(flights))
+    video = side_by_side(spec, flights)
+    write_mp4(video, folder / "flight.mp4")
+    write_animation(video, folder / "flight.gif", most=IMAGES, width=400 * len(flights))
     return {
         "seed": int(next(iter(flights.values()))[0].seeds[episode]),
         "chosen": "most like every policy's median episode, by the ranks of returns",
@@ -171,13 +171,13 @@ def film(spec: "EnvSpec", shown: Mapping[str, tuple["Episodes", "np.ndarray"]], 
 
 def show(comparison: "Artifact") -> None:
     """Print a comparison's tables, and where they are."""
-    from ilt.evaluation.comparison import columns, headings, rows
+    from ilt.evaluation.comparison import comparison_table, headings
     from ilt.evaluation.tables import print_table
     from ilt.tracking.store import read_json
 
     content = read_json(comparison.file("comparison.json"))
     for subset, title in headings(content).items():
-        print_table(title, columns(content["reference"]), rows(content["metrics"][subset], content["reference"]))
+        print_table(title, *comparison_table(content["metrics"][subset], content["reference"]))
     if content["video"] is not None:
         log.info("the video shows seed %d: %s", content["video"]["seed"], content["video"]["chosen"])
     log.info("%s", comparison.path)

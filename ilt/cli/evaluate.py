@@ -83,7 +83,7 @@ def main(cfg: DictConfig) -> float:
 
     start_early(cfg)
     from ilt.cli.expert import find
-    from ilt.evaluation.tables import COLUMNS, print_table, result_rows
+    from ilt.evaluation.tables import print_table, result_table
     from ilt.tracking import loggers, wandb_artifacts
     from ilt.training.runtime import prepare_run
 
@@ -119,7 +119,7 @@ def main(cfg: DictConfig) -> float:
         path.parent.mkdir(exist_ok=True)
         write_json(path, results)
         loggers.publish_comparison(wandb_run, results, flights)
-    print_table(f"{count} {block} episodes", COLUMNS, result_rows(results))
+    print_table(f"{count} {block} episodes", *result_table(results))
     log.info("%s", path)
     return float(comparison["return_mean"])
 

@@ -97,10 +97,10 @@ def picture(
     video = None
     if cfg.evaluation.video:
         middle = int(np.argsort(flights["student"].returns)[len(flights["student"]) // 2])  # neither best nor worst
-        frames = side_by_side(spec, {name: (flights[name], middle) for name in ("student", "expert")})
+        filmed = side_by_side(spec, {name: (flights[name], middle) for name in ("student", "expert")})
         video = run.path / "landing.mp4"
-        write_mp4(frames, video)
-        write_animation(frames, run.path / "landing.gif")
+        write_mp4(filmed, video)
+        write_animation(filmed, run.path / "landing.gif")
     wandb_run = loggers.run_of(logger)
     loggers.publish_comparison(wandb_run, results, flights)
     loggers.publish(

@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from ilt.config import NOT_OF_THE_RUN, ConfigError, config_hash, run_config
-from ilt.evaluation.tables import COLUMNS, episode_rows, result_rows
+from ilt.evaluation.tables import episode_rows, result_table
 from ilt.tracking.store import provenance
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ BEST = {
     "rollout/success_rate": "max",
     "rollout/crash_rate": "min",
     "val/action_accuracy": "max",
+    "val/action_error": "min",
     "val/loss": "min",
 }
 """What is measured while learning, and which of its values is the best. The summary holds that one, and the last."""
@@ -168,11 +169,12 @@ def publish(
 
 def publish_comparison(run: "Run | None", results: Mapping[str, Any], flights: "Mapping[str, Episodes]") -> None:
     """Publish how a student flew beside its expert: numbers under the name of the block of seeds, and two tables."""
+    columns, rows = result_table(results)
     publish(
         run,
         numbers={f"{results['seeds']['block']}/{name}": value for name, value in results.items()},
         tables={
-            "results": [dict(zip(COLUMNS, row, strict=True)) for row in result_rows(results)],
+            "results": [dict(zip(columns, row, strict=True)) for row in rows],
             "episodes": episode_rows(flights),
         },
     )

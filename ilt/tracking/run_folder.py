@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from ilt.config import ConfigError, check_config
-from ilt.evaluation.tables import COLUMNS, print_table, result_rows
+from ilt.evaluation.tables import print_table, result_table
 from ilt.tracking.store import check_files, read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ def selection_return(run: RunFolder) -> float:
 def show(run: RunFolder) -> None:
     """Print what came out of a finished run, and where it is."""
     results = read_json(run.path / RESULTS)
-    print_table(f"{results['n_episodes']} test episodes, {run.path.name}", COLUMNS, result_rows(results))
+    print_table(f"{results['n_episodes']} test episodes, {run.path.name}", *result_table(results))
     print_table("", ["stage", "seconds"], [[name, f"{value:.1f}"] for name, value in results["seconds"].items()])
     log.info("everything is in %s", run.path)
 

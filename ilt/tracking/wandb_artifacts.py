@@ -14,15 +14,16 @@ MODEL_METRICS = (
     "selection_return_mean",
     "performance",
     "action_accuracy",
+    "action_error",
     "n_parameters",
     "reported_checkpoint",
 )
-"""Which results are shown beside a model."""
+"""Results that are shown beside a model, those that it has."""
 
 
 def model_of(run_folder: Path, results: Mapping[str, Any]) -> Artifact:
     """A run's weights, as an artifact like those of the store."""
-    measured = {name: results[name] for name in MODEL_METRICS}
+    measured = {name: results[name] for name in MODEL_METRICS if name in results}
     imitation = results.get("imitation", {"by_round": []})  # which runs of before do not name
     rounds = [each["made"] for each in imitation["by_round"][1:]]
     parents = [results["expert"], results["demonstrations"], *rounds]
