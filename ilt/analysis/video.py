@@ -137,11 +137,11 @@ def _panel(name: str, shown: Replay, t: int, notes: list[str], size: tuple[int, 
     x, top = image.width // 50, image.width // 75
     title = f"{name}   step {now}   return {round(shown.returns[now])}"
     longest = f"{name}   step {len(shown.frames)}   return {round(min(shown.returns))}0"  # so that the size stays
-    size_of_title = _fitting([longest], image.width - 2 * x, image.height // 8, image.width * 22 // 600)
+    size_of_title = _fitting([longest], image.width - 3 * x, image.height // 8, image.width * 22 // 600)
     _write(draw, (x, top), title, WHITE, size_of_title)
     if notes:
         below = top + round(1.5 * size_of_title)
-        size_of_notes = _fitting(notes, image.width - 2 * x, image.height - below, size_of_title * 9 // 11)
+        size_of_notes = _fitting(notes, image.width - 3 * x, image.height - below, size_of_title * 9 // 11)
         _write(draw, (x, below), "\n".join(notes), GRAY, size_of_notes)
     return np.asarray(image)
 
@@ -153,8 +153,10 @@ def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, fill: t
 
 def _fitting(lines: Sequence[str], width: int, height: int, largest: int) -> int:
     """The font size, at most `largest`, in which lines fit into so many pixels."""
-    widest = max(_font(largest).getlength(line) for line in lines)
-    return max(1, min(largest, int(largest * width / widest), int(height / len(lines) / 1.4)))
+    size = max(1, min(largest, int(height / len(lines) / 1.4)))
+    while size > 1 and max(_font(size).getlength(line) for line in lines) > width:
+        size -= 1
+    return size
 
 
 @cache

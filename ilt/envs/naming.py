@@ -16,8 +16,8 @@ def env_names(envs: Sequence[Mapping[str, Any]]) -> list[str]:
         name = str(env["id"]).rpartition(":")[2]
         added = [f"{key}={value}" for key, value in kwargs] + [f"+{wrapper}" for wrapper in wrappers]
         described.append((name, " ".join([name, *added]), json.dumps([env["id"], kwargs, list(wrappers.items())])))
-    owners: dict[str, set[str]] = {}
+    owners: dict[tuple[int, str], set[str]] = {}
     for names in described:
-        for name in names:
-            owners.setdefault(name, set()).add(names[-1])
-    return [next(name for name in names if len(owners[name]) == 1) for names in described]
+        for named in enumerate(names):
+            owners.setdefault(named, set()).add(names[-1])
+    return [next(named[1] for named in enumerate(names) if len(owners[named]) == 1) for names in described]

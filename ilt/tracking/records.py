@@ -15,7 +15,6 @@ from ilt.tracking.store import read_json
 
 EPISODE_COLUMNS = ("seed", "student_return", "expert_return", "random_return", "student_steps")
 _NUMBERS = ("return_mean", "expert_return_mean", "selection_return_mean", "seed")
-_RATES = ("success_rate", "crash_rate")
 
 _Content = TypeVar("_Content")
 
@@ -89,7 +88,7 @@ def _checked_config(config: Any) -> dict[str, Any]:
 
 def _results(path: Path) -> dict[str, Any]:
     results = read_json(path)
-    rates = [policy[name] for policy in (results, results["policies"]["expert"]) for name in _RATES]
+    rates = [results["success_rate"], results["crash_rate"], results["policies"]["expert"]["crash_rate"]]
     numbers = [*(results[name] for name in _NUMBERS), *(rate for rate in rates if rate is not None)]
     difference = results["difference_to_expert"]
     for interval in (results["return_mean_interval"], [difference["mean"]] * 2, difference["interval"]):
