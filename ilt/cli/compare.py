@@ -103,6 +103,7 @@ def find_or_compare(
 ) -> "Artifact":
     """`comparison.json`, `.csv`, `.md` and `.png` over these flights, and a video if one is asked for."""
     from ilt.analysis.comparison_figure import comparison_figure
+    from ilt.analysis.video import NoVideoError
     from ilt.data.episodes import Episodes
     from ilt.evaluation.comparison import ALL, compare_policies, headings, median_run, write_comparison
 
@@ -125,7 +126,10 @@ def find_or_compare(
         if cfg.video:
             shown = {name: median_run(returns[name]) for name in cfg.video}
             runs = {name: (load(flights[name][run]), returns[name][run]) for name, run in shown.items()}
-            video = film(spec, runs, folder)
+            try:
+                video = film(spec, runs, folder)
+            except NoVideoError as error:
+                log.warning("no video: %s", error)
         block, offset, count = parse_seeds(cfg.seeds, spec.seed_blocks)
         comparison = {
             "name": cfg.name,

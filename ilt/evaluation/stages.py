@@ -1,5 +1,6 @@
 """What comes after training in `ilt.cli.train`: score, picture."""
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from ilt.tracking import loggers, wandb_artifacts
 from ilt.tracking.run_folder import RunFolder
 from ilt.tracking.store import Artifact, Store, provenance, sha256
 from ilt.training.fit import Fitted, write_csv
+
+log = logging.getLogger(__name__)
 
 
 def score(
@@ -38,10 +41,12 @@ def score(
         context_length=cfg.evaluation.context_length,
         deterministic=cfg.evaluation.deterministic,
     )
+    row = fitted.at(reported_checkpoint)
+    measure = next(name for name in ("action_accuracy", "action_error") if f"val/{name}" in row)
     for name, metrics in checkpoints.items():
         metrics["step"] = int(fitted.at(name)["step"])
         metrics["selection_return_mean"] = fitted.at(name)["rollout/return_mean"]
-        metrics["action_accuracy"] = fitted.at(name)["val/action_accuracy"]
+        metrics[measure] = fitted.at(name)[f"val/{measure}"]
     scoring_speed = comparison.pop("steps_per_second")
     write_csv(
         run.path / "episodes.csv",
@@ -50,7 +55,7 @@ def score(
     return {
         **comparison,
         "reported_checkpoint": reported_checkpoint,
-        "action_accuracy": checkpoints[reported_checkpoint]["action_accuracy"],
+        measure: checkpoints[reported_checkpoint][measure],
         "selection_return_mean": checkpoints[reported_checkpoint]["selection_return_mean"],
         "checkpoints": checkpoints,
         "seeds": {"block": "test", "offset": 0, "count": cfg.evaluation.n_episodes},
@@ -83,7 +88,7 @@ def picture(
 ) -> None:
     """Figures and the video of a landing, into the run folder and to the logger."""
     from ilt.analysis.figures import learning_curve, return_distribution
-    from ilt.analysis.video import side_by_side, write_animation, write_mp4
+    from ilt.analysis.video import NoVideoError, side_by_side, write_animation, write_mp4
 
     figures = {name: run.path / f"{name}.png" for name in ("learning_curve", "return_distribution")}
     selection = expert.metrics["selection"]["deterministic" if cfg.expert.deterministic else "sampled"]
@@ -97,10 +102,13 @@ def picture(
     video = None
     if cfg.evaluation.video:
         middle = int(np.argsort(flights["student"].returns)[len(flights["student"]) // 2])  # neither best nor worst
-        filmed = side_by_side(spec, {name: (flights[name], middle) for name in ("student", "expert")})
-        video = run.path / "landing.mp4"
-        write_mp4(filmed, video)
-        write_animation(filmed, run.path / "landing.gif")
+        try:
+            filmed = side_by_side(spec, {name: (flights[name], middle) for name in ("student", "expert")})
+            video = run.path / "landing.mp4"
+            write_mp4(filmed, video)
+            write_animation(filmed, run.path / "landing.gif")
+        except NoVideoError as error:
+            log.warning("no video: %s", error)
     wandb_run = loggers.run_of(logger)
     loggers.publish_comparison(wandb_run, results, flights)
     loggers.publish(

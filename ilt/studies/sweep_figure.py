@@ -41,15 +41,16 @@ def _panel(axes: Axes, groups: Sequence[Row], finished: Sequence[Job]) -> None:
     """The groups of one environment."""
     keys = list(groups[0].swept)
     heights = {tuple(row.swept.values()): -float(i) for i, row in enumerate(groups)}
-    jobs = [(job, heights.get(tuple(values_of(job, keys).values()))) for job in finished]
+    placed = [(job, heights.get(tuple(values_of(job, keys).values()))) for job in finished]
+    jobs = [(job, height) for job, height in placed if height is not None]
     for name, offset in ((SELECTION, 0.14), (TEST, -0.14)):
         color = COLORS[name]
         for row in groups:
             if f"{name}_low" in row.numbers:
                 y = heights[tuple(row.swept.values())] + offset
                 axes.plot([row.numbers[f"{name}_low"], row.numbers[f"{name}_high"]], [y, y], color=color, linewidth=2)
-        dots = [(numbers_of(job.results)[name], height + offset + 0.1) for job, height in jobs if height is not None]
-        axes.scatter(*zip(*dots, strict=True), s=12, color=color, alpha=0.5)  # above the bar
+        at = [height + offset + 0.1 for _, height in jobs]  # above the bar
+        axes.scatter([numbers_of(job.results)[name] for job, _ in jobs], at, s=12, color=color, alpha=0.5)
         means, at = [row.numbers[name] for row in groups], [height + offset for height in heights.values()]
         axes.scatter(means, at, s=45, color=color, label=f"{name.removesuffix('_return')} seeds", zorder=3)
     labels = [", ".join(f"{key.rsplit('.', 1)[-1]}={value}" for key, value in row.swept.items()) for row in groups]

@@ -88,8 +88,9 @@ def _checked_config(config: Any) -> dict[str, Any]:
 
 def _results(path: Path) -> dict[str, Any]:
     results = read_json(path)
+    numbers = [results[name] for name in _NUMBERS]
     rates = [results["success_rate"], results["crash_rate"], results["policies"]["expert"]["crash_rate"]]
-    numbers = [*(results[name] for name in _NUMBERS), *(rate for rate in rates if rate is not None)]
+    numbers += [rate for rate in rates if rate is not None]
     difference = results["difference_to_expert"]
     for interval in (results["return_mean_interval"], [difference["mean"]] * 2, difference["interval"]):
         low, high = interval

@@ -77,14 +77,14 @@ class RolloutEvaluation(Callback):
             deterministic=self._deterministic,
         )
         episodes = rollout(self._spec, policy, self._seeds, n_envs=self._n_envs, n_processes=self._n_processes)
-        metrics = episode_metrics(episodes, self._spec)
+        metrics = {name: value for name, value in episode_metrics(episodes, self._spec).items() if value is not None}
+        rates = {word: metrics.get(name) for word, name in (("success", "success_rate"), ("crashes", "crash_rate"))}
         seconds = time.monotonic() - started
         log.info(
-            "step %d: return %.1f, success %.0f %%, crashes %.0f %% over %d selection seeds (%.1f s)",
+            "step %d: return %.1f%s over %d selection seeds (%.1f s)",
             step,
             metrics["return_mean"],
-            100 * metrics["success_rate"],
-            100 * metrics["crash_rate"],
+            "".join(f", {word} {100 * rate:.0f} %" for word, rate in rates.items() if rate is not None),
             len(episodes),
             seconds,
         )

@@ -108,15 +108,15 @@ def test_a_comparison_is_paired_by_seed() -> None:
 
 
 def test_a_student_that_does_as_the_expert_differs_by_nothing() -> None:
-    flown = single_steps(1.0, 5.0, 2.0)
-    results = compare(flown, {"expert": flown, "random": single_steps(0.0, 0.0, 0.0)}, countdown())
+    episodes = single_steps(1.0, 5.0, 2.0)
+    results = compare(episodes, {"expert": episodes, "random": single_steps(0.0, 0.0, 0.0)}, countdown())
     assert results["difference_to_expert"] == {"mean": 0.0, "interval": [0.0, 0.0]}
     assert results["performance"] == 1.0
 
 
 def test_a_comparison_without_a_scale_has_no_performance() -> None:
-    flown = single_steps(1.0, 2.0)
-    assert compare(single_steps(0.0, 1.0), {"expert": flown, "random": flown}, countdown())["performance"] is None
+    episodes = single_steps(1.0, 2.0)
+    assert compare(single_steps(0.0, 1.0), {"expert": episodes, "random": episodes}, countdown())["performance"] is None
 
 
 @pytest.mark.parametrize("name", ["expert", "random"])
