@@ -1,4 +1,4 @@
-"""Pictures of what goes on inside a student: what can be read off it, and what it looks at."""
+"""Figures of what goes on inside a student: what can be read off it, and what it looks at."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

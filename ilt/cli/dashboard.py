@@ -70,7 +70,7 @@ def _sections() -> "list[Section]":
 
     return [
         Section(
-            name="Flying: mean and range over seeds",
+            name="Rollouts: mean and range over seeds",
             is_open=True,
             panels=[
                 curve("rollout/return_mean", "Return on selection seeds", **over_seeds),
@@ -86,6 +86,7 @@ def _sections() -> "list[Section]":
                 curve("train/loss", "Training loss", **by_group),
                 curve("val/loss", "Validation loss", **by_group),
                 curve("val/action_accuracy", "Action accuracy on validation demonstrations", **by_group),
+                curve("val/action_error", "Action error on validation demonstrations", **by_group),
             ],
         ),
         Section(
@@ -104,7 +105,7 @@ def _sections() -> "list[Section]":
             panels=[wr.WeavePanelSummaryTable(table_name=name) for name in ("results", "episodes")],
         ),
         Section(
-            name="Landings and figures",
+            name="Videos and figures",
             panels=[
                 wr.MediaBrowser(title="Student beside expert", media_keys=["landing"]),
                 wr.MediaBrowser(title="Figures", media_keys=["learning_curve", "return_distribution"]),

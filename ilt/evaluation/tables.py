@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 COLUMNS = ("policy", "return", "95 % interval", "p05", "success", "crashes", "performance")
 
 
-def result_rows(results: Mapping[str, Any]) -> list[list[str]]:
-    """One row per policy: the student's last and best weights, the expert, the random policy."""
+def result_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Columns, and one row per policy: the student's last and best weights, the expert, the random policy."""
     expert, random = results["expert_return_mean"], results["random_return_mean"]
     rows = {f"student ({name})": metrics for name, metrics in results["checkpoints"].items()}
     rows |= results["policies"]
-    return [_row(name, metrics, expert, random) for name, metrics in rows.items()]
+    return filled(COLUMNS, [_row(name, metrics, expert, random) for name, metrics in rows.items()])
 
 
-def _row(name: str, metrics: Mapping[str, Any], expert: float, random: float) -> list[str]:
+def _row(name: str, metrics: Mapping[str, Any], expert: float, random: float) -> list[str | None]:
     low, high = metrics["return_mean_interval"]
     span = expert - random
     return [
@@ -30,19 +30,30 @@ def _row(name: str, metrics: Mapping[str, Any], expert: float, random: float) ->
         f"{metrics['return_mean']:.1f}",
         f"{low:.1f} … {high:.1f}",
         f"{metrics['return_p05']:.1f}",
-        f"{100 * metrics['success_rate']:.1f} %",
-        f"{100 * metrics['crash_rate']:.1f} %",
+        percent(metrics["success_rate"]),
+        percent(metrics["crash_rate"]),
         f"{(metrics['return_mean'] - random) / span:.3f}" if span else "–",
     ]
 
 
-def episode_rows(flights: "Mapping[str, Episodes]") -> list[dict[str, float]]:
-    """One row per seed: the return of each policy that flew it, and how the flight of the `student` went."""
-    student = flights["student"]
+def percent(rate: float | None) -> str | None:
+    """A rate to read; None where the environment has no rule for it."""
+    return None if rate is None else f"{100 * rate:.1f} %"
+
+
+def filled(columns: Sequence[str], rows: Sequence[Sequence[str | None]]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows without the columns that are None in every row; elsewhere None is a dash."""
+    kept = [i for i in range(len(columns)) if any(row[i] is not None for row in rows)]
+    return [columns[i] for i in kept], [["–" if (cell := row[i]) is None else cell for i in kept] for row in rows]
+
+
+def episode_rows(episodes_by_policy: "Mapping[str, Episodes]") -> list[dict[str, float]]:
+    """One row per seed: the return of each policy, and how the episode of the `student` went."""
+    student = episodes_by_policy["student"]
     return [
         {
             "seed": int(student.seeds[e]),
-            **{f"{name}_return": float(episodes.returns[e]) for name, episodes in flights.items()},
+            **{f"{name}_return": float(episodes.returns[e]) for name, episodes in episodes_by_policy.items()},
             "student_steps": int(student.lengths[e]),
             "student_terminated": bool(student.terminated[e]),
         }

@@ -14,9 +14,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.distributions import distribution_to_json as to_json
 from optuna.trial import Trial, TrialState
 
-from ilt.cli.report import COLUMNS, report_rows
-from ilt.evaluation.tables import markdown_table
+from ilt.cli.report import report_table
 from ilt.settings import run_config
+from ilt.evaluation.tables import markdown_table
 from ilt.studies.optuna_study import open_study
 from ilt.studies.search_report import write_report
 from ilt.tracking.records import read_run
@@ -171,7 +171,7 @@ class Search:
             _ = job.return_value  # raises what a failed run raised
         runs = [self._folder / _subfolder(seed, winner=best.number) for seed in seeds]
         records = [read_run(path.name, path, read_config(path)) for path in runs]
-        found = write_report(study, self._folder, runs, markdown_table(COLUMNS, report_rows(records)))
+        found = write_report(study, self._folder, runs, markdown_table(*report_table(records)))
         again = found["retrained"]
         log.info(
             "the winner, from fresh seeds, on test seeds: %.1f; %s", again["return_mean"], self._folder / "search.md"

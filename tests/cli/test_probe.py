@@ -17,7 +17,7 @@ from ilt.config import ConfigError
 from ilt.envs.spec import EnvSpec
 from ilt.tracking.run_folder import read_config
 from ilt.tracking.store import DamagedArtifactError
-from tests.analysis.finished_runs import CONF, fly_run
+from tests.analysis.finished_runs import CONF, roll_out_run
 
 WRAPPERS: dict[str, Any] = {"hidden_physics": {"gravity": [-11.5, -5.0], "wind_power": [0.0, 20.0]}}
 QUICK = ["fit_seeds=selection:60", "seeds=test:55", "steps=[0,40,16,5000]", "processes=1"]
@@ -36,8 +36,8 @@ def runs(lander: EnvSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     hidden = replace(lander, wrappers=WRAPPERS)
     for name, context_length in (("student", 4), ("memoryless", 1)):
-        fly_run(folder / name, hidden, 2, changes={"env.wrappers": WRAPPERS}, context_length=context_length)
-    fly_run(folder / "plain", lander, 2)
+        roll_out_run(folder / name, hidden, 2, changes={"env.wrappers": WRAPPERS}, context_length=context_length)
+    roll_out_run(folder / "plain", lander, 2)
     return folder
 
 
