@@ -207,6 +207,9 @@ RULES: Mapping[str, Rule] = {
     "project": TEXT,
     "entity": TEXT.or_null(),
     "dry_run": BOOLEAN,
+    "kind": one_of("runs", "experts", "demos", "rounds", "references", "comparisons").or_null(),
+    "yes": BOOLEAN,
+    "hours": number(0),
 }
 
 

@@ -31,7 +31,7 @@ class Picture:
 
 
 def probe_pictures(run: Path) -> list[Picture]:
-    """The pictures that `python -m ilt.cli.probe` left in a run's folder; none if it did not or they are damaged."""
+    """The pictures that `ilt probe` left in a run's folder; none if it did not or they are damaged."""
     folder = run / "probe"
     try:
         words = read_json(folder / "probe.json")["words"]

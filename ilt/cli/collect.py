@@ -1,4 +1,4 @@
-"""Collect demonstrations, or find them: `python -m ilt.cli.collect expert=ppo`."""
+"""Collect demonstrations, or find them: `ilt collect expert=ppo`."""
 
 import logging
 import time
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
+from ilt.cli.app import app
 from ilt.config import check_config
 from ilt.rollout.workers import n_processes, start_early
 
@@ -154,7 +154,7 @@ def filter_episodes(
     return episodes.select(~(low | cut)), {"min_return": int(low.sum()), "drop_truncated": int(cut.sum())}
 
 
-@hydra.main(version_base="1.3", config_path="pkg://ilt.conf", config_name="collect")
+@app("collect")
 def main(cfg: DictConfig) -> float:
     """Collect or find the demonstrations, print what they are, and return their mean return."""
     check_config(cfg)
@@ -181,7 +181,3 @@ def main(cfg: DictConfig) -> float:
         log.info("%s: %s", block, numbers)
     log.info("%s", demos.path)
     return float(demos.metrics["demonstrations"]["return_mean"])
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Fly several policies on the same seeds: `python -m ilt.cli.compare +policies.student=outputs/runs/NAME`."""
+"""Fly several policies on the same seeds: `ilt compare +policies.student=outputs/runs/NAME`."""
 
 import logging
 import re
@@ -7,9 +7,9 @@ from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from ilt.cli.app import app
 from ilt.cli.expert import RANDOM
 from ilt.config import ConfigError, check_config, config_hash, parse_seeds, parse_subset, run_config
 from ilt.rollout.workers import start_early
@@ -183,7 +183,7 @@ def show(comparison: "Artifact") -> None:
     log.info("%s", comparison.path)
 
 
-@hydra.main(version_base="1.3", config_path="pkg://ilt.conf", config_name="compare")
+@app("compare")
 def main(cfg: DictConfig) -> float:
     """Compare policies, print and keep the tables, and return the first policy's mean return."""
     check_config(cfg)
@@ -199,7 +199,3 @@ def main(cfg: DictConfig) -> float:
     comparison = find_or_compare(cfg, spec, store, fly_policies(cfg, spec, store))
     show(comparison)
     return float(comparison.metrics["return_mean"][str(next(iter(cfg.policies)))])
-
-
-if __name__ == "__main__":
-    main()

@@ -1,12 +1,12 @@
-"""Score a trained student beside its expert: `python -m ilt.cli.evaluate run=outputs/runs/NAME`."""
+"""Score a trained student beside its expert: `ilt evaluate run=outputs/runs/NAME`."""
 
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 from omegaconf import DictConfig
 
+from ilt.cli.app import app
 from ilt.config import ConfigError, check_config, parse_seeds, run_config
 from ilt.rollout.workers import start_early
 
@@ -67,7 +67,7 @@ def score_students(
     return comparison, checkpoints, {"student": students[reported_checkpoint][0], **references}
 
 
-@hydra.main(version_base="1.3", config_path="pkg://ilt.conf", config_name="evaluate")
+@app("evaluate")
 def main(cfg: DictConfig) -> float:
     """Score a run on seeds of one's choice, print and keep the numbers, and return the student's mean return."""
     check_config(cfg)
@@ -122,7 +122,3 @@ def main(cfg: DictConfig) -> float:
     print_table(f"{count} {block} episodes", COLUMNS, result_rows(results))
     log.info("%s", path)
     return float(comparison["return_mean"])
-
-
-if __name__ == "__main__":
-    main()

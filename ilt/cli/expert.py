@@ -1,4 +1,4 @@
-"""Train an expert, or find it: `python -m ilt.cli.expert expert=ppo`."""
+"""Train an expert, or find it: `ilt expert expert=ppo`."""
 
 import logging
 import shutil
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from ilt.cli.app import app
 from ilt.config import check_config
 from ilt.rollout.workers import n_processes
 
@@ -146,7 +147,7 @@ def _measure(cfg: DictConfig, spec: "EnvSpec", folder: Path) -> dict[str, Any]:
     return {**measured, "seeds": [int(seeds[0]), len(seeds)]}
 
 
-@hydra.main(version_base="1.3", config_path="pkg://ilt.conf", config_name="expert")
+@app("expert")
 def main(cfg: DictConfig) -> float:
     """Train or find the expert, print what it is worth, and return its mean return on selection seeds."""
     check_config(cfg)
@@ -176,7 +177,3 @@ def main(cfg: DictConfig) -> float:
         log.info("training: %s", expert.metrics["training"])
     log.info("%s", expert.path)
     return float(measured["deterministic" if cfg.expert.deterministic else "sampled"]["return_mean"])
-
-
-if __name__ == "__main__":
-    main()

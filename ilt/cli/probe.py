@@ -1,4 +1,4 @@
-"""What a trained student knows about what its environment hides: `python -m ilt.cli.probe run=outputs/runs/NAME`."""
+"""What a trained student knows about what its environment hides: `ilt probe run=outputs/runs/NAME`."""
 
 import csv
 import logging
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hydra
 from omegaconf import DictConfig
 
+from ilt.cli.app import app
 from ilt.config import ConfigError, check_config, parse_seeds
 from ilt.rollout.workers import start_early
 
@@ -156,7 +156,7 @@ def write(cfg: DictConfig, folder: Path, scores: dict[str, list["Score"]], words
     write_json(folder / "probe.json", {**asked, "steps": list(cfg.steps), "words": words, **provenance()})
 
 
-@hydra.main(version_base="1.3", config_path="pkg://ilt.conf", config_name="probe")
+@app("probe")
 def main(cfg: DictConfig) -> None:
     """Fly a run's student, probe it, print what it knows, and leave tables and figures in the run's folder."""
     check_config(cfg)
@@ -188,7 +188,3 @@ def main(cfg: DictConfig) -> None:
     for name, each in scores.items():
         print_table(f"R² of what {name} is not shown, by steps since the start", *score_rows(each))
     log.info("everything is in %s", folder)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Upload the W&B runs that were kept offline: `python -m ilt.cli.sync`, or `make sync`."""
+"""Upload the W&B runs that were kept offline: `ilt sync`, or `make sync`."""
 
 import json
 import logging
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig
 
+from ilt.cli.app import app
 from ilt.config import check_config
 from ilt.tracking.store import files_below
 
@@ -100,7 +100,7 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
     return map(json.loads, lines.splitlines())
 
 
-@hydra.main(version_base="1.3", config_path="pkg://ilt.conf", config_name="sync")
+@app("sync")
 def main(cfg: DictConfig) -> int:
     """Say what would be uploaded and where to, upload it, and return how many runs that were."""
     check_config(cfg)
@@ -137,7 +137,3 @@ def main(cfg: DictConfig) -> int:
     if left:
         sys.exit(1)
     return len(runs)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,28 +1,25 @@
-"""The main job, from an expert to a transformer that flies by itself: `python -m ilt.cli.train`."""
+"""The main job, from an expert to a transformer that flies by itself: `ilt train`."""
 
+import logging
 import os
 import time
+from contextlib import ExitStack
+from pathlib import Path
 
-FIRST_JOB_STARTED = {os.getpid(): time.monotonic()}  # of this process, before anything heavy is imported
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
-import logging  # noqa: E402
-import sys  # noqa: E402
-from contextlib import ExitStack  # noqa: E402
-from pathlib import Path  # noqa: E402
-
-import hydra  # noqa: E402
-from hydra.core.hydra_config import HydraConfig  # noqa: E402
-from hydra.types import RunMode  # noqa: E402
-from omegaconf import DictConfig, OmegaConf  # noqa: E402
-
-from ilt.config import ConfigError, check_config, run_config  # noqa: E402
-from ilt.rollout.workers import start_early  # noqa: E402
-from ilt.tracking.run_folder import RunFolder, discard_unused, selection_return, show  # noqa: E402
+from ilt.cli import FIRST_JOB_STARTED
+from ilt.cli.app import app
+from ilt.config import ConfigError, check_config, run_config
+from ilt.rollout.workers import start_early
+from ilt.tracking.run_folder import RunFolder, discard_unused, selection_return, show
 
 log = logging.getLogger(__name__)
 
 
-@hydra.main(version_base="1.3", config_path="pkg://ilt.conf", config_name="train")
+@app("train")
 def main(cfg: DictConfig) -> float | None:
     """Expert → demonstrations → windows → transformer → rollouts → numbers. Returns the selection-seed return.
 
@@ -49,6 +46,8 @@ def main(cfg: DictConfig) -> float | None:
                 show(run)
             return selection_return(run)
 
+        steps = "resuming from last.ckpt" if run.last_checkpoint else "expert, demonstrations, training, scoring"
+        log.info("%s: %s", os.path.relpath(folder), steps)
         run.begin(config=cfg, hydra={"hydra": hydra_config}, overrides=hydra_config.overrides.task)
         start_early(cfg)
         with run.stage("imports"):  # which take seconds: not before it is clear that there is work
@@ -86,10 +85,3 @@ def main(cfg: DictConfig) -> float | None:
             run.finish(results)
         show(run)
         return selection_return(run)
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)

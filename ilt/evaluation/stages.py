@@ -1,4 +1,4 @@
-"""What comes after training in `ilt.cli.train`: score, picture."""
+"""What comes after training in `ilt train`: score, picture."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The training stage of `ilt.cli.train`: demonstrations in, weights and a learning curve out."""
+"""The training stage of `ilt train`: demonstrations in, weights and a learning curve out."""
 
 import csv
 import logging

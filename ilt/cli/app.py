@@ -1,0 +1,128 @@
+"""What all commands share: their configs, and one line for a mistake of the user's. Nothing heavy is imported here."""
+
+import difflib
+import functools
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException, InstantiationException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+
+from ilt.config import ConfigError
+
+_CONFIGS, _VERSION_BASE = "ilt.conf", "1.3"
+_ADVICE = ("To append to", "See https://", "Config search path", "provider=", "full_key:", "object_type=")
+_command_line = sys.argv
+
+
+def app(name: str) -> Callable[[Callable[[DictConfig], Any]], Any]:
+    """Make a function of a config the Hydra app `ilt NAME`, whose config is `conf/NAME.yaml`.
+
+    Without a config, the decorated function reads the command line. With one it runs the job; launchers pickle it by
+    its name.
+
+    A mistake in the config or on the command line is reported in one line on stderr, with exit code 1. Unexpected
+    errors have a traceback; with `HYDRA_FULL_ERROR=1` mistakes have one, too. In a multirun a job that fails leaves
+    the others alone.
+    """
+
+    def decorate(task: Callable[[DictConfig], Any]) -> Any:
+        @functools.wraps(task)
+        def main(cfg: DictConfig | None = None) -> Any:
+            if cfg is None:
+                return _run(name, main)
+            if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.RUN:
+                return task(cfg)
+            sys.argv = _command_line  # Lightning starts the other processes of a training with it
+            try:
+                return task(cfg)
+            except Exception as error:
+                line = _mistake(error)
+                if line is None or _full_error:
+                    raise
+                sys.exit(line)  # rather than raise, because Hydra would print the overrides as well
+
+        return main
+
+    return decorate
+
+
+_full_error = False
+
+
+def _run(name: str, main: Callable[[DictConfig], Any]) -> None:
+    global _command_line, _full_error
+    _command_line, (_, _, *arguments) = sys.argv, sys.argv
+    completes = "-sc" in arguments or "--shell-completion" in arguments
+    sys.argv = ["ilt" if completes else f"ilt {name}", *arguments]
+    _full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
+    try:
+        hydra.main(version_base=_VERSION_BASE, config_path=f"pkg://{_CONFIGS}", config_name=name)(main)()
+    except Exception as error:
+        line = _mistake(error)
+        if line is None or _full_error:
+            raise
+        sys.exit(line)
+
+
+def _mistake(error: Exception) -> str | None:
+    """The line that tells users what they got wrong; None for an error that is no mistake of theirs."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ConfigError):
+            return " ".join(str(cause).split())
+        cause = cause.__cause__ or cause.__context__
+    said = " ".join(line for line in map(str.strip, str(error).splitlines()) if line and not line.startswith(_ADVICE))
+    if isinstance(error, OverrideParseException):
+        said = said.removeprefix(f"Error parsing override '{error.override}' ")
+        return f"{error.override} is not an override such as key=value: {said}"
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        return f"{group} must be one of {list(error.options)}, got {option!r}{_did_you_mean(option, error.options)}"
+    if isinstance(error, CompactHydraException) and not isinstance(error, InstantiationException):
+        key, cause = re.match("Could not override '(.+?)'", said), error.__cause__
+        if not isinstance(cause, OmegaConfBaseException):
+            return said
+        if key is None or not isinstance(cause.parent_node, DictConfig):
+            return f"{said}: {str(cause).splitlines()[0]}"
+        parent = str(cause.full_key).removesuffix(str(cause.key))
+        known = list(_keys(OmegaConf.to_container(cause.parent_node)))
+        if "." not in key[1]:
+            known += _groups(key[1].rpartition("/")[0])
+        what, hint = "group" if "/" in key[1] else "key", _did_you_mean(key[1], known, parent)
+        return f"{key[1]} is not a {what}{hint or (what == 'key') * f'; +{key[1]}=… adds it'}"
+    by_hydra = traceback.extract_tb(error.__traceback__)[-1].filename.startswith(str(hydra.__path__[0]) + "/_internal")
+    if isinstance(error, InterpolationResolutionError):
+        return f"{error.full_key}: {said}"
+    return said if by_hydra and isinstance(error, ValueError) else None
+
+
+def _did_you_mean(word: str, known: Iterable[str], parent: str = "") -> str:
+    """The closest name as a clause; one with the same last part, such as `model.n_layer` for `n_layer`, comes first."""
+    word, known = word.removeprefix(parent), list(known)
+    same = [other for other in known if other.rpartition(".")[2] == word.rpartition(".")[2]]
+    close = difflib.get_close_matches(word, same or known, n=1, cutoff=0.0 if same else 0.6)
+    return f"; did you mean {parent}{close[0]}?" if close else ""
+
+
+def _keys(config: Any, prefix: str = "") -> Iterator[str]:
+    for key, value in config.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping) and key != "hydra":
+            yield from _keys(value, f"{prefix}{key}.")
+
+
+def _groups(parent: str) -> list[str]:
+    with hydra.initialize_config_module(_CONFIGS, version_base=_VERSION_BASE):
+        groups = GlobalHydra.instance().config_loader().list_groups(parent)
+    return [f"{parent}/{group}" if parent else group for group in groups]

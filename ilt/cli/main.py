@@ -1,0 +1,83 @@
+"""The command `ilt`, which hands over to the Hydra app that is named first. Only what is needed is imported."""
+
+import difflib
+import importlib
+import os
+import re
+import sys
+from typing import NoReturn
+
+from ilt import __version__
+
+COMMANDS = {
+    "train": "train a student from an expert's demonstrations and score it on test seeds",
+    "expert": "train an expert, or find it among the artifacts",
+    "collect": "collect demonstrations, or find them among the artifacts",
+    "evaluate": "score a trained student again, on seeds of your choice",
+    "compare": "score several policies on the same seeds",
+    "probe": "find out what a student knows about what its environment hides",
+    "report": "write a table and a page about several runs",
+    "list": "list runs and artifacts",
+    "clean": "delete what failed or unfinished runs left behind",
+    "sync": "upload the W&B runs that were kept offline",
+    "dashboard": "make the W&B workspace over all runs",
+}
+
+HELP = f"""usage: ilt COMMAND [key=value ...] [group=option ...] [-m] [--cfg job] [--config-dir DIR]
+
+Imitation learning with sequence models, configured by Hydra.
+
+commands:
+{"".join(f"  {name:<10} {summary}{chr(10)}" for name, summary in COMMANDS.items())}
+`ilt COMMAND --help` lists the keys and groups of a command, `ilt COMMAND --hydra-help` Hydra's own options.
+Tab completion: eval "$(ilt -sc install=bash)", also for zsh (after bashcompinit); ilt -sc install=fish | source
+"""
+
+
+def main() -> None:
+    """Run the command that the command line names."""
+    try:
+        _run(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # which Lightning turns into an exit
+            sys.exit(130)
+        raise
+
+
+def _run(arguments: list[str]) -> None:
+    command = arguments[0] if arguments else "--help"
+    if command in ("--help", "-h"):
+        sys.stdout.write(HELP)
+    elif command == "--version":
+        sys.stdout.write(f"ilt {__version__}\n")
+    elif command in ("-sc", "--shell-completion"):
+        _complete(arguments)
+    elif command in COMMANDS:
+        importlib.import_module(f"ilt.cli.{command}").main()
+    else:
+        _refuse(command)
+
+
+def _complete(arguments: list[str]) -> None:
+    """Answer Hydra's completion scripts: with the names of commands, or with what a command itself answers."""
+    command, line = "train", ""
+    if any(argument.startswith("query=") for argument in arguments):
+        typed = re.match(r"\s*\S+\s+(\S+)\s+(.*)", os.environ["COMP_LINE"])
+        if typed is None:
+            (first,) = os.environ["COMP_LINE"].split()[1:2] or [""]
+            sys.stdout.write("".join(f"{name}\n" for name in COMMANDS if name.startswith(first)))
+            return
+        command, line = typed.groups()
+    if command in COMMANDS:
+        os.environ["COMP_LINE"] = f"ilt {line}"
+        sys.argv = [sys.argv[0], command, *arguments]
+        _run(sys.argv[1:])
+
+
+def _refuse(command: str) -> NoReturn:
+    close = difflib.get_close_matches(command, COMMANDS, n=1)
+    hint = f"did you mean {close[0]}?" if close else "ilt --help lists the commands"
+    sys.stderr.write(f"ilt: {command} is not a command; {hint}\n")
+    sys.exit(2)
