@@ -35,7 +35,7 @@ def main(cfg: DictConfig) -> float:
     block, offset, count = parse_seeds(cfg.seeds, cfg.env.seed_blocks)
     start_early(cfg)
     from ilt.analysis.compare import find_or_compare, run_policies
-    from ilt.evaluation.comparison import columns, headings, rows
+    from ilt.evaluation.comparison import comparison_table, headings
     from ilt.evaluation.tables import print_table
     from ilt.pipeline import prepare
     from ilt.tracking.store import read_json
@@ -59,7 +59,7 @@ def main(cfg: DictConfig) -> float:
     )
     content = read_json(comparison.file("comparison.json"))
     for subset, title in headings(content).items():
-        print_table(title, columns(content["reference"]), rows(content["metrics"][subset], content["reference"]))
+        print_table(title, *comparison_table(content["metrics"][subset], content["reference"]))
     if content["video"] is not None:
         log.info("the video shows seed %d: %s", content["video"]["seed"], content["video"]["chosen"])
     log.info("%s", comparison.path)

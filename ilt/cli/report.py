@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from ilt.cli.app import app
 from ilt.schema import ConfigError
 from ilt.settings import check_config, run_config
 from ilt.tracking.store import files_below
@@ -40,7 +41,7 @@ def find_runs(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
         if found & set(path.parents):
             continue  # inside a run, such as what W&B keeps there
         found.add(path)
-        if _set_aside(path):
+        if set_aside(path):
             left_out.append((path, "set aside when it was run again"))
         elif not (path / "results.json").exists():
             left_out.append((path, "not finished"))
@@ -49,7 +50,7 @@ def find_runs(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     return finished, left_out
 
 
-def _set_aside(path: Path) -> bool:
+def set_aside(path: Path) -> bool:
     """Whether a run with `resume=false` renamed this folder to make room for itself."""
     name = re.fullmatch(r"(.+)\.\d+", path.name)
     if name is None or not (new := path.with_name(name[1]) / "config.yaml").exists():
@@ -176,10 +177,10 @@ def choose_example(runs: list["RunRecord"], name: str | None) -> "RunRecord":
     raise ConfigError(f"example must be the name of a finished run in runs, such as {runs[0].name}, got {name}")
 
 
-@hydra.main(version_base="1.3", config_path="pkg://ilt.conf", config_name="report")
+@app("report")
 def main(cfg: DictConfig) -> int:
     """Print a table of runs, write it and a page into their folder, and return how many runs there are."""
-    check_config(cfg)
+    check_config(cfg, "report")
     folder = Path(cfg.runs)
     runs, left_out = read_runs(folder)
     for name, reason in left_out:
@@ -216,6 +217,3 @@ def main(cfg: DictConfig) -> int:
         log.info("%s", folder / name)
     return len(runs)
 
-
-if __name__ == "__main__":
-    main()

@@ -1,15 +1,22 @@
 """Results as tables, for a terminal, for Markdown and for a logger."""
 
+import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from ilt.tracking.run_folder import RESULTS
+from ilt.tracking.store import read_json
+
 if TYPE_CHECKING:
     from ilt.data.episodes import Episodes
     from ilt.tracking.loggers import Run
+
+log = logging.getLogger(__name__)
 
 COLUMNS = ("policy", "return", "95 % interval", "p05", "success", "crashes", "performance")
 
@@ -93,6 +100,14 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for row in rows:
         table.add_row(*row)
     console.print(table)
+
+
+def show(path: Path) -> None:
+    """Print what came out of a finished run, and where it is."""
+    results = read_json(path / RESULTS)
+    print_table(f"{results['n_episodes']} test episodes of {results['env']}, {path.name}", *result_table(results))
+    print_table("", ["stage", "seconds"], [[name, f"{value:.1f}"] for name, value in results["seconds"].items()])
+    log.info("everything is in %s", path)
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

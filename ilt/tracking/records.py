@@ -58,7 +58,7 @@ class RunRecord:
 
 
 def read_run(name: str, path: Path, config: Any) -> RunRecord:
-    """Read a finished run's numbers. ValueError, naming the file, if one is not what `ilt.cli.train` writes."""
+    """Read a finished run's numbers. ValueError, naming the file, if one is not what `ilt train` writes."""
     return RunRecord(
         name=name,
         path=path,

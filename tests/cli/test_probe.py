@@ -24,7 +24,7 @@ QUICK = ["fit_seeds=selection:60", "seeds=test:55", "steps=[0,40,16,5000]", "pro
 
 
 def probe(*overrides: str) -> None:
-    """What `python -m ilt.cli.probe` does."""
+    """What `ilt probe` does."""
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         cfg = compose("probe", list(overrides))
     main(cfg)

@@ -25,7 +25,7 @@ def composed(*overrides: str) -> DictConfig:
 
 
 def report(*overrides: str) -> int:
-    """What `python -m ilt.cli.report` does."""
+    """What `ilt report` does."""
     cfg = composed(*overrides)
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         return main(cfg)  # type: ignore[return-value]

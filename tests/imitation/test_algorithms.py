@@ -242,7 +242,7 @@ def test_a_killed_training_ends_where_an_uninterrupted_one_does(
 @pytest.mark.slow
 def test_a_run_that_is_killed_after_its_first_round_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     run = [*SMOKE, "imitation=dagger"]
-    killed = [sys.executable, "-m", "ilt.cli.train", *run, f"outputs={tmp_path}"]
+    killed = [sys.executable, "-m", "ilt", "train", *run, f"outputs={tmp_path}"]
     process = subprocess.Popen(killed, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     while not (found := list(tmp_path.glob("rounds/dagger-1-*/manifest.json"))):
         assert process.poll() is None, process.stdout and process.stdout.read()
