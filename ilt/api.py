@@ -147,7 +147,8 @@ def collect(
     ctx = _context(env, outputs)
     counts = {"demonstrations": n_episodes, "validation": n_validation_episodes or max(n_episodes // 10, 1)}
     found = [expert.rollout(ctx, env.seeds(block, n)) for block, n in counts.items()]
-    return Demonstrations(*(Episodes.load(each.file("episodes.npz")) for each in found), expert=expert)
+    episodes, validation = (Episodes.load(each.file("episodes.npz")) for each in found)
+    return Demonstrations(episodes, validation, expert)
 
 
 def train(

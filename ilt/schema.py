@@ -163,7 +163,7 @@ class Component:
     def defaults(self) -> dict[str, Any]:
         """Every key with its default, and the target."""
         values = {
-            name: f.default if f.default is not dataclasses.MISSING else f.default_factory()  # type: ignore[misc]
+            name: f.default if f.default is not dataclasses.MISSING else f.default_factory()  # type: ignore[operator,misc]
             for name, f in self.fields.items()
         }
         return {"_target_": self.target, **values} if self.target else values

@@ -42,9 +42,9 @@ def check_config(cfg: DictConfig, command: str = "train", *, partial: bool = Fal
     """
     keys = named("command", command)
     known = {*keys.rules, *GROUPS, *PARTS, "callbacks", "hydra"}
-    for name in cfg:
+    for name in map(str, cfg):
         if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=1)
+            close = difflib.get_close_matches(name, known, n=1)
             raise ConfigError(f"{name} is not a key{f'; did you mean {close[0]}?' if close else ''}")
     own = {name: "???" if OmegaConf.is_missing(cfg, name) else cfg[name] for name in keys.rules if name in cfg}
     check_values(keys, {**keys.defaults, **own} if partial else own, prefix="", skip_missing=partial)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from ilt.config import check_config, run_config
 from omegaconf import DictConfig
 
-from ilt.config import check_config, run_config
 from ilt.tracking.run_folder import RunFolder, discard_unused, selection_return
 
 

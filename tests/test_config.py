@@ -13,10 +13,6 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.utils import get_method, instantiate
-from omegaconf import DictConfig, OmegaConf
-from stable_baselines3 import PPO
-
-from ilt.cli.collect import filter_episodes
 from ilt.config import (
     BOOLEAN,
     COUNT,
@@ -35,6 +31,10 @@ from ilt.config import (
     parse_seeds,
     run_config,
 )
+from omegaconf import DictConfig, OmegaConf
+from stable_baselines3 import PPO
+
+from ilt.cli.collect import filter_episodes
 from ilt.data.episodes import Episodes
 from ilt.data.windows import WindowDataset, take_episodes
 from ilt.envs.spec import EnvSpec

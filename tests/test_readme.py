@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-
 from ilt.config import check_config
 
 ROOT = Path(__file__).parent.parent

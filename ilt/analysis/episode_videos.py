@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from ilt.analysis.video import side_by_side, write_mp4
-from ilt.schema import config_hash
 from ilt.envs.spec import EnvSpec
 from ilt.models.spec import ModelSpec
 from ilt.rollout.policies import SequencePolicy
 from ilt.rollout.run import rollout
+from ilt.schema import config_hash
 from ilt.tracking.records import RunRecord
 from ilt.tracking.store import check_files
 

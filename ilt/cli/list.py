@@ -14,8 +14,8 @@ from omegaconf import DictConfig
 
 from ilt.cli.app import app
 from ilt.cli.report import set_aside
-from ilt.settings import check_config
 from ilt.evaluation.tables import print_table
+from ilt.settings import check_config
 from ilt.tracking.run_folder import COMMAND, CONFIG, ERROR, RESULTS, read_config
 from ilt.tracking.store import MANIFEST, SHIPPED, files_below, read_json
 

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hydra
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
@@ -148,15 +149,14 @@ def _row(name: str, env: str | None, numbers: dict[str, Any]) -> list[str | None
 def make_videos(cfg: DictConfig, run: "RunRecord", folder: Path) -> tuple[list["EpisodeVideo"], str | None]:
     """Videos of a run's episodes, or why there are none. The run may be somebody else's."""
     from ilt.analysis.episode_videos import film_episodes
-    from ilt.training.runtime import prepare_run
+    from ilt.pipeline import prepare
 
     try:
         if "${" in (run.path / "config.yaml").read_text():
             raise ValueError("its config.yaml is not resolved")
         config = OmegaConf.create(dict(run.config))
-        check_config(config)
-        spec, _ = prepare_run(cfg, config)
-        return film_episodes(run, spec, folder), None
+        check_config(config, partial=True)
+        return film_episodes(run, prepare(cfg, config.env, trust=cfg.trust).env, folder), None
     except Exception as error:  # whatever is wrong with one run, the page is about all of them
         log.warning("no videos of %s: %s", run.name, error)
         return [], f"{type(error).__name__}: {error}"
@@ -216,4 +216,3 @@ def main(cfg: DictConfig) -> int:
     for name in ("report.md", "report.html"):
         log.info("%s", folder / name)
     return len(runs)
-

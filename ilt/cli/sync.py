@@ -104,7 +104,7 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
 def main(cfg: DictConfig) -> int:
     """Say what would be uploaded and where to, upload it, and return how many runs that were."""
     check_config(cfg, "sync")
-    from ilt.tracking.loggers import base_url, has_key
+    from ilt.tracking.wandb import base_url, has_key
 
     found = find_offline(Path(cfg.outputs))
     runs = [run for run in found if not run.at_work]

@@ -34,7 +34,8 @@ class ObservationLayout:
         """Read it off an environment. ValueError names `key` if its observations have no fixed size."""
         space, hidden = env.observation_space, None
         if isinstance(space, spaces.Dict) and set(space) == {OBSERVATION, PRIVILEGED}:
-            space, hidden = space[OBSERVATION], space[PRIVILEGED]
+            parts = space.spaces
+            space, hidden = parts[OBSERVATION], parts[PRIVILEGED]
         names = _names(space, OBSERVATION, env, key)
         privileged_names = () if hidden is None else _names(hidden, PRIVILEGED, env, key)
         return cls(len(names), names, privileged_names, space, hidden)

@@ -28,7 +28,8 @@ class MaskObservation(gym.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         space, behind = env.observation_space, None
         if isinstance(space, spaces.Dict) and set(space) == {OBSERVATION, PRIVILEGED}:
-            space, behind = space[OBSERVATION], space[PRIVILEGED]
+            parts = space.spaces
+            space, behind = parts[OBSERVATION], parts[PRIVILEGED]
         if not isinstance(space, spaces.Box) or len(space.shape) != 1 or not isinstance(behind, spaces.Box | None):
             raise ValueError(f"env.wrappers: MaskObservation needs flat observations, got {env.observation_space}")
         n, hidden = space.shape[0], sorted(set(hide))

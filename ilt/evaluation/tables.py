@@ -85,7 +85,8 @@ def demonstration_rows(episodes: "Episodes") -> list[dict[str, float]]:
 def log_comparison(run: "Run", results: Mapping[str, Any], flights: "Mapping[str, Episodes]") -> None:
     """Log how a student did beside its expert: numbers named after the block of seeds, and two tables."""
     run.summarize({f"{results['seeds']['block']}/{name}": value for name, value in results.items()})
-    rows = [dict(zip(COLUMNS, row, strict=True)) for row in result_rows(results)]
+    columns, cells = result_table(results)
+    rows = [dict(zip(columns, row, strict=True)) for row in cells]
     run.log_tables({"results": rows, "episodes": episode_rows(flights)})
 
 

@@ -16,7 +16,7 @@ What `train` leaves in the folder it is given becomes an artifact: it is found a
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ class RandomExpert(Expert):
         return RandomPolicy(env.action_space)
 
 
-def make_expert(values: Any, *, trust: list[str] | None = None) -> Expert:
+def make_expert(values: Any, *, trust: Sequence[str] | None = None) -> Expert:
     """The expert of a config's `expert`: an `Expert` of a class, or a plain function as one."""
     target = locate(values["_target_"], key="expert._target_", trust=trust)
     options = own_keys("expert", values)

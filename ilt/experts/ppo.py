@@ -10,7 +10,6 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
@@ -109,10 +108,9 @@ def actor_of(model: OnPolicyAlgorithm) -> Actor:
     for target, source in zip(targets, linears, strict=True):
         target.load_state_dict(source.state_dict())
     if actor.log_std is not None:
-        actor.log_std.data.copy_(log_std)
+        actor.log_std.data.copy_(policy.log_std)
     if isinstance(model.env, VecNormalize) and model.env.norm_obs:
-        moments = model.env.obs_rms
-        assert isinstance(moments, RunningMeanStd)
+        moments: Any = model.env.obs_rms
         actor.observation_mean.copy_(torch.from_numpy(moments.mean))
         actor.observation_std.copy_(torch.from_numpy(np.sqrt(moments.var + model.env.epsilon)))
     return actor.eval()
@@ -177,7 +175,7 @@ class PPO(Expert):
         steps = 0 if state is None else state["steps"]
         envs: VecEnv = BatchedVecEnv(env, self._n_envs, [seed, steps], privileged=privileged)
         if any(self._normalize.values()):
-            envs = VecNormalize(envs, gamma=self._hyperparameters["gamma"], **self._normalize)
+            envs = VecNormalize(envs, gamma=self._hyperparameters["gamma"], **self._normalize)  # type: ignore[arg-type]
         model = stable_baselines3.PPO(
             "MlpPolicy",
             envs,

@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ class _Network:
         self, kind: str, activation: str, layers: list[tuple[np.ndarray, np.ndarray]], log_std: np.ndarray | None
     ) -> None:
         self._squashed, self._layers, self.log_std = kind in ("squashed", "deterministic"), layers, log_std
-        self._between = {"Tanh": np.tanh, "ReLU": _relu}[activation]
+        self._between: Callable[[np.ndarray], np.ndarray] = {"Tanh": np.tanh, "ReLU": _relu}[activation]
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
         x = observations

@@ -15,8 +15,8 @@ from optuna.distributions import distribution_to_json as to_json
 from optuna.trial import Trial, TrialState
 
 from ilt.cli.report import report_table
-from ilt.settings import run_config
 from ilt.evaluation.tables import markdown_table
+from ilt.settings import run_config
 from ilt.studies.optuna_study import open_study
 from ilt.studies.search_report import write_report
 from ilt.tracking.records import read_run

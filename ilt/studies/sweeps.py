@@ -19,10 +19,10 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from ilt.schema import config_hash
-from ilt.settings import NOT_OF_THE_RUN
 from ilt.envs.naming import env_names
 from ilt.rollout.workers import cores, sendable
+from ilt.schema import config_hash
+from ilt.settings import NOT_OF_THE_RUN
 from ilt.tracking.run_folder import COMMAND, CONFIG, ERROR, RESULTS, read_config, write_error
 from ilt.tracking.store import read_json
 

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ilt.schema import config_hash
 from ilt.envs.naming import env_names
+from ilt.schema import config_hash
 from ilt.tracking.store import read_json
 
 EPISODE_COLUMNS = ("seed", "student_return", "expert_return", "random_return", "student_steps")

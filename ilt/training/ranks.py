@@ -25,7 +25,7 @@ from pytorch_lightning.plugins.environments import (  # type: ignore[attr-define
 )
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, distributed
-from torch.distributed import FileStore
+from torch.distributed import FileStore  # type: ignore[attr-defined]
 
 GRACE = 3.0
 """Seconds that other processes have, when this one fails, to have failed before it."""

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
-
 from ilt.config import run_config
+from ilt.rollout.sequence_policy import SequencePolicy
+
 from ilt.envs.spec import EnvSpec
 from ilt.models.decoder import Decoder
 from ilt.rollout.run import rollout
-from ilt.rollout.sequence_policy import SequencePolicy
 from ilt.tracking.store import sha256
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from ilt.config import ConfigError, parse_subset
 from omegaconf import OmegaConf
 from PIL import Image
 
 from ilt.cli import collect
 from ilt.cli.compare import main, runs_of
-from ilt.config import ConfigError, parse_subset
 from tests.analysis.finished_runs import roll_out_run
 from tests.evaluation.test_saved_policies import PPO
 

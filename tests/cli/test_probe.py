@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from ilt.config import ConfigError
 
 from ilt.cli.probe import main
-from ilt.config import ConfigError
 from ilt.envs.spec import EnvSpec
 from ilt.tracking.run_folder import read_config
 from ilt.tracking.store import DamagedArtifactError

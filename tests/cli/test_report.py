@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from ilt.config import ConfigError
 from omegaconf import DictConfig
 from playwright.sync_api import Page, sync_playwright
 
 from ilt.cli.report import find_runs, main, make_videos, read_runs
-from ilt.config import ConfigError
 from ilt.envs.spec import EnvSpec
 from tests.analysis.finished_runs import CONF, finish_run, roll_out_run
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-
 from ilt.config import ConfigError
+
 from ilt.envs.spec import EnvSpec
 from ilt.evaluation.saved_policies import TrainedPolicy, read_policy
 from ilt.experts.actor import Actor

@@ -16,17 +16,17 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 from hydra import compose, initialize_config_dir
+from ilt.config import run_config
+from ilt.imitation.algorithms import shares
+from ilt.rollout.sequence_policy import SequencePolicy
 from omegaconf import DictConfig
 from torch import nn
 
 from ilt.cli.collect import find_or_collect
 from ilt.cli.expert import find_or_train
-from ilt.config import run_config
 from ilt.data.episodes import Episodes
 from ilt.envs.spec import EnvSpec
-from ilt.imitation.algorithms import shares
 from ilt.imitation.rounds import confusion
-from ilt.rollout.sequence_policy import SequencePolicy
 from ilt.tracking.run_folder import RunFolder
 from ilt.tracking.store import Artifact, Store
 from ilt.tracking.wandb import MODEL_METRICS, model_of

@@ -22,11 +22,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import ConfigCompositionException
+from ilt.config import ConfigError, check_config
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from ilt.cli.train import main
-from ilt.config import ConfigError, check_config
 from ilt.studies import search_report
 from ilt.studies.optuna_study import parse_space, reporter
 from ilt.studies.search import Search

@@ -13,6 +13,7 @@ import torch
 import wandb
 import yaml
 from hydra import compose, initialize_config_dir
+from ilt.config import ConfigError
 from matplotlib.image import imsave
 from pytorch_lightning.demos.boring_classes import BoringModel
 from pytorch_lightning.loggers import CSVLogger
@@ -20,7 +21,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from ilt.cli.sync import records
-from ilt.config import ConfigError
 from ilt.tracking.loggers import LONGEST_TAG, ExpertCurve, JobInfo, Run, open_run, tags_of
 from ilt.tracking.store import Artifact, Store
 from ilt.tracking.wandb import WandbRun, has_key

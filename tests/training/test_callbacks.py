@@ -7,6 +7,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
+from ilt.rollout.sequence_policy import SequencePolicy
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -16,7 +17,6 @@ from ilt.models.decoder import Decoder
 from ilt.rollout.metrics import episode_metrics
 from ilt.rollout.policies import RandomPolicy
 from ilt.rollout.run import rollout
-from ilt.rollout.sequence_policy import SequencePolicy
 from ilt.tracking.run_folder import RunFolder
 from ilt.tracking.store import Artifact
 from ilt.training import fit as training
