@@ -3,11 +3,6 @@
 from ilt.schema import component, key
 
 
-@component("imitation", "any_imitation")
-class AnyImitation:
-    """Nothing that every algorithm has: all keys are the algorithm's own."""
-
-
 @component("imitation", "bc", "ilt.imitation.base.BC")
 class BC:
     """Behavior cloning: the expert's demonstrations are all there is."""
