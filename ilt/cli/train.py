@@ -88,14 +88,16 @@ def _beside_the_first(cfg: DictConfig, folder: Path, identity: dict[str, object]
     if not ({"WORLD_SIZE", "SLURM_NTASKS"} & os.environ.keys()):
         return False
     from ilt import pipeline
-    from ilt.experts.find import find_or_collect, find_or_train
+    from ilt.experts.find import find_or_collect, find_or_train, load
     from ilt.training.fit import fit
     from ilt.training.ranks import global_rank
 
     if global_rank() == 0:
         return False
     ctx = pipeline.prepare(cfg)
-    expert = find_or_train(ctx, cfg.expert)  # waits for the first process, which holds the lock, or finds what it made
+    expert = load(
+        ctx, cfg.expert, find_or_train(ctx, cfg.expert)
+    )  # waits for the first process, which holds the lock, or finds what it made
     demos = find_or_collect(ctx, cfg.demos, cfg.expert, expert)
     run = RunFolder(folder, run_config(cfg), identity, resume=True, started=0.0)  # the lock is the first one's
     if not (folder / "training.json").exists():

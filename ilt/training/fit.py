@@ -17,7 +17,7 @@ from ilt.data.datamodule import WindowData
 from ilt.data.episodes import Episodes
 from ilt.data.sources import make_source
 from ilt.data.windows import observation_statistics, take_episodes
-from ilt.experts.find import expert_policy
+from ilt.experts.find import LoadedExpert
 from ilt.imitation.base import make_imitation
 from ilt.imitation.rounds import LabelBudget
 from ilt.models.base import SequenceModel
@@ -25,7 +25,6 @@ from ilt.models.heads import ActionHead
 from ilt.models.spec import ModelSpec
 from ilt.rollout.recorded import Context
 from ilt.schema import ConfigError, accepted, build, locate, own_keys, plain
-from ilt.settings import training_config
 from ilt.tracking.run_folder import RunFolder
 from ilt.tracking.store import Artifact, read_json, write_json
 from ilt.training.callbacks import LearningCurve, Pruning
@@ -89,7 +88,7 @@ def fit(
     cfg: DictConfig,
     run: RunFolder,
     demos: Artifact,
-    expert: Artifact,
+    expert: LoadedExpert,
     logger: Logger | None = None,
     *,
     report: Callable[[float, int], bool] | None = None,
@@ -135,7 +134,7 @@ def _learn(
     cfg: DictConfig,
     run: RunFolder,
     demos: Artifact,
-    expert: Artifact,
+    expert: LoadedExpert,
     checkpoint: Path | None,
     pruning: list[Pruning],
     strategy: "Strategy | str | None",
@@ -144,7 +143,7 @@ def _learn(
     """The same in every process that takes part, but for the strategy, which knows which one it is, and the logger."""
     pl.seed_everything(cfg.seed, verbose=False)
     demonstrations = take_episodes(Episodes.load(demos.file("demonstrations.npz")), cfg.dataset.episodes)
-    labels = _labels(ctx, cfg, demos, expert, demonstrations)
+    labels = _labels(ctx, cfg, run, demos, expert, demonstrations)
     space, validation = ctx.env.action_space, Episodes.load(demos.file("validation.npz"))
     data = WindowData(
         build("dataset", cfg.dataset, known={"episodes": labels.first, "action_space": space}),
@@ -206,8 +205,8 @@ def _labels(ctx: Context, cfg: DictConfig, demos: Artifact, expert: Artifact, de
         demos=demos,
         demonstrations=demonstrations,
         first_seed=make_source(cfg.demos).n_episodes,
-        expert=(expert, expert_policy(ctx, cfg.expert, expert)) if algorithm.rounds else None,
-        identity=training_config(cfg),
+        expert=expert,
+        identity=run.identity,
         context_length=cfg.evaluation.context_length or cfg.dataset.context_length,
         deterministic=cfg.evaluation.deterministic,
         n_steps=cfg.trainer.max_steps,
