@@ -30,7 +30,7 @@ def store_schemas(store: Callable[..., None]) -> None:
     for found in COMPONENTS:
         if found.group == "command":
             store(name=f"{found.name}_keys", node=found.defaults)
-        elif "." not in found.group:
+        elif found in _options(found.group):
             store(group=found.group, name=stored_as(found), node=found.defaults)
 
 
@@ -41,8 +41,8 @@ def load_option(group: str, name: str) -> dict[str, Any]:
     """
     path = _file(group, name)
     if not path.is_file():
-        for found in COMPONENTS:
-            if found.group == group and stored_as(found) == name:
+        for found in _options(group):
+            if stored_as(found) == name:
                 return copy.deepcopy(found.defaults)
         raise ConfigError(f"{group} must be one of {options_of(group)}, got {name}")
     values: dict[str, Any] = yaml.safe_load(path.read_text()) or {}
@@ -58,7 +58,7 @@ def options_of(group: str) -> list[str]:
     """The options of a group that come with the package."""
     folder = files("ilt.conf").joinpath(group)
     found = [path.name.removesuffix(".yaml") for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted({*found, *(stored_as(c) for c in COMPONENTS if c.group == group)})
+    return sorted({*found, *map(stored_as, _options(group))})
 
 
 def merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,6 +68,12 @@ def merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]
         inner = merged.get(name)
         merged[name] = merge(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
     return merged
+
+
+def _options(group: str) -> list[Component]:
+    """The components of a group, or the one schema of a part of a config."""
+    found = [c for c in COMPONENTS if c.group == group and "." not in group]
+    return [c for c in found if c.target] or found
 
 
 def _file(group: str, name: str) -> Any:
