@@ -230,7 +230,7 @@ def complete(found: Component | None, values: Any) -> None:
         return
     with open_dict(values) if isinstance(values, DictConfig) else contextlib.nullcontext():
         for name, default in found.defaults.items():
-            if name not in values:
+            if name not in list(values):  # a DictConfig's `in` says no of "???"
                 values[name] = copy.deepcopy(default)
             elif inner := common_keys(f"{found.group}.{name}"):
                 complete(inner, values[name])
@@ -245,10 +245,10 @@ def check(found: Component | None, values: Any, *, prefix: str) -> None:
         if not found.open and name not in found.rules and name != "_target_":
             raise ConfigError(f"{dot}{name} is not a key{did_you_mean(str(name), found.rules, dot)}")
     for name, rule in found.rules.items():
+        if OmegaConf.is_missing(values, name) if isinstance(values, DictConfig) else values.get(name) == "???":
+            raise ConfigError(f"{dot}{name} must be given; it must be {rule.wanted}")
         if name not in values:
             continue
-        if OmegaConf.is_missing(values, name) if isinstance(values, DictConfig) else values[name] == "???":
-            raise ConfigError(f"{dot}{name} must be given; it must be {rule.wanted}")
         if not rule.allows(value := values[name]):
             raise ConfigError(f"{dot}{name} must be {rule.wanted}, got {value!r}")
         check(common_keys(f"{found.group}.{name}"), value, prefix=f"{dot}{name}")

@@ -154,9 +154,16 @@ def test_the_only_component_of_a_group_needs_no_target() -> None:
         ("env.wrappers", {"_target_": "ilt.envs.wrappers.MaskObservation"}, "env.wrappers.hide must be given"),
     ],
 )
-def test_what_is_wrong_is_said_by_key(group: str, values: Any, message: str) -> None:
+@pytest.mark.parametrize("as_config", [True, False])
+def test_what_is_wrong_is_said_by_key(group: str, values: Any, message: str, as_config: bool) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
-        checked(group, values, as_config=False)
+        checked(group, values, as_config=as_config and isinstance(values, dict))
+
+
+def test_a_choice_that_an_option_forces_is_not_made_by_a_default() -> None:
+    values = {"_target_": "ilt.data.sources.ExpertEpisodes", "n_episodes": "???"}
+    with pytest.raises(ConfigError, match=r"demos\.n_episodes must be given; it must be an integer of at least 1"):
+        checked("demos", values, as_config=True)
 
 
 # --- components from elsewhere ---
