@@ -82,14 +82,14 @@ seeds: install  ## five training seeds of the default experiment, and one table 
 LEARN = $(ILT) train -m seed=0,1,2,3,4 hydra/launcher=joblib $(ARGS)
 HIDDEN = outputs/multirun/adapt
 SHIFT = $(ILT) compare policies=unseen env=lunar_lander_nominal
-PHYSICS = env.wrappers.hidden_physics
+PHYSICS = env.wrappers.randomized_physics
 
 adapt: install  ## students under hidden physics, and without velocities, by context and way to imitate (hours)
 	$(LEARN) experiment=adapt dataset.context_length=32,1,4,8,16,64 hydra.sweep.dir=$(HIDDEN)
-	$(LEARN) experiment=adapt dataset.context_length=32 imitation=clone,dart hydra.sweep.dir=$(HIDDEN)
-	$(LEARN) experiment=adapt dataset.context_length=1 imitation=clone hydra.sweep.dir=$(HIDDEN)
+	$(LEARN) experiment=adapt dataset.context_length=32 imitation=bc,dart hydra.sweep.dir=$(HIDDEN)
+	$(LEARN) experiment=adapt dataset.context_length=1 imitation=bc hydra.sweep.dir=$(HIDDEN)
 	$(LEARN) experiment=blind dataset.context_length=32,1 hydra.sweep.dir=outputs/multirun/blind
-	$(LEARN) experiment=blind dataset.context_length=32,1 imitation=clone imitation.rounds=0 imitation.initial_fraction=1.0 \
+	$(LEARN) experiment=blind dataset.context_length=32,1 imitation=bc '~imitation.rounds' '~imitation.initial_fraction' \
 		hydra.sweep.dir=outputs/multirun/blind
 	$(ILT) compare policies=adapt env=lunar_lander_hidden name=adapt 'video=[nominal,dagger-K1,dagger-K32]' \
 		+subsets.windy=wind_power:0.75:1 +subsets.heavy=gravity:0:0.25
@@ -99,7 +99,8 @@ adapt: install  ## students under hidden physics, and without velocities, by con
 	$(SHIFT) '+$(PHYSICS).main_engine_power=[0.8,0.8]' '+$(PHYSICS).side_engine_power=[0.8,0.8]' name=engines-80
 	$(SHIFT) '+$(PHYSICS).main_engine_power=[1.2,1.2]' '+$(PHYSICS).side_engine_power=[1.2,1.2]' name=engines-120
 	$(ILT) compare policies=blind env=lunar_lander_blind name=blind
-	$(ILT) probe run=$$(ls -d $(HIDDEN)/mini-K32-*-dagger-s0-*) other=$$(ls -d $(HIDDEN)/mini-K1-*-dagger-s0-*)
+	$(ILT) probe run=$$(ls -d $(HIDDEN)/*-mini-K32-*-dagger-s0-*) \
+		other=$$(ls -d $(HIDDEN)/*-mini-K1-*-dagger-s0-*)
 
 search: install  ## hyperparameters by Optuna, and the winner from fresh seeds: make search ARGS="search.n_trials=60" (hours)
 	$(ILT) train -m sweep=optuna $(ARGS)
