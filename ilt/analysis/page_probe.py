@@ -9,8 +9,8 @@ from ilt.tracking.store import read_json
 PICTURES = {
     "probe.png": (
         "What can be read off it",
-        "How much of what the environment hides (R², 1 for all of it) a ridge regression reads off the residual "
-        "stream, by steps since the start, on episodes that it was not fitted on. Shuffled: fitted to the values of "
+        "How much of what the environment hides (R², 1 for all of it) a ridge regression reads off what it "
+        "computes, by steps since the start, on episodes that it was not fitted on. Shuffled: fitted to the values of "
         "other episodes.",
     ),
     "attention.png": (
@@ -31,13 +31,14 @@ class Picture:
 
 
 def probe_pictures(run: Path) -> list[Picture]:
-    """The pictures that `python -m ilt.cli.probe` left in a run's folder; none if it did not or they are damaged."""
+    """The pictures that `ilt probe` left in a run's folder; none if it did not or they are damaged."""
     folder = run / "probe"
     try:
-        words = read_json(folder / "probe.json")["words"]
+        words = dict(read_json(folder / "probe.json")["words"])
         return [
             Picture(title, _address(folder / name), str(words[name]), reading)
             for name, (title, reading) in PICTURES.items()
+            if name in words  # a model without attention has no second picture
         ]
     except (OSError, ValueError, KeyError, TypeError):
         return []
