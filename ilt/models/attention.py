@@ -52,7 +52,7 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, dropout:
 
 
 def attention_weights(q: Tensor, k: Tensor, attn_mask: Tensor) -> Tensor:
-    """How much each query takes from each key: (B · n_head, T', T), rows that sum to one; 0 where attn_mask is False."""
+    """How much each query takes from each key: (B · n_head, T', T), rows sum to one; 0 where attn_mask is False."""
     bias = torch.zeros_like(attn_mask, dtype=q.dtype).masked_fill(~attn_mask, float("-inf"))
     q, k = q.flatten(0, 1), k.flatten(0, 1)
     return torch.baddbmm(bias, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5).softmax(dim=-1)
