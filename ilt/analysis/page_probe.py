@@ -37,7 +37,7 @@ def probe_figures(run: Path) -> list[ProbeFigure]:
     """
     folder = run / "probe"
     try:
-        words = read_json(folder / "probe.json")["words"]
+        words = dict(read_json(folder / "probe.json")["words"])
         return [
             ProbeFigure(title, _address(folder / name), str(words[name]), reading)
             for name, (title, reading) in FIGURES.items()
