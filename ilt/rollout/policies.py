@@ -129,16 +129,22 @@ class RandomPolicy(Policy):
 class FunctionPolicy(Policy):
     """Any function from (n, obs_dim) float32 observations to n actions in the simulator's units.
 
-    ValueError, at the first call that gives something else than n actions of the environment.
+    ValueError names the `source`, at the first call that gives something else than n actions of the environment.
     """
 
     def __init__(
-        self, function: Callable[[np.ndarray], np.ndarray], action_space: ActionSpace, *, privileged: bool = False
+        self,
+        function: Callable[[np.ndarray], np.ndarray],
+        action_space: ActionSpace,
+        *,
+        privileged: bool = False,
+        source: str = "the function",
     ) -> None:
         self._function, self._action_space, self.privileged = function, action_space, privileged
+        self._source = source
 
     def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
-        return self._action_space.check(self._function(observations), len(slots), source="the function")
+        return self._action_space.check(self._function(observations), len(slots), source=self._source)
 
 
 class ActionSampler:
