@@ -115,7 +115,7 @@ class EnvSpec:
             registered.max_episode_steps = None
         try:
             env: gym.Env[Any, Any] = gym.make(registered, **{**given, **kwargs})
-        except TypeError as error:
+        except (TypeError, AssertionError, ValueError, gym.error.Error) as error:
             raise ConfigError(f"env.kwargs must be arguments of {self.id}, got {dict(given)}: {error}") from error
         for name, arguments in self.wrappers.items():
             env = self._wrap(env, str(name), dict(arguments or {}))
@@ -127,7 +127,12 @@ class EnvSpec:
             raise ConfigError(f"{prefix} must have a _target_, the dotted path of a wrapper, got {arguments}")
         target = locate(arguments.pop("_target_"), key=f"{prefix}._target_", trust=self.trust)
         options = accepted(target, arguments, {"env": env}, prefix=prefix)
-        return target(options.pop("env", env), **options)
+        try:
+            return target(options.pop("env", env), **options)
+        except ConfigError:
+            raise
+        except (TypeError, AssertionError, ValueError) as error:
+            raise ConfigError(f"{prefix} cannot wrap {self.id}: {error}") from error
 
     @cached_property
     def _registered(self) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium import spaces
 
 from ilt.envs.observations import OBSERVATION, PRIVILEGED
+from ilt.schema import ConfigError
 
 
 class MaskObservation(gym.Wrapper[Any, Any, Any, Any]):
@@ -31,10 +32,10 @@ class MaskObservation(gym.Wrapper[Any, Any, Any, Any]):
             parts = space.spaces
             space, behind = parts[OBSERVATION], parts[PRIVILEGED]
         if not isinstance(space, spaces.Box) or len(space.shape) != 1 or not isinstance(behind, spaces.Box | None):
-            raise ValueError(f"env.wrappers: MaskObservation needs flat observations, got {env.observation_space}")
+            raise ConfigError(f"env.wrappers: MaskObservation needs flat observations, got {env.observation_space}")
         n, hidden = space.shape[0], sorted(set(hide))
         if len(hidden) != len(hide) or not 0 < len(hidden) < n or hidden[0] < 0 or hidden[-1] >= n:
-            raise ValueError(
+            raise ConfigError(
                 f"env.wrappers: MaskObservation.hide must be some of the places 0 to {n - 1}, each once, got {list(hide)}"
             )
         self._hidden = np.array(hidden)
