@@ -171,8 +171,8 @@ def train(
     Args:
         demos: what `collect` gave, or episodes from anywhere, of which the last tenth is kept for validation.
         model: an option of `conf/model`, or a mapping with a `_target_`.
-        expert: whom the student is compared with, and who is asked in rounds of DAgger; None for who showed the demonstrations,
-            or else the random policy.
+        expert: whom the student is compared with, and who is asked in rounds of DAgger; None for who showed the
+            demonstrations, or else the random policy.
         max_steps: batches, with four rollout evaluations on the way.
         logger: as the config's `logger`; None for none.
         settings: other groups of the config: an option's name, a mapping of keys, or both as a tuple, such as

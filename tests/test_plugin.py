@@ -11,9 +11,9 @@ from ilt.cli import main as cli
 
 PLUGIN = Path(__file__).parent / "plugin"
 SMALL = [
-    "trainer=smoke", "trainer.max_steps=120", "trainer.val_check_interval=60", "logger=none", "dataset.context_length=10",
-    "dataset.batch_size=32", "callbacks.rollout.n_episodes=10", "evaluation.n_episodes=20", "evaluation.video=false",
-    "processes=1", "env=cue", "expert=teacher", "model=my_gru", "optimizer=adam",
+    "trainer=smoke", "trainer.max_steps=120", "trainer.val_check_interval=60", "logger=none",
+    "dataset.context_length=10", "dataset.batch_size=32", "callbacks.rollout.n_episodes=10", "evaluation.n_episodes=20",
+    "evaluation.video=false", "processes=1", "env=cue", "expert=teacher", "model=my_gru", "optimizer=adam",
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 COLORS = {"student": "#1f77b4", "expert": "#ff7f0e", "random": "#7f7f7f"}
 
 
-def learning_curve(rows: Sequence[Mapping[str, float]], path: Path, *, expert_return: float, title: str) -> None:
+def learning_curve(rows: Sequence[Mapping[str, float]], path: Path, *, expert_return: float | None, title: str) -> None:
     """Loss and action accuracy (or error) over training steps, and the return on selection seeds beside the expert's.
 
     Args:

@@ -15,7 +15,7 @@ RANDOM = "random"
 
 
 def check_names(cfg: DictConfig) -> tuple[str, dict[str, tuple[str, float, float]]]:
-    """The reference's name, and parameter and quantiles of each subset. ConfigError if a key names what there is not."""
+    """The reference's name, and each subset's parameter and quantiles. ConfigError if a key names nothing that exists."""
     names = [*map(str, cfg.policies), RANDOM]
     reference = cfg.reference or names[0]
     for key, wanted in {"reference": [reference], "video": cfg.video or []}.items():

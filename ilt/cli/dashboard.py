@@ -129,8 +129,8 @@ def _sections() -> "list[Section]":
 def main(cfg: DictConfig) -> str:
     """Save the workspace to W&B, or without an API key write its JSON. Returns where it is."""
     check_config(cfg, "dashboard")
-    from ilt.tracking.wandb import has_key
     from ilt.tracking.store import write_json
+    from ilt.tracking.wandb import has_key
 
     if has_key():
         import wandb

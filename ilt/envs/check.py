@@ -70,7 +70,9 @@ class _Run:
         try:
             row = layout.flatten(observation, privileged=True)
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise ValueError(f"{self._env.id}: observations must be as its observation_space says, got {observation}") from error
+            raise ValueError(
+                f"{self._env.id}: observations must be as its observation_space says, got {observation}"
+            ) from error
         if row.shape != (layout.size(privileged=True),) or not np.isfinite(row).all():
             raise ValueError(
                 f"{self._env.id}: observations must be {layout.size(privileged=True)} finite numbers, as its observation_space says, "

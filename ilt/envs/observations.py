@@ -68,7 +68,7 @@ class ObservationLayout:
         return write
 
     def flatten(self, observation: Any, *, privileged: bool = False) -> np.ndarray:
-        """What a policy sees of one observation (size,) float32, or of several in a batch (n, size) as vector envs give it."""
+        """What a policy sees of one observation, (size,) float32, or of a vector env's batch, (n, size)."""
         if self.privileged_space is None:
             return _flat(self.space, observation)
         if not isinstance(observation, Mapping):
@@ -109,7 +109,7 @@ def _names(space: spaces.Space[Any], part: str, env: gym.Env[Any, Any], key: str
     """A name for each number of a flattened space."""
     if not space.is_np_flattenable:
         raise ConfigError(
-            f"{key}: observations must be of a fixed size, as Box, Discrete, Dict and Tuple are, got {space}"
+            f"{key}: observations must be of a fixed size, as those of Box, Dict and Tuple are, got {space}"
         )
     n = int(spaces.flatdim(space))
     if n == 0:

@@ -14,8 +14,8 @@ from ilt.schema import ConfigError
 class MaskObservation(gym.Wrapper[Any, Any, Any, Any]):
     """Takes numbers of the observation away from students and leaves them to a privileged teacher.
 
-    Its observations are a `Dict` of `observation` and `privileged`: the hidden numbers, in their order, and behind them what the
-    wrapped environment hides already.
+    Its observations are a `Dict` of `observation` and `privileged`: the hidden numbers, in their order, and behind them
+    what the wrapped environment hides already.
 
     Args:
         env: an environment whose observations, or whose students' observations, are a flat Box.
@@ -36,7 +36,7 @@ class MaskObservation(gym.Wrapper[Any, Any, Any, Any]):
         n, hidden = space.shape[0], sorted(set(hide))
         if len(hidden) != len(hide) or not 0 < len(hidden) < n or hidden[0] < 0 or hidden[-1] >= n:
             raise ConfigError(
-                f"env.wrappers: MaskObservation.hide must be some of the places 0 to {n - 1}, each once, got {list(hide)}"
+                f"env.wrappers: MaskObservation.hide must be some of 0 to {n - 1}, each once, got {list(hide)}"
             )
         self._hidden = np.array(hidden)
         self._kept = np.setdiff1d(np.arange(n), self._hidden)

@@ -183,7 +183,7 @@ def model_spec(ctx: Context, cfg: DictConfig) -> ModelSpec:
 
 
 def check_components(ctx: Context, cfg: DictConfig) -> None:
-    """Build what a config names, so that what does not fit is refused before any long work. ConfigError names the key."""
+    """Build what a config names, to refuse what does not fit before any long work. ConfigError names the key."""
     make_imitation(cfg.imitation)
     make_source(cfg.demos)
     with torch.random.fork_rng(devices=[]):

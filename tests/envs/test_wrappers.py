@@ -5,10 +5,8 @@ import numpy as np
 import pytest
 from gymnasium.envs.box2d import lunar_lander
 
-from ilt.envs.lunar_lander import PARAMETERS, RandomizedPhysics, heuristic
-from ilt.envs.observations import ObservationLayout
+from ilt.envs.lunar_lander import PARAMETERS, RandomizedPhysics
 from ilt.envs.wrappers import MaskObservation
-from ilt.schema import ConfigError
 
 RANGES = {
     "gravity": [-11.5, -5.0],
@@ -73,7 +71,10 @@ def test_where_nothing_varies_an_episode_is_that_of_the_bare_lander() -> None:
 @pytest.mark.parametrize("parameter", PARAMETERS)
 def test_every_parameter_changes_the_flight(parameter: str) -> None:
     other = PARAMETERS[parameter].low if parameter == "gravity" else PARAMETERS[parameter].high
-    changed, nominal = run(RandomizedPhysics(bare(), **{parameter: [other, other]}), 5), run(RandomizedPhysics(bare()), 5)
+    changed, nominal = (
+        run(RandomizedPhysics(bare(), **{parameter: [other, other]}), 5),
+        run(RandomizedPhysics(bare()), 5),
+    )
     assert np.abs(changed[0][-1, :8] - nominal[0][-1, :8]).max() > 1e-3
 
 
