@@ -68,9 +68,8 @@ def _check_stepping(model: SequenceModel, n_steps: int) -> None:
         if outputs.shape != wanted.shape:
             raise ValueError(f"stepping must return shape (n, n_outputs) = {wanted.shape}, got {outputs.shape}")
         if not np.allclose(outputs, wanted, atol=1e-5, rtol=1e-5):
-            error = np.abs(outputs - wanted).max(axis=1)
-            where = f"step {steps[error.argmax()]} of an episode in slot {slots[error.argmax()]}"
-            raise ValueError(f"stepping must equal the full pass, but is off by {error.max():.2g} at {where}")
+            error, step = np.abs(outputs - wanted), steps[np.abs(outputs - wanted).max(axis=1).argmax()]
+            raise ValueError(f"stepping must equal the full pass, but is off by {error.max():.2g} at step {step}")
     if not all(module.training for module in model.modules()):
         raise ValueError("stepping must leave the model in the mode it was in, but training mode was turned off")
 
