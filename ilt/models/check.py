@@ -14,8 +14,8 @@ def check_model(model: SequenceModel, *, n_steps: int | None = None) -> None:
     """Raise ValueError, saying what is wrong, unless a model keeps the contract of `SequenceModel`.
 
     No observation or action changes an earlier output, padding changes nothing, stepping equals the full pass to 1e-5,
-    every parameter gets a gradient, and the mode (training or evaluation) is left as it was. The model itself is left
-    alone: a copy is checked, with its weights moved at random, since a weight of zero would hide what depends on it.
+    every parameter gets a gradient, and training or evaluation mode is left as it was. What is checked is a copy with
+    its weights moved at random, since a weight of zero would hide what depends on it.
 
     Args:
         n_steps: length of the made-up episodes; by default 2 K + 3, so that windows slide.
@@ -58,24 +58,18 @@ def _check_stepping(model: SequenceModel, n_steps: int) -> None:
     stepper = stepper_of(model.train(), context_length=model.context_length)
     active: dict[int, tuple[int, int]] = {}  # slot: episode, first tick
     for tick in range(n_steps):
-        starting = {slot: (episode, tick) for (start, episode), slot in begins.items() if start == tick}
-        if starting:
+        if starting := {slot: (episode, tick) for (start, episode), slot in begins.items() if start == tick}:
             stepper.reset(np.array(list(starting)))
-        active = {**active, **starting}
+            active |= starting
         slots = np.array(sorted(active, reverse=tick % 2 == 1))
-        which, first = np.array([active[slot] for slot in slots.tolist()]).T
-        seen, previous = (
-            observations[which, tick - first],
-            actions[which, tick - first - 1],
-        )  # at the start, of any step
-        outputs = np.asarray(stepper.step(slots, seen.numpy(), previous.numpy()))
-        wanted = expected[which, tick - first]
+        which, steps = np.array([(active[slot][0], tick - active[slot][1]) for slot in slots.tolist()]).T
+        previous = actions[which, steps - 1].numpy()  # at the start of an episode, any action
+        outputs, wanted = stepper.step(slots, observations[which, steps].numpy(), previous), expected[which, steps]
         if outputs.shape != wanted.shape:
             raise ValueError(f"stepping must return shape (n, n_outputs) = {wanted.shape}, got {outputs.shape}")
         if not np.allclose(outputs, wanted, atol=1e-5, rtol=1e-5):
-            error = np.abs(outputs - wanted).max(axis=1)
-            where = f"step {(tick - first)[error.argmax()]} of an episode in slot {slots[error.argmax()]}"
-            raise ValueError(f"stepping must equal the full pass, but is off by {error.max():.2g} at {where}")
+            error, step = np.abs(outputs - wanted), steps[np.abs(outputs - wanted).max(axis=1).argmax()]
+            raise ValueError(f"stepping must equal the full pass, but is off by {error.max():.2g} at step {step}")
     if not all(module.training for module in model.modules()):
         raise ValueError("stepping must leave the model in the mode it was in, but training mode was turned off")
 
@@ -93,8 +87,8 @@ def _check_gradients(model: SequenceModel, length: int) -> None:
     outputs = _outputs(model, *_make_up(model, 16, length))
     (outputs * torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0))).sum().backward()
     for name, parameter in model.named_parameters():
-        used = parameter.grad is not None and (length == 1 or parameter.grad.any())  # one step has no past action
-        if parameter.requires_grad and not used:
+        unused = parameter.grad is None or (length > 1 and not parameter.grad.any())  # one step has no past action
+        if parameter.requires_grad and unused:
             raise ValueError(f"{name} gets no gradient, so it is never trained")
 
 
