@@ -15,7 +15,7 @@ RANDOM = "random"
 
 
 def check_names(cfg: DictConfig) -> tuple[str, dict[str, tuple[str, float, float]]]:
-    """The reference's name, and each subset's parameter and quantiles. ConfigError if a key names nothing that exists."""
+    """The reference's name, and each subset's parameter and quantiles. ConfigError if one is not there."""
     names = [*map(str, cfg.policies), RANDOM]
     reference = cfg.reference or names[0]
     for key, wanted in {"reference": [reference], "video": cfg.video or []}.items():

@@ -101,7 +101,7 @@ def _flat(space: spaces.Space[Any], observation: Any) -> np.ndarray:
 def _is_batch(space: spaces.Space[Any], observation: Any) -> bool:
     if isinstance(space, spaces.Dict | spaces.Tuple):
         first = next(iter(space.keys())) if isinstance(space, spaces.Dict) else 0
-        return _is_batch(space[first], observation[first])
+        return _is_batch(space[first], observation[first])  # type: ignore[index]
     return np.ndim(observation) > len(space.shape or ())
 
 

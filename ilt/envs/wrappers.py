@@ -63,8 +63,8 @@ class MaskObservation(gym.Wrapper[Any, Any, Any, Any]):
         return self._split(observation), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        observation, *others = self.env.step(action)
-        return self._split(observation), *others
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return self._split(observation), reward, terminated, truncated, info
 
     def _split(self, observation: Any) -> dict[str, np.ndarray]:
         if isinstance(observation, dict):
