@@ -147,7 +147,8 @@ def collect(
     ctx = _context(env, outputs)
     counts = {"demonstrations": n_episodes, "validation": n_validation_episodes or max(n_episodes // 10, 1)}
     found = [expert.rollout(ctx, env.seeds(block, n)) for block, n in counts.items()]
-    return Demonstrations(*(Episodes.load(each.file("episodes.npz")) for each in found), expert=expert)
+    episodes, validation = (Episodes.load(each.file("episodes.npz")) for each in found)
+    return Demonstrations(episodes, validation, expert)
 
 
 def train(
@@ -170,8 +171,8 @@ def train(
     Args:
         demos: what `collect` gave, or episodes from anywhere, of which the last tenth is kept for validation.
         model: an option of `conf/model`, or a mapping with a `_target_`.
-        expert: whom the student is compared with, and who is asked in rounds of DAgger; None for who showed the demonstrations,
-            or else the random policy.
+        expert: whom the student is compared with, and who is asked in rounds of DAgger; None for who showed the
+            demonstrations, or else the random policy.
         max_steps: batches, with four rollout evaluations on the way.
         logger: as the config's `logger`; None for none.
         settings: other groups of the config: an option's name, a mapping of keys, or both as a tuple, such as

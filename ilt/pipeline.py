@@ -133,9 +133,9 @@ def make_figures(
 
     def video() -> None:
         middle = int(np.argsort(episodes["student"].returns)[n // 2])  # neither best nor worst
-        frames = side_by_side(ctx.env, {name: (episodes[name], middle) for name in ("student", "expert")})
-        write_mp4(frames, path / "episode.mp4")
-        write_animation(frames, path / "episode.gif")
+        film = side_by_side(ctx.env, {name: (episodes[name], middle) for name in ("student", "expert")})
+        write_mp4(film, path / "episode.mp4")
+        write_animation(film, path / "episode.gif")
         videos["episode"] = path / "episode.mp4"
 
     for make in (curve, returns, *([video] if cfg.evaluation.video else [])):

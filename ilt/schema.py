@@ -297,17 +297,25 @@ def own_keys(group: str, values: Any) -> dict[str, Any]:
     return {str(k): plain(v) for k, v in values.items() if k != "_target_" and k not in shared}
 
 
-def build(group: str, values: Any, *, known: Mapping[str, Any], trust: Sequence[str] | None = None) -> Any:
+def build(
+    group: str,
+    values: Any,
+    *,
+    known: Mapping[str, Any],
+    trust: Sequence[str] | None = None,
+    prefix: str | None = None,
+) -> Any:
     """Call what a group's `_target_` names with its own keys and with what only the run knows.
 
     ConfigError names a key that its constructor does not take, or one that it asks for.
 
     Args:
         known: keyword arguments beside those of the config; of these it is given the ones that it takes.
+        prefix: where the values stand in the config, if not at `group`.
     """
-    target = locate(values["_target_"], key=f"{group}._target_", trust=trust)
-    options = own_keys(group, values)
-    return target(**accepted(target, options, known, prefix=group))
+    prefix = prefix or group
+    target = locate(values["_target_"], key=f"{prefix}._target_", trust=trust)
+    return target(**accepted(target, own_keys(group, values), known, prefix=prefix))
 
 
 def accepted(target: Any, options: Mapping[str, Any], known: Mapping[str, Any], *, prefix: str) -> dict[str, Any]:

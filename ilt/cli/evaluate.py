@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> float:
     start_early(cfg)
     from ilt.cli.job import job_info
     from ilt.evaluation.scoring import score_students
-    from ilt.evaluation.tables import COLUMNS, log_comparison, print_table, result_rows
+    from ilt.evaluation.tables import log_comparison, print_table, result_table
     from ilt.experts.find import find, load
     from ilt.pipeline import prepare
     from ilt.tracking.loggers import open_run
@@ -67,6 +67,6 @@ def main(cfg: DictConfig) -> float:
         path.parent.mkdir(exist_ok=True)
         write_json(path, results)
         log_comparison(logger, results, episodes)
-    print_table(f"{count} {block} episodes", COLUMNS, result_rows(results))
+    print_table(f"{count} {block} episodes", *result_table(results))
     log.info("%s", path)
     return float(comparison["return_mean"])

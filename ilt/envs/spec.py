@@ -29,8 +29,8 @@ class EnvSpec:
     """One environment: anything that `gymnasium.make` returns, the wrappers of its registration included.
 
     Observations may be any space that Gymnasium flattens. What only a teacher may see is the key `privileged` of a
-    `Dict` observation whose other key is `observation`; what was drawn for an episode is `info["episode_params"]` of `reset`
-    (name → number). Actions are as `ActionSpace` describes them.
+    `Dict` observation whose other key is `observation`; what was drawn for an episode is `info["episode_params"]` of
+    `reset` (name → number). Actions are as `ActionSpace` describes them.
     """
 
     id: str = key("???", "Gymnasium's id; `module:Name-v0` for one that importing a module registers.")
@@ -99,7 +99,7 @@ class EnvSpec:
         raise ValueError(f"seeds {seeds.min()} to {seeds.max()} do not lie in one block of env.seed_blocks")
 
     def make(self, **kwargs: Any) -> "gym.Env[Any, Any]":
-        """One environment, without Gymnasium's checker, order enforcer and time limit (`EnvBatch` keeps the time limit).
+        """One environment, without Gymnasium's checker, order enforcer and time limit (`EnvBatch` keeps that).
 
         Where its registration names wrappers of its own, these are kept, and so is the time limit below them.
         """
@@ -115,7 +115,7 @@ class EnvSpec:
             registered.max_episode_steps = None
         try:
             env: gym.Env[Any, Any] = gym.make(registered, **{**given, **kwargs})
-        except TypeError as error:
+        except (TypeError, AssertionError, ValueError, gym.error.Error) as error:
             raise ConfigError(f"env.kwargs must be arguments of {self.id}, got {dict(given)}: {error}") from error
         for name, arguments in self.wrappers.items():
             env = self._wrap(env, str(name), dict(arguments or {}))
@@ -127,7 +127,12 @@ class EnvSpec:
             raise ConfigError(f"{prefix} must have a _target_, the dotted path of a wrapper, got {arguments}")
         target = locate(arguments.pop("_target_"), key=f"{prefix}._target_", trust=self.trust)
         options = accepted(target, arguments, {"env": env}, prefix=prefix)
-        return target(options.pop("env", env), **options)
+        try:
+            return target(options.pop("env", env), **options)
+        except ConfigError:
+            raise
+        except (TypeError, AssertionError, ValueError) as error:
+            raise ConfigError(f"{prefix} cannot wrap {self.id}: {error}") from error
 
     @cached_property
     def _registered(self) -> Any:

@@ -44,8 +44,8 @@ def score_students(
         trust: packages beside `ilt` whose code may be run to build the students.
 
     Returns:
-        the reported student's comparison, as `results.json` holds it; the metrics of each student by name; and the episodes
-        of `student` (the reported one), `expert` and `random`.
+        the reported student's comparison, as `results.json` holds it; the metrics of each student by name; and the
+        episodes of `student` (the reported one), `expert` and `random`.
     """
     references = {
         "expert": Episodes.load(expert.rollout(ctx, seeds).file("episodes.npz")),

@@ -66,8 +66,8 @@ class Actor(nn.Module):
 class NumpyActor:
     """What an `Actor` computes, to rounding, with a copy of the weights that it has now.
 
-    In a rollout, where the simulator empties the caches between two calls, torch's dispatch costs more than the arithmetic:
-    this takes a sixth of the actor's time. Its outputs are those that the action head of `actor_policy` takes.
+    In a rollout, where the simulator empties the caches between two calls, torch's dispatch costs more than the
+    arithmetic: this takes a sixth of the actor's time. Its outputs are those that the head of `actor_policy` takes.
     """
 
     def __init__(self, actor: Actor) -> None:

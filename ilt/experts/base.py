@@ -1,7 +1,8 @@
 """The contract of an expert: who demonstrates, and how it comes to be.
 
-The simplest expert is a function from observations (n, obs_dim) float32 to n actions in the simulator's units; name it as
-`expert._target_`. One that is trained, or read from a file, is a subclass of `Expert`, called with the config's own keys:
+The simplest expert is a function from observations (n, obs_dim) float32 to n actions in the simulator's units; name it
+as `expert._target_`. Its further arguments are keys of the config; so are those of a class whose objects are such
+functions. An expert that is trained, or read from a file, is a subclass of `Expert`, called with the config's own keys:
 
     class MyExpert(Expert):
         def __init__(self, *, path: str):
@@ -10,13 +11,15 @@ The simplest expert is a function from observations (n, obs_dim) float32 to n ac
         def policy(self, env, folder, *, privileged, deterministic):
             return MyPolicy(...)          # a Policy; see ilt.rollout.policies
 
-What `train` leaves in the folder it is given becomes an artifact: it is found again by the config, and `policy` reads it.
+What `train` leaves in the folder it is given becomes an artifact: it is found again by the config, and `policy` reads
+it.
 `ilt.check_expert(expert, env)` holds it to what is said here.
 """
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ import numpy as np
 
 from ilt.envs.spec import EnvSpec
 from ilt.rollout.policies import FunctionPolicy, Policy, RandomPolicy
-from ilt.schema import ConfigError, accepted, locate, own_keys, path_of
+from ilt.schema import ConfigError, accepted, locate, own_keys
 
 Score = Callable[[Policy], float]
 """The mean return of a policy over the selection seeds that pick checkpoints."""
@@ -39,18 +42,24 @@ class Expert(ABC):
     Attributes:
         version: raise it when what it computes changes, so that older artifacts are not taken for it.
         total_steps: environment steps of its training; 0 if it is not trained.
+        gradient_steps: optimizer steps of its training, to estimate how long it takes.
     """
 
     version = 1
     total_steps: int = 0
+    gradient_steps: int = 0
+
+    def identity(self) -> dict[str, Any]:
+        """What decides it beside the config, such as the content of a file; goes into the artifact's hash."""
+        return {}
 
     def train(
         self, env: EnvSpec, folder: Path, *, seed: int, privileged: bool, score: Score, report: Report
     ) -> dict[str, Any] | None:
         """Leave in `folder` what `policy` needs, and return what its manifest is to say of the training.
 
-        The folder is the same at every try, so a training that was killed finds what it saved in `folder / "training"`, which is
-        removed at the end. It draws its episodes from the demonstrations block; see `SeedStream`.
+        The folder is the same at every try, so a training that was killed finds what it saved in `folder / "training"`,
+        which is removed at the end. It draws its episodes from the demonstrations block; see `SeedStream`.
 
         Args:
             score, report: see the types.
@@ -68,23 +77,17 @@ class Expert(ABC):
 
 
 class FunctionExpert(Expert):
-    """A plain function from observations to actions."""
+    """A plain function from observations to actions.
 
-    def __init__(self, function: Callable[..., np.ndarray], **options: Any) -> None:
-        self._function, self._options = function, options
+    Args:
+        source: what errors call it.
+    """
+
+    def __init__(self, function: Callable[[np.ndarray], np.ndarray], *, source: str = "the expert") -> None:
+        self._function, self._source = function, source
 
     def policy(self, env: EnvSpec, folder: Path, *, privileged: bool, deterministic: bool) -> Policy:
-        return FunctionPolicy(_Bound(self._function, self._options), env.action_space, privileged=privileged)
-
-
-class _Bound:
-    """A function with some of its arguments; unlike a lambda, other processes can be sent it."""
-
-    def __init__(self, function: Callable[..., np.ndarray], options: dict[str, Any]) -> None:
-        self._function, self._options = function, options
-
-    def __call__(self, observations: np.ndarray) -> np.ndarray:
-        return self._function(observations, **self._options)
+        return FunctionPolicy(self._function, env.action_space, privileged=privileged, source=self._source)
 
 
 class HeuristicExpert(Expert):
@@ -94,7 +97,8 @@ class HeuristicExpert(Expert):
         if env.heuristic is None:
             raise ConfigError(f"env.heuristic must name a controller for expert=heuristic, got null for {env.id}")
         function = locate(env.heuristic, key="env.heuristic", trust=env.trust)
-        return FunctionPolicy(function, env.action_space, privileged=privileged)
+        source = f"env.heuristic={env.heuristic}"
+        return FunctionPolicy(function, env.action_space, privileged=privileged, source=source)
 
 
 class RandomExpert(Expert):
@@ -104,16 +108,24 @@ class RandomExpert(Expert):
         return RandomPolicy(env.action_space)
 
 
-def make_expert(values: Any, *, trust: list[str] | None = None) -> Expert:
-    """The expert of a config's `expert`: an `Expert` of a class, or a plain function as one."""
+def make_expert(values: Any, *, trust: Sequence[str] | None = None) -> Expert:
+    """The expert of a config's `expert`: an `Expert`, or a function as one. ConfigError names the key."""
     target = locate(values["_target_"], key="expert._target_", trust=trust)
-    options = own_keys("expert", values)
-    if isinstance(target, type) and issubclass(target, Expert):
-        return target(**accepted(target, options, {}, prefix="expert"))
-    try:
-        inspect.signature(target).bind(None, **options)
-    except TypeError as error:
-        raise ConfigError(
-            f"expert._target_={path_of(target)} cannot be called with observations and {options}: {error}"
-        ) from error
-    return FunctionExpert(target, **options)
+    options, source = own_keys("expert", values), f"expert._target_={values['_target_']}"
+    if isinstance(target, type):
+        given = accepted(target, options, {}, prefix="expert")
+        try:
+            target, options = target(**given), {}
+        except TypeError as error:
+            raise ConfigError(f"{source} cannot be made with {given}: {error}") from error
+        if isinstance(target, Expert):
+            return target
+    if not callable(target):
+        raise ConfigError(f"{source} must be a function from observations to actions, or a subclass of ilt.Expert")
+    first = next(iter(inspect.signature(target).parameters), None)
+    if first is None:
+        raise ConfigError(f"{source} must take observations, but takes no argument")
+    given = accepted(target, options, {first: None}, prefix="expert")
+    return FunctionExpert(
+        partial(target, **{name: value for name, value in given.items() if name != first}), source=source
+    )

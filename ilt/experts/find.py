@@ -23,6 +23,9 @@ from ilt.tracking.store import SHIPPED, Artifact, Store, read_json
 
 log = logging.getLogger(__name__)
 
+_SECONDS_PER_GRADIENT = 0.003
+"""Of a small network on one core."""
+
 
 @dataclass(frozen=True)
 class LoadedExpert:
@@ -78,7 +81,7 @@ def canonical_config_of(ctx: Context, expert: Any) -> dict[str, Any]:
     return {
         "env": ctx.env.identity(),
         "seeds": {block: list(ctx.env.seed_blocks[block]) for block in ("demonstrations", "selection")},
-        "expert": canonical("expert", expert),
+        "expert": {**canonical("expert", expert), **make_expert(expert).identity()},
     }
 
 
@@ -104,13 +107,14 @@ def find_or_train(ctx: Context, expert: Any, on_score: Callable[[int, float], No
 
     config = canonical_config_of(ctx, expert)
     if made.total_steps and ctx.store.find("experts", expert.name, config) is None:
-        log.info("%s", _why(ctx, expert, config))
+        why = _why(ctx, expert, config)
         if not expert.train:
             raise ConfigError(
-                f"expert.train must be true, or an expert must be given that is there, got false: "
-                f"{expert.name} would have to be trained for {made.total_steps:,} steps"
+                f"expert.train must be true, or an expert must be given that is there, got false: {why}, for "
+                f"{made.total_steps:,} steps"
             )
-        log.info("it will be kept in %s; about %s", ctx.store.root / "experts", _duration(ctx, made.total_steps))
+        log.info("%s, for %s steps, about %s", why, f"{made.total_steps:,}", _duration(ctx, made))
+        log.info("it will be kept in %s", ctx.store.root / "experts")
     env = {"id": ctx.env.id, "kwargs": dict(ctx.env.kwargs), "wrappers": dict(ctx.env.wrappers)}
     about = {"env": env, "expert": plain(expert)}
     return ctx.store.find_or_make("experts", expert.name, config, make, about=about)
@@ -206,28 +210,30 @@ def _measure(ctx: Context, expert: Any, made: Expert, folder: Path) -> dict[str,
 
 
 def _why(ctx: Context, expert: Any, config: Mapping[str, Any]) -> str:
-    """That an expert is trained, and what tells it from the one there is that is most like it."""
-    wanted = dict(leaves(config))
-    differences: list[tuple[int, str, str]] = []
+    """That an expert must be trained, and what tells it from the one there is that is most like it."""
+    wanted, told = (
+        dict(leaves(config)),
+        f"{expert.name} for {ctx.env.id} must be trained, since no such expert is there",
+    )
+    differences = []
     for folder in (ctx.store.root / "experts", SHIPPED["experts"]):
         for path in sorted(folder.glob("*/manifest.json")):
-            there = dict(leaves(read_json(path)["config"]))
+            there = dict(leaves(read_json(path).get("config", {})))
             differing = sorted(k for k in {*wanted, *there} if wanted.get(k) != there.get(k))
-            told = ", ".join(f"{k}={wanted.get(k)} (there: {there.get(k)})" for k in differing)
-            differences.append((len(differing), path.parent.name, told))
-    text = f"no such expert is there: {expert.name} for {ctx.env.id} will be trained"
-    return (
-        f"{text}; the one most like it is {min(differences)[1]}, which differs in {min(differences)[2]}"
-        if differences
-        else text
-    )
+            rank = ("env.id" in differing, "expert.component" in differing, len(differing))
+            default = "its default"
+            values = [f"{k}={wanted.get(k, default)} (there: {there.get(k, default)})" for k in differing]
+            differences.append((rank, path.parent.name, ", ".join(values)))
+    if not differences or min(differences)[0][0]:
+        return f"{told} for this environment" if differences else told
+    return f"{told} (the one most like it is {min(differences)[1]}, which differs in {min(differences)[2]})"
 
 
-def _duration(ctx: Context, steps: int) -> str:
-    """How long a training may take: as long as the simulator alone, and as much again for all else."""
+def _duration(ctx: Context, made: Expert) -> str:
+    """How long a training may take: twice as long as the simulator alone, and what gradients cost."""
     policy = RandomPolicy(ctx.env.action_space)
     started = time.monotonic()
     seeds = ctx.env.seeds("selection", 8)
     done = len(Context(ctx.env, Store(ctx.store.root), n_envs=8).quiet_rollout(policy, seeds).actions)
-    seconds = 2 * steps * (time.monotonic() - started) / done
+    seconds = 2 * made.total_steps * (time.monotonic() - started) / done + made.gradient_steps * _SECONDS_PER_GRADIENT
     return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"

@@ -11,15 +11,15 @@ def check_gate(expert: Artifact, *, gate: float | None, deterministic: bool) -> 
     """Raise GateError unless the expert's mean return on selection seeds is at least `gate`.
 
     Args:
-        expert: its manifest holds the measured return, flown deterministically and sampled.
+        expert: its manifest holds the measured return, acting deterministically and sampling.
         gate: the least mean return; None lets everything pass.
         deterministic: how it is going to demonstrate.
     """
     measured = expert.metrics["selection"]["deterministic" if deterministic else "sampled"]["return_mean"]
     if gate is not None and measured < gate:
-        manner = "deterministically" if deterministic else "by sampling"
+        manner = "acting deterministically" if deterministic else "sampling its actions"
         raise GateError(
-            f"expert.gate asks for a mean return of at least {gate} on selection seeds, but {expert.name}, flown "
-            f"{manner}, reaches {measured:.1f}. Train it longer (expert.training.total_steps), with another "
-            f"expert.seed, or lower expert.gate. The trained expert is kept in {expert.path}"
+            f"expert.gate asks for a mean return of at least {gate} on selection seeds, but {expert.name}, "
+            f"{manner}, reaches {measured:.1f}. Train it longer (expert.total_steps), with another expert.seed, or "
+            f"lower expert.gate. The trained expert is kept in {expert.path}"
         )

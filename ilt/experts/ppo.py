@@ -10,7 +10,6 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
@@ -111,8 +110,7 @@ def actor_of(model: OnPolicyAlgorithm) -> Actor:
     if actor.log_std is not None:
         actor.log_std.data.copy_(log_std)
     if isinstance(model.env, VecNormalize) and model.env.norm_obs:
-        moments = model.env.obs_rms
-        assert isinstance(moments, RunningMeanStd)
+        moments: Any = model.env.obs_rms
         actor.observation_mean.copy_(torch.from_numpy(moments.mean))
         actor.observation_std.copy_(torch.from_numpy(np.sqrt(moments.var + model.env.epsilon)))
     return actor.eval()
@@ -122,7 +120,7 @@ def state_of(model: OnPolicyAlgorithm) -> dict[str, Any]:
     """Weights, optimizer, moments and step count: tensors and plain containers (SB3's own zips hold pickles)."""
     moments = {}
     if isinstance(model.env, VecNormalize):
-        for name in ("obs_rms", "ret_rms"):
+        for name in ("obs_rms", "ret_rms") if model.env.norm_obs else ("ret_rms",):
             rms = getattr(model.env, name)
             moments[name] = {"mean": torch.tensor(rms.mean), "var": torch.tensor(rms.var), "count": float(rms.count)}
     return {
@@ -162,6 +160,7 @@ class PPO(Expert):
         **hyperparameters: Any,
     ) -> None:
         self.total_steps, self._score_every, self._n_envs = total_steps, score_every, n_envs
+        self.gradient_steps = total_steps * hyperparameters["n_epochs"] // hyperparameters["batch_size"]
         self._policy_kwargs = {"net_arch": list(hidden), "activation_fn": torch.nn.Tanh, "log_std_init": log_std_init}
         self._normalize = {"norm_obs": normalize_observations, "norm_reward": normalize_rewards}
         final = learning_rate * final_learning_rate_fraction
@@ -177,7 +176,8 @@ class PPO(Expert):
         steps = 0 if state is None else state["steps"]
         envs: VecEnv = BatchedVecEnv(env, self._n_envs, [seed, steps], privileged=privileged)
         if any(self._normalize.values()):
-            envs = VecNormalize(envs, gamma=self._hyperparameters["gamma"], **self._normalize)
+            # the actor that is copied does not clip what it sees, so it must not be clipped here
+            envs = VecNormalize(envs, gamma=self._hyperparameters["gamma"], clip_obs=np.inf, **self._normalize)  # type: ignore[arg-type]
         model = stable_baselines3.PPO(
             "MlpPolicy",
             envs,

@@ -2,7 +2,9 @@
 
 import io
 import json
+import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ilt.envs.actions import ActionSpace
 from ilt.envs.spec import EnvSpec
 from ilt.experts.base import Expert, Report, Score
-from ilt.models.heads import Categorical, Gaussian, Regression
+from ilt.models.heads import ActionHead, Categorical, Gaussian, Regression
 from ilt.rollout.policies import NetworkPolicy, Policy
+from ilt.schema import ConfigError
+from ilt.tracking.store import sha256
 from ilt.tracking.weights import load_weights, save_tensors
 
 _LAYOUTS = {
@@ -25,68 +28,87 @@ _LAYOUTS = {
 }
 """Where each kind of policy keeps its layers, and what it has between them by default."""
 
+_SQUASHED = ("squashed", "deterministic")
+"""Kinds that end in a tanh."""
+
 
 class SB3File(Expert):
     """The policy network of a PPO, A2C, DQN, SAC, TQC, TD3 or DDPG with an MLP policy.
 
+    Only PPO and A2C sample their actions where `expert.deterministic=false`. Running moments that VecNormalize saved to
+    a file of its own are not read, so a policy must have been trained on the environment's own observations.
+
     Args:
-        path: the zip file. Its weights are copied, so the artifact does without it.
+        path: the zip file, whose content is part of the expert's identity.
     """
 
     def __init__(self, *, path: str) -> None:
         self._path = Path(path)
+
+    def identity(self) -> dict[str, Any]:
+        return {"sha256": sha256(self._path)} if self._path.is_file() else {}
 
     def train(
         self, env: EnvSpec, folder: Path, *, seed: int, privileged: bool, score: Score, report: Report
     ) -> dict[str, Any]:
         try:
             with zipfile.ZipFile(self._path) as archive:
-                state = torch.load(io.BytesIO(archive.read("policy.pth")), weights_only=True, map_location="cpu")
-                data = json.loads(archive.read("data"))
-        except (OSError, KeyError, zipfile.BadZipFile, RuntimeError) as error:
-            raise ValueError(
+                state = dict(torch.load(io.BytesIO(archive.read("policy.pth")), weights_only=True, map_location="cpu"))
+                data = dict(json.loads(archive.read("data")))
+        except (
+            OSError,
+            KeyError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+            zipfile.BadZipFile,
+            pickle.PickleError,
+        ) as error:
+            raise ConfigError(
                 f"expert.path must be a file that Stable-Baselines3 saved, got {self._path}: {error}"
             ) from error
         kind, layers = _layers(state, self._path)
-        activation = _activation(data, kind, self._path)
+        if data.get("use_sde"):
+            raise ConfigError(
+                f"expert.path={self._path} was trained with use_sde=True, whose actions are not supported"
+            )
         tensors = {f"{i}.{name}": tensor for i, pair in enumerate(layers) for name, tensor in pair.items()}
         if "log_std" in state:
             tensors["log_std"] = state["log_std"]
+        activation = _activation(data, kind, self._path)
+        space, wanted = env.action_space, env.observations.size(privileged=privileged)
+        takes, gives = layers[0]["weight"].shape[1], layers[-1]["weight"].shape[0]
+        if takes != wanted:
+            raise ConfigError(
+                f"expert.path={self._path} takes observations of {takes} numbers, but env shows it {wanted}; "
+                f"expert.privileged={str(not privileged).lower()} would show it another part"
+            )
+        numbers = kind in _SQUASHED or "log_std" in state
+        if numbers != space.continuous or gives != (space.dim if numbers else sum(space.n_choices)):
+            what = "numbers" if numbers else "values of choices"
+            raise ConfigError(f"expert.path={self._path} gives {gives} {what}, but the actions of env are {space}")
         save_tensors(
             tensors, folder / "policy.safetensors", {"kind": kind, "activation": activation, "n_layers": len(layers)}
         )
-        _, shape = self._network(folder, env.action_space)
-        wanted = env.observations.size(privileged=privileged)
-        if shape[0] != wanted:
-            raise ValueError(
-                f"expert.path={self._path} takes observations of {shape[0]} numbers, but env shows it {wanted}; "
-                f"expert.privileged={str(not privileged).lower()} would show it another part"
-            )
         return {"from": self._path.name, "kind": kind}
 
     def policy(self, env: EnvSpec, folder: Path, *, privileged: bool, deterministic: bool) -> Policy:
-        network, _ = self._network(folder, env.action_space)
-        space = env.action_space
-        if not space.continuous:
-            head: Any = Categorical(action_space=space)
-        else:
-            head = Gaussian(action_space=space) if network.log_std is not None else Regression(action_space=space)
-        return NetworkPolicy(network, head, space, deterministic=deterministic, privileged=privileged)
-
-    def _network(self, folder: Path, space: ActionSpace) -> "tuple[_Network, tuple[int, int]]":
         config, state = load_weights(folder / "policy.safetensors")
         layers = [(state[f"{i}.weight"].numpy().T, state[f"{i}.bias"].numpy()) for i in range(config["n_layers"])]
         log_std = state["log_std"].numpy() if "log_std" in state else None
-        if config["kind"] == "actor-critic" and space.continuous:  # which acts in the simulator's units
+        space, samples = env.action_space, config["kind"] == "actor-critic"
+        if log_std is not None:  # such a network acts in the simulator's units
             half = (np.array(space.high) - np.array(space.low)) / 2
             center = (np.array(space.high) + np.array(space.low)) / 2
             weight, bias = layers[-1]
             layers[-1] = ((weight / half).astype(np.float32), ((bias - center) / half).astype(np.float32))
-            log_std = None if log_std is None else (log_std - np.log(half)).astype(np.float32)
-        return _Network(config["kind"], config["activation"], layers, log_std), (
-            layers[0][0].shape[0],
-            layers[-1][0].shape[1],
-        )
+            log_std = (log_std - np.log(half)).astype(np.float32)
+        if space.continuous:
+            head: ActionHead = Regression(action_space=space) if log_std is None else Gaussian(action_space=space)
+        else:
+            head = Categorical(action_space=space)
+        network = _Network(config["kind"], config["activation"], layers, log_std)
+        return NetworkPolicy(network, head, space, deterministic=deterministic or not samples, privileged=privileged)
 
 
 class _Network:
@@ -95,8 +117,8 @@ class _Network:
     def __init__(
         self, kind: str, activation: str, layers: list[tuple[np.ndarray, np.ndarray]], log_std: np.ndarray | None
     ) -> None:
-        self._squashed, self._layers, self.log_std = kind in ("squashed", "deterministic"), layers, log_std
-        self._between = {"Tanh": np.tanh, "ReLU": _relu}[activation]
+        self._squashed, self._layers, self._log_std = kind in _SQUASHED, layers, log_std
+        self._between: Callable[[np.ndarray], np.ndarray] = {"Tanh": np.tanh, "ReLU": _relu}[activation]
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
         x = observations
@@ -106,8 +128,8 @@ class _Network:
         outputs = x @ weight + bias
         if self._squashed:
             return np.tanh(outputs)
-        if self.log_std is not None:
-            return np.concatenate([outputs, np.broadcast_to(self.log_std, outputs.shape)], axis=1)
+        if self._log_std is not None:
+            return np.concatenate([outputs, np.broadcast_to(self._log_std, outputs.shape)], axis=1)
         return outputs
 
 
@@ -117,13 +139,13 @@ def _relu(x: np.ndarray) -> np.ndarray:
 
 def _layers(state: dict[str, Tensor], path: Path) -> tuple[str, list[dict[str, Tensor]]]:
     """The kind of policy, and its linear layers in order."""
-    for kind, (prefixes, _) in _LAYOUTS.items():
+    for kind, (prefixes, _) in _LAYOUTS.items() if not any("features_extractor" in key for key in state) else ():
         found = [key.removesuffix("weight") for key in state if key.startswith(prefixes) and key.endswith("weight")]
         if all(any(name.startswith(prefix) for name in found) for prefix in prefixes) and all(
             state[f"{name}weight"].ndim == 2 for name in found
         ):
             return kind, [{"weight": state[f"{name}weight"], "bias": state[f"{name}bias"]} for name in found]
-    raise ValueError(f"expert.path={path} must hold an MLP policy, got layers {sorted(state)[:6]} …")
+    raise ConfigError(f"expert.path={path} must hold an MLP policy, got layers {sorted(state)[:6]} …")
 
 
 def _activation(data: dict[str, Any], kind: str, path: Path) -> str:
@@ -134,4 +156,4 @@ def _activation(data: dict[str, Any], kind: str, path: Path) -> str:
     for name in ("Tanh", "ReLU"):
         if str(given).endswith(f".{name}'>"):
             return name
-    raise ValueError(f"expert.path={path} must have Tanh or ReLU between its layers, got {given}")
+    raise ConfigError(f"expert.path={path} must have Tanh or ReLU between its layers, got {given}")

@@ -15,7 +15,7 @@ class DAgger:
     rounds: int = key(3, "Evenly over the training.", ge=1)
     initial_fraction: float = key(0.25, "Of all labels, those of the expert's own episodes.", gt=0, lt=1)
     beta: float = key(
-        0.0, "Probability that the expert acts at a step of round 1; its square in round 2, etc.", ge=0, le=1
+        0.0, "How likely the expert acts at a step of round 1; its square in round 2, and so on.", ge=0, le=1
     )
 
 

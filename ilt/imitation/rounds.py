@@ -206,7 +206,7 @@ def split_labels(budget: int, *, initial_fraction: float, n_rounds: int) -> list
     counts = np.diff([0, first, *ends]).tolist()
     if min(counts) < 1:
         raise ValueError(
-            f"imitation.rounds and imitation.initial_fraction leave a round without labels: dataset.episodes hold {budget} "
-            f"steps, of which the demonstrations and the rounds would get {counts}"
+            f"imitation.rounds and imitation.initial_fraction leave a round without labels: dataset.episodes hold "
+            f"{budget} steps, of which the demonstrations and the rounds would get {counts}"
         )
     return counts

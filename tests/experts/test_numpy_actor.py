@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from ilt.experts.numpy_actor import NumpyActor
 
 from ilt.experts.actor import Actor
-from ilt.experts.numpy_actor import NumpyActor
 
 
 @pytest.mark.parametrize("hidden", [[], [5], [64, 64]])

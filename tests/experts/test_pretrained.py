@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-
 from ilt.config import config_hash
+
 from ilt.experts.actor import Actor
 from ilt.tracking.store import SHIPPED, open_artifact
 

@@ -16,20 +16,20 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 from hydra import compose, initialize_config_dir
+from ilt.config import run_config
+from ilt.imitation.algorithms import shares
+from ilt.rollout.sequence_policy import SequencePolicy
 from omegaconf import DictConfig
 from torch import nn
 
 from ilt.cli.collect import find_or_collect
 from ilt.cli.expert import find_or_train
-from ilt.config import run_config
 from ilt.data.episodes import Episodes
 from ilt.envs.spec import EnvSpec
-from ilt.imitation.algorithms import shares
 from ilt.imitation.rounds import confusion
-from ilt.rollout.sequence_policy import SequencePolicy
 from ilt.tracking.run_folder import RunFolder
 from ilt.tracking.store import Artifact, Store
-from ilt.tracking.wandb_artifacts import MODEL_METRICS, model_of
+from ilt.tracking.wandb import MODEL_METRICS, model_of
 from ilt.training.callbacks import LearningCurve
 from ilt.training.fit import Fitted
 from ilt.training.fit import fit as learn
@@ -242,7 +242,7 @@ def test_a_killed_training_ends_where_an_uninterrupted_one_does(
 @pytest.mark.slow
 def test_a_run_that_is_killed_after_its_first_round_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     run = [*SMOKE, "imitation=dagger"]
-    killed = [sys.executable, "-m", "ilt.cli.train", *run, f"outputs={tmp_path}"]
+    killed = [sys.executable, "-m", "ilt", "train", *run, f"outputs={tmp_path}"]
     process = subprocess.Popen(killed, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     while not (found := list(tmp_path.glob("rounds/dagger-1-*/manifest.json"))):
         assert process.poll() is None, process.stdout and process.stdout.read()

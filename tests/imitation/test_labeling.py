@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from ilt.imitation.labeling import MixturePolicy, NoiseInjectionPolicy
+from ilt.rollout.sequence_policy import SequencePolicy
 from torch import nn
 
 from ilt.data.episodes import Episodes
-from ilt.imitation.labeling import MixturePolicy, NoiseInjectionPolicy
 from ilt.models.decoder import Decoder
 from ilt.rollout.policies import FunctionPolicy, Policy, RandomPolicy
 from ilt.rollout.run import rollout
-from ilt.rollout.sequence_policy import SequencePolicy
 from tests.rollout.test_loop import Constant, Watching, assert_identical
 from tests.rollout.test_parallel import Toy
 from tests.toys import countdown, recall
