@@ -3,7 +3,7 @@
     import ilt
 
     env = ilt.make_env("CartPole-v1")
-    expert = ilt.load_expert("ppo", env)
+    expert = ilt.load_expert("ppo", env)  # found, or trained now; or any function from observations to actions
     demos = ilt.collect(expert, env, n_episodes=100)
     run = ilt.train(demos, env=env, model="tiny", context_length=8)
     print(ilt.evaluate(run.policy, env, n_episodes=200))
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _MODULES = {
-    "ilt.api": ("collect", "compare", "evaluate", "load_expert", "load_policy", "make_env", "train", "Run"),
+    "ilt.api": ("collect", "compare", "evaluate", "load_expert", "load_policy", "make_env", "train", "Demonstrations", "Run"),
     "ilt.data.episodes": ("Episodes",),
     "ilt.data.sources": ("DataSource",),
     "ilt.envs.actions": ("ActionSpace",),
@@ -37,7 +37,7 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:
-    from ilt.api import Run, collect, compare, evaluate, load_expert, load_policy, make_env, train
+    from ilt.api import Demonstrations, Run, collect, compare, evaluate, load_expert, load_policy, make_env, train
     from ilt.data.episodes import Episodes
     from ilt.data.sources import DataSource
     from ilt.envs.actions import ActionSpace

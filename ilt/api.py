@@ -108,19 +108,22 @@ def load_expert(
             or a `Policy`.
         env: where it is to act.
         privileged: whether it sees what the environment hides from students.
-        settings: other keys of the config's `expert`, such as `total_steps`.
+        deterministic: whether it takes its most likely action, or samples.
+        settings: other keys of the config's `expert`, such as `total_steps` and `gate`.
     """
     if isinstance(expert, Policy) or callable(expert):
-        policy = (
-            expert if isinstance(expert, Policy) else FunctionPolicy(expert, env.action_space, privileged=privileged)
-        )
+        if settings:
+            raise ConfigError(f"{next(iter(settings))} is no setting of a function or policy")
+        made = isinstance(expert, Policy)
+        policy = expert if made else FunctionPolicy(expert, env.action_space, privileged=privileged)
         name = getattr(expert, "__name__", type(expert).__name__)
         return LoadedExpert(policy, re.sub(r"\W", "_", name), ["handed in", name, uuid4().hex], deterministic)
     option, given = str(expert), {"deterministic": deterministic, **settings}
     if option not in options_of("expert"):
         if not Path(option).is_file():
             raise ConfigError(f"expert must be one of {options_of('expert')} or a file, got {option}")
-        option, given["path"] = "sb3", str(expert)
+        given = {"name": re.sub(r"[^\w-]", "_", Path(option).stem), "path": option, **given}
+        option = "sb3"
     if privileged:
         given["privileged"] = True
     config = OmegaConf.create({"env": _env_config(env), "expert": merge(load_option("expert", option), given)})
@@ -139,10 +142,10 @@ def collect(
     n_validation_episodes: int | None = None,
     outputs: str | Path = "outputs",
 ) -> Demonstrations:
-    """Episodes of an expert, one for each of the first seeds of the demonstrations and validation blocks.
+    """Collect episodes of an expert, one for each of the first seeds of the demonstrations and validation blocks.
 
     Args:
-        n_validation_episodes: null for a tenth of `n_episodes`.
+        n_validation_episodes: None for a tenth of `n_episodes`.
     """
     ctx = _context(env, outputs)
     counts = {"demonstrations": n_episodes, "validation": n_validation_episodes or max(n_episodes // 10, 1)}
@@ -166,7 +169,8 @@ def train(
 ) -> Run:
     """Train a student on demonstrations, and score it on test seeds beside its expert and the random policy.
 
-    The same call finds what is there: a finished run is read, a killed one goes on.
+    The same call finds what is there: a finished run is read, a killed one goes on. (Not so in rounds of DAgger with
+    an expert that is a function, of which nobody knows whether it is the same.)
 
     Args:
         demos: what `collect` gave, or episodes from anywhere, of which the last tenth is kept for validation.
@@ -187,18 +191,20 @@ def train(
     ctx = _context(env, outputs)
     expert = expert or demos.expert or load_expert("random", env, outputs=outputs)
     every = max(max_steps // 4, 1)
-    settings = {
-        "model": model,
+    student = model if isinstance(model, str) else str(model.get("_target_", "")).rpartition(".")[2]
+    presets: dict[str, Any] = {
         "dataset": {"context_length": context_length},
         "evaluation": {"video": False},
-        **settings,
+        "trainer": {"max_steps": 4 * every, "val_check_interval": every},
     }
-    settings["trainer"] = merge({"max_steps": 4 * every, "val_check_interval": every}, settings.get("trainer", {}))
-    cfg = _compose(env, seed, outputs, settings)
+    if expert.artifact is not None:  # so that the commands that take the run's folder find it
+        presets["expert"] = {**expert.artifact.manifest["expert"], "deterministic": expert.deterministic}
+    cfg = _compose(env, seed, outputs, presets, {"model": model, **settings})
     demos_artifact = _keep(ctx, demos)
     asked = expert.identity if cfg.imitation.get("rounds", 0) else None
     identity = {**training_config(cfg), "demos": demos_artifact.name, "expert": asked}
-    name = f"{env.id.rpartition('/')[2].rpartition(':')[2]}-s{seed}-{config_hash(identity)}"
+    env_name, k = env.id.rpartition("/")[2].rpartition(":")[2], cfg.dataset.context_length
+    name = f"{env_name}-{student}-K{k}-{expert.name}-s{seed}-{config_hash(identity)}"
     with RunFolder(Path(outputs) / "runs" / name, run_config(cfg), identity, resume=True, started=started) as folder:
         if not folder.finished:
             folder.begin()
@@ -217,7 +223,7 @@ def load_policy(
     deterministic: bool = True,
     trust: Sequence[str] | None = (),
 ) -> Policy:
-    """The policy of a finished run or of an expert, by its folder or name; see `Policy.predict`.
+    """Load the policy of a finished run or of an expert, by its folder or name; see `Policy.predict`.
 
     Args:
         trust: packages beside `ilt` whose code may be run to build it; None for all, if it is your own.
@@ -230,15 +236,14 @@ def load_policy(
 def evaluate(
     policy: Policy | LoadedExpert | Run, env: EnvSpec, *, n_episodes: int = 1000, seeds: str | None = None
 ) -> dict[str, Any]:
-    """What a policy earns: the metrics of its episodes, with the 95 % interval of its mean return.
+    """Measure what a policy earns: the metrics of its episodes, with the 95 % interval of its mean return.
 
     Args:
         seeds: which episodes, as BLOCK:COUNT or BLOCK:OFFSET:COUNT; None for the first `n_episodes` of the test block.
     """
     block, offset, count = parse_seeds(seeds or f"test:{n_episodes}", env.seed_blocks)
     actor = policy if isinstance(policy, Policy) else policy.policy
-    ctx = Context(env, Store(Path("outputs")), n_processes=1)
-    episodes, _ = ctx.rollout(actor, env.seeds(block, count, offset), title=f"{block} seeds")
+    episodes, _ = _context(env, "outputs").rollout(actor, env.seeds(block, count, offset), title=f"{block} seeds")
     return summarize(episodes, env)
 
 
@@ -281,14 +286,17 @@ def _env_config(env: EnvSpec) -> dict[str, Any]:
     }
 
 
-def _compose(env: EnvSpec, seed: int, outputs: str | Path, settings: Mapping[str, Any]) -> DictConfig:
-    """A whole config of `ilt train`, without Hydra. ConfigError names a setting that is wrong."""
+def _compose(
+    env: EnvSpec, seed: int, outputs: str | Path, presets: Mapping[str, Any], settings: Mapping[str, Any]
+) -> DictConfig:
+    """Compose a whole config of `ilt train`, without Hydra. ConfigError names a setting that is wrong."""
     values: dict[str, Any] = {
         **named("command", "train").defaults, "seed": seed, "outputs": str(outputs), "run_name": "api", "logger": None
     }  # fmt: skip
     for group, option in DEFAULTS.items():
         given = settings.get(group, {})
         name, keys = given if isinstance(given, tuple) else (given, {}) if isinstance(given, str) else (option, given)
+        keys = merge(presets.get(group, {}), keys)
         values[group] = dict(keys) if "_target_" in keys else merge(load_option(group, name), keys)
     for name in settings:
         if name not in values:
@@ -299,7 +307,7 @@ def _compose(env: EnvSpec, seed: int, outputs: str | Path, settings: Mapping[str
 
 
 def _keep(ctx: Context, demos: Demonstrations) -> Artifact:
-    """Demonstrations that were handed in, in the store, by their content."""
+    """Keep demonstrations that were handed in, found again by their content."""
     blocks = {"demonstrations": demos.episodes, "validation": demos.validation}
     digest = hashlib.sha256()
     for episodes in blocks.values():

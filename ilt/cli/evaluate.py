@@ -45,6 +45,8 @@ def main(cfg: DictConfig) -> float:
     job = job_info(cfg, "evaluate", name=f"{folder.name}-{name}", folder=ctx.store.root, config=config)
     with open_run(cfg.logger, job) as logger:
         expert = find(ctx, run.expert)
+        if not trained["expert"].startswith(run.expert.name):  # a function that Python was given
+            log.warning("the run's expert, %s, is not kept; %s stands in for it", trained["expert"], run.expert.name)
         logger.use_artifacts(expert=expert, model=model_of(folder, trained))
         comparison, checkpoints, episodes = score_students(
             ctx,

@@ -115,10 +115,10 @@ def make_source(values: Any, *, trust: Sequence[str] | None = None) -> DataSourc
 
 
 def check_fits(episodes: Episodes, env: EnvSpec, *, source: str) -> None:
-    """Raise ValueError unless observations and actions are what the environment has."""
+    """Raise ConfigError unless observations and actions are what the environment has."""
     dim = env.observations.dim
     if episodes.observations.shape[1] != dim:
-        raise ValueError(
+        raise ConfigError(
             f"{source} has observations of {episodes.observations.shape[1]} numbers, but env shows students {dim}"
         )
     env.action_space.check(episodes.actions, len(episodes.actions), source=source)

@@ -121,11 +121,13 @@ def find_or_train(ctx: Context, expert: Any, on_score: Callable[[int, float], No
 
 
 def find(ctx: Context, expert: Any) -> Artifact:
-    """The same, but never trained: ValueError if it is not there."""
+    """The same, but never trained: ConfigError if it is not there."""
     found = ctx.store.find("experts", expert.name, canonical_config_of(ctx, expert))
     found = found or ctx.store.find("experts", expert.name, canonical_config_of(ctx, _capped(expert)))
+    if found is None and not make_expert(expert).total_steps:
+        return find_or_train(ctx, expert)  # which measures it
     if found is None:
-        raise ValueError(f"the run's expert ({expert.name}) is not in {ctx.store.root / 'experts'}; train it first")
+        raise ConfigError(f"the run's expert ({expert.name}) is not in {ctx.store.root / 'experts'}; train it first")
     return found
 
 

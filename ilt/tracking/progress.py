@@ -1,4 +1,4 @@
-"""How far long work has come: a bar with the time left on a terminal, plain log lines elsewhere."""
+"""How far long work has come: a bar with the time left on a terminal or in a notebook, plain log lines elsewhere."""
 
 import logging
 import sys
@@ -29,7 +29,8 @@ class Progress:
         self._started = self._last_line = time.monotonic()
         self._bar: RichProgress | None = None
         self._redirected: list[tuple[logging.StreamHandler[TextIO], TextIO]] = []
-        if sys.stderr.isatty():
+        shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+        if sys.stderr.isatty() or type(shell).__name__ == "ZMQInteractiveShell":  # a notebook, where rich draws it, too
             self._bar = RichProgress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -44,7 +45,7 @@ class Progress:
 
     @property
     def shown(self) -> bool:
-        """Whether there is a bar, on a terminal."""
+        """Whether there is a bar."""
         return self._bar is not None
 
     def __enter__(self) -> "Progress":

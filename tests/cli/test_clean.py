@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from hydra import compose, initialize_config_dir
 
-from ilt.cli.clean import delete, find_leftovers, main
+from ilt.cli.clean import delete, find_leftovers
+from tests.cli.commands import run_command
 from tests.cli.test_list import FINISHED, only, states, write_artifact, write_run
-from tests.cli.test_train import ROOT
 
 
 def age(path: Path, *, hours: float) -> None:
@@ -21,9 +20,7 @@ def age(path: Path, *, hours: float) -> None:
 
 
 def clean(outputs: Path, *overrides: str) -> int:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("clean", [f"outputs={outputs}", *overrides])
-    return main.__wrapped__(cfg)
+    return run_command("clean", f"outputs={outputs}", *overrides)
 
 
 @pytest.fixture

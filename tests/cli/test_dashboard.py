@@ -1,8 +1,13 @@
 """The W&B workspace as code."""
 
+import json
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ilt.cli.dashboard import SWEPT, as_json, build
+from tests.cli.commands import run_command
 
 
 def panels(workspace: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -64,3 +69,16 @@ def test_parameters_are_laid_beside_returns_that_may_choose() -> None:
     assert "summary:test/return_mean" not in accessors(workspace)
     assert names(workspace, "targetKey") == {"selection/return_mean"}
     assert len(accessors(workspace)) == len(SWEPT) + 1
+
+
+def test_it_is_written_as_json_where_there_is_no_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "")
+    monkeypatch.setenv("NETRC", "/dev/null")
+    caplog.set_level("INFO")
+    run_command("dashboard", f"outputs={tmp_path}", "project=other")
+    assert "no W&B API key" in caplog.text
+    written = json.loads((tmp_path / "dashboard.json").read_text())
+    assert written["project"] == "other"
+    assert accessors(written) == accessors(as_json(build("", "other")))

@@ -9,7 +9,7 @@ import pytest
 from ilt.cli.sync import AT_WORK, find_offline
 from ilt.tracking.loggers import open_run
 from ilt.tracking.store import Artifact
-from tests.cli.test_train import call
+from tests.cli.commands import run_command
 from tests.tracking.test_loggers import WANDB, expert, job, no_key
 
 __all__ = ["expert", "no_key"]  # fixtures
@@ -78,20 +78,23 @@ def test_a_link_that_leads_nowhere_has_no_size(outputs: Path) -> None:
     assert run.size == before
 
 
-def test_without_a_key_it_says_what_it_would_do_and_what_to_do_and_fails(outputs: Path) -> None:
-    process = call("sync", f"outputs={outputs}", check=False)
-    assert "2 runs (1 collect, 1 train)" in process.stdout
-    assert "to https://" in process.stdout
-    assert "set WANDB_API_KEY" in process.stdout
-    assert process.returncode == 1
+@pytest.mark.usefixtures("no_key")
+def test_without_a_key_it_says_what_it_would_do_and_what_to_do_and_fails(
+    outputs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with pytest.raises(SystemExit, match="1"):
+        run_command("sync", f"outputs={outputs}")
+    assert "2 runs (1 collect, 1 train)" in caplog.text
+    assert "to https://" in caplog.text
+    assert "set WANDB_API_KEY" in caplog.text
     assert not list(outputs.rglob("*.synced"))
 
 
-def test_a_dry_run_needs_no_key(outputs: Path) -> None:
-    output = call("sync", f"outputs={outputs}", "dry_run=true").stdout
-    assert "2 runs (1 collect, 1 train)" in output
-    assert "no API key" not in output
-
-
-def test_where_everything_is_uploaded_there_is_nothing_to_do(tmp_path: Path) -> None:
-    assert "nothing to upload" in call("sync", f"outputs={tmp_path}").stdout
+def test_a_dry_run_needs_no_key(outputs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    assert run_command("sync", f"outputs={outputs}", "dry_run=true") == 0
+    assert "2 runs (1 collect, 1 train)" in caplog.text
+    assert "no API key" not in caplog.text
+    run_command("sync", f"outputs={tmp_path / 'empty'}")
+    assert "nothing to upload" in caplog.text

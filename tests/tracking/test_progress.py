@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,6 +29,13 @@ def test_without_notes_a_line_comes_now_and_then(caplog: pytest.LogCaptureFixtur
         for done in range(1, 4):
             progress.update(done)
     assert len(caplog.messages) == 3
+
+
+def test_a_notebook_has_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not Progress("demonstrations", total=3, unit="episodes").shown
+    shell = type("ZMQInteractiveShell", (), {})()
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    assert Progress("demonstrations", total=3, unit="episodes").shown
 
 
 LINE_BESIDE_A_BAR = """

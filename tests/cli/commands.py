@@ -1,0 +1,87 @@
+"""Commands, called as a user calls them: in this process, or in one of their own where that is what is tested."""
+
+import importlib
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
+
+from ilt.cli import main as cli
+from ilt.cli.sync import records
+
+ROOT = Path(__file__).parents[2]
+SMOKE = ["experiment=smoke", "evaluation.video=false", "evaluation.n_episodes=4"]
+KEYLESS = {"WANDB_MODE": "offline", "WANDB_API_KEY": "", "NETRC": "/dev/null", "OMP_NUM_THREADS": "1"}
+
+
+def run_command(command: str, *overrides: str) -> Any:
+    """What a command does with this config, and what it returns. Not for `train`, which asks Hydra for its folder."""
+    app = importlib.import_module(f"ilt.cli.{command}")
+    with initialize_config_module("ilt.conf", version_base="1.3"):
+        return app.main(compose(command, list(overrides)))
+
+
+def type_command(*arguments: str) -> None:
+    """Type `ilt <arguments>` into this process. What it prints is caught by `capsys`."""
+    root = logging.getLogger()
+    before = root.level, list(root.handlers)
+    try:
+        with patch.object(sys, "argv", ["ilt", *arguments]), patch.dict(os.environ, {**KEYLESS, "HYDRA_FULL_ERROR": "0"}):
+            cli.main()
+    finally:
+        root.setLevel(before[0])
+        root.handlers[:] = before[1]
+        HydraConfig.instance().cfg = None
+
+
+def refusal(*arguments: str) -> str:
+    """The line that a mistake is answered with."""
+    with pytest.raises(SystemExit) as stopped:
+        type_command(*arguments)
+    return str(stopped.value.code)
+
+
+def environment(wandb: str = "disabled") -> dict[str, str]:
+    """For a process, without a W&B key; `wandb` is W&B's mode."""
+    return {**os.environ, **KEYLESS, "WANDB_MODE": wandb}
+
+
+def call(*arguments: str, check: bool = True, wandb: str = "disabled") -> "subprocess.CompletedProcess[str]":
+    """`ilt <arguments>` in a process of its own."""
+    command = [sys.executable, "-m", "ilt", *arguments]
+    process = subprocess.run(command, cwd=ROOT, env=environment(wandb), capture_output=True, text=True)
+    assert not check or process.returncode == 0, process.stderr
+    return process
+
+
+def start(*arguments: str) -> "subprocess.Popen[str]":
+    """Start `ilt <arguments>` in a process of its own; its output is one stream."""
+    command = [sys.executable, "-m", "ilt", *arguments]
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(command, cwd=ROOT, env=environment(), text=True, **both)
+
+
+def only_run(outputs: Path) -> Path:
+    (run,) = (path.parent for path in outputs.glob("runs/*/config.yaml"))
+    return run
+
+
+def results_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "results.json").read_text())
+
+
+def wandb_records(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """All that the only W&B run in a folder holds, by kind of record."""
+    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    found: dict[str, list[dict[str, Any]]] = {}
+    for record in records(path):
+        found.setdefault(record["type"], []).append(record[record["type"]])
+    return found

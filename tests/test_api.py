@@ -1,0 +1,204 @@
+"""The Python API, as a notebook uses it."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from stable_baselines3 import PPO
+
+import ilt
+from ilt import api
+from ilt.api import LoadedExpert
+from ilt.experts.gate import GateError
+from tests.cli.commands import run_command
+
+SMALL: dict[str, Any] = {
+    "model": "nano", "context_length": 3, "max_steps": 8, "evaluation": {"n_episodes": 4, "video": False},
+    "callbacks": {"rollout": {"n_episodes": 2}}, "dataset": {"context_length": 3, "batch_size": 8},
+}  # fmt: skip
+
+
+def lean(observations: np.ndarray) -> np.ndarray:
+    """Balances the pole."""
+    return (observations[:, 2] + observations[:, 3] > 0).astype(int)
+
+
+@pytest.fixture(scope="module")
+def env() -> ilt.EnvSpec:
+    """CartPole with short episodes."""
+    return ilt.make_env("CartPole-v1", kwargs={"max_episode_steps": 15}, success_return=15)
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.fixture(scope="module")
+def expert(env: ilt.EnvSpec) -> LoadedExpert:
+    return ilt.load_expert(lean, env)
+
+
+@pytest.fixture(scope="module")
+def demos(env: ilt.EnvSpec, expert: LoadedExpert, outputs: Path) -> ilt.Demonstrations:
+    return ilt.collect(expert, env, n_episodes=20, outputs=outputs)
+
+
+@pytest.fixture(scope="module")
+def run(env: ilt.EnvSpec, demos: ilt.Demonstrations, outputs: Path) -> ilt.Run:
+    return ilt.train(demos, env=env, outputs=outputs, **SMALL)
+
+
+def test_ten_lines_from_an_expert_to_a_scored_student(
+    env: ilt.EnvSpec, demos: ilt.Demonstrations, run: ilt.Run, outputs: Path
+) -> None:
+    assert (len(demos), len(demos.validation)) == (20, 2)
+    assert demos.episodes.seeds.tolist() == list(range(20))
+    assert run.results["expert"] == "lean"
+    assert run.results["expert_return_mean"] == 15.0
+    scored = ilt.evaluate(run, env, n_episodes=4)
+    assert scored["return_mean"] == run.results["return_mean"]
+    assert scored["n_episodes"] == 4
+    compared = ilt.compare({"student": run, "expert": demos.expert or "", "by name": run.path}, env, seeds="test:4")
+    assert list(compared) == ["student", "expert", "by name", "random"]
+    assert compared["student"]["return_mean"] == compared["by name"]["return_mean"] == scored["return_mean"]
+
+
+def test_the_same_call_finds_the_finished_run(
+    env: ilt.EnvSpec, demos: ilt.Demonstrations, run: ilt.Run, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api.pipeline, "train_and_score", None)
+    again = ilt.train(demos, env=env, outputs=outputs, **SMALL)
+    assert (again.path, again.results) == (run.path, run.results)
+
+
+def test_a_policy_acts_in_an_environment_as_in_stable_baselines3(env: ilt.EnvSpec, run: ilt.Run) -> None:
+    policy, simulator = ilt.load_policy(run.path, env), gym.make("CartPole-v1", max_episode_steps=15)
+    observation, _ = simulator.reset(seed=int(env.seeds("test", 1)[0]))
+    state, total, over = None, 0.0, False
+    while not over:
+        action, state = policy.predict(observation, state)
+        observation, reward, terminated, truncated, _ = simulator.step(action)
+        total, over = total + float(reward), terminated or truncated
+    assert total == ilt.evaluate(policy, env, seeds="test:1")["return_mean"]
+
+
+def test_commands_take_what_was_made_in_python(
+    env: ilt.EnvSpec, run: ilt.Run, outputs: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    fixed = [f"outputs={outputs}", "processes=1"]
+    assert run_command("evaluate", f"run={run.path}", "seeds=test:4", "logger=none", *fixed) == run.results["return_mean"]
+    assert "the run's expert, lean, is not kept; random stands in for it" in caplog.text
+    assert run_command("report", f"runs={outputs}/runs", "videos=false", *fixed) == 1
+    policies = [f"+policies.student={run.path}", "name=it", "seeds=test:4", "env=gymnasium", "env.id=CartPole-v1"]
+    assert run_command("compare", *policies, "+env.kwargs.max_episode_steps=15", *fixed) == run.results["return_mean"]
+    capsys.readouterr()
+    run_command("list", "kind=runs", f"outputs={outputs}")
+    assert run.path.name.startswith("CartPole-v1-nano-K3-lean-s0-")
+    assert run.path.name[:24] in capsys.readouterr().out
+
+
+def test_episodes_from_anywhere_teach_a_student(
+    env: ilt.EnvSpec, demos: ilt.Demonstrations, expert: LoadedExpert, tmp_path: Path
+) -> None:
+    settings = {**SMALL, "imitation": "dagger", "trainer": {"max_steps": 16, "val_check_interval": 4}}
+    plain = ilt.train(demos.episodes, env=env, expert=expert, outputs=tmp_path, **settings)
+    assert len(plain.results["imitation"]["by_round"]) == 4
+    manifest = json.loads((tmp_path / "demos" / plain.results["demonstrations"] / "manifest.json").read_text())
+    assert manifest["metrics"]["validation"]["length_mean"] == 15
+    recurrent = ilt.train(demos.episodes, env=env, outputs=tmp_path, **{**SMALL, "model": "lstm"})
+    assert recurrent.results["expert"].startswith("random-")
+    assert recurrent.path != plain.path
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"context_length": 0}, "dataset.context_length must be an integer of at least 1, got 0"),
+        ({"model": "tinny"}, "model must be one of .*, got tinny"),
+        ({"optimizer": {"learning_rte": 1}}, "optimizer.learning_rte is not a key; did you mean optimizer.learning_rate"),
+        ({"learning_rate": 1}, "learning_rate is not a setting; those are "),
+        ({"evaluation": {"n_episodes": 1000001}}, "evaluation.n_episodes must be at most 1000000"),
+        ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
+    ],
+)
+def test_a_wrong_setting_is_named(
+    settings: dict[str, Any], message: str, env: ilt.EnvSpec, demos: ilt.Demonstrations, tmp_path: Path
+) -> None:
+    with pytest.raises(ilt.ConfigError, match=message):
+        ilt.train(demos, env=env, outputs=tmp_path, **settings)
+
+
+def test_episodes_of_another_environment_are_refused(demos: ilt.Demonstrations) -> None:
+    with pytest.raises(ilt.ConfigError, match="demos has observations of 4 numbers, but env shows students 3"):
+        ilt.train(demos.episodes, env=ilt.make_env("Pendulum-v1"))
+
+
+def test_wrong_environments_are_refused() -> None:
+    with pytest.raises(ilt.ConfigError, match="env.id"):
+        ilt.make_env("CartPoel-v1")
+    with pytest.raises(ilt.ConfigError, match="env.sucess_return is not a key; did you mean env.success_return"):
+        ilt.make_env("CartPole-v1", sucess_return=1)
+    assert ilt.make_env("lunar_lander_blind").wrappers
+
+
+# --- experts ---
+
+
+def test_a_policy_and_an_sb3_file_are_experts(env: ilt.EnvSpec, expert: LoadedExpert, outputs: Path) -> None:
+    assert ilt.evaluate(ilt.load_expert(expert.policy, env), env, n_episodes=3)["return_mean"] == 15.0
+    PPO("MlpPolicy", "CartPole-v1", seed=0, device="cpu").save(outputs / "ppo.zip")
+    with pytest.raises(GateError):
+        ilt.load_expert(outputs / "ppo.zip", env, outputs=outputs, gate=16)
+    saved = ilt.load_expert(outputs / "ppo.zip", env, outputs=outputs)
+    assert saved.name == "ppo"
+    assert 5 < ilt.evaluate(saved, env, n_episodes=3)["return_mean"] <= 15
+
+
+def test_a_shipped_expert_is_found_and_its_student_scored_again(tmp_path: Path) -> None:
+    env = replace(ilt.make_env("lunar_lander"), success_return=None, crash_reward=None)
+    expert = ilt.load_expert("ppo", env, outputs=tmp_path, train=False)
+    assert expert.artifact is not None
+    assert (expert.selection_return or 0) > 270
+    demos = ilt.collect(expert, env, n_episodes=2, outputs=tmp_path)
+    assert len(demos.validation) == 1
+    run = ilt.train(demos, env=env, outputs=tmp_path, **{**SMALL, "evaluation": {"n_episodes": 2, "video": False}})
+    again = [f"run={run.path}", "seeds=test:2", f"outputs={tmp_path}", "processes=1", "logger=none"]
+    assert run_command("evaluate", *again) == run.results["return_mean"]
+    evaluated = json.loads(next(run.path.glob("evaluations/*")).read_text())
+    assert evaluated["expert_return_mean"] == run.results["expert_return_mean"] > 200
+
+
+@pytest.mark.parametrize(
+    ("expert", "settings", "message"),
+    [
+        ("nobody", {}, "expert must be one of .* or a file, got nobody"),
+        ("ppo", {"train": False}, "expert.train must be true, .* ppo for CartPole-v1 must be trained"),
+        ("ppo", {"totl_steps": 1}, "expert.totl_steps is not a key; did you mean expert.total_steps"),
+        (lean, {"gate": 1}, "gate is no setting of a function or policy"),
+    ],
+)
+def test_wrong_experts_are_refused(
+    expert: Any, settings: dict[str, Any], message: str, env: ilt.EnvSpec, tmp_path: Path
+) -> None:
+    with pytest.raises(ilt.ConfigError, match=message):
+        ilt.load_expert(expert, env, outputs=tmp_path, **settings)
+
+
+# --- the package ---
+
+
+def test_every_name_is_there_and_is_imported_when_it_is_used() -> None:
+    assert {"Demonstrations", "Episodes", "Policy", "check_env", "train", "__version__"} <= set(dir(ilt))
+    assert all(getattr(ilt, name) is not None for name in dir(ilt))
+    with pytest.raises(AttributeError, match="module 'ilt' has no attribute 'trian'"):
+        ilt.trian  # noqa: B018
+    code = "import sys, ilt; print({'torch', 'gymnasium', 'numpy', 'hydra'} & {*sys.modules}, 'train' in dir(ilt))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown == "set() True\n"
