@@ -12,6 +12,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
 BIN := .venv/bin
 PY := $(BIN)/python
+ILT := $(BIN)/ilt
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
@@ -30,7 +31,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 install: $(INSTALLED)  ## make .venv and install everything into it
 
 run: install  ## the main job with its defaults: shipped expert to scored student
-	$(PY) -m ilt.cli.train
+	$(ILT) train
 
 test: install  ## the tests (minutes)
 	$(PY) -m pytest -n 2 --dist worksteal $(ARGS)
@@ -53,61 +54,62 @@ check: lint  ## lint, and mypy
 	$(BIN)/mypy
 
 expert: install  ## train an expert, or find it: make expert ARGS="expert=a2c"
-	$(PY) -m ilt.cli.expert $(ARGS)
+	$(ILT) expert $(ARGS)
 
 demos: install  ## collect demonstrations, or find them
-	$(PY) -m ilt.cli.collect $(ARGS)
+	$(ILT) collect $(ARGS)
 
 train: install  ## one run: make train ARGS="model=small dataset.context_length=16"
-	$(PY) -m ilt.cli.train $(ARGS)
+	$(ILT) train $(ARGS)
 
 evaluate: install  ## score a run again: make evaluate RUN=outputs/runs/NAME ARGS="seeds=test:100" (default: the newest)
-	$(PY) -m ilt.cli.evaluate run=$(RUN) $(ARGS)
+	$(ILT) evaluate run=$(RUN) $(ARGS)
 
 probe: install  ## what a student knows about what its environment hides: make probe RUN=outputs/runs/NAME
-	$(PY) -m ilt.cli.probe run=$(RUN) $(ARGS)
+	$(ILT) probe run=$(RUN) $(ARGS)
 
 report: install  ## a table and a page over runs: make report RUNS=outputs/multirun/NAME (default: the newest sweep)
-	$(PY) -m ilt.cli.report runs=$(RUNS) $(ARGS)
+	$(ILT) report runs=$(RUNS) $(ARGS)
 
 compare: install  ## several policies on the same seeds: make compare ARGS="+policies.student=outputs/runs/NAME"
-	$(PY) -m ilt.cli.compare $(ARGS)
+	$(ILT) compare $(ARGS)
 
 seeds: install  ## five training seeds of the default experiment, and one table over them
-	$(PY) -m ilt.cli.train -m seed=0,1,2,3,4 hydra/launcher=joblib hydra.sweep.dir=outputs/multirun/seeds $(ARGS)
-	$(PY) -m ilt.cli.report runs=outputs/multirun/seeds
+	$(ILT) train -m seed=0,1,2,3,4 hydra/launcher=joblib hydra.sweep.dir=outputs/multirun/seeds $(ARGS)
+	$(ILT) report runs=outputs/multirun/seeds
 
 # the five training seeds of every student, two jobs at once on two cores; what is finished is passed over
-LEARN = $(PY) -m ilt.cli.train -m seed=0,1,2,3,4 hydra/launcher=joblib $(ARGS)
+LEARN = $(ILT) train -m seed=0,1,2,3,4 hydra/launcher=joblib $(ARGS)
 HIDDEN = outputs/multirun/adapt
-SHIFT = $(PY) -m ilt.cli.compare policies=unseen env=lunar_lander_nominal
-PHYSICS = env.wrappers.hidden_physics
+SHIFT = $(ILT) compare policies=unseen env=lunar_lander_nominal
+PHYSICS = env.wrappers.randomized_physics
 
 adapt: install  ## students under hidden physics, and without velocities, by context and way to imitate (hours)
 	$(LEARN) experiment=adapt dataset.context_length=32,1,4,8,16,64 hydra.sweep.dir=$(HIDDEN)
-	$(LEARN) experiment=adapt dataset.context_length=32 imitation=clone,dart hydra.sweep.dir=$(HIDDEN)
-	$(LEARN) experiment=adapt dataset.context_length=1 imitation=clone hydra.sweep.dir=$(HIDDEN)
+	$(LEARN) experiment=adapt dataset.context_length=32 imitation=bc,dart hydra.sweep.dir=$(HIDDEN)
+	$(LEARN) experiment=adapt dataset.context_length=1 imitation=bc hydra.sweep.dir=$(HIDDEN)
 	$(LEARN) experiment=blind dataset.context_length=32,1 hydra.sweep.dir=outputs/multirun/blind
-	$(LEARN) experiment=blind dataset.context_length=32,1 imitation=clone imitation.rounds=0 imitation.initial_fraction=1.0 \
+	$(LEARN) experiment=blind dataset.context_length=32,1 imitation=bc '~imitation.rounds' '~imitation.initial_fraction' \
 		hydra.sweep.dir=outputs/multirun/blind
-	$(PY) -m ilt.cli.compare policies=adapt env=lunar_lander_hidden name=adapt 'video=[nominal,dagger-K1,dagger-K32]' \
+	$(ILT) compare policies=adapt env=lunar_lander_hidden name=adapt 'video=[nominal,dagger-K1,dagger-K32]' \
 		+subsets.windy=wind_power:0.75:1 +subsets.heavy=gravity:0:0.25
-	$(PY) -m ilt.cli.compare policies=adapt env=lunar_lander_nominal name=adapt-nominal reference=nominal
+	$(ILT) compare policies=adapt env=lunar_lander_nominal name=adapt-nominal reference=nominal
 	$(SHIFT) '+$(PHYSICS).gravity=[-3.5,-3.5]' name=gravity-3
 	$(SHIFT) '+$(PHYSICS).gravity=[-11.9,-11.9]' name=gravity-12
 	$(SHIFT) '+$(PHYSICS).main_engine_power=[0.8,0.8]' '+$(PHYSICS).side_engine_power=[0.8,0.8]' name=engines-80
 	$(SHIFT) '+$(PHYSICS).main_engine_power=[1.2,1.2]' '+$(PHYSICS).side_engine_power=[1.2,1.2]' name=engines-120
-	$(PY) -m ilt.cli.compare policies=blind env=lunar_lander_blind name=blind
-	$(PY) -m ilt.cli.probe run=$$(ls -d $(HIDDEN)/mini-K32-*-dagger-s0-*) other=$$(ls -d $(HIDDEN)/mini-K1-*-dagger-s0-*)
+	$(ILT) compare policies=blind env=lunar_lander_blind name=blind
+	$(ILT) probe run=$$(ls -d $(HIDDEN)/*-mini-K32-*-dagger-s0-*) \
+		other=$$(ls -d $(HIDDEN)/*-mini-K1-*-dagger-s0-*)
 
 search: install  ## hyperparameters by Optuna, and the winner from fresh seeds: make search ARGS="search.n_trials=60" (hours)
-	$(PY) -m ilt.cli.train -m sweep=optuna $(ARGS)
+	$(ILT) train -m sweep=optuna $(ARGS)
 
 sync: install  ## upload the W&B runs that were kept offline; ARGS=dry_run=true only says what that would be
-	$(PY) -m ilt.cli.sync $(ARGS)
+	$(ILT) sync $(ARGS)
 
 dashboard: install  ## the W&B workspace over all runs: saved there, or without a key written to outputs/dashboard.json
-	$(PY) -m ilt.cli.dashboard $(ARGS)
+	$(ILT) dashboard $(ARGS)
 
 bench: install  ## how fast each stage is, beside limits and references of the same run (prints): make bench only=fly
 	$(PY) -m tests.benchmarks $(if $(only),only=$(only)) $(ARGS)

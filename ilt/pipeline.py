@@ -13,7 +13,7 @@ from ilt.envs.spec import EnvSpec
 from ilt.evaluation.scoring import score
 from ilt.evaluation.tables import log_comparison
 from ilt.evaluation.tables import show as show
-from ilt.experts.find import find_or_collect, find_or_train
+from ilt.experts.find import LoadedExpert, find_or_collect, find_or_train, load
 from ilt.rollout.recorded import Context
 from ilt.rollout.workers import n_processes
 from ilt.tracking.loggers import Run
@@ -61,13 +61,33 @@ def run(
     Returns:
         what `results.json` holds; in a trial the selection-seed return alone; None if it was given up.
     """
-    check_devices(cfg.trainer, cfg.dataset.batch_size)
-    check_components(ctx, cfg)
+    check(ctx, cfg)
     with folder.stage("expert"):
-        expert = find_or_train(ctx, cfg.expert)
+        expert = load(ctx, cfg.expert, find_or_train(ctx, cfg.expert))
     with folder.stage("demonstrations"):
         demos = find_or_collect(ctx, cfg.demos, cfg.expert, expert)
-    logger.use_artifacts(expert=expert, demonstrations=demos)
+    return train_and_score(ctx, cfg, folder, expert, demos, logger, report=report, in_trial=in_trial)
+
+
+def check(ctx: Context, cfg: DictConfig) -> None:
+    """Refuse what this machine or this environment cannot do before any long work. ConfigError names the key."""
+    check_devices(cfg.trainer, cfg.dataset.batch_size)
+    check_components(ctx, cfg)
+
+
+def train_and_score(
+    ctx: Context,
+    cfg: DictConfig,
+    folder: RunFolder,
+    expert: LoadedExpert,
+    demos: Artifact,
+    logger: Run,
+    *,
+    report: Callable[[float, int], bool] | None = None,
+    in_trial: bool = False,
+) -> dict[str, Any] | None:
+    """The same from demonstrations that are there; see `run`."""
+    logger.use_artifacts(demonstrations=demos, **({} if expert.artifact is None else {"expert": expert.artifact}))
     with folder.stage("training"):
         fitted = Fitted.read(folder.path) or fit(ctx, cfg, folder, demos, expert, logger.lightning, report=report)
     if fitted is None:
@@ -87,7 +107,7 @@ def make_figures(
     ctx: Context,
     cfg: DictConfig,
     folder: RunFolder,
-    expert: Artifact,
+    expert: LoadedExpert,
     fitted: Fitted,
     results: dict[str, Any],
     episodes: Mapping[str, Episodes],
@@ -98,11 +118,10 @@ def make_figures(
     from ilt.analysis.video import side_by_side, write_animation, write_mp4
 
     path, made, videos = folder.path, {}, {}
-    selection = expert.metrics["selection"]["deterministic" if cfg.expert.deterministic else "sampled"]
     title, n = path.name, cfg.evaluation.n_episodes
 
     def curve() -> None:
-        learning_curve(fitted.rows, path / "learning_curve.png", expert_return=selection["return_mean"], title=title)
+        learning_curve(fitted.rows, path / "learning_curve.png", expert_return=expert.selection_return, title=title)
         made["learning_curve"] = path / "learning_curve.png"
 
     def returns() -> None:
@@ -114,9 +133,9 @@ def make_figures(
 
     def video() -> None:
         middle = int(np.argsort(episodes["student"].returns)[n // 2])  # neither best nor worst
-        frames = side_by_side(ctx.env, {name: (episodes[name], middle) for name in ("student", "expert")})
-        write_mp4(frames, path / "episode.mp4")
-        write_animation(frames, path / "episode.gif")
+        film = side_by_side(ctx.env, {name: (episodes[name], middle) for name in ("student", "expert")})
+        write_mp4(film, path / "episode.mp4")
+        write_animation(film, path / "episode.gif")
         videos["episode"] = path / "episode.mp4"
 
     for make in (curve, returns, *([video] if cfg.evaluation.video else [])):

@@ -1,5 +1,6 @@
 """All schemas, and the options of `conf/` read without Hydra, for Python callers."""
 
+import copy
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.resources import files
@@ -9,7 +10,7 @@ import yaml
 
 from ilt.schema import COMPONENTS, Component, ConfigError
 
-ROOMS = ("data", "models", "experts", "imitation", "training", "evaluation", "studies", "tracking", "cli")
+ROOMS = ("envs", "data", "models", "experts", "imitation", "training", "evaluation", "studies", "tracking", "cli")
 
 for _schemas in ("envs.spec", *(f"{room}.config" for room in ROOMS)):
     import_module(f"ilt.{_schemas}")
@@ -17,9 +18,7 @@ for _schemas in ("envs.spec", *(f"{room}.config" for room in ROOMS)):
 
 def stored_as(found: Component) -> str:
     """The option under which the ConfigStore knows a component: its name, unless a file of `conf/` has it."""
-    if found.name.startswith("any_"):
-        return "default"
-    return f"{found.name}_keys" if _file(found.group, found.name).is_file() else found.name
+    return f"{found.name}_keys" if _file(found.group, found.name).is_file() else found.name or "default"
 
 
 def store_schemas(store: Callable[..., None]) -> None:
@@ -31,7 +30,7 @@ def store_schemas(store: Callable[..., None]) -> None:
     for found in COMPONENTS:
         if found.group == "command":
             store(name=f"{found.name}_keys", node=found.defaults)
-        elif "." not in found.group and (found.target or found.group in ("evaluation", "search")):
+        elif found in _options(found.group):
             store(group=found.group, name=stored_as(found), node=found.defaults)
 
 
@@ -42,15 +41,16 @@ def load_option(group: str, name: str) -> dict[str, Any]:
     """
     path = _file(group, name)
     if not path.is_file():
-        for found in COMPONENTS:
-            if found.group == group and stored_as(found) == name:
-                return found.defaults
+        for found in _options(group):
+            if stored_as(found) == name:
+                return copy.deepcopy(found.defaults)
         raise ConfigError(f"{group} must be one of {options_of(group)}, got {name}")
     values: dict[str, Any] = yaml.safe_load(path.read_text()) or {}
     merged: dict[str, Any] = {}
     for entry in values.pop("defaults", []):
-        if isinstance(entry, str) and entry != "_self_":
-            merged = merge(merged, load_option(group, entry))
+        option, _, package = entry.partition("@")
+        inherited = load_option(group, option)
+        merged = merge(merged, {package: inherited} if package else inherited)
     return merge(merged, values)
 
 
@@ -58,7 +58,7 @@ def options_of(group: str) -> list[str]:
     """The options of a group that come with the package."""
     folder = files("ilt.conf").joinpath(group)
     found = [path.name.removesuffix(".yaml") for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted({*found, *(stored_as(c) for c in COMPONENTS if c.group == group and c.target)})
+    return sorted({*found, *map(stored_as, _options(group))})
 
 
 def merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,6 +68,12 @@ def merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]
         inner = merged.get(name)
         merged[name] = merge(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
     return merged
+
+
+def _options(group: str) -> list[Component]:
+    """The components of a group, or the one schema of a part of a config."""
+    found = [c for c in COMPONENTS if c.group == group and "." not in group]
+    return [c for c in found if c.target] or found
 
 
 def _file(group: str, name: str) -> Any:

@@ -1,14 +1,17 @@
 """Config schemas: dataclasses that say what each key may hold, and the identity that follows from them.
 
-A component that a config names by `_target_` has a dataclass in the `config.py` of its room, with a type, a default, a range and
-a sentence for every key. It is the only place where these stand: the ConfigStore hands them to Hydra, `check` holds every
-config to them, and `canonical` leaves out what has its default value, so that a new key renames nothing. Values are kept
-as Hydra parsed them, and are not converted by OmegaConf, which would read `"8"` as 8 and 1 as true.
+A component that a config names by `_target_` has a dataclass in the `config.py` of its package, with a type, a default,
+a range and a sentence for every key. They stand nowhere else: the ConfigStore hands them to Hydra, `complete` fills in
+what a config leaves out, `check` holds configs to them, and `canonical` leaves out what has its default value, so that
+a new key renames nothing. Values are kept as Hydra parsed them, and are not converted by OmegaConf, which would read
+`"8"` as 8 and 1 as true.
 
 A component without a dataclass, such as one from your own package, is checked against its constructor's signature.
 Nothing heavy is imported here.
 """
 
+import contextlib
+import copy
 import dataclasses
 import difflib
 import functools
@@ -19,11 +22,11 @@ import json
 import math
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 
 class ConfigError(ValueError):
@@ -122,7 +125,7 @@ def key(
     bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices, "length": length}
     metadata = {"doc": doc, "rule": rule, "identity": identity, **bounds}
     if isinstance(default, list | dict):
-        return dataclasses.field(default_factory=lambda: _copied(default), metadata=metadata)
+        return dataclasses.field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -132,7 +135,8 @@ class Component:
 
     Attributes:
         group: where it stands in a config, such as `model`.
-        name: under which it is known, in identities and in the ConfigStore: it stays when code moves.
+        name: under which it is known, in identities and in the ConfigStore: it stays when code moves. Empty for the
+            keys that every component of the group has.
         schema: the dataclass of its keys.
         target: dotted path of what is called; empty for a part of a config that is no component.
         version: raised when what it computes changes.
@@ -162,18 +166,19 @@ class Component:
     @functools.cached_property
     def defaults(self) -> dict[str, Any]:
         """Every key with its default, and the target."""
-        values = {
-            name: f.default if f.default is not dataclasses.MISSING else f.default_factory()  # type: ignore[misc]
-            for name, f in self.fields.items()
-        }
-        return {"_target_": self.target, **values} if self.target else values
+        values: dict[str, Any] = {"_target_": self.target} if self.target else {}
+        for name, f in self.fields.items():
+            inner = common_keys(f"{self.group}.{name}")
+            default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+            values[name] = default if inner is None else inner.defaults
+        return values
 
 
 COMPONENTS: list[Component] = []
-"""All that there are, in the order in which they were registered; `ilt.registry` imports every schema."""
+"""All that are registered; `ilt.registry` imports every schema."""
 
 
-def component(group: str, name: str, target: str = "", **options: Any) -> Callable[[type], type]:
+def component(group: str, name: str = "", target: str = "", **options: Any) -> Callable[[type], type]:
     """Register a dataclass of keys as the schema of a component. See `Component`."""
 
     def register(schema: type) -> type:
@@ -184,76 +189,99 @@ def component(group: str, name: str, target: str = "", **options: Any) -> Callab
     return register
 
 
-def find_component(group: str, target: str | None = None) -> Component | None:
-    """The component of this target, or the group's own schema of keys that any component of it has."""
-    found = [c for c in COMPONENTS if c.group == group]
-    exact = next((c for c in found if target and c.target == target), None)
-    return exact or next((c for c in found if c.name == f"any_{group.rsplit('.', 1)[-1]}"), None)
+def components(group: str) -> list[Component]:
+    """The components of a group."""
+    importlib.import_module("ilt.registry")
+    return [c for c in COMPONENTS if c.group == group and c.name]
 
 
 def named(group: str, name: str) -> Component:
     """The component of this name."""
-    return next(c for c in COMPONENTS if (c.group, c.name) == (group, name))
+    return next(c for c in components(group) if c.name == name)
 
 
-def check_group(group: str, values: Any, *, prefix: str | None = None) -> None:
-    """Hold one group of a config to the schema of its `_target_`. ConfigError names key, value and what is allowed."""
-    prefix = group if prefix is None else prefix
-    target = values.get("_target_") if isinstance(values, DictConfig | Mapping) else None
-    found = find_component(group, target)
-    if found is None:
-        return
+def common_keys(group: str) -> Component | None:
+    """The keys that every component of a group has, or those of a part of a config."""
+    return next((c for c in COMPONENTS if c.group == group and not c.name), None)
+
+
+def schema_of(group: str, values: Any, *, prefix: str = "") -> Component | None:
+    """The schema of a group's values; None if they are of another package's component and the group has no common keys.
+
+    Where a group has one component, `_target_` may be left out. ConfigError if it is missing elsewhere.
+    """
+    prefix, known = prefix or group, [c for c in components(group) if c.target]
     if not isinstance(values, DictConfig | Mapping):
         raise ConfigError(f"{prefix} must be a mapping, got {values!r}")
-    check_values(found, values, prefix=prefix, foreign=bool(target) and found.target != target)
+    target = values.get("_target_")
+    if target is None and (len(known) == 1 or not known):
+        return known[0] if known else common_keys(group)
+    if not TEXT.allows(target):
+        raise ConfigError(
+            f"{prefix}._target_ must be the dotted path of something that can be imported, got {target!r}"
+        )
+    exact, common = next((c for c in known if c.target == target), None), common_keys(group)
+    return exact or (dataclasses.replace(common, open=True) if common else None)
 
 
-def check_values(
-    found: Component, values: Any, *, prefix: str, foreign: bool = False, skip_missing: bool = False
-) -> None:
-    """Hold values to a component's schema.
+def complete(found: Component | None, values: Any) -> None:
+    """Give keys that are missing their defaults, in place."""
+    if found is None:
+        return
+    with open_dict(values) if isinstance(values, DictConfig) else contextlib.nullcontext():
+        for name, default in found.defaults.items():
+            if name not in list(values):  # a DictConfig's `in` says no of "???"
+                values[name] = copy.deepcopy(default)
+            elif inner := common_keys(f"{found.group}.{name}"):
+                complete(inner, values[name])
 
-    Args:
-        foreign: whether the values are of a component that has no schema, of which this one has the common keys.
-        skip_missing: whether a key that must be given may be missing.
-    """
+
+def check(found: Component | None, values: Any, *, prefix: str) -> None:
+    """Hold values to their schema. ConfigError names the key, the value and what is allowed."""
+    if found is None:
+        return
     dot = f"{prefix}." if prefix else ""
-    if not (found.open or foreign):
-        for name in values:
-            if name not in found.rules and name != "_target_":
-                close = difflib.get_close_matches(str(name), list(found.rules), n=1)
-                raise ConfigError(f"{dot}{name} is not a key{f'; did you mean {dot}{close[0]}?' if close else ''}")
+    for name in values:
+        if not found.open and name not in found.rules and name != "_target_":
+            raise ConfigError(f"{dot}{name} is not a key{did_you_mean(str(name), found.rules, dot)}")
     for name, rule in found.rules.items():
-        if _missing(values, name):
-            if skip_missing:
-                continue
+        if OmegaConf.is_missing(values, name) if isinstance(values, DictConfig) else values.get(name) == "???":
             raise ConfigError(f"{dot}{name} must be given; it must be {rule.wanted}")
         if name not in values:
-            if not foreign:
-                raise ConfigError(f"{dot}{name} is missing; it must be {rule.wanted}")
-        elif not rule.allows(value := values[name]):
+            continue
+        if not rule.allows(value := values[name]):
             raise ConfigError(f"{dot}{name} must be {rule.wanted}, got {value!r}")
+        check(common_keys(f"{found.group}.{name}"), value, prefix=f"{dot}{name}")
+
+
+def did_you_mean(word: str, known: Iterable[str], dot: str = "") -> str:
+    """The closest of the known names as a clause, if one is close."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {dot}{close[0]}?" if close else ""
 
 
 def locate(target: str, *, key: str, trust: Sequence[str] | None = None) -> Any:
-    """What a dotted path names. ConfigError if there is no such thing, or if its package is not trusted.
+    """What a dotted path names. ConfigError if there is no such thing, or if it is not trusted.
 
     Args:
-        trust: packages beside `ilt` whose code may be imported; None for all, where the config is the caller's own.
+        trust: packages whose code may be run beside our own components; None for all, for the caller's own config.
     """
-    package = target.split(".")[0]
-    if trust is not None and package != "ilt" and package not in trust:
-        raise ConfigError(
-            f"{key}={target} is code of another package, which is not imported for somebody else's files unless you "
-            f"trust it: trust=[{package}]"
-        )
+    if trust is not None and (package := target.split(".")[0]) not in trust:
+        importlib.import_module("ilt.registry")
+        if target not in {
+            c.target for c in COMPONENTS
+        }:  # ilt's other functions, and what it imports, could do anything
+            raise ConfigError(
+                f"{key}={target} is no component of ilt; other code is not run for somebody else's files unless you "
+                f"trust its package: trust=[{package}]"
+            )
     parts = target.split(".")
     for n in range(len(parts) - 1, 0, -1):
         module = ".".join(parts[:n])
         try:
             found: Any = importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name and (module == error.name or module.startswith(f"{error.name}.")):
+        except ImportError as error:
+            if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
                 continue
             raise ConfigError(f"{key}={target} cannot be imported: {error}") from error
         try:
@@ -265,22 +293,29 @@ def locate(target: str, *, key: str, trust: Sequence[str] | None = None) -> Any:
 
 def own_keys(group: str, values: Any) -> dict[str, Any]:
     """The values that a component itself is called with: all but `_target_` and the keys that the whole group has."""
-    common = next((c for c in COMPONENTS if c.group == group and c.name == f"any_{group}"), None)
-    shared = set() if common is None else set(common.fields)
+    shared = common.fields if (common := common_keys(group)) else {}
     return {str(k): plain(v) for k, v in values.items() if k != "_target_" and k not in shared}
 
 
-def build(group: str, values: Any, *, known: Mapping[str, Any], trust: Sequence[str] | None = None) -> Any:
+def build(
+    group: str,
+    values: Any,
+    *,
+    known: Mapping[str, Any],
+    trust: Sequence[str] | None = None,
+    prefix: str | None = None,
+) -> Any:
     """Call what a group's `_target_` names with its own keys and with what only the run knows.
 
     ConfigError names a key that its constructor does not take, or one that it asks for.
 
     Args:
         known: keyword arguments beside those of the config; of these it is given the ones that it takes.
+        prefix: where the values stand in the config, if not at `group`.
     """
-    target = locate(values["_target_"], key=f"{group}._target_", trust=trust)
-    options = own_keys(group, values)
-    return target(**accepted(target, options, known, prefix=group))
+    prefix = prefix or group
+    target = locate(values["_target_"], key=f"{prefix}._target_", trust=trust)
+    return target(**accepted(target, own_keys(group, values), known, prefix=prefix))
 
 
 def accepted(target: Any, options: Mapping[str, Any], known: Mapping[str, Any], *, prefix: str) -> dict[str, Any]:
@@ -289,8 +324,8 @@ def accepted(target: Any, options: Mapping[str, Any], known: Mapping[str, Any], 
     anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for name in options:
         if name not in parameters and not anything:
-            close = difflib.get_close_matches(name, parameters, n=1)
-            hint = f"; did you mean {prefix}.{close[0]}?" if close else ""
+            common = common_keys(prefix)
+            hint = did_you_mean(name, [*parameters, *(common.fields if common else ())], f"{prefix}.")
             raise ConfigError(f"{prefix}.{name} is not a key of {prefix}._target_={path_of(target)}{hint}")
     given = {**{k: v for k, v in known.items() if k in parameters or anything}, **options}
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -308,23 +343,31 @@ def path_of(target: Any) -> str:
 def canonical(group: str, values: Any) -> dict[str, Any]:
     """What a group of a config is, whatever its code is called and whatever keys were added since.
 
-    The component's registered name and version, and the values that differ from its defaults. Of a component without a schema:
-    its target, its class's `version`, and all values.
+    The component's registered name and version, and the values that differ from its defaults. Of a component without a
+    schema: its target, the `version` of its class, and the values that differ from its constructor's defaults.
     """
-    target = values.get("_target_")
-    found = find_component(group, target)
-    exact = found is not None and (not target or found.target == target)
-    fields = {} if found is None else found.fields
-    defaults = {} if found is None else found.defaults
-    kept = {}
-    for name, value in values.items():
-        ignored = name == "_target_" or (name in fields and not fields[name].metadata["identity"])
-        if not ignored and (name not in defaults or plain(value) != defaults[name]):
-            kept[str(name)] = plain(value)
-    if exact:
-        assert found is not None
-        return {"component": found.name, "version": found.version, **kept}
-    return {"component": target, "version": getattr(locate(target, key=f"{group}._target_"), "version", 1), **kept}
+    found = schema_of(group, values)
+    target = values.get("_target_") or (found.target if found else "")
+    if found is not None and found.target == target:
+        return {"component": found.name, "version": found.version, **_differing(found, values, {})}
+    code = locate(target, key=f"{group}._target_")
+    parameters = inspect.signature(code).parameters.values()
+    defaults = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in parameters}
+    return {"component": target, "version": getattr(code, "version", 1), **_differing(found, values, defaults)}
+
+
+def _differing(found: Component | None, values: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that are part of an identity and not as their schema has them, nor as `defaults`."""
+    kept: dict[str, Any] = {}
+    known = {**defaults, **(found.defaults if found else {})}
+    for name, value in plain(values).items():
+        inner = common_keys(f"{found.group}.{name}") if found else None
+        if inner is not None:
+            value, known[name] = _differing(inner, value, {}), {}
+        ignored = name == "_target_" or (found and name in found.fields and not found.fields[name].metadata["identity"])
+        if not ignored and (name not in known or value != known[name]):
+            kept[str(name)] = value
+    return kept
 
 
 def config_hash(config: Any) -> str:
@@ -370,11 +413,3 @@ def _rule(hint: Any, bounds: Mapping[str, Any]) -> Rule:
         return TEXT
     assert typing.get_origin(hint) is dict or hint is dict, hint
     return MAPPING
-
-
-def _missing(values: Any, name: str) -> bool:
-    return OmegaConf.is_missing(values, name) if isinstance(values, DictConfig) else values.get(name) == "???"
-
-
-def _copied(value: Any) -> Any:
-    return json.loads(json.dumps(value))

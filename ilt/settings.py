@@ -1,7 +1,7 @@
 """A whole config: which groups it has, which values go together, and what identifies the training that it describes."""
 
-import difflib
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -10,22 +10,24 @@ from ilt import registry
 from ilt.envs.spec import BLOCKS, EnvSpec, check_disjoint
 from ilt.schema import (
     COUNT,
+    Component,
     ConfigError,
     canonical,
-    check_group,
-    check_values,
+    check,
+    complete,
     config_hash,
-    find_component,
+    did_you_mean,
     leaves,
     named,
     plain,
+    schema_of,
 )
 
-GROUPS = ("env", "expert", "demos", "dataset", "head", "imitation", "model", "optimizer", "trainer", "logger")
+GROUPS = ("env", "expert", "demos", "dataset", "head", "imitation", "model", "optimizer", "trainer")
 """Groups of a config that name one component each."""
 
-PARTS = ("evaluation", "search")
-"""Parts of a config that are no components."""
+PARTS = ("logger", "evaluation", "search", "callbacks")
+"""Other groups, and parts of a config that are no components."""
 
 NOT_OF_THE_RUN = (
     "hydra", "outputs", "run_name", "resume", "logger", "threads", "processes", "n_envs", "search", "evaluation"
@@ -34,35 +36,27 @@ NOT_OF_THE_RUN = (
 
 
 def check_config(cfg: DictConfig, command: str = "train", *, partial: bool = False) -> None:
-    """Raise ConfigError, naming the key, the value and what is allowed, if the config cannot be worked with.
+    """Complete a config, in place; raise ConfigError, which names key, value and what is allowed, if it cannot be used.
 
     Args:
         command: whose config it is.
         partial: whether top-level keys may be missing, as in the config that a run's folder keeps.
     """
     keys = named("command", command)
-    known = {*keys.rules, *GROUPS, *PARTS, "callbacks", "hydra"}
+    known = {*keys.rules, *GROUPS, *PARTS, "hydra"}
     for name in cfg:
         if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=1)
-            raise ConfigError(f"{name} is not a key{f'; did you mean {close[0]}?' if close else ''}")
-    own = {name: "???" if OmegaConf.is_missing(cfg, name) else cfg[name] for name in keys.rules if name in cfg}
-    check_values(keys, {**keys.defaults, **own} if partial else own, prefix="", skip_missing=partial)
-    for group in (*GROUPS, *PARTS):
-        if group in cfg and cfg[group] is not None and not (group == "logger" and not cfg[group]):
-            check_group(group, cfg[group])
-    for name, callback in (cfg.get("callbacks") or {}).items():
-        if callback is not None:
-            check_group("callbacks", callback, prefix=f"callbacks.{name}")
-    if "demos" in cfg and "filters" in cfg.demos:
-        check_group("demos.filters", cfg.demos.filters)
+            raise ConfigError(f"{name!s} is not a key{did_you_mean(str(name), known)}")
+    if not partial:
+        complete(keys, cfg)
+        if command == "train" and (absent := [group for group in GROUPS if group not in cfg]):
+            raise ConfigError(f"{absent[0]} must be given; it must be one of {registry.options_of(absent[0])}")
+    check(dataclasses.replace(keys, open=True), cfg, prefix="")
+    for prefix, found, values in _parts(cfg):
+        complete(found, values)
+        check(found, values, prefix=prefix)
     if "env" in cfg:
         check_disjoint(plain(cfg.env.seed_blocks))
-        for name, wrapper in (cfg.env.get("wrappers") or {}).items():
-            if not isinstance(wrapper, DictConfig) or "_target_" not in wrapper:
-                raise ConfigError(
-                    f"env.wrappers.{name} must have a _target_, the dotted path of a wrapper, got {wrapper}"
-                )
         _check_seeds(cfg)
     if "dataset" in cfg:
         _check_dataset(cfg)
@@ -70,8 +64,20 @@ def check_config(cfg: DictConfig, command: str = "train", *, partial: bool = Fal
         _check_model(cfg)
     if "trainer" in cfg:
         _check_trainer(cfg)
-    if cfg.get("search") is not None and "seeds" in cfg.search:
+    if cfg.get("search") is not None:
         _check_search(cfg.search)
+
+
+def _parts(cfg: DictConfig) -> Iterator[tuple[str, Component | None, Any]]:
+    """Every part of a config that has a schema of its own: its key, schema and values."""
+    for group in (*GROUPS, *PARTS):
+        several = {"callbacks": "callbacks", "env": "env.wrappers"}.get(group)
+        if group in cfg and group != "callbacks" and (group in GROUPS or cfg[group]):
+            yield group, schema_of(group, cfg[group]), cfg[group]
+        if group in cfg and several:
+            for name, values in (cfg[group] if group == "callbacks" else cfg.env.get("wrappers") or {}).items():
+                if values is not None:
+                    yield f"{several}.{name}", schema_of(several, values, prefix=f"{several}.{name}"), values
 
 
 def training_config(cfg: DictConfig) -> dict[str, Any]:
@@ -79,6 +85,9 @@ def training_config(cfg: DictConfig) -> dict[str, Any]:
 
     What is scored, drawn and logged afterwards is no part of it.
     """
+    cfg = cfg.copy()
+    for _, found, values in _parts(cfg):
+        complete(found, values)
     env = EnvSpec.from_config(cfg.env)
     kept: dict[str, Any] = {
         "env": env.identity(),
@@ -92,8 +101,15 @@ def training_config(cfg: DictConfig) -> dict[str, Any]:
         "student": {key: cfg.evaluation[key] for key in ("context_length", "deterministic")},
         "seed": cfg.seed,
     }
+    if cfg.expert.train_at_most is not None:  # an expert trained for less may take the place of the one that is named
+        kept["expert"]["train_at_most"] = cfg.expert.train_at_most
     groups = ("demos", "dataset", "head", "imitation", "model", "optimizer", "trainer")
-    return {"kind": "training", "version": 1, **kept, **{group: canonical(group, cfg[group]) for group in groups}}
+    kept |= {group: canonical(group, cfg[group]) for group in groups}
+    if kept["demos"]["component"] != "expert":  # whose episodes its config decides
+        from ilt.data.sources import make_source
+
+        kept["demos"] |= make_source(cfg.demos).identity()
+    return {"kind": "training", "version": 1, **kept}
 
 
 def training_hash(cfg: DictConfig) -> str:
@@ -127,15 +143,15 @@ def parse_subset(key: str, text: str) -> tuple[str, float, float]:
         low, high = 1.0, 0.0
     if not 0 <= low < high <= 1:
         raise ConfigError(
-            f"{key} must be PARAMETER:LOW:HIGH with two quantiles from 0 to 1, such as wind_power:0.75:1 for the quarter "
-            f"of episodes with most of it, got {text!r}"
+            f"{key} must be PARAMETER:LOW:HIGH with two quantiles from 0 to 1, such as wind_power:0.75:1 for the "
+            f"quarter of episodes with most of it, got {text!r}"
         )
     return name, low, high
 
 
 def _watches(callback: Any) -> bool:
-    found = find_component("callbacks", callback.get("_target_"))
-    return found is not None and found.target == callback.get("_target_") and found.watches
+    found = schema_of("callbacks", callback)
+    return found is not None and found.watches
 
 
 def _check_seeds(cfg: DictConfig) -> None:
@@ -182,7 +198,7 @@ def _check_dataset(cfg: DictConfig) -> None:
 
 def _check_model(cfg: DictConfig) -> None:
     model = cfg.model
-    if model.get("_target_") != named("model", "transformer").target:
+    if (found := schema_of("model", model)) is None or found.name != "transformer":
         return
     if model.d_model % model.n_head:
         raise ConfigError(f"model.d_model must be divisible by model.n_head = {model.n_head}, got {model.d_model}")

@@ -19,13 +19,7 @@ def lander() -> EnvSpec:
         id="LunarLander-v3",
         success_return=200.0,
         crash_reward=-100.0,
-        heuristic="lunar_lander",
-        seed_blocks={
-            "demonstrations": (0, 10_000_000),
-            "validation": (10_000_000, 1_000_000),
-            "selection": (20_000_000, 1_000_000),
-            "test": (30_000_000, 1_000_000),
-        },
+        heuristic="ilt.envs.lunar_lander.heuristic",
     )
 
 

@@ -1,4 +1,4 @@
-"""`ilt.cli.train` with the learning taken out, for tests of sweeps: counts to `trainer.max_steps`, slowly.
+"""`ilt train` with the learning taken out, for tests of sweeps: counts to `trainer.max_steps`, slowly.
 
 How far it has come is kept in `steps.txt`, from which a killed job goes on. `model.dropout=0.5` fails at the end, with
 an error that cannot be sent to another process; `model.dropout=0.75` kills its own process, though not when it goes on;
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from ilt.config import check_config, run_config
 from omegaconf import DictConfig
 
-from ilt.config import check_config, run_config
 from ilt.tracking.run_folder import RunFolder, discard_unused, selection_return
 
 

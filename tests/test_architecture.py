@@ -29,7 +29,7 @@ FREE = {  # imported by anyone
     "ilt.tracking.store",
     "ilt.tracking.weights",
 }
-HYDRA = {"ilt/cli", "ilt/studies", "ilt/tracking/loggers.py", "ilt/training/fit.py", "ilt/training/runtime.py"}
+HYDRA = {"ilt/cli", "ilt/studies", "ilt/training/fit.py", "ilt/training/runtime.py"}
 """Which files, or all files of which packages, import Hydra."""
 KNOWN = {
     "ilt/evaluation/saved_policies.py: ilt.cli.expert",
@@ -39,7 +39,6 @@ KNOWN = {
     "ilt/imitation/algorithms.py: ilt.cli.collect",
     "ilt/imitation/algorithms.py: ilt.cli.expert",
     "ilt/studies/search.py: ilt.cli.report",
-    "ilt/tracking/loggers.py: ilt.evaluation.tables",
     "ilt/tracking/run_folder.py: ilt.evaluation.tables",
 }
 """Imports against the order, by file and the module they import: to be taken out, and none to be added."""

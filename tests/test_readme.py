@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-
 from ilt.config import check_config
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-COMMANDS = re.findall(r"^python -m ilt\.cli\.(\w+)([^#\n]*)", README, flags=re.MULTILINE)
+COMMANDS = re.findall(r"^ilt (\w+)([^#\n]*)", README, flags=re.MULTILINE)
 
 
 def test_there_are_commands() -> None:

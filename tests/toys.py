@@ -55,8 +55,44 @@ class Recall(gym.Env[np.ndarray, int]):
         return np.array([self._bits[self._t + 1]], dtype=np.float32)
 
 
+class Echo(gym.Env[Any, Any]):
+    """Any spaces: what is seen is drawn from the seed and from all actions so far, and the reward is the action's sum.
+
+    `info["episode_params"]` has a level that the seed decides. Episodes of an odd seed end by themselves after 4 steps,
+    the others never do.
+    """
+
+    def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
+        self.observation_space, self.action_space = observation_space, action_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        assert seed is not None
+        self._history = [seed]
+        return self._observe(), {"episode_params": {"level": float(seed % 7)}}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action), f"{action!r} is not in {self.action_space}"
+        self._history += np.ravel(np.array(action, dtype=np.float32)).view(np.uint32).tolist()
+        return self._observe(), float(np.sum(action)), self._done(), False, {}
+
+    def _done(self) -> bool:
+        n_steps = (len(self._history) - 1) // max(int(np.prod(self.action_space.shape)), 1)
+        return self._history[0] % 2 == 1 and n_steps == 4
+
+    def _observe(self) -> Any:
+        self.observation_space.seed(int(np.random.SeedSequence(self._history).generate_state(1)[0]))
+        return self.observation_space.sample()
+
+
 gym.register("ilt-toys/Countdown-v0", Countdown, max_episode_steps=3)
 gym.register("ilt-toys/Recall-v0", Recall)
+gym.register("ilt-toys/Echo-v0", Echo, max_episode_steps=6)
+
+VECTOR = spaces.Box(-1.0, 1.0, (2,))
+MULTI = spaces.MultiDiscrete([3, 2], start=[1, -1])
+TENSOR = spaces.Box(np.array([[0, 1, 2], [-3, -2, -1]], np.float32), np.array([[1, 3, 5], [7, 9, 11]], np.float32))
+HIDING = spaces.Dict({"observation": spaces.Dict({"a": VECTOR, "b": spaces.Discrete(3)}), "privileged": VECTOR})
 
 
 def countdown() -> EnvSpec:
@@ -67,3 +103,9 @@ def countdown() -> EnvSpec:
 def recall() -> EnvSpec:
     """`Recall`, without a time limit."""
     return EnvSpec(id="ilt-toys/Recall-v0", success_return=12.0, seed_blocks=BLOCKS)
+
+
+def echo(observations: spaces.Space[Any] = VECTOR, actions: spaces.Space[Any] = MULTI) -> EnvSpec:
+    """`Echo` with a time limit of 6 steps."""
+    kwargs = {"observation_space": observations, "action_space": actions}
+    return EnvSpec(id="ilt-toys/Echo-v0", kwargs=kwargs, seed_blocks=BLOCKS)

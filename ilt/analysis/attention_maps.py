@@ -7,7 +7,7 @@ import numpy as np
 from ilt.data.episodes import Episodes
 from ilt.data.windows import windows_at
 from ilt.models.decoder import Decoder
-from ilt.models.inspection import look_inside
+from ilt.models.inspection import attention_of
 
 
 def middle_episode(episodes: Episodes) -> int:
@@ -25,13 +25,15 @@ def attention_maps(model: Decoder, episodes: Episodes, episode: int, *, context_
     Returns:
         (n_layer, n_head, T) float32 over the tokens of the window, by the moment's title.
     """
-    flight, length = episodes.select(np.array([episode])), int(episodes.lengths[episode])
+    one, length = episodes.select(np.array([episode])), int(episodes.lengths[episode])
     moments = {"first full window": context_length - 1, "half-way": length // 2, "last action": length - 1}
     maps: dict[str, np.ndarray] = {}
     for title, step in moments.items():
         if step < length:  # an episode may be shorter than a window
-            _, observations, actions = windows_at(flight, step, context_length=context_length)
-            maps[f"{title} (step {step})"] = look_inside(model, observations, actions).attention[:, 0].numpy()
+            _, observations, actions = windows_at(
+                one, step, action_space=model.action_space, context_length=context_length
+            )
+            maps[f"{title} (step {step})"] = attention_of(model, observations, actions)[:, 0].numpy()
     return maps
 
 

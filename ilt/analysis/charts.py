@@ -103,7 +103,7 @@ def curves_chart(bands: Mapping[str, Band | None], *, ylabel: str, log: bool = F
         return _inline(figure)
 
 
-def histogram_chart(returns: Mapping[str, np.ndarray], *, success_return: float) -> str:
+def histogram_chart(returns: Mapping[str, np.ndarray], *, success_return: float | None) -> str:
     """Episodes by return, for `student`, `expert` and `random` (E,); what is below all but 0.5 % stands at the edge."""
     low, high = _span(list(returns.values()))
     bins = np.linspace(low, high, 48).tolist()
@@ -114,7 +114,8 @@ def histogram_chart(returns: Mapping[str, np.ndarray], *, success_return: float)
             clipped = np.clip(values, low, high)
             axes.hist(clipped, bins=bins, histtype="stepfilled", color=color, alpha=0.25)
             axes.hist(clipped, bins=bins, histtype="step", color=color, label=name, linestyle=_line_of(name))
-        axes.axvline(success_return, color=_COLOR["--ink"], linestyle=":", linewidth=1, label="success")
+        if success_return is not None:
+            axes.axvline(success_return, color=_COLOR["--ink"], linestyle=":", linewidth=1, label="success")
         axes.set(xlabel="return of an episode", ylabel="episodes")
         _legend_above(figure)
         return _inline(figure)

@@ -144,10 +144,9 @@ def film(ctx: Context, shown: Mapping[str, tuple[Episodes, np.ndarray]], folder:
         which episode it is, and each policy's return in it.
     """
     episode = typical_episode({name: returns for name, (_, returns) in shown.items()})
-    frames = side_by_side(ctx.env, {name: (episodes, episode) for name, (episodes, _) in shown.items()})
-    write_mp4(frames, folder / "episode.mp4")
-    every = max(4, -(-len(frames) // MAX_FRAMES))
-    write_animation(frames, folder / "episode.gif", every=every, width=400 * len(shown))
+    video = side_by_side(ctx.env, {name: (episodes, episode) for name, (episodes, _) in shown.items()})
+    write_mp4(video, folder / "episode.mp4")
+    write_animation(video, folder / "episode.gif", width=400 * len(shown), most=MAX_FRAMES)
     return {
         "seed": int(next(iter(shown.values()))[0].seeds[episode]),
         "chosen": "most like every policy's median episode, by the ranks of returns",

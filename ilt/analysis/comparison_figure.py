@@ -1,4 +1,4 @@
-"""The picture of a comparison: how much each policy returns, and how sure that is."""
+"""The figure of a comparison: how much each policy returns, and how sure that is."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Videos of a run's best, median and worst test episode, flown again from its weights and checked against its notes."""
+"""Videos of a run's best, median and worst test episode, replayed from its weights and checked against its records."""
 
 import logging
 import os
@@ -10,9 +10,9 @@ import numpy as np
 
 from ilt.analysis.video import side_by_side, write_mp4
 from ilt.envs.spec import EnvSpec
-from ilt.models.decoder import Decoder
+from ilt.models.spec import ModelSpec
+from ilt.rollout.policies import SequencePolicy
 from ilt.rollout.run import rollout
-from ilt.rollout.sequence_policy import SequencePolicy
 from ilt.schema import config_hash
 from ilt.tracking.records import RunRecord
 from ilt.tracking.store import check_files
@@ -27,17 +27,17 @@ class EpisodeVideo:
     Attributes:
         kind: `best`, `median` or `worst`, by return among the run's test episodes.
         seed: the episode's.
-        noted: its return in `episodes.csv`.
+        recorded_return: its return in `episodes.csv`.
         steps: its length in `episodes.csv`.
-        flown: its return when it was flown again.
+        replayed_return: its return when it was rolled out again.
         video: the file; None if the two returns differ, since then it is not that episode.
     """
 
     kind: str
     seed: int
-    noted: float
+    recorded_return: float
     steps: int
-    flown: float
+    replayed_return: float
     video: Path | None
 
 
@@ -48,45 +48,46 @@ def choose_episodes(returns: np.ndarray) -> dict[str, int]:
 
 
 def film_episodes(run: RunRecord, spec: EnvSpec, folder: Path) -> list[EpisodeVideo]:
-    """Fly a run's best, median and worst test episode again, and keep a video of each in `folder`.
+    """Roll out a run's best, median and worst test episode again, and keep a video of each in `folder`.
 
-    What is there already is not flown again. The run's config must have been checked.
+    Videos that are there already are kept. The run's config must have been checked.
 
     Raises:
         ValueError: the run's weights are missing or are not those that it was scored with.
+        NoVideoError: the environment cannot be drawn.
     """
-    evaluation = run.config["evaluation"]
-    weights = f"weights/{evaluation['reported_checkpoint']}.safetensors"
+    weights = f"weights/{run.config['evaluation']['reported_checkpoint']}.safetensors"
     if weights not in run.results["files"]:
         raise ValueError(f"results.json does not list {weights}")
     check_files(run.path, {weights: run.results["files"][weights]})
-    chosen = choose_episodes(run.episodes["student_return"])
+    recorded = run.episodes["student_return"]
+    chosen = choose_episodes(recorded)
     videos = {episode: folder / _name(run, spec, weights, episode) for episode in chosen.values()}
     missing = {episode: video for episode, video in videos.items() if not video.exists()}
-    flown = {episode: float(run.episodes["student_return"][episode]) for episode in videos}
+    replayed = {episode: float(recorded[episode]) for episode in videos}
     if missing:
         folder.mkdir(parents=True, exist_ok=True)
-        policy = SequencePolicy(
-            Decoder.load(run.path / weights),
-            context_length=evaluation["context_length"],
-            deterministic=evaluation["deterministic"],
-        )
-        flown |= _film(run, spec, policy, missing)
+        replayed |= _film(run, spec, weights, missing)
     return [
         EpisodeVideo(
             kind=kind,
             seed=int(run.episodes["seed"][episode]),
-            noted=float(run.episodes["student_return"][episode]),
+            recorded_return=float(recorded[episode]),
             steps=int(run.episodes["student_steps"][episode]),
-            flown=flown[episode],
+            replayed_return=replayed[episode],
             video=videos[episode] if videos[episode].exists() else None,
         )
         for kind, episode in chosen.items()
     ]
 
 
-def _film(run: RunRecord, spec: EnvSpec, policy: SequencePolicy, videos: Mapping[int, Path]) -> dict[int, float]:
-    """The returns of these episodes when flown again; those that are as noted are filmed."""
+def _film(run: RunRecord, spec: EnvSpec, weights: str, videos: Mapping[int, Path]) -> dict[int, float]:
+    """The returns of these episodes when rolled out again; those that are as recorded are filmed."""
+    _, model, head = ModelSpec.load(run.path / weights, trust=spec.trust)
+    evaluation = run.config["evaluation"]
+    policy = SequencePolicy(
+        model, head, context_length=evaluation["context_length"], deterministic=evaluation["deterministic"]
+    )
     episodes = rollout(spec, policy, run.episodes["seed"][list(videos)].astype(np.int64))
     for i, (episode, video) in enumerate(videos.items()):
         if np.isclose(episodes.returns[i], run.episodes["student_return"][episode], rtol=0, atol=1e-6):

@@ -1,4 +1,4 @@
-"""Pictures of a run: how it learned, and what it returns."""
+"""Figures of a run: how it learned, and what it returns."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 COLORS = {"student": "#1f77b4", "expert": "#ff7f0e", "random": "#7f7f7f"}
 
 
-def learning_curve(rows: Sequence[Mapping[str, float]], path: Path, *, expert_return: float, title: str) -> None:
-    """Loss and action accuracy over training steps, and the return on selection seeds beside the expert's.
+def learning_curve(rows: Sequence[Mapping[str, float]], path: Path, *, expert_return: float | None, title: str) -> None:
+    """Loss and action accuracy (or error) over training steps, and the return on selection seeds beside the expert's.
 
     Args:
         rows: as `LearningCurve` keeps them.
@@ -24,19 +24,21 @@ def learning_curve(rows: Sequence[Mapping[str, float]], path: Path, *, expert_re
         return [x for x, _ in points], [y for _, y in points]
 
     figure = Figure(figsize=(11, 3.6), layout="constrained")
-    loss, accuracy, returns = figure.subplots(1, 3)
+    loss, actions, returns = figure.subplots(1, 3)
     loss.plot(*series("train/loss"), color="0.7", label="training batch")
     loss.plot(*series("val/loss"), color=COLORS["student"], marker="o", markersize=3, label="validation")
-    loss.set(ylabel="cross-entropy", yscale="log")
+    positive = all(row[name] > 0 for row in rows for name in ("train/loss", "val/loss") if name in row)
+    loss.set(ylabel="loss", yscale="log" if positive else "linear")  # that of a density may be negative
     loss.legend(frameon=False)
-    accuracy.plot(*series("val/action_accuracy"), color=COLORS["student"], marker="o", markersize=3)
-    accuracy.set(ylabel="action accuracy (validation)")
+    measure = "error" if any("val/action_error" in row for row in rows) else "accuracy"
+    actions.plot(*series(f"val/action_{measure}"), color=COLORS["student"], marker="o", markersize=3)
+    actions.set(ylabel=f"action {measure} (validation)")
     steps, means = series("rollout/return_mean")
     returns.plot(steps, means, color=COLORS["student"], marker="o", markersize=3, label="student")
     returns.axhline(expert_return, color=COLORS["expert"], linestyle="--", label="expert (other selection seeds)")
     returns.set(ylabel="mean return (selection seeds)")
     returns.legend(loc="best", framealpha=0.8)
-    for axes in (loss, accuracy, returns):
+    for axes in (loss, actions, returns):
         axes.set(xlabel="training step")
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
@@ -44,12 +46,14 @@ def learning_curve(rows: Sequence[Mapping[str, float]], path: Path, *, expert_re
     _save(figure, path)
 
 
-def return_distribution(returns: Mapping[str, np.ndarray], path: Path, *, success_return: float, title: str) -> None:
+def return_distribution(
+    returns: Mapping[str, np.ndarray], path: Path, *, success_return: float | None, title: str
+) -> None:
     """Histograms of episode returns by policy, and the share of episodes below each return.
 
     Args:
         returns: (E,) by policy name.
-        success_return: marked by a line.
+        success_return: marked by a line, if there is one.
     """
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     histogram, cumulative = figure.subplots(1, 2)
@@ -67,7 +71,8 @@ def return_distribution(returns: Mapping[str, np.ndarray], path: Path, *, succes
     histogram.set(ylabel="episodes")
     cumulative.set(ylabel="share of episodes at or below", xlim=(low, high))
     for axes in (histogram, cumulative):
-        axes.axvline(success_return, color="0.3", linestyle=":", label="success")
+        if success_return is not None:
+            axes.axvline(success_return, color="0.3", linestyle=":", label="success")
         axes.set(xlabel="return of an episode (test seeds)")
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)

@@ -23,14 +23,15 @@ from ilt.analysis.charts import (
     scatter_chart,
 )
 from ilt.analysis.episode_videos import EpisodeVideo
-from ilt.analysis.page_probe import probe_pictures
-from ilt.analysis.page_tables import group_table, run_table, time_table
-from ilt.tracking.records import Group, RunRecord, differing_keys, flatten
+from ilt.analysis.page_probe import probe_figures
+from ilt.analysis.page_tables import PageTable, group_table, run_table, time_table
+from ilt.tracking.records import Group, RunRecord, by_environment, differing_keys, flatten, middle_run
 
 CURVES = {
     "rollout/return_mean": "mean return on selection seeds",
     "val/action_accuracy": "action accuracy on validation demonstrations",
-    "val/loss": "cross-entropy on validation demonstrations",
+    "val/action_error": "action error on validation demonstrations",
+    "val/loss": "loss on validation demonstrations",
 }
 
 
@@ -66,6 +67,20 @@ class Report:
         return [run for group in self.groups for run in group.runs]
 
 
+@dataclass(frozen=True, kw_only=True)
+class EnvPart:
+    """What the page says of the runs of one environment: nothing is compared over several."""
+
+    name: str
+    example: RunRecord
+    groups: Sequence[Group]
+    changed: Sequence[tuple[str, str, str]]
+    group_table: PageTable
+    run_table: PageTable
+    curves: Sequence["Shown"]
+    returns: Sequence["Shown"]
+
+
 @dataclass(frozen=True)
 class Shown:
     """A chart: its title, the drawing, what it shows in words, and how to read it."""
@@ -90,17 +105,34 @@ def write_page(report: Report, path: Path) -> None:
         parents=_short(report.made["git_commit"]),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         what_ran=_what_ran(report.runs),
-        changed=_changed(report),
-        group_table=group_table(report.groups),
-        run_table=run_table(report.groups),
+        parts=_parts(report),
         time_table=time_table(report.runs),
         several_tests=len({run.test for run in report.runs}) > 1,
-        curves=_curves(report.groups),
-        returns=_returns(report),
-        probe=probe_pictures(report.example.path),
-        videos=[(landing, _data_address(landing.video)) for landing in report.videos_of_episodes],
+        probe=probe_figures(report.example.path),
+        videos=[(episode, _data_address(episode.video)) for episode in report.videos_of_episodes],
     )
     path.write_text(page)
+
+
+def _parts(report: Report) -> list[EnvPart]:
+    parts = []
+    for name, runs in by_environment(report.runs).items():
+        paths = {run.path for run in runs}
+        groups = [group for group in report.groups if group.runs[0].path in paths]
+        example = report.example if report.example.path in paths else middle_run(runs)
+        parts.append(
+            EnvPart(
+                name=name,
+                example=example,
+                groups=groups,
+                changed=_changed(groups, report.defaults),
+                group_table=group_table(groups),
+                run_table=run_table(groups),
+                curves=_curves(groups),
+                returns=_returns(groups, example),
+            )
+        )
+    return parts
 
 
 def _what_ran(runs: Sequence[RunRecord]) -> dict[str, list[str]]:
@@ -110,6 +142,7 @@ def _what_ran(runs: Sequence[RunRecord]) -> dict[str, list[str]]:
         "commit": [_short(run.results.get("git_commit")) for run in runs],
         "Python": [run.results.get("python") for run in runs],
         **{name: [run.results["packages"].get(name) for run in runs] for name in names},
+        "environment": list(by_environment(runs)),
         "machine": [run.results.get("machine") for run in runs],
         "expert": [run.results.get("expert") for run in runs],
         "demonstrations": [run.results.get("demonstrations") for run in runs],
@@ -123,12 +156,12 @@ def _short(commit: str | None) -> str | None:
     return commit and str(commit)[:10] + ("+dirty" if str(commit).endswith("+dirty") else "")
 
 
-def _changed(report: Report) -> list[tuple[str, str, str]]:
+def _changed(groups: Sequence[Group], defaults: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Keys that have one value in all runs, but not the default one: key, value, default."""
-    configs = [flatten(group.runs[0].config) for group in report.groups]
-    differing, defaults = differing_keys(configs), flatten(report.defaults)
-    changed = [key for key in differing_keys([configs[0], defaults]) if key not in differing]
-    return [(key, configs[0].get(key, "–"), defaults.get(key, "–")) for key in changed]
+    configs = [flatten(group.runs[0].config) for group in groups]
+    differing, default = differing_keys(configs), flatten(defaults)
+    changed = [key for key in differing_keys([configs[0], default]) if key not in differing]
+    return [(key, configs[0].get(key, "–"), default.get(key, "–")) for key in changed]
 
 
 def _curves(groups: Sequence[Group]) -> list[Shown]:
@@ -153,11 +186,10 @@ def _describe_band(label: str, drawn: Band) -> str:
     )
 
 
-def _returns(report: Report) -> list[Shown]:
-    example, episodes = report.example, report.example.episodes
-    policies = {name: episodes[f"{name}_return"] for name in ("student", "expert", "random")}
+def _returns(groups: Sequence[Group], example: RunRecord) -> list[Shown]:
+    policies = {name: example.episodes[f"{name}_return"] for name in ("student", "expert", "random")}
     student, expert = policies["student"], policies["expert"]
-    together = [group for group in report.groups if group.runs[0].test == example.test]
+    together = [group for group in groups if group.runs[0].test == example.test]
     pooled = {
         group.label: np.concatenate([run.episodes["student_return"] for run in group.runs])
         for group in together[:MOST_SERIES]
@@ -167,7 +199,7 @@ def _returns(report: Report) -> list[Shown]:
     return [
         Shown(
             "Returns of the example",
-            Markup(histogram_chart(policies, success_return=example.config["env"]["success_return"])),
+            Markup(histogram_chart(policies, success_return=example.config["env"].get("success_return"))),
             "Histograms of the example's returns: " + _describe_returns(policies),
             f"{example.name}, {len(student)} test episodes of each policy. The very lowest returns stand at the "
             "left edge.",
@@ -177,14 +209,14 @@ def _returns(report: Report) -> list[Shown]:
             Markup(cumulative_chart(pooled, expert)),
             "Share of episodes at or below each return: " + _describe_returns({**pooled, "expert": expert}),
             f"All training seeds of a config together. {_n_drawn(len(pooled), len(together))}"
-            + (" Configs that flew other test seeds are not drawn." if len(together) < len(report.groups) else ""),
+            + (" Configs that were scored on other test seeds are not drawn." if len(together) < len(groups) else ""),
         ),
         Shown(
             "Student beside expert",
             Markup(scatter_chart(expert, student)),
             f"One point per test seed: the student's return over the expert's. The student returns more on "
             f"{better:.0f} % of {len(student)} seeds; the correlation is {_correlation(expert, student)}.",
-            f"{example.name}. One point per test seed, flown by both"
+            f"{example.name}. One point per test seed"
             + (f"; the first {drawn} of {len(student)}." if drawn < len(student) else "."),
         ),
     ]

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from ilt.tracking.store import read_json
 
-PICTURES = {
+FIGURES = {
     "probe.png": (
         "What can be read off it",
-        "How much of what the environment hides (R², 1 for all of it) a ridge regression reads off the residual "
-        "stream, by steps since the start, on episodes that it was not fitted on. Shuffled: fitted to the values of "
-        "other episodes.",
+        "How much of what the environment hides (R², 1 for all of it) a ridge regression reads off the model's "
+        "activations, by steps since the start, on episodes that it was not fitted on. Shuffled: fitted to the values "
+        "of other episodes.",
     ),
     "attention.png": (
         "What it looks at",
@@ -21,8 +21,8 @@ PICTURES = {
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture inside the page: its title, the `data:` address, what it shows in words, and how to read it."""
+class ProbeFigure:
+    """A figure inside the page: its title, the `data:` address, what it shows in words, and how to read it."""
 
     title: str
     address: str
@@ -30,14 +30,18 @@ class Picture:
     reading: str
 
 
-def probe_pictures(run: Path) -> list[Picture]:
-    """The pictures that `python -m ilt.cli.probe` left in a run's folder; none if it did not or they are damaged."""
+def probe_figures(run: Path) -> list[ProbeFigure]:
+    """The figures that `ilt probe` left in a run's folder; none if there was no probe or its files are damaged.
+
+    Attention is there for models that have it.
+    """
     folder = run / "probe"
     try:
-        words = read_json(folder / "probe.json")["words"]
+        words = dict(read_json(folder / "probe.json")["words"])
         return [
-            Picture(title, _address(folder / name), str(words[name]), reading)
-            for name, (title, reading) in PICTURES.items()
+            ProbeFigure(title, _address(folder / name), str(words[name]), reading)
+            for name, (title, reading) in FIGURES.items()
+            if name in words
         ]
     except (OSError, ValueError, KeyError, TypeError):
         return []

@@ -49,7 +49,9 @@ class PageTable:
     def descending(
         cls, caption: str, columns: Sequence[Column], rows: Sequence[Sequence[Cell]], by: str
     ) -> "PageTable":
-        """The rows in descending order of the numbers in the column `by`."""
+        """The rows in descending order of the numbers in the column `by`, without the columns that are empty."""
+        kept = [i for i in range(len(columns)) if any(row[i].value is not None or row[i].bar for row in rows)]
+        columns, rows = [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]
         place = [column.title for column in columns].index(by)
 
         def key(row: Sequence[Cell]) -> float:
@@ -86,7 +88,7 @@ def group_table(groups: Sequence[Group]) -> PageTable:
                 number_cell(group.selection_return),
                 _mean_cell([result["return_mean"] for result in results], results[0]["return_mean_interval"]),
                 _mean_cell([each["mean"] for each in differences], differences[0]["interval"], sign="+"),
-                _percent(float(np.mean([result["crash_rate"] for result in results]))),
+                _mean_rate([result["crash_rate"] for result in results]),
                 *([text_cell(group.runs[0].test_seeds)] if several_tests else []),
             ]
         )
@@ -188,13 +190,19 @@ def _mean_cell(values: Sequence[float], interval: Sequence[float], *, sign: str 
     return number_cell(float(np.mean(values)), interval, sign=sign)
 
 
-def _percent(share: float) -> Cell:
-    return Cell(f"{100 * share:.1f} %", float(share))
+def _percent(rate: float | None) -> Cell:
+    return Cell("–", None) if rate is None else Cell(f"{100 * rate:.1f} %", float(rate))
+
+
+def _mean_rate(rates: Sequence[float | None]) -> Cell:
+    known = [rate for rate in rates if rate is not None]
+    return _percent(float(np.mean(known)) if known else None)
 
 
 def _config_cell(value: str | None) -> Cell:
-    if value is None:
-        return Cell("–", None)
+    """A value of a config; what is null or not there stands last."""
+    if value in (None, "null"):
+        return Cell(value or "–", None)
     return Cell(value, float(value) if _all_numbers([value]) else value)
 
 

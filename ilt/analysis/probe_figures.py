@@ -1,4 +1,4 @@
-"""Pictures of what goes on inside a student: what can be read off it, and what it looks at."""
+"""Figures of what goes on inside a student: what can be read off it, and what it looks at."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ def probe_figure(
     n_rows = -(-len(quantities) // n_columns)
     figure = Figure(figsize=(max(3.2 * n_columns, 8.0), 2.8 * n_rows + 1.2), layout="constrained")
     panels = list(figure.subplots(n_rows, n_columns, sharey=True, squeeze=False).flat)
-    shades = colormaps["viridis_r"](np.linspace(0.15, 0.95, max(len(places) - 1, 1)))
+    shades = colormaps["viridis_r"](np.linspace(0.15, 0.95, len(places) - 1))
     for axes, quantity in zip(panels, quantities, strict=False):
         for place, shade in zip(places, [None, *shades], strict=True):
             style = "-." if place == OBSERVATION else "-"

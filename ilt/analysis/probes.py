@@ -1,7 +1,7 @@
 """Probes: what a linear map reads off a student about what its environment hides (Alain and Bengio 2016).
 
-Which episodes a probe is fitted on and which it is scored on are different flights: two steps of one episode share its
-physics, and a probe that had seen one would know the other.
+A probe is fitted and scored on different episodes: two steps of one episode share its physics, and a probe that had
+seen one would know the other.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,8 @@ import torch
 from ilt.analysis.ridge import explained_variance, fit_ridge
 from ilt.data.episodes import Episodes
 from ilt.data.windows import windows_at
-from ilt.models.decoder import Decoder
-from ilt.models.inspection import look_inside
+from ilt.models.base import SequenceModel
+from ilt.models.inspection import hidden_states
 
 LEAST_EPISODES = 50
 """A step that fewer episodes reach is left out."""
@@ -22,7 +22,7 @@ LEAST_EPISODES = 50
 N_SHUFFLES = 10
 """The control is the mean of so many: by chance, one shuffle leaves some of the values near their own episodes."""
 
-OBSERVATION, EMBEDDING = "present observation", "embedding"
+OBSERVATION = "present observation"
 
 _BATCH = 256  # windows that go through the model at once
 
@@ -32,7 +32,7 @@ class Score(NamedTuple):
 
     Attributes:
         quantity: what the environment hides.
-        source: `OBSERVATION`, `EMBEDDING`, or `layer 1` and so on: the residual stream after that block.
+        source: `OBSERVATION`, or one of the model's `probe_points`, such as `layer 1`.
         step: steps since the start of the episode, before the one whose action is chosen.
         r2, error: R² on episodes that the probe was not fitted on, and its standard error over them.
         shuffled_r2: R² of probes that were fitted to the values of other episodes.
@@ -61,42 +61,36 @@ class Moment(NamedTuple):
     targets: np.ndarray
 
 
-def sources(n_layer: int) -> list[str]:
-    """Where a probe reads, from the outside in."""
-    return [OBSERVATION, EMBEDDING, *(f"layer {layer + 1}" for layer in range(n_layer))]
-
-
 def hidden_columns(names: Sequence[str], episodes: Episodes) -> dict[str, int]:
     """The columns of `step/privileged` that vary, by name. ValueError if there is none."""
     hidden = episodes.extras.get("step/privileged")
     columns = {} if hidden is None else {name: i for i, name in enumerate(names) if np.ptp(hidden[:, i]) > 0}
     if not columns:
-        raise ValueError("there is nothing to probe for: env.wrappers hides nothing from the student that varies")
+        raise ValueError("there is nothing to probe for: env hides nothing from the student that varies")
     return columns
 
 
 def read_moment(
-    model: Decoder, episodes: Episodes, step: int, columns: Sequence[int], *, context_length: int
+    model: SequenceModel, episodes: Episodes, step: int, columns: Sequence[int], *, context_length: int
 ) -> Moment:
-    """What a student that flew these episodes saw and computed when it chose the action of one step.
+    """What a student that acted in these episodes saw and computed when it chose the action of one step.
 
     Args:
         columns: of `step/privileged`, those that are asked for.
-        context_length: how many steps it looked back on.
+        context_length: how many steps it looked back on; a recurrent model saw all of the episode so far.
     """
-    which, observations, actions = windows_at(episodes, step, context_length=context_length)
-    inside = [
-        look_inside(model, seen, done).residual
-        for seen, done in zip(observations.split(_BATCH), actions.split(_BATCH), strict=True)
-    ]
-    streams = [observations[:, -1], *torch.cat(inside, dim=1)]
-    features = {name: stream.numpy() for name, stream in zip(sources(len(model.blocks)), streams, strict=True)}
+    length = step + 1 if model.recurrent else context_length
+    which, observations, actions = windows_at(episodes, step, action_space=model.action_space, context_length=length)
+    parts = zip(observations.split(_BATCH), actions.split(_BATCH), strict=True)
+    inside = [hidden_states(model, *part) for part in parts]
+    features = {name: torch.cat([part[name] for part in inside]).numpy() for name in inside[0]}
     hidden = episodes.extras["step/privileged"][episodes.step_offsets[which] + step]
-    return Moment(features, hidden[:, list(columns)].astype(np.float64))
+    targets = hidden[:, list(columns)].astype(np.float64)
+    return Moment({OBSERVATION: observations[:, -1].numpy(), **features}, targets)
 
 
 def score_probes(
-    model: Decoder,
+    model: SequenceModel,
     fitted: Episodes,
     scored: Episodes,
     columns: Mapping[str, int],
@@ -104,27 +98,29 @@ def score_probes(
     *,
     context_length: int,
 ) -> list[Score]:
-    """Fit a probe for each quantity, source and step on one flight of a student, and score it on another.
+    """Fit a probe for each quantity, source and step on some episodes of a student, and score it on others.
 
     Args:
         columns: as `hidden_columns` names them.
-        steps: those that fewer than `LEAST_EPISODES` of either flight reach are left out.
+        steps: those that fewer than `LEAST_EPISODES` of either set reach are left out.
     """
     scores: list[Score] = []
     for step in steps:
         if min(int((episodes.lengths > step).sum()) for episodes in (fitted, scored)) < LEAST_EPISODES:
             continue
-        ours, theirs = (
+        fit_moment, score_moment = (
             read_moment(model, episodes, step, list(columns.values()), context_length=context_length)
             for episodes in (fitted, scored)
         )
-        n_fitted, n_scored = len(ours.targets), len(theirs.targets)
-        dice = np.random.default_rng(step)
-        shuffled = np.concatenate([dice.permutation(ours.targets) for _ in range(N_SHUFFLES)], axis=1)
-        for source, features in ours.features.items():
-            r2, error = explained_variance(fit_ridge(features, ours.targets)(theirs.features[source]), theirs.targets)
-            control = fit_ridge(features, shuffled)(theirs.features[source])
-            by_chance, _ = explained_variance(control, np.tile(theirs.targets, N_SHUFFLES))
+        n_fitted, n_scored = len(fit_moment.targets), len(score_moment.targets)
+        rng = np.random.default_rng(step)
+        shuffled = np.concatenate([rng.permutation(fit_moment.targets) for _ in range(N_SHUFFLES)], axis=1)
+        for source, features in fit_moment.features.items():
+            r2, error = explained_variance(
+                fit_ridge(features, fit_moment.targets)(score_moment.features[source]), score_moment.targets
+            )
+            control = fit_ridge(features, shuffled)(score_moment.features[source])
+            by_chance, _ = explained_variance(control, np.tile(score_moment.targets, N_SHUFFLES))
             by_chance = by_chance.reshape(N_SHUFFLES, -1).mean(axis=0)
             scores += [
                 Score(name, source, step, float(r2[q]), float(error[q]), float(by_chance[q]), n_fitted, n_scored)
@@ -156,7 +152,7 @@ def score_rows(scores: Sequence[Score]) -> tuple[list[str], list[list[str]]]:
 
 
 def in_words(scores: Sequence[Score]) -> str:
-    """The highest R² of each quantity, from the present observation and from the last block."""
+    """The highest R² of each quantity, from the present observation and from the last place."""
     sentences = []
     for quantity in dict.fromkeys(score.quantity for score in scores):
         best = (

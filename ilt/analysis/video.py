@@ -1,11 +1,11 @@
 """Videos of episodes side by side, rendered by replaying their recorded actions."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import imageio.v2 as imageio
 import numpy as np
@@ -13,96 +13,150 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ilt.data.episodes import Episodes
 from ilt.envs.spec import EnvSpec
-from ilt.envs.wrappers import facts, hidden_names, in_words, visible
 
-WIND = "wind_force"
-"""The hidden number that is drawn as an arrow."""
+WHITE, GRAY, BLACK = (255, 255, 255), (190, 190, 190), (0, 0, 0)
+LEAST_WIDTH = 400  # pixels; smaller frames are enlarged, so that text can be read
+GIF_RATE = 12.5  # images per second
 
-ARROW = 180
-"""How long it is for the strongest wind, in pixels."""
 
-WHITE, GRAY, BLUE = (255, 255, 255), (190, 190, 190), (110, 180, 255)
+class NoVideoError(RuntimeError):
+    """The environment cannot be drawn."""
+
+
+class Video(NamedTuple):
+    """Frames (H, W, 3) uint8, all of one size, and how many of them are a second."""
+
+    frames: list[np.ndarray]
+    fps: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """An episode of T steps flown again, in T + 1 moments: before each action, and after the last one.
+    """An episode of T steps once more, in T + 1 moments: before each action, and after the last one.
 
     Attributes:
         frames: (H, W, 3) uint8 each.
         returns: what was earned so far.
-        winds: the wind that the next step meets, over the strongest there is, in [−1, 1] and positive to the right;
-            empty where the environment hides no wind.
-        facts: what the episode was drawn to be, such as its gravity, in words.
+        params: what was drawn for the episode, such as its gravity, in words.
+        fps: frames per second of simulated time.
     """
 
     frames: list[np.ndarray]
     returns: list[float]
-    winds: list[float]
-    facts: list[str]
+    params: list[str]
+    fps: float
 
 
 def replay(spec: EnvSpec, episodes: Episodes, episode: int) -> Replay:
-    """Fly the recorded actions of one of `episodes` again from its recorded seed."""
+    """Take the recorded actions of one of `episodes` again, from its recorded seed.
+
+    Raises:
+        NoVideoError: the environment has no `rgb_array` among its render modes, or fails to render.
+    """
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no display is needed
-    env = spec.make(render_mode="rgb_array")
-    seen, _ = env.reset(seed=int(episodes.seeds[episode]))
-    start, length = int(episodes.step_offsets[episode]), int(episodes.lengths[episode])
-    observations, frames, returns = [seen], [env.render()], [0.0]
-    for action in episodes.actions[start : start + length].tolist():
-        seen, reward, *_ = env.step(action)
-        observations.append(seen)
-        frames.append(env.render())
-        returns.append(returns[-1] + float(reward))
-    env.close()
-    names = hidden_names(env)
-    winds = [float(seen[visible(env) + names.index(WIND)]) for seen in observations] if WIND in names else []
-    return Replay(frames=frames, returns=returns, winds=winds, facts=in_words(facts(env)))  # type: ignore[arg-type]
+    env = _make(spec)
+    try:
+        _, info = env.reset(seed=int(episodes.seeds[episode]))
+        start, length = int(episodes.step_offsets[episode]), int(episodes.lengths[episode])
+        frames, returns = [_render(env)], [0.0]
+        for action in spec.action_space.for_simulator(episodes.actions[start : start + length]):
+            _, reward, *_ = env.step(action)
+            frames.append(_render(env))
+            returns.append(returns[-1] + float(reward))
+        drawn = info.get("episode_params", {})
+        return Replay(
+            frames=frames,
+            returns=returns,
+            params=[f"{name.replace('_', ' ')} {value:.3g}" for name, value in drawn.items()],
+            fps=float(env.metadata.get("render_fps") or 30),
+        )
+    finally:
+        env.close()
 
 
-def side_by_side(spec: EnvSpec, flights: Mapping[str, tuple[Episodes, int]]) -> list[np.ndarray]:
-    """Frames of several episodes beside each other, each under its name and return; the shorter ones wait at the end.
+def _make(spec: EnvSpec) -> Any:
+    plain = spec.make()
+    modes = plain.metadata.get("render_modes") or []
+    plain.close()
+    if "rgb_array" not in modes:
+        raise NoVideoError(f"{spec.id} does not render to rgb_array, only to {list(modes)}")
+    try:
+        return spec.make(render_mode="rgb_array")
+    except Exception as error:
+        raise NoVideoError(f"{spec.id} cannot be made with render_mode=rgb_array: {error}") from error
 
-    Where the environment hides a wind from students, an arrow shows it. What an episode was drawn to be stands at its
-    left, unless the episode beside it was drawn to be the same.
+
+def _render(env: Any) -> np.ndarray:
+    """The present frame as (H, W, 3) uint8. An environment of any package may fail in any way here."""
+    try:
+        frame = np.asarray(env.render())
+        return np.asarray(Image.fromarray(frame).convert("RGB"))
+    except Exception as error:
+        raise NoVideoError(f"{env} does not render a frame: {type(error).__name__}: {error}") from error
+
+
+def side_by_side(spec: EnvSpec, shown: Mapping[str, tuple[Episodes, int]]) -> Video:
+    """Several episodes beside each other, each under its name and return; the shorter ones wait at the end.
+
+    What was drawn for an episode stands at its left, unless it is the same for the episode beside it. Frames that are
+    small are enlarged.
 
     Args:
-        flights: episodes, and which one of them, by the name that is written above it.
+        shown: episodes, and which one of them, by the name that is written above it.
+
+    Raises:
+        NoVideoError: the environment cannot be drawn.
     """
-    replays = {name: replay(spec, episodes, episode) for name, (episodes, episode) in flights.items()}
+    replays = {name: replay(spec, episodes, episode) for name, (episodes, episode) in shown.items()}
+    sizes = [frame.shape[:2] for each in replays.values() for frame in each.frames]
+    size = tuple(np.max(sizes, axis=0).tolist())
     beside = [None, *replays.values()]
     notes = [
-        flown.facts if left is None or flown.facts != left.facts else []
-        for left, flown in zip(beside, replays.values(), strict=False)
+        each.params if left is None or each.params != left.params else []
+        for left, each in zip(beside, replays.values(), strict=False)
     ]
-    return [
-        np.concatenate([_panel(*named, t, note) for named, note in zip(replays.items(), notes, strict=True)], axis=1)
-        for t in range(max(len(flown.frames) for flown in replays.values()) + 25)
+    fps = next(iter(replays.values())).fps
+    frames = [
+        np.concatenate(
+            [_panel(*named, t, note, size) for named, note in zip(replays.items(), notes, strict=True)], axis=1
+        )
+        for t in range(max(len(each.frames) for each in replays.values()) + round(fps / 2))
     ]
+    return Video(frames, fps)
 
 
-def _panel(name: str, flown: Replay, t: int, notes: list[str]) -> np.ndarray:
-    """One moment of one episode, or its last one, with what is to be said about it."""
-    now = min(t, len(flown.frames) - 1)
-    image = Image.fromarray(flown.frames[now])
+def _panel(name: str, shown: Replay, t: int, notes: list[str], size: tuple[int, int]) -> np.ndarray:
+    """One moment of one episode, or its last one, with what is to be said about it; `size` is (height, width)."""
+    now = min(t, len(shown.frames) - 1)
+    frame = shown.frames[now]
+    height, width = size
+    padded = np.pad(frame, ((0, height - frame.shape[0]), (0, width - frame.shape[1]), (0, 0)))
+    scale = -(-LEAST_WIDTH // width) if width < LEAST_WIDTH else 1
+    image = Image.fromarray(padded.repeat(scale, axis=0).repeat(scale, axis=1))
     draw = ImageDraw.Draw(image)
-    draw.text((12, 8), f"{name}   step {now}   return {round(flown.returns[now])}", fill=WHITE, font=_font(22))
-    draw.multiline_text((12, 40), "\n".join(notes), fill=GRAY, font=_font(18))
-    if flown.winds:
-        _draw_wind(draw, flown.winds[now], x=image.width - ARROW - 20, y=60)
+    x, top = image.width // 50, image.width // 75
+    title = f"{name}   step {now}   return {round(shown.returns[now])}"
+    longest = f"{name}   step {len(shown.frames)}   return {round(min(shown.returns))}0"  # so that the size stays
+    size_of_title = _fitting([longest], image.width - 3 * x, image.height // 8, image.width * 22 // 600)
+    _write(draw, (x, top), title, WHITE, size_of_title)
+    if notes:
+        below = top + round(1.5 * size_of_title)
+        size_of_notes = _fitting(notes, image.width - 3 * x, image.height - below, size_of_title * 9 // 11)
+        _write(draw, (x, below), "\n".join(notes), GRAY, size_of_notes)
     return np.asarray(image)
 
 
-def _draw_wind(draw: ImageDraw.ImageDraw, force: float, *, x: int, y: int) -> None:
-    """An arrow from (x, y), in pixels, as long as the wind in [−1, 1] is strong; a tick marks where it begins."""
-    draw.line([(x, y - 11), (x, y + 11)], fill=GRAY, width=2)
-    draw.text((x, y + 12), "wind", fill=GRAY, font=_font(18), anchor="ma")
-    tip, head = x + round(ARROW * force), 18
-    if abs(tip - x) < 2:
-        return
-    back = tip - min(head, abs(tip - x)) * (1 if force > 0 else -1)
-    draw.line([(x, y), (back, y)], fill=BLUE, width=7)
-    draw.polygon([(tip, y), (back, y - 11), (back, y + 11)], fill=BLUE)
+def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, fill: tuple[int, int, int], size: int) -> None:
+    """Text with an outline, which can be read on any background."""
+    draw.multiline_text(place, text, fill=fill, font=_font(size), stroke_width=max(1, size // 10), stroke_fill=BLACK)
+
+
+def _fitting(lines: Sequence[str], width: int, height: int, largest: int) -> int:
+    """The font size, at most `largest`, in which lines fit into so many pixels."""
+    size = max(1, min(largest, int(height / len(lines) / 1.4)))
+    while size > 1 and max(_font(size).getlength(line) for line in lines) > width:
+        size -= 1
+    return size
 
 
 @cache
@@ -110,21 +164,30 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=size)
 
 
-def write_mp4(frames: list[np.ndarray], path: Path, *, fps: int = 50) -> None:
-    """Write an H.264 video that browsers play."""
-    writer: Any = imageio.get_writer(path, fps=fps, codec="libx264", pixelformat="yuv420p", macro_block_size=2)
+def write_mp4(video: Video, path: Path) -> None:
+    """Write an H.264 video that browsers play. Its sides must be even: at an odd one, the last pixels are doubled."""
+    writer: Any = imageio.get_writer(path, fps=video.fps, codec="libx264", pixelformat="yuv420p", macro_block_size=2)
     with writer:
-        for frame in frames:
-            writer.append_data(frame)
+        for frame in video.frames:
+            odd = (0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)
+            writer.append_data(np.pad(frame, odd, mode="edge") if np.any(odd) else frame)
 
 
-def write_animation(frames: list[np.ndarray], path: Path, *, every: int = 4, width: int = 600) -> None:
-    """Write a small looping GIF of every n-th frame, for a README. Frames come at 50 per second of simulated time."""
+def write_animation(video: Video, path: Path, *, width: int = 600, most: int | None = None) -> None:
+    """Write a small looping GIF, for a README. It plays in real time.
+
+    Args:
+        width: in pixels.
+        most: images at most, so that a long episode is not too large for a page: it has fewer a second.
+    """
+    n_frames = len(video.frames)
+    every = max(1, round(video.fps / GIF_RATE), -(-n_frames // (most or n_frames)))
     small = [
         Image.fromarray(frame).resize((width, round(frame.shape[0] * width / frame.shape[1])), Image.Resampling.LANCZOS)
-        for frame in frames[::every]
+        for frame in video.frames[::every]
     ]
     sample = np.concatenate([np.asarray(small[len(small) * third // 3]) for third in range(3)])
     palette = Image.fromarray(sample).quantize(64, method=Image.Quantize.MAXCOVERAGE)
     images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in small]
-    images[0].save(path, save_all=True, append_images=images[1:], duration=20 * every, loop=0, optimize=True)
+    duration = round(1000 * every / video.fps)  # milliseconds
+    images[0].save(path, save_all=True, append_images=images[1:], duration=duration, loop=0, optimize=True)

@@ -64,7 +64,7 @@ def app(name: str) -> Callable[[Callable[[DictConfig], Any]], Any]:
 _full_error = False
 
 
-def _run(name: str, main: Callable[[], None]) -> None:
+def _run(name: str, main: Callable[[DictConfig], Any]) -> None:
     global _command_line, _full_error
     _command_line, (_, _, *arguments) = sys.argv, sys.argv
     completes = "-sc" in arguments or "--shell-completion" in arguments
@@ -104,10 +104,8 @@ def _mistake(error: Exception) -> str | None:
         known = list(_keys(OmegaConf.to_container(cause.parent_node)))
         if "." not in key[1]:
             known += _groups(key[1].rpartition("/")[0])
-        missing = f"; +{key[1]}=… adds it" if "/" not in key[1] else ""
-        return (
-            f"{key[1]} is not a {'group' if '/' in key[1] else 'key'}{_did_you_mean(key[1], known, parent) or missing}"
-        )
+        what, hint = "group" if "/" in key[1] else "key", _did_you_mean(key[1], known, parent)
+        return f"{key[1]} is not a {what}{hint or (what == 'key') * f'; +{key[1]}=… adds it'}"
     by_hydra = traceback.extract_tb(error.__traceback__)[-1].filename.startswith(str(hydra.__path__[0]) + "/_internal")
     if isinstance(error, InterpolationResolutionError):
         return f"{error.full_key}: {said}"

@@ -19,7 +19,7 @@ def main(cfg: DictConfig) -> float:
     from ilt.cli.job import job_info
     from ilt.data.episodes import Episodes
     from ilt.evaluation.tables import demonstration_rows
-    from ilt.experts.find import find_or_collect, find_or_train
+    from ilt.experts.find import find_or_collect, find_or_train, load
     from ilt.pipeline import prepare
     from ilt.tracking.loggers import open_run
 
@@ -28,7 +28,7 @@ def main(cfg: DictConfig) -> float:
     with open_run(cfg.logger, job_info(cfg, "collect", name=name, folder=ctx.store.root)) as logger:
         expert = find_or_train(ctx, cfg.expert)
         logger.use_artifacts(expert=expert)
-        demos = find_or_collect(ctx, cfg.demos, cfg.expert, expert)
+        demos = find_or_collect(ctx, cfg.demos, cfg.expert, load(ctx, cfg.expert, expert))
         logger.log_artifacts(demonstrations=demos)
         logger.summarize({f"{block}/{k}": v for block in demos.metrics for k, v in demos.metrics[block].items()})
         rows = demonstration_rows(Episodes.load(demos.file("demonstrations.npz")))

@@ -15,7 +15,7 @@ RANDOM = "random"
 
 
 def check_names(cfg: DictConfig) -> tuple[str, dict[str, tuple[str, float, float]]]:
-    """The reference's name, and parameter and quantiles of each subset. ConfigError if a key names what there is not."""
+    """The reference's name, and each subset's parameter and quantiles. ConfigError if a key names nothing that exists."""
     names = [*map(str, cfg.policies), RANDOM]
     reference = cfg.reference or names[0]
     for key, wanted in {"reference": [reference], "video": cfg.video or []}.items():
@@ -35,7 +35,7 @@ def main(cfg: DictConfig) -> float:
     block, offset, count = parse_seeds(cfg.seeds, cfg.env.seed_blocks)
     start_early(cfg)
     from ilt.analysis.compare import find_or_compare, run_policies
-    from ilt.evaluation.comparison import columns, headings, rows
+    from ilt.evaluation.comparison import comparison_table, headings
     from ilt.evaluation.tables import print_table
     from ilt.pipeline import prepare
     from ilt.tracking.store import read_json
@@ -59,7 +59,7 @@ def main(cfg: DictConfig) -> float:
     )
     content = read_json(comparison.file("comparison.json"))
     for subset, title in headings(content).items():
-        print_table(title, columns(content["reference"]), rows(content["metrics"][subset], content["reference"]))
+        print_table(title, *comparison_table(content["metrics"][subset], content["reference"]))
     if content["video"] is not None:
         log.info("the video shows seed %d: %s", content["video"]["seed"], content["video"]["chosen"])
     log.info("%s", comparison.path)

@@ -116,3 +116,22 @@ class Dashboard(_Command):
 
     project: str = key("ilt", "As logger.project.")
     entity: str | None = key(None, "User or team; null for the key's default.")
+
+
+@component("command", "list")
+class List(_Command):
+    """Runs and artifacts below `outputs`."""
+
+    kind: str | None = key(
+        None,
+        "Of what; null for everything.",
+        choices=("runs", "experts", "demos", "rounds", "rollouts", "comparisons"),
+    )
+
+
+@component("command", "clean")
+class Clean(_Command):
+    """Take away what failed runs left behind."""
+
+    yes: bool = key(False, "Delete without asking.")
+    hours: float = key(24.0, "Unfinished runs are left alone for so long.", ge=0)

@@ -1,4 +1,4 @@
-"""The W&B workspace over all runs of a project: `python -m ilt.cli.dashboard`, or `make dashboard`."""
+"""The W&B workspace over all runs of a project: `ilt dashboard`, or `make dashboard`."""
 
 import logging
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from ilt.cli.app import app
 from ilt.settings import check_config
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ SWEPT = (
 
 
 def build(entity: str, project: str) -> "Workspace":
-    """The workspace. Every name in it is one that `ilt.cli.train` or `ilt.cli.expert` logs.
+    """The workspace. Every name in it is one that `ilt train` or `ilt expert` logs.
 
     Args:
         entity, project: whose runs it shows.
@@ -124,12 +125,12 @@ def _sections() -> "list[Section]":
     ]
 
 
-@hydra.main(version_base="1.3", config_path="pkg://ilt.conf", config_name="dashboard")
+@app("dashboard")
 def main(cfg: DictConfig) -> str:
     """Save the workspace to W&B, or without an API key write its JSON. Returns where it is."""
-    check_config(cfg)
-    from ilt.tracking.loggers import has_key
+    check_config(cfg, "dashboard")
     from ilt.tracking.store import write_json
+    from ilt.tracking.wandb import has_key
 
     if has_key():
         import wandb
@@ -143,7 +144,3 @@ def main(cfg: DictConfig) -> str:
     write_json(path, as_json(build(cfg.entity or "", cfg.project)))
     log.info("there is no W&B API key, so the workspace is not saved there; its JSON is %s", path)
     return str(path)
-
-
-if __name__ == "__main__":
-    main()

@@ -30,8 +30,8 @@ def main(cfg: DictConfig) -> float:
     start_early(cfg)
     from ilt.cli.job import job_info
     from ilt.evaluation.scoring import score_students
-    from ilt.evaluation.tables import COLUMNS, log_comparison, print_table, result_rows
-    from ilt.experts.find import find
+    from ilt.evaluation.tables import log_comparison, print_table, result_table
+    from ilt.experts.find import find, load
     from ilt.pipeline import prepare
     from ilt.tracking.loggers import open_run
     from ilt.tracking.wandb import model_of
@@ -48,8 +48,7 @@ def main(cfg: DictConfig) -> float:
         logger.use_artifacts(expert=expert, model=model_of(folder, trained))
         comparison, checkpoints, episodes = score_students(
             ctx,
-            run.expert,
-            expert,
+            load(ctx, run.expert, expert),
             {checkpoint: folder / "weights" / f"{checkpoint}.safetensors"},
             ctx.env.seeds(block, count, offset),
             context_length=context_length,
@@ -68,6 +67,6 @@ def main(cfg: DictConfig) -> float:
         path.parent.mkdir(exist_ok=True)
         write_json(path, results)
         log_comparison(logger, results, episodes)
-    print_table(f"{count} {block} episodes", COLUMNS, result_rows(results))
+    print_table(f"{count} {block} episodes", *result_table(results))
     log.info("%s", path)
     return float(comparison["return_mean"])

@@ -7,7 +7,7 @@ import re
 import sys
 from typing import NoReturn
 
-from ilt import __version__
+import ilt
 
 COMMANDS = {
     "train": "train a student from an expert's demonstrations and score it on test seeds",
@@ -51,7 +51,7 @@ def _run(arguments: list[str]) -> None:
     if command in ("--help", "-h"):
         sys.stdout.write(HELP)
     elif command == "--version":
-        sys.stdout.write(f"ilt {__version__}\n")
+        sys.stdout.write(f"ilt {ilt.__version__}\n")
     elif command in ("-sc", "--shell-completion"):
         _complete(arguments)
     elif command in COMMANDS:

@@ -1,4 +1,4 @@
-"""What a trained student knows about what its environment hides: `python -m ilt.cli.probe run=outputs/runs/NAME`."""
+"""Probe what a trained student knows about what its environment hides: `ilt probe run=outputs/runs/NAME`."""
 
 import csv
 import logging
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
+from ilt.cli.app import app
 from ilt.rollout.workers import start_early
 from ilt.schema import ConfigError
 from ilt.settings import check_config, parse_seeds
@@ -18,19 +19,21 @@ if TYPE_CHECKING:
     from ilt.analysis.probes import Score
     from ilt.data.episodes import Episodes
     from ilt.envs.spec import EnvSpec
-    from ilt.models.decoder import Decoder
+    from ilt.models.base import SequenceModel
+    from ilt.models.heads import ActionHead
+    from ilt.rollout.recorded import Context
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Student:
-    """A trained student, as its run flies it."""
+    """A trained student, as its run lets it act."""
 
     name: str
     run: DictConfig
-    checkpoint: str
-    model: "Decoder"
+    model: "SequenceModel"
+    head: "ActionHead"
 
     @property
     def context_length(self) -> int:
@@ -38,19 +41,20 @@ class Student:
         return int(self.run.evaluation.context_length or self.model.context_length)
 
 
-def find_student(cfg: DictConfig, key: str) -> tuple["EnvSpec", Student]:
-    """The student of the run that this key names, and the environment that it flies in."""
-    from ilt.models.decoder import Decoder
+def find_student(cfg: DictConfig, key: str) -> tuple["Context", Student]:
+    """Load the student of the run that this key names, and the environment that it acts in."""
+    from ilt.models.spec import ModelSpec
+    from ilt.pipeline import prepare
     from ilt.tracking.run_folder import read_finished
 
     folder = Path(cfg[key])
     run, trained = read_finished(folder, key=key)
-    ctx = prepare(cfg, run.env, trust=cfg.trust)
     checkpoint = cfg.checkpoint or run.evaluation.reported_checkpoint
     weights = f"weights/{checkpoint}.safetensors"
     if weights not in trained["files"]:
         raise ConfigError(f"{key} must be a run whose results.json lists {weights}, got {folder}")
-    return spec, Student(folder.name, run, checkpoint, Decoder.load(folder / weights))
+    _, model, head = ModelSpec.load(folder / weights, trust=cfg.trust)
+    return prepare(cfg, run.env, trust=cfg.trust), Student(folder.name, run, model, head)
 
 
 def choose_seeds(cfg: DictConfig, spec: "EnvSpec") -> dict[str, "np.ndarray"]:
@@ -67,30 +71,30 @@ def choose_seeds(cfg: DictConfig, spec: "EnvSpec") -> dict[str, "np.ndarray"]:
 
 
 def probe_student(
-    cfg: DictConfig, spec: "EnvSpec", student: Student, seeds: dict[str, "np.ndarray"]
+    cfg: DictConfig, ctx: "Context", student: Student, seeds: dict[str, "np.ndarray"]
 ) -> tuple[list["Score"], "Episodes"]:
-    """Fly a student and probe it; the scores, and the flight that they are about."""
+    """Let a student act and probe it; the scores, and the episodes that they are about."""
     from ilt.analysis.probes import LEAST_EPISODES, hidden_columns, score_probes
-    from ilt.cli.collect import fly
-    from ilt.rollout.sequence_policy import SequencePolicy
+    from ilt.rollout.policies import SequencePolicy
 
-    flights = {}
+    episodes = {}
     for key, chosen in seeds.items():
         policy = SequencePolicy(
             student.model,
+            student.head,
             context_length=student.context_length,
             deterministic=student.run.evaluation.deterministic,
         )
-        title = f"{student.name} on {spec.block_of(chosen)} seeds"
-        flights[key], _ = fly(student.run, spec, policy, chosen, title=title)
-    names = spec.hidden_names()
-    columns = hidden_columns(names, flights["fit_seeds"])
+        title = f"{student.name} on {ctx.env.block_of(chosen)} seeds"
+        episodes[key], _ = ctx.rollout(policy, chosen, title=title)
+    names = ctx.env.observations.privileged_names
+    columns = hidden_columns(names, episodes["fit_seeds"])
     if constant := [name for name in names if name not in columns]:
         log.info("left out, since it never varies: %s", ", ".join(constant))
     scores = score_probes(
         student.model,
-        flights["fit_seeds"],
-        flights["seeds"],
+        episodes["fit_seeds"],
+        episodes["seeds"],
         columns,
         sorted(set(cfg.steps)),
         context_length=student.context_length,
@@ -99,34 +103,36 @@ def probe_student(
         raise ConfigError(
             f"steps must hold one that {LEAST_EPISODES} episodes of both fit_seeds and seeds reach, got {cfg.steps}"
         )
-    return scores, flights["seeds"]
+    return scores, episodes["seeds"]
 
 
-def picture(
+def draw(
     cfg: DictConfig,
     folder: Path,
     student: Student,
-    flight: "Episodes",
+    episodes: "Episodes",
     scores: list["Score"],
     other: tuple[str, list["Score"]] | None,
 ) -> dict[str, str]:
-    """Draw both figures into a folder; what they show in words, by file name."""
+    """Draw the figures into a folder, attention only of a decoder; what they show in words, by file name."""
     from ilt.analysis.attention_maps import attention_maps, maps_in_words, middle_episode
     from ilt.analysis.probe_figures import attention_figure, probe_figure
     from ilt.analysis.probes import in_words
+    from ilt.models.decoder import Decoder
 
     title = f"{student.name}: what a linear probe reads off it ({cfg.seeds})"
     probe_figure(scores, folder / "probe.png", title=title, other=other)
-    episode = middle_episode(flight)
-    maps = attention_maps(student.model, flight, episode, context_length=student.context_length)
-    tokens_per_step = student.model.tokens_per_step
-    shown = f"seed {flight.seeds[episode]}, return {flight.returns[episode]:.1f}"
-    title = f"{student.name}: what the present state's token looks at ({shown})"
-    attention_figure(maps, folder / "attention.png", tokens_per_step=tokens_per_step, title=title)
     words = {"probe.png": in_words(scores)}
     if other is not None:
         words["probe.png"] += f" Beside it {other[0]}. {in_words(other[1])}"
-    words["attention.png"] = f"One episode, {shown}. {maps_in_words(maps, tokens_per_step=tokens_per_step)}"
+    (folder / "attention.png").unlink(missing_ok=True)
+    if isinstance(student.model, Decoder):
+        episode, tokens_per_step = middle_episode(episodes), student.model.tokens_per_step
+        maps = attention_maps(student.model, episodes, episode, context_length=student.context_length)
+        shown = f"seed {episodes.seeds[episode]}, return {episodes.returns[episode]:.1f}"
+        title = f"{student.name}: what the present state's token looks at ({shown})"
+        attention_figure(maps, folder / "attention.png", tokens_per_step=tokens_per_step, title=title)
+        words["attention.png"] = f"One episode, {shown}. {maps_in_words(maps, tokens_per_step=tokens_per_step)}"
     return words
 
 
@@ -141,9 +147,9 @@ def write(cfg: DictConfig, folder: Path, scores: dict[str, list["Score"]], words
         writer.writerow(["run", *Score._fields])
         writer.writerows([name, *score] for name, each in scores.items() for score in each)
     text = (
-        f"R² of ridge regressions from the residual stream at the present state's token, fitted on {cfg.fit_seeds}, "
-        f"scored on {cfg.seeds}, by steps since the start of the episode. The episodes are those that the student "
-        "itself flies, as far as they last. Shuffled: fitted to the values of other episodes.\n"
+        f"R² of ridge regressions from what the student computes at the present step, fitted on {cfg.fit_seeds}, "
+        f"scored on {cfg.seeds}, by steps since the start of the episode. In these episodes the student itself acts. "
+        "Shuffled: fitted to the values of other episodes.\n"
     )
     for name, each in scores.items():
         text += f"\n## {name}\n\n{markdown_table(*score_rows(each))}"
@@ -154,39 +160,35 @@ def write(cfg: DictConfig, folder: Path, scores: dict[str, list["Score"]], words
     write_json(folder / "probe.json", {**asked, "steps": list(cfg.steps), "words": words, **provenance()})
 
 
-@hydra.main(version_base="1.3", config_path="pkg://ilt.conf", config_name="probe")
+@app("probe")
 def main(cfg: DictConfig) -> None:
-    """Fly a run's student, probe it, print what it knows, and leave tables and figures in the run's folder."""
-    check_config(cfg)
+    """Let a run's student act, probe it, print what it knows, and leave tables and figures in the run's folder."""
+    check_config(cfg, "probe")
     start_early(cfg)
     from ilt.analysis.probes import score_rows
     from ilt.evaluation.tables import print_table
 
-    spec, student = find_student(cfg, "run")
-    if not spec.hidden_names():
+    ctx, student = find_student(cfg, "run")
+    if not ctx.env.observations.privileged_names:
         raise ConfigError(
-            f"run must be one whose env.wrappers hide something from the student, as those of env=lunar_lander_hidden "
-            f"do, got {cfg.run}"
+            f"run must be one whose env hides something from the student, as env=lunar_lander_hidden does, "
+            f"got {cfg.run}"
         )
-    seeds = choose_seeds(cfg, spec)
+    seeds = choose_seeds(cfg, ctx.env)
     if cfg.other is not None:
-        other_spec, other_student = find_student(cfg, "other")
-        if other_spec.identity() != spec.identity() or other_student.name == student.name:
+        other_ctx, other_student = find_student(cfg, "other")
+        if other_ctx.env.identity() != ctx.env.identity() or other_student.name == student.name:
             raise ConfigError(f"other must be another run, in the environment of {cfg.run}, got {cfg.other}")
-    found, flight = probe_student(cfg, spec, student, seeds)
+    found, episodes = probe_student(cfg, ctx, student, seeds)
     scores, other = {student.name: found}, None
     if cfg.other is not None:
-        other = other_student.name, probe_student(cfg, spec, other_student, seeds)[0]
+        other = other_student.name, probe_student(cfg, other_ctx, other_student, seeds)[0]
         scores[other_student.name] = other[1]
 
     folder = Path(cfg.run) / "probe"
     folder.mkdir(exist_ok=True)
-    words = picture(cfg, folder, student, flight, found, other)
+    words = draw(cfg, folder, student, episodes, found, other)
     write(cfg, folder, scores, words)
     for name, each in scores.items():
         print_table(f"R² of what {name} is not shown, by steps since the start", *score_rows(each))
     log.info("everything is in %s", folder)
-
-
-if __name__ == "__main__":
-    main()

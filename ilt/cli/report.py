@@ -1,13 +1,15 @@
-"""One table and one page over several runs: `python -m ilt.cli.report runs=outputs/multirun/seeds`."""
+"""One table and one page over several runs: `ilt report runs=outputs/multirun/seeds`."""
 
 import logging
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hydra
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from ilt.cli.app import app
 from ilt.schema import ConfigError
 from ilt.settings import check_config, run_config
 from ilt.tracking.store import files_below
@@ -20,6 +22,7 @@ log = logging.getLogger(__name__)
 
 COLUMNS = (
     "run",
+    "env",
     "student",
     "95 % interval",
     "expert",
@@ -39,7 +42,7 @@ def find_runs(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
         if found & set(path.parents):
             continue  # inside a run, such as what W&B keeps there
         found.add(path)
-        if _set_aside(path):
+        if set_aside(path):
             left_out.append((path, "set aside when it was run again"))
         elif not (path / "results.json").exists():
             left_out.append((path, "not finished"))
@@ -48,7 +51,7 @@ def find_runs(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     return finished, left_out
 
 
-def _set_aside(path: Path) -> bool:
+def set_aside(path: Path) -> bool:
     """Whether a run with `resume=false` renamed this folder to make room for itself."""
     name = re.fullmatch(r"(.+)\.\d+", path.name)
     if name is None or not (new := path.with_name(name[1]) / "config.yaml").exists():
@@ -82,85 +85,102 @@ def _name_in(folder: Path, path: Path) -> str:
     return path.name if path == folder else path.relative_to(folder).as_posix()
 
 
-def report_rows(runs: list["RunRecord"]) -> list[list[str]]:
-    """One row per run; over runs that differ in nothing but their seed also the mean, to which each counts once.
+def report_table(runs: list["RunRecord"]) -> tuple[list[str], list[list[str]]]:
+    """Columns, and one row per run, environment by environment, with the environment's name if there are several.
 
-    The last row's intervals are over runs, since that is what another training seed would vary.
+    Where all runs in an environment differ in nothing but their seed, also their mean, to which each counts once. That
+    row's intervals are over runs, since that is what another training seed would vary.
     """
+    from ilt.evaluation.tables import filled
+    from ilt.tracking.records import by_environment, group_runs
+
+    environments = by_environment(runs)
+    rows = []
+    for name, same_env in environments.items():
+        env, values = name if len(environments) > 1 else None, [_numbers(run) for run in same_env]
+        rows += [_row(run.name, env, numbers) for run, numbers in zip(same_env, values, strict=True)]
+        if len(same_env) > 1 and len(group_runs(same_env)) == 1:
+            rows.append(_row(f"all {len(same_env)} seeds", env, _mean_of(values)))
+    return filled(COLUMNS, rows)
+
+
+def _numbers(run: "RunRecord") -> dict[str, Any]:
+    results = run.results
+    return {
+        "return": results["return_mean"],
+        "interval": results["return_mean_interval"],
+        "expert": results["expert_return_mean"],
+        "difference": results["difference_to_expert"]["mean"],
+        "difference_interval": results["difference_to_expert"]["interval"],
+        "crashes": results["crash_rate"],
+        "expert_crashes": results["policies"]["expert"]["crash_rate"],
+    }
+
+
+def _mean_of(values: list[dict[str, Any]]) -> dict[str, Any]:
     import numpy as np
 
     from ilt.evaluation.statistics import mean_interval_of_runs
-    from ilt.tracking.records import group_runs
 
-    results = [run.results for run in runs]
+    known = [name for name in values[0] if "interval" not in name and values[0][name] is not None]
+    column = {name: np.array([numbers[name] for numbers in values]) for name in known}
+    means: dict[str, Any] = {**values[0], **{name: column[name].mean() for name in column}}
+    means["interval"] = mean_interval_of_runs(column["return"])
+    means["difference_interval"] = mean_interval_of_runs(column["difference"])
+    return means
 
-    def row(name: str, values: dict[str, Any]) -> list[str]:
-        return [
-            name,
-            f"{values['return']:.1f}",
-            "{:.1f} … {:.1f}".format(*values["interval"]),
-            f"{values['expert']:.1f}",
-            f"{values['difference']:+.1f}",
-            "{:+.1f} … {:+.1f}".format(*values["difference_interval"]),
-            f"{100 * values['crashes']:.1f} %",
-            f"{100 * values['expert_crashes']:.1f} %",
-        ]
 
-    values = [
-        {
-            "return": result["return_mean"],
-            "interval": result["return_mean_interval"],
-            "expert": result["expert_return_mean"],
-            "difference": result["difference_to_expert"]["mean"],
-            "difference_interval": result["difference_to_expert"]["interval"],
-            "crashes": result["crash_rate"],
-            "expert_crashes": result["policies"]["expert"]["crash_rate"],
-        }
-        for result in results
+def _row(name: str, env: str | None, numbers: dict[str, Any]) -> list[str | None]:
+    from ilt.evaluation.tables import percent
+
+    return [
+        name,
+        env,
+        f"{numbers['return']:.1f}",
+        "{:.1f} … {:.1f}".format(*numbers["interval"]),
+        f"{numbers['expert']:.1f}",
+        f"{numbers['difference']:+.1f}",
+        "{:+.1f} … {:+.1f}".format(*numbers["difference_interval"]),
+        percent(numbers["crashes"]),
+        percent(numbers["expert_crashes"]),
     ]
-    rows = [row(run.name, value) for run, value in zip(runs, values, strict=True)]
-    if len(values) > 1 and len(group_runs(runs)) == 1:
-        column = {name: np.array([run[name] for run in values]) for name in values[0] if "interval" not in name}
-        overall: dict[str, Any] = {name: column[name].mean() for name in column}
-        overall["interval"] = mean_interval_of_runs(column["return"])
-        overall["difference_interval"] = mean_interval_of_runs(column["difference"])
-        rows.append(row(f"all {len(values)} seeds", overall))
-    return rows
 
 
 def make_videos(cfg: DictConfig, run: "RunRecord", folder: Path) -> tuple[list["EpisodeVideo"], str | None]:
     """Videos of a run's episodes, or why there are none. The run may be somebody else's."""
     from ilt.analysis.episode_videos import film_episodes
-    from ilt.training.runtime import prepare_run
+    from ilt.pipeline import prepare
 
     try:
         if "${" in (run.path / "config.yaml").read_text():
             raise ValueError("its config.yaml is not resolved")
         config = OmegaConf.create(dict(run.config))
-        check_config(config)
-        spec, _ = prepare_run(cfg, config)
-        return film_episodes(run, spec, folder), None
+        check_config(config, partial=True)
+        return film_episodes(run, prepare(cfg, config.env, trust=cfg.trust).env, folder), None
     except Exception as error:  # whatever is wrong with one run, the page is about all of them
         log.warning("no videos of %s: %s", run.name, error)
         return [], f"{type(error).__name__}: {error}"
 
 
 def choose_example(runs: list["RunRecord"], name: str | None) -> "RunRecord":
-    """The run of this name, or the one with the median selection-seed return. ConfigError if there is no such run."""
-    from ilt.tracking.records import middle_run
+    """The run of this name, or the one with the median selection-seed return in the environment of most runs.
+
+    ConfigError if there is no such run.
+    """
+    from ilt.tracking.records import by_environment, middle_run
 
     if name is None:
-        return middle_run(runs)
+        return middle_run(max(by_environment(runs).values(), key=len))
     for run in runs:
         if run.name == name:
             return run
     raise ConfigError(f"example must be the name of a finished run in runs, such as {runs[0].name}, got {name}")
 
 
-@hydra.main(version_base="1.3", config_path="pkg://ilt.conf", config_name="report")
+@app("report")
 def main(cfg: DictConfig) -> int:
     """Print a table of runs, write it and a page into their folder, and return how many runs there are."""
-    check_config(cfg)
+    check_config(cfg, "report")
     folder = Path(cfg.runs)
     runs, left_out = read_runs(folder)
     for name, reason in left_out:
@@ -174,9 +194,9 @@ def main(cfg: DictConfig) -> int:
     from ilt.tracking.records import group_runs
     from ilt.tracking.store import provenance
 
-    rows = report_rows(runs)
-    print_table(str(folder), COLUMNS, rows)
-    (folder / "report.md").write_text(markdown_table(COLUMNS, rows))
+    table = report_table(runs)
+    print_table(str(folder), *table)
+    (folder / "report.md").write_text(markdown_table(*table))
     videos_of_episodes: list[EpisodeVideo] = []
     no_videos: str | None = "they were switched off (videos=false)."
     if cfg.videos:
@@ -196,7 +216,3 @@ def main(cfg: DictConfig) -> int:
     for name in ("report.md", "report.html"):
         log.info("%s", folder / name)
     return len(runs)
-
-
-if __name__ == "__main__":
-    main()

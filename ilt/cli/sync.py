@@ -1,4 +1,4 @@
-"""Upload the W&B runs that were kept offline: `python -m ilt.cli.sync`, or `make sync`."""
+"""Upload the W&B runs that were kept offline: `ilt sync`, or `make sync`."""
 
 import json
 import logging
@@ -14,6 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from ilt.cli.app import app
 from ilt.settings import check_config
 from ilt.tracking.store import files_below
 
@@ -99,11 +100,11 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
     return map(json.loads, lines.splitlines())
 
 
-@hydra.main(version_base="1.3", config_path="pkg://ilt.conf", config_name="sync")
+@app("sync")
 def main(cfg: DictConfig) -> int:
     """Say what would be uploaded and where to, upload it, and return how many runs that were."""
-    check_config(cfg)
-    from ilt.tracking.loggers import base_url, has_key
+    check_config(cfg, "sync")
+    from ilt.tracking.wandb import base_url, has_key
 
     found = find_offline(Path(cfg.outputs))
     runs = [run for run in found if not run.at_work]
@@ -136,7 +137,3 @@ def main(cfg: DictConfig) -> int:
     if left:
         sys.exit(1)
     return len(runs)
-
-
-if __name__ == "__main__":
-    main()

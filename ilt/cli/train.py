@@ -25,6 +25,17 @@ def main(cfg: DictConfig) -> float | None:
 
     A run that belongs to a trial of a search is not scored on test seeds; None is returned if it was pruned.
     """
+    if {
+        "WORLD_SIZE",
+        "SLURM_STEP_ID",
+    } & os.environ.keys():  # torchrun or srun may have started others beside this process
+        from ilt.training.ranks import led
+
+        return led(lambda: _train(cfg))
+    return _train(cfg)
+
+
+def _train(cfg: DictConfig) -> float | None:
     started = FIRST_JOB_STARTED.pop(os.getpid(), time.monotonic())  # later jobs of a process import nothing
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
@@ -35,8 +46,6 @@ def main(cfg: DictConfig) -> float | None:
     except ConfigError:
         discard_unused(folder)
         raise
-    if _beside_the_first(cfg, folder, identity):
-        return None
     with RunFolder(folder, run_config(cfg), identity, resume=cfg.resume, started=started) as run:
         if run.finished:
             log.info("%s is finished; resume=false runs it again", folder.name)
@@ -46,10 +55,7 @@ def main(cfg: DictConfig) -> float | None:
                 show(folder)
             return selection_return(run)
 
-        steps = (
-            "goes on from its last checkpoint" if run.last_checkpoint else "expert, demonstrations, training, scores"
-        )
-        log.info("%s: %s", os.path.relpath(folder), steps)
+        log.info("%s: %s", os.path.relpath(folder), run.next_steps)
         run.begin(config=cfg, hydra={"hydra": hydra_config}, overrides=hydra_config.overrides.task)
         start_early(cfg)
         with run.stage("imports"):  # which take seconds: not before it is clear that there is work
@@ -77,27 +83,3 @@ def _hash(identity: dict[str, object]) -> str:
     from ilt.schema import config_hash
 
     return config_hash(identity)
-
-
-def _beside_the_first(cfg: DictConfig, folder: Path, identity: dict[str, object]) -> bool:
-    """Take part in the training only, where torchrun or srun started this process beside the first one.
-
-    Returns:
-        whether that is so.
-    """
-    if not ({"WORLD_SIZE", "SLURM_NTASKS"} & os.environ.keys()):
-        return False
-    from ilt import pipeline
-    from ilt.experts.find import find_or_collect, find_or_train
-    from ilt.training.fit import fit
-    from ilt.training.ranks import global_rank
-
-    if global_rank() == 0:
-        return False
-    ctx = pipeline.prepare(cfg)
-    expert = find_or_train(ctx, cfg.expert)  # waits for the first process, which holds the lock, or finds what it made
-    demos = find_or_collect(ctx, cfg.demos, cfg.expert, expert)
-    run = RunFolder(folder, run_config(cfg), identity, resume=True, started=0.0)  # the lock is the first one's
-    if not (folder / "training.json").exists():
-        fit(ctx, cfg, run, demos, expert)
-    return True

@@ -8,7 +8,7 @@ AMOUNT = Rule(
 )
 
 
-@component("dataset", "any_dataset")
+@component("dataset")
 class AnyDataset:
     """What every dataset of windows has."""
 
@@ -26,7 +26,7 @@ class Windows(AnyDataset):
     stride: int = key(1, "Steps between the starts of neighboring windows, from 1 to K.", ge=1)
 
 
-@component("demos.filters", "any_filters")
+@component("demos.filters")
 class Filters:
     """Which demonstrations are kept; the manifest counts what is dropped."""
 
@@ -34,11 +34,11 @@ class Filters:
     drop_truncated: bool = key(False, "Drop episodes that the time limit cut.")
 
 
-@component("demos", "any_demos")
+@component("demos")
 class AnyDemos:
     """What every data source has."""
 
-    filters: dict[str, object] = key({"min_return": None, "drop_truncated": False}, "Which episodes are kept.")
+    filters: dict[str, object] = key({}, "Which episodes are kept.")
 
 
 @component("demos", "expert", "ilt.data.sources.ExpertEpisodes")

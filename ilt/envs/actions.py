@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from ilt.schema import ConfigError
+
 
 @dataclass(frozen=True, kw_only=True)
 class ActionSpace:
@@ -30,7 +32,7 @@ class ActionSpace:
 
     @classmethod
     def of(cls, space: spaces.Space[Any], *, key: str = "env.id") -> "ActionSpace":
-        """Describe a Gymnasium space. ValueError names `key` if actions of this kind cannot be learned."""
+        """Describe a Gymnasium space. ConfigError names `key` if actions of this kind cannot be learned."""
         if isinstance(space, spaces.Discrete):
             return cls(n_choices=(int(space.n),), start=(int(space.start),))
         if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
@@ -40,7 +42,7 @@ class ActionSpace:
             low, high = space.low.ravel(), space.high.ravel()
             if np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all():
                 return cls(low=tuple(low.tolist()), high=tuple(high.tolist()), shape=tuple(space.shape))
-        raise ValueError(
+        raise ConfigError(
             f"{key}: actions must be Discrete, a flat MultiDiscrete, or a Box of floats with finite bounds, got {space}"
         )
 
@@ -93,8 +95,8 @@ class ActionSpace:
         return self.decode(chosen[:, 0] if self.flat else chosen)
 
     def for_simulator(self, actions: np.ndarray) -> list[Any]:
-        """Actions (n,) or (n, dim), each as `Env.step` takes it: an int, or an array of the space's own shape."""
-        return actions.tolist() if self.flat else list(actions.reshape(-1, *self.shape))
+        """Actions (n,) or (n, dim), each as `Env.step` takes it: an int, or an array of the space's shape."""
+        return actions.tolist() if self.flat else list(actions.reshape(-1, *self.shape).copy())
 
     def check(self, actions: np.ndarray, n: int, *, source: str) -> np.ndarray:
         """Actions of `n` environments as they are stored. ValueError, naming the source, if they are not of this space.

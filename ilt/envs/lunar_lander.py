@@ -12,6 +12,7 @@ from gymnasium.envs.box2d import lunar_lander
 from PIL import Image, ImageDraw
 
 from ilt.envs.observations import OBSERVATION, PRIVILEGED
+from ilt.schema import ConfigError
 
 _PHYSICS = (
     0x9417  # keeps the numbers that decide the physics apart from the simulator's, which start from the same seed
@@ -49,14 +50,15 @@ PARAMETERS: Mapping[str, Parameter] = {
 class RandomizedPhysics(gym.Wrapper[Any, Any, Any, Any]):
     """A Lunar Lander whose physics are drawn anew for every episode, from its seed alone (domain randomization).
 
-    Students see the lander's own 8 numbers, a privileged teacher 7 more: each of `PARAMETERS`, as its distance from the nominal
-    value in units of its scale, and the wind's force and torque that the next step meets, over the greatest there are.
-    Where nothing varies, an episode is that of the bare lander bit for bit. `render` draws the wind as an arrow.
+    Students see the lander's own 8 numbers, a privileged teacher 7 more: each of `PARAMETERS`, as its distance from the
+    nominal value in units of its scale, and the wind's force and torque that the next step meets, over the greatest
+    there are. Where nothing varies, an episode is that of the bare lander bit for bit. `render` draws the wind as an
+    arrow.
 
     Args:
         env: the bare lander.
         ranges: for each parameter that varies, `[low, high]` of the uniform distribution that it is drawn from; the
-            others are as the bare lander has them. ValueError if a range leaves the simulator's bounds.
+            others are as the bare lander has them. ConfigError if a range leaves the simulator's bounds.
 
     Attributes:
         privileged_names: what the 7 numbers are.
@@ -68,7 +70,7 @@ class RandomizedPhysics(gym.Wrapper[Any, Any, Any, Any]):
         check_ranges(ranges)
         super().__init__(env)
         if not isinstance(env, lunar_lander.LunarLander):
-            raise ValueError(f"env.wrappers: RandomizedPhysics must be the first wrapper of a LunarLander, got {env}")
+            raise ConfigError(f"env.wrappers: RandomizedPhysics must be the first wrapper of a LunarLander, got {env}")
         self._lander = env
         wind = (env.wind_power, env.turbulence_power) if env.enable_wind else (0.0, 0.0)
         own = dict(zip(PARAMETERS, (env.gravity, *wind, 1.0, 1.0), strict=True))
@@ -79,7 +81,7 @@ class RandomizedPhysics(gym.Wrapper[Any, Any, Any, Any]):
         )
         self._rng = np.random.default_rng()
         self._params: dict[str, float] = {}
-        self._scaled = np.zeros(len(PARAMETERS), dtype=np.float32)
+        self._hidden = np.zeros(len(self.privileged_names), dtype=np.float32)
         self._nominal_engines = lunar_lander.MAIN_ENGINE_POWER, lunar_lander.SIDE_ENGINE_POWER
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -89,7 +91,7 @@ class RandomizedPhysics(gym.Wrapper[Any, Any, Any, Any]):
         shares = self._rng.random(len(PARAMETERS)).tolist()
         drawn = zip(self._ranges.items(), shares, strict=True)
         params = {name: low + (high - low) * share for (name, (low, high)), share in drawn}
-        self._scaled[:] = [(params[name] - each.nominal) / each.scale for name, each in PARAMETERS.items()]
+        self._hidden[:-2] = [(params[name] - each.nominal) / each.scale for name, each in PARAMETERS.items()]
         lander, self._params = self._lander, params
         lander.gravity = params["gravity"]
         lander.wind_power, lander.turbulence_power = params["wind_power"], params["turbulence_power"]
@@ -116,7 +118,7 @@ class RandomizedPhysics(gym.Wrapper[Any, Any, Any, Any]):
         image = Image.fromarray(frame)
         draw = ImageDraw.Draw(image)
         x, y = image.width - _ARROW - 20, 60
-        force = float(self._wind()[0])
+        force, _ = self._wind()
         draw.line([(x, y - 11), (x, y + 11)], fill=(190, 190, 190), width=2)
         tip = x + round(_ARROW * force)
         if abs(tip - x) >= 2:
@@ -126,15 +128,18 @@ class RandomizedPhysics(gym.Wrapper[Any, Any, Any, Any]):
         return np.asarray(image)
 
     def _with_hidden(self, observation: np.ndarray) -> dict[str, np.ndarray]:
-        return {OBSERVATION: observation, PRIVILEGED: np.concatenate([self._scaled, self._wind()])}
+        hidden = self._hidden.copy()
+        hidden[-2], hidden[-1] = self._wind()
+        return {OBSERVATION: observation, PRIVILEGED: hidden}
 
-    def _wind(self) -> np.ndarray:
-        """(2,) float32: force and torque in the next step, by Gymnasium's formula; none once a leg is on the ground."""
-        lander, wind = self._lander, np.zeros(2, dtype=np.float32)
-        if lander.enable_wind and not (lander.legs[0].ground_contact or lander.legs[1].ground_contact):
-            wind[0] = _gust(int(lander.wind_idx)) * lander.wind_power / PARAMETERS["wind_power"].high
-            wind[1] = _gust(int(lander.torque_idx)) * lander.turbulence_power / PARAMETERS["turbulence_power"].high
-        return wind
+    def _wind(self) -> tuple[float, float]:
+        """Force and torque in the next step, by Gymnasium's formula; none once a leg is on the ground."""
+        lander = self._lander
+        if not lander.enable_wind or lander.legs[0].ground_contact or lander.legs[1].ground_contact:
+            return 0.0, 0.0
+        force = _gust(int(lander.wind_idx)) * lander.wind_power / PARAMETERS["wind_power"].high
+        torque = _gust(int(lander.torque_idx)) * lander.turbulence_power / PARAMETERS["turbulence_power"].high
+        return force, torque
 
 
 def heuristic(observations: np.ndarray) -> np.ndarray:
@@ -143,15 +148,15 @@ def heuristic(observations: np.ndarray) -> np.ndarray:
 
 
 def check_ranges(ranges: Mapping[str, Sequence[float]]) -> None:
-    """Raise ValueError, naming the config key, unless each range is one of a parameter's, within its bounds."""
+    """Raise ConfigError, naming the config key, unless each range is one of a parameter's, within its bounds."""
     for name, given in ranges.items():
         key = f"env.wrappers.randomized_physics.{name}"
         if name not in PARAMETERS:
-            raise ValueError(f"{key} must be one of {list(PARAMETERS)}")
+            raise ConfigError(f"{key} must be one of {list(PARAMETERS)}")
         low, high = PARAMETERS[name].low, PARAMETERS[name].high
         numbers = isinstance(given, Sequence) and all(type(value) in (int, float) for value in given)
         if not numbers or len(given) != 2 or not low <= given[0] <= given[1] <= high:
-            raise ValueError(f"{key} must be [lowest, highest] within [{low:g}, {high:g}], got {given}")
+            raise ConfigError(f"{key} must be [lowest, highest] within [{low:g}, {high:g}], got {given}")
 
 
 def _gust(index: int) -> float:

@@ -1,12 +1,16 @@
 """Observations as flat vectors: what a student sees first, what only a privileged teacher sees behind it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector.utils import batch_space, iterate
+
+from ilt.schema import ConfigError
 
 OBSERVATION, PRIVILEGED = "observation", "privileged"
 
@@ -31,10 +35,11 @@ class ObservationLayout:
 
     @classmethod
     def of(cls, env: gym.Env[Any, Any], *, key: str) -> "ObservationLayout":
-        """Read it off an environment. ValueError names `key` if its observations have no fixed size."""
+        """Read it off an environment. ConfigError names `key` if its observations have no fixed size."""
         space, hidden = env.observation_space, None
         if isinstance(space, spaces.Dict) and set(space) == {OBSERVATION, PRIVILEGED}:
-            space, hidden = space[OBSERVATION], space[PRIVILEGED]
+            parts = space.spaces
+            space, hidden = parts[OBSERVATION], parts[PRIVILEGED]
         names = _names(space, OBSERVATION, env, key)
         privileged_names = () if hidden is None else _names(hidden, PRIVILEGED, env, key)
         return cls(len(names), names, privileged_names, space, hidden)
@@ -52,49 +57,63 @@ class ObservationLayout:
         """A function that writes an observation into a row (dim + privileged,) float32, which may be a view."""
         flat, n = _flattener(self.space), self.dim
         if self.privileged_space is None:
-            if _is_vector(self.space):
-                return _copy
-            return lambda row, observation: row.__setitem__(slice(None), flat(observation))
+            return _copy if flat is None else lambda row, observation: row.__setitem__(slice(None), flat(observation))
         hidden = _flattener(self.privileged_space)
 
         def write(row: np.ndarray, observation: Any) -> None:
-            row[:n] = flat(observation[OBSERVATION])
-            row[n:] = hidden(observation[PRIVILEGED])
+            seen, behind = observation[OBSERVATION], observation[PRIVILEGED]
+            row[:n] = seen if flat is None else flat(seen)
+            row[n:] = behind if hidden is None else hidden(behind)
 
         return write
 
-    def flatten(self, observation: Any) -> np.ndarray:
-        """What a student sees of one observation of the environment: (dim,) float32."""
-        if self.privileged_space is not None and isinstance(observation, dict) and PRIVILEGED in observation:
-            observation = observation[OBSERVATION]
-        return np.asarray(_flattener(self.space)(observation), dtype=np.float32)
+    def flatten(self, observation: Any, *, privileged: bool = False) -> np.ndarray:
+        """What a policy sees of one observation, (size,) float32, or of a vector env's batch, (n, size)."""
+        if self.privileged_space is None:
+            return _flat(self.space, observation)
+        if not isinstance(observation, Mapping):
+            return _flat(self.space, observation)  # of an environment that hides nothing
+        seen = _flat(self.space, observation[OBSERVATION])
+        if not privileged:
+            return seen
+        return np.concatenate([seen, _flat(self.privileged_space, observation[PRIVILEGED])], axis=-1)
 
 
 def _copy(row: np.ndarray, observation: Any) -> None:
     row[:] = observation
 
 
-def _flattener(space: spaces.Space[Any]) -> Callable[[Any], Any]:
-    if _is_vector(space):
-        return lambda observation: observation
+def _flattener(space: spaces.Space[Any]) -> Callable[[Any], Any] | None:
+    """What makes a vector of an observation; None where it is one."""
     if isinstance(space, spaces.Box):
-        return np.ravel
-    return lambda observation: spaces.flatten(space, observation)
+        return None if len(space.shape) == 1 else np.ravel
+    return partial(spaces.flatten, space)
 
 
-def _is_vector(space: spaces.Space[Any]) -> bool:
-    return isinstance(space, spaces.Box) and len(space.shape) == 1
+def _flat(space: spaces.Space[Any], observation: Any) -> np.ndarray:
+    """One observation to (n,) float32, a batch of them to (batch, n)."""
+    rows = iterate(batch_space(space), observation) if _is_batch(space, observation) else [observation]
+    flattener = _flattener(space) or np.asarray
+    flat = np.array([flattener(row) for row in rows], dtype=np.float32)
+    return flat if _is_batch(space, observation) else flat[0]
+
+
+def _is_batch(space: spaces.Space[Any], observation: Any) -> bool:
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        first = next(iter(space.keys())) if isinstance(space, spaces.Dict) else 0
+        return _is_batch(space[first], observation[first])
+    return np.ndim(observation) > len(space.shape or ())
 
 
 def _names(space: spaces.Space[Any], part: str, env: gym.Env[Any, Any], key: str) -> tuple[str, ...]:
     """A name for each number of a flattened space."""
     if not space.is_np_flattenable:
-        raise ValueError(
-            f"{key}: observations must be of a fixed size, as Box, Discrete, Dict and Tuple are, got {space}"
+        raise ConfigError(
+            f"{key}: observations must be of a fixed size, as those of Box, Dict and Tuple are, got {space}"
         )
     n = int(spaces.flatdim(space))
     if n == 0:
-        raise ValueError(f"{key}: observations must hold a number, got {space}")
+        raise ConfigError(f"{key}: observations must hold a number, got {space}")
     if isinstance(space, spaces.Dict):
         return tuple(name for k, inner in space.items() for name in _names(inner, str(k), env, key))
     given = getattr(env, f"{part}_names", None)

@@ -8,13 +8,12 @@ from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ilt.schema import MAPPING, ConfigError, accepted, component, integer, key, list_of, locate, plain
 from ilt.schema import canonical as canonical_config
 
 if TYPE_CHECKING:
     import gymnasium as gym
+    import numpy as np
 
     from ilt.envs.actions import ActionSpace
     from ilt.envs.observations import ObservationLayout
@@ -30,8 +29,8 @@ class EnvSpec:
     """One environment: anything that `gymnasium.make` returns, the wrappers of its registration included.
 
     Observations may be any space that Gymnasium flattens. What only a teacher may see is the key `privileged` of a
-    `Dict` observation whose other key is `observation`; what was drawn for an episode is `info["episode_params"]` of `reset`
-    (name → number). Actions are as `ActionSpace` describes them.
+    `Dict` observation whose other key is `observation`; what was drawn for an episode is `info["episode_params"]` of
+    `reset` (name → number). Actions are as `ActionSpace` describes them.
     """
 
     id: str = key("???", "Gymnasium's id; `module:Name-v0` for one that importing a module registers.")
@@ -78,8 +77,10 @@ class EnvSpec:
         given = {str(name): plain(value) for name, value in values.items() if name != "_target_"}
         return cls(**given, trust=None if trust is None else tuple(trust))
 
-    def seeds(self, block: str, count: int, offset: int = 0) -> np.ndarray:
+    def seeds(self, block: str, count: int, offset: int = 0) -> "np.ndarray":
         """`count` seeds of a block, from its `offset`-th on: (count,) int64. ValueError if the block is too small."""
+        import numpy as np
+
         first, size = self.seed_blocks[block]
         if count < 1 or offset < 0 or offset + count > size:
             raise ValueError(
@@ -88,7 +89,7 @@ class EnvSpec:
             )
         return np.arange(first + offset, first + offset + count, dtype=np.int64)
 
-    def block_of(self, seeds: np.ndarray) -> str:
+    def block_of(self, seeds: "np.ndarray") -> str:
         """The block that holds all of `seeds`. ValueError if none does."""
         if len(seeds) == 0:
             raise ValueError("no seeds lie in no block")
@@ -98,7 +99,7 @@ class EnvSpec:
         raise ValueError(f"seeds {seeds.min()} to {seeds.max()} do not lie in one block of env.seed_blocks")
 
     def make(self, **kwargs: Any) -> "gym.Env[Any, Any]":
-        """One environment, without Gymnasium's checker, order enforcer and time limit (`EnvBatch` keeps the time limit).
+        """One environment, without Gymnasium's checker, order enforcer and time limit (`EnvBatch` keeps that).
 
         Where its registration names wrappers of its own, these are kept, and so is the time limit below them.
         """
@@ -114,7 +115,7 @@ class EnvSpec:
             registered.max_episode_steps = None
         try:
             env: gym.Env[Any, Any] = gym.make(registered, **{**given, **kwargs})
-        except TypeError as error:
+        except (TypeError, AssertionError, ValueError, gym.error.Error) as error:
             raise ConfigError(f"env.kwargs must be arguments of {self.id}, got {dict(given)}: {error}") from error
         for name, arguments in self.wrappers.items():
             env = self._wrap(env, str(name), dict(arguments or {}))
@@ -126,7 +127,12 @@ class EnvSpec:
             raise ConfigError(f"{prefix} must have a _target_, the dotted path of a wrapper, got {arguments}")
         target = locate(arguments.pop("_target_"), key=f"{prefix}._target_", trust=self.trust)
         options = accepted(target, arguments, {"env": env}, prefix=prefix)
-        return target(options.pop("env", env), **options)
+        try:
+            return target(options.pop("env", env), **options)
+        except ConfigError:
+            raise
+        except (TypeError, AssertionError, ValueError) as error:
+            raise ConfigError(f"{prefix} cannot wrap {self.id}: {error}") from error
 
     @cached_property
     def _registered(self) -> Any:

@@ -8,13 +8,14 @@ import numpy as np
 from gymnasium import spaces
 
 from ilt.envs.observations import OBSERVATION, PRIVILEGED
+from ilt.schema import ConfigError
 
 
 class MaskObservation(gym.Wrapper[Any, Any, Any, Any]):
     """Takes numbers of the observation away from students and leaves them to a privileged teacher.
 
-    Its observations are a `Dict` of `observation` and `privileged`: the hidden numbers, in their order, and behind them what the
-    wrapped environment hides already.
+    Its observations are a `Dict` of `observation` and `privileged`: the hidden numbers, in their order, and behind them
+    what the wrapped environment hides already.
 
     Args:
         env: an environment whose observations, or whose students' observations, are a flat Box.
@@ -28,13 +29,14 @@ class MaskObservation(gym.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         space, behind = env.observation_space, None
         if isinstance(space, spaces.Dict) and set(space) == {OBSERVATION, PRIVILEGED}:
-            space, behind = space[OBSERVATION], space[PRIVILEGED]
+            parts = space.spaces
+            space, behind = parts[OBSERVATION], parts[PRIVILEGED]
         if not isinstance(space, spaces.Box) or len(space.shape) != 1 or not isinstance(behind, spaces.Box | None):
-            raise ValueError(f"env.wrappers: MaskObservation needs flat observations, got {env.observation_space}")
+            raise ConfigError(f"env.wrappers: MaskObservation needs flat observations, got {env.observation_space}")
         n, hidden = space.shape[0], sorted(set(hide))
         if len(hidden) != len(hide) or not 0 < len(hidden) < n or hidden[0] < 0 or hidden[-1] >= n:
-            raise ValueError(
-                f"env.wrappers: MaskObservation.hide must be some of the places 0 to {n - 1}, each once, got {list(hide)}"
+            raise ConfigError(
+                f"env.wrappers: MaskObservation.hide must be some of 0 to {n - 1}, each once, got {list(hide)}"
             )
         self._hidden = np.array(hidden)
         self._kept = np.setdiff1d(np.arange(n), self._hidden)

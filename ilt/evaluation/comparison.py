@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 from ilt.data.episodes import Episodes
 from ilt.envs.spec import EnvSpec
 from ilt.evaluation.statistics import mean_interval, mean_interval_of_runs, performance, summarize
-from ilt.evaluation.tables import markdown_table
+from ilt.evaluation.tables import filled, markdown_table, percent
 from ilt.tracking.store import write_json
 
 ALL = "all episodes"
@@ -33,24 +33,26 @@ def subset_masks(subsets: Mapping[str, tuple[str, float, float]], episodes: Epis
     """Which episodes are in which subset: (E,) bool by name, `ALL` first.
 
     Args:
-        subsets: a fact that the episodes were drawn to have, and the two quantiles that it must lie between, ends
-            included.
+        subsets: by name, what was drawn for each episode (recorded as `episode/<name>`), and the two quantiles that
+            it must lie between, ends included.
 
     Raises:
-        ValueError: a fact is the same in all episodes, so that it divides nothing.
+        ValueError: it was not drawn, or is the same in all episodes, so that it divides nothing.
     """
     masks = {ALL: np.ones(len(episodes), dtype=bool)}
-    for name, (fact, *quantiles) in subsets.items():
-        values = episodes.extras[f"episode/{fact}"]
+    for name, (drawn, *quantiles) in subsets.items():
+        values = episodes.extras.get(f"episode/{drawn}")
+        if values is None:
+            raise ValueError(f"subsets.{name} asks for quantiles of {drawn}, which env does not draw for each episode")
         if np.ptp(values) == 0:
-            raise ValueError(f"subsets.{name} asks for quantiles of {fact}, but it is {values[0]:g} in every episode")
+            raise ValueError(f"subsets.{name} asks for quantiles of {drawn}, but it is {values[0]:g} in every episode")
         low, high = np.quantile(values, quantiles)
         masks[name] = (low <= values) & (values <= high)
     return masks
 
 
 def compare_policies(
-    flights: Iterable[tuple[str, Iterable[Episodes]]],
+    episodes_by_policy: Iterable[tuple[str, Iterable[Episodes]]],
     subsets: Mapping[str, tuple[str, float, float]],
     spec: EnvSpec,
     *,
@@ -67,19 +69,19 @@ def compare_policies(
     differ.
 
     Args:
-        flights: of the runs of each policy, by its name.
+        episodes_by_policy: the name of each policy, and the episodes of each of its runs.
     """
     returns: dict[str, list[np.ndarray]] = {}
     masks: dict[str, np.ndarray] = {}
     metrics: dict[str, dict[str, list[dict[str, Any]]]] = {}
     seeds = np.zeros(0, dtype=np.int64)
-    for name, runs in flights:
+    for name, runs in episodes_by_policy:
         for episodes in runs:
             if not returns:
                 seeds, masks = episodes.seeds, subset_masks(subsets, episodes)
                 metrics = {subset: {} for subset in masks}
             if not np.array_equal(seeds, episodes.seeds):
-                raise ValueError(f"{name} was not flown on the same seeds as {next(iter(returns))}")
+                raise ValueError(f"{name} was not rolled out on the same seeds as {next(iter(returns))}")
             returns.setdefault(name, []).append(episodes.returns)
             for subset, mask in masks.items():
                 metrics[subset].setdefault(name, []).append(summarize(episodes.select(mask), spec))
@@ -120,8 +122,8 @@ def _together(runs: list[dict[str, Any]]) -> dict[str, Any]:
     differences = np.array([run["difference"]["mean"] for run in runs])
     means = {name: np.array([run[name] for run in runs]) for name, value in runs[0].items() if isinstance(value, float)}
     return {
+        **runs[0],  # the number of episodes, and rates that are None
         **{name: float(values.mean()) for name, values in means.items()},
-        "n_episodes": runs[0]["n_episodes"],
         "return_mean_interval": mean_interval_of_runs(means["return_mean"]),
         "performance": None if lowest is None else float(np.mean(performances)),
         "performance_lowest": lowest,
@@ -147,40 +149,25 @@ def typical_episode(returns: Mapping[str, np.ndarray]) -> int:
     return int(np.argmin(np.max(distances, axis=0)))
 
 
-def columns(reference: str) -> tuple[str, ...]:
-    """The headings of a table."""
-    return (
-        "policy",
-        "runs",
-        "return",
-        "95 % interval",
-        "median",
-        "success",
-        "crashes",
-        "performance",
-        "lowest run",
-        f"− {reference}",
-        "interval of that",
-    )
-
-
-def rows(by_policy: Mapping[str, Mapping[str, Any]], reference: str) -> list[list[str]]:
-    """One row per policy, under `columns`."""
-    return [
+def comparison_table(by_policy: Mapping[str, Mapping[str, Any]], reference: str) -> tuple[list[str], list[list[str]]]:
+    """Columns, and one row per policy."""
+    columns = ("policy", "runs", "return", "95 % interval", "median", "success", "crashes", "performance", "lowest run")
+    rows = [
         [
             name,
             str(numbers["n_runs"]),
             f"{numbers['return_mean']:.1f}",
             "{:.1f} … {:.1f}".format(*numbers["return_mean_interval"]),
             f"{numbers['return_median']:.1f}",
-            f"{100 * numbers['success_rate']:.1f} %",
-            f"{100 * numbers['crash_rate']:.1f} %",
+            percent(numbers["success_rate"]),
+            percent(numbers["crash_rate"]),
             *("–" if numbers[key] is None else f"{numbers[key]:.3f}" for key in ("performance", "performance_lowest")),
             "–" if name == reference else f"{numbers['difference']['mean']:+.1f}",
             "–" if name == reference else "{:+.1f} … {:+.1f}".format(*numbers["difference"]["interval"]),
         ]
         for name, numbers in by_policy.items()
     ]
+    return filled((*columns, f"− {reference}", "interval of that"), rows)
 
 
 def headings(comparison: Mapping[str, Any]) -> dict[str, str]:
@@ -199,15 +186,16 @@ def write_comparison(folder: Path, comparison: Mapping[str, Any]) -> None:
     write_json(folder / "comparison.json", comparison)
     metrics, reference = comparison["metrics"], comparison["reference"]
     tables = [
-        f"{title}\n\n{markdown_table(columns(reference), rows(metrics[subset], reference))}"
+        f"{title}\n\n{markdown_table(*comparison_table(metrics[subset], reference))}"
         for subset, title in headings(comparison).items()
     ]
     (folder / "comparison.md").write_text("\n".join(tables))
+    known = [metric for metric in METRICS if any(n[metric] is not None for n in metrics[ALL].values())]
     lines = [
         {
             "subset": subset,
             "policy": name,
-            **{metric: numbers[metric] for metric in METRICS},
+            **{metric: numbers[metric] for metric in known},
             "return_low": numbers["return_mean_interval"][0],
             "return_high": numbers["return_mean_interval"][1],
             "difference_mean": numbers["difference"]["mean"],

@@ -3,7 +3,7 @@
 from ilt.schema import component, key
 
 
-@component("evaluation", "any_evaluation")
+@component("evaluation")
 class Evaluation:
     """How a trained student is scored."""
 

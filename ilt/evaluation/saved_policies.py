@@ -11,7 +11,7 @@ from ilt.experts.base import make_expert
 from ilt.models.spec import ModelSpec
 from ilt.rollout.policies import Policy, RandomPolicy, SequencePolicy
 from ilt.rollout.recorded import RANDOM, Context
-from ilt.schema import ConfigError
+from ilt.schema import ConfigError, plain
 from ilt.tracking.run_folder import RESULTS, read_finished
 from ilt.tracking.store import MANIFEST, SHIPPED, Artifact, open_artifact, sha256
 
@@ -126,8 +126,7 @@ def _check_fit(
             f"{key} takes observations of {observation_dim} numbers and acts in {action_space}, but env shows it "
             f"{len(shown)} numbers and has {spec.action_space}"
         )
-    wrappers = OmegaConf.to_container(env["wrappers"]) if OmegaConf.is_config(env["wrappers"]) else env["wrappers"]
-    own = replace(spec, wrappers=wrappers, trust=None if trust is None else tuple(trust))
+    own = replace(spec, wrappers=plain(env["wrappers"]), trust=None if trust is None else tuple(trust))
     learned = own.observations.shown(privileged=privileged)
     if learned != shown:
         raise ConfigError(f"{key} was trained to see {', '.join(learned)}, but env shows it {', '.join(shown)}")

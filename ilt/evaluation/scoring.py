@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from ilt.data.episodes import Episodes
 from ilt.evaluation.statistics import compare, summarize
 from ilt.evaluation.tables import episode_rows
-from ilt.experts.find import expert_rollout
+from ilt.experts.find import LoadedExpert
 from ilt.models.spec import ModelSpec
 from ilt.rollout.policies import SequencePolicy
 from ilt.rollout.recorded import Context
@@ -28,8 +28,7 @@ log = logging.getLogger(__name__)
 
 def score_students(
     ctx: Context,
-    expert: Any,
-    artifact: Artifact,
+    expert: LoadedExpert,
     weights: Mapping[str, Path],
     seeds: np.ndarray,
     *,
@@ -40,16 +39,16 @@ def score_students(
     """Run students, expert and random policy on the same seeds.
 
     Args:
-        expert, artifact: the config's `expert`, and what was made of it.
+        expert: who the students are compared with.
         weights: files of student weights by name; the first one is reported. Files with equal content are run once.
         trust: packages beside `ilt` whose code may be run to build the students.
 
     Returns:
-        the reported student's comparison, as `results.json` holds it; the metrics of each student by name; and the episodes
-        of `student` (the reported one), `expert` and `random`.
+        the reported student's comparison, as `results.json` holds it; the metrics of each student by name; and the
+        episodes of `student` (the reported one), `expert` and `random`.
     """
     references = {
-        "expert": Episodes.load(expert_rollout(ctx, expert, artifact, seeds).file("episodes.npz")),
+        "expert": Episodes.load(expert.rollout(ctx, seeds).file("episodes.npz")),
         "random": Episodes.load(ctx.random_rollout(seeds).file("episodes.npz")),
     }
     done: dict[str, tuple[Episodes, dict[str, Any]]] = {}
@@ -70,7 +69,7 @@ def score_students(
 
 
 def score(
-    ctx: Context, cfg: DictConfig, run: RunFolder, expert: Artifact, demos: Artifact, fitted: Fitted
+    ctx: Context, cfg: DictConfig, run: RunFolder, expert: LoadedExpert, demos: Artifact, fitted: Fitted
 ) -> tuple[dict[str, Any], dict[str, Episodes]]:
     """What `results.json` holds, and the episodes on test seeds by policy, which are listed in `episodes.csv`."""
     evaluation = cfg.evaluation
@@ -78,7 +77,6 @@ def score(
     names = [reported, *(name for name in fitted.weights if name != reported)]
     comparison, checkpoints, episodes = score_students(
         ctx,
-        cfg.expert,
         expert,
         {name: fitted.weights[name] for name in names},
         ctx.env.seeds("test", evaluation.n_episodes),
@@ -105,7 +103,7 @@ def score(
         "context_length": evaluation.context_length or cfg.dataset.context_length,
         "seed": cfg.seed,
         "env": ctx.env.id,
-        "expert": expert.name,
+        "expert": expert.name if expert.artifact is None else expert.artifact.name,
         "demonstrations": demos.name,
         "imitation": fitted.imitation,
         "files": {f"weights/{path.name}": sha256(path) for path in fitted.weights.values()},

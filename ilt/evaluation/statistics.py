@@ -36,7 +36,7 @@ def mean_interval_of_runs(values: np.ndarray, *, confidence: float = 0.95) -> li
 
 
 def summarize(episodes: "Episodes", spec: "EnvSpec") -> dict[str, Any]:
-    """The metrics of a flight, with the interval of its mean return."""
+    """The metrics of a set of episodes, with the interval of their mean return."""
     from ilt.rollout.metrics import episode_metrics  # and torch with it, which the mean of a few runs does not need
 
     return {
@@ -52,13 +52,13 @@ def performance(student: float, expert: float, random: float) -> float | None:
 
 
 def compare(student: "Episodes", references: Mapping[str, "Episodes"], spec: "EnvSpec") -> dict[str, Any]:
-    """What `results.json` says of a student that flew the same seeds as the references `expert` and `random`.
+    """What `results.json` says of a student, beside the references `expert` and `random` on the same seeds.
 
     ValueError if the seeds differ.
     """
     for name, episodes in references.items():
         if not np.array_equal(episodes.seeds, student.seeds):
-            raise ValueError(f"student and {name} were not flown on the same seeds")
+            raise ValueError(f"student and {name} were not rolled out on the same seeds")
     policies = {name: summarize(episodes, spec) for name, episodes in references.items()}
     own = summarize(student, spec)
     difference = student.returns - references["expert"].returns

@@ -21,15 +21,15 @@ log = logging.getLogger(__name__)
 COLUMNS = ("policy", "return", "95 % interval", "p05", "success", "crashes", "performance")
 
 
-def result_rows(results: Mapping[str, Any]) -> list[list[str]]:
-    """One row per policy: the student's last and best weights, the expert, the random policy."""
+def result_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Columns, and one row per policy: the student's last and best weights, the expert, the random policy."""
     expert, random = results["expert_return_mean"], results["random_return_mean"]
     rows = {f"student ({name})": metrics for name, metrics in results["checkpoints"].items()}
     rows |= results["policies"]
-    return [_row(name, metrics, expert, random) for name, metrics in rows.items()]
+    return filled(COLUMNS, [_row(name, metrics, expert, random) for name, metrics in rows.items()])
 
 
-def _row(name: str, metrics: Mapping[str, Any], expert: float, random: float) -> list[str]:
+def _row(name: str, metrics: Mapping[str, Any], expert: float, random: float) -> list[str | None]:
     low, high = metrics["return_mean_interval"]
     span = expert - random
     return [
@@ -37,19 +37,30 @@ def _row(name: str, metrics: Mapping[str, Any], expert: float, random: float) ->
         f"{metrics['return_mean']:.1f}",
         f"{low:.1f} … {high:.1f}",
         f"{metrics['return_p05']:.1f}",
-        f"{100 * metrics['success_rate']:.1f} %",
-        f"{100 * metrics['crash_rate']:.1f} %",
+        percent(metrics["success_rate"]),
+        percent(metrics["crash_rate"]),
         f"{(metrics['return_mean'] - random) / span:.3f}" if span else "–",
     ]
 
 
-def episode_rows(flights: "Mapping[str, Episodes]") -> list[dict[str, float]]:
-    """One row per seed: the return of each policy that flew it, and how the flight of the `student` went."""
-    student = flights["student"]
+def percent(rate: float | None) -> str | None:
+    """A rate to read; None where the environment has no rule for it."""
+    return None if rate is None else f"{100 * rate:.1f} %"
+
+
+def filled(columns: Sequence[str], rows: Sequence[Sequence[str | None]]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows without the columns that are None in every row; elsewhere None is a dash."""
+    kept = [i for i in range(len(columns)) if any(row[i] is not None for row in rows)]
+    return [columns[i] for i in kept], [["–" if (cell := row[i]) is None else cell for i in kept] for row in rows]
+
+
+def episode_rows(episodes_by_policy: "Mapping[str, Episodes]") -> list[dict[str, float]]:
+    """One row per seed: the return of each policy, and how the episode of the `student` went."""
+    student = episodes_by_policy["student"]
     return [
         {
             "seed": int(student.seeds[e]),
-            **{f"{name}_return": float(episodes.returns[e]) for name, episodes in flights.items()},
+            **{f"{name}_return": float(episodes.returns[e]) for name, episodes in episodes_by_policy.items()},
             "student_steps": int(student.lengths[e]),
             "student_terminated": bool(student.terminated[e]),
         }
@@ -74,7 +85,8 @@ def demonstration_rows(episodes: "Episodes") -> list[dict[str, float]]:
 def log_comparison(run: "Run", results: Mapping[str, Any], flights: "Mapping[str, Episodes]") -> None:
     """Log how a student did beside its expert: numbers named after the block of seeds, and two tables."""
     run.summarize({f"{results['seeds']['block']}/{name}": value for name, value in results.items()})
-    rows = [dict(zip(COLUMNS, row, strict=True)) for row in result_rows(results)]
+    columns, cells = result_table(results)
+    rows = [dict(zip(columns, row, strict=True)) for row in cells]
     run.log_tables({"results": rows, "episodes": episode_rows(flights)})
 
 
@@ -94,8 +106,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 def show(path: Path) -> None:
     """Print what came out of a finished run, and where it is."""
     results = read_json(path / RESULTS)
-    title = f"{results['n_episodes']} test episodes of {results['env']}, {path.name}"
-    print_table(title, COLUMNS, result_rows(results))
+    print_table(f"{results['n_episodes']} test episodes of {results['env']}, {path.name}", *result_table(results))
     print_table("", ["stage", "seconds"], [[name, f"{value:.1f}"] for name, value in results["seconds"].items()])
     log.info("everything is in %s", path)
 

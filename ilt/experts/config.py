@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ilt.schema import NAME, component, key
 
 
-@component("expert", "any_expert")
+@component("expert")
 class AnyExpert:
     """What every expert has."""
 

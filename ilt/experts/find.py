@@ -4,6 +4,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,55 @@ log = logging.getLogger(__name__)
 
 _SECONDS_PER_GRADIENT = 0.003
 """Of a small network on one core."""
+
+
+@dataclass(frozen=True)
+class LoadedExpert:
+    """An expert that can act in an environment.
+
+    Attributes:
+        policy: what acts, as it demonstrates.
+        name: of its folder, before the hash.
+        identity: what decides its actions.
+        deterministic: whether it takes its most likely action.
+        artifact: where it is kept; None for a function or policy that was handed in.
+    """
+
+    policy: Policy
+    name: str
+    identity: Any
+    deterministic: bool
+    artifact: Artifact | None = None
+
+    @property
+    def parents(self) -> list[Artifact]:
+        """What artifacts that it decides are made from."""
+        return [] if self.artifact is None else [self.artifact]
+
+    @property
+    def selection_return(self) -> float | None:
+        """Its mean return on selection seeds that no checkpoint was picked by."""
+        if self.artifact is None:
+            return None
+        measured = self.artifact.metrics["selection"]["deterministic" if self.deterministic else "sampled"]
+        return float(measured["return_mean"])
+
+    def rollout(self, ctx: Context, seeds: np.ndarray) -> Artifact:
+        """What it earns on these seeds."""
+        return ctx.find_or_rollout(
+            self.policy,
+            seeds,
+            name=self.name,
+            identity=self.identity,
+            deterministic=self.deterministic,
+            parents=self.parents,
+        )
+
+
+def load(ctx: Context, expert: Any, artifact: Artifact) -> LoadedExpert:
+    """The expert that an artifact was made of, as a config's `expert` says that it demonstrates."""
+    policy = expert_policy(ctx, expert, artifact)
+    return LoadedExpert(policy, expert.name, artifact.name, expert.deterministic, artifact)
 
 
 def canonical_config_of(ctx: Context, expert: Any) -> dict[str, Any]:
@@ -85,29 +135,17 @@ def expert_policy(ctx: Context, expert: Any, artifact: Artifact) -> Policy:
     return made.policy(ctx.env, artifact.path, privileged=expert.privileged, deterministic=expert.deterministic)
 
 
-def expert_rollout(ctx: Context, expert: Any, artifact: Artifact, seeds: np.ndarray) -> Artifact:
-    """What the expert earns on these seeds, as it demonstrates."""
-    return ctx.find_or_rollout(
-        expert_policy(ctx, expert, artifact),
-        seeds,
-        name=expert.name,
-        identity=artifact.name,
-        deterministic=expert.deterministic,
-        parents=[artifact],
-    )
-
-
-def find_or_collect(ctx: Context, demos: Any, expert: Any, artifact: Artifact) -> Artifact:
+def find_or_collect(ctx: Context, demos: Any, expert: Any, loaded: LoadedExpert) -> Artifact:
     """Demonstrations of a config's `demos`: `demonstrations.npz`, and `validation.npz` from other seeds.
 
     GateError if they come from an expert that does not pass its gate.
     """
     source = make_source(demos)
-    if source.uses_expert:
-        check_gate(artifact, gate=expert.gate, deterministic=expert.deterministic)
+    if source.uses_expert and loaded.artifact is not None:
+        check_gate(loaded.artifact, gate=expert.gate, deterministic=expert.deterministic)
     config: dict[str, Any] = {"env": ctx.env.identity(), "demos": {**canonical("demos", demos), **source.identity()}}
     if source.uses_expert:
-        config |= {"expert": artifact.name, "deterministic": expert.deterministic}
+        config |= {"expert": loaded.identity, "deterministic": loaded.deterministic}
         config["blocks"] = {b: int(ctx.env.seed_blocks[b][0]) for b in ("demonstrations", "validation")}
 
     def make(folder: Path) -> dict[str, Any]:
@@ -116,8 +154,7 @@ def find_or_collect(ctx: Context, demos: Any, expert: Any, artifact: Artifact) -
             ran: dict[str, Any] = {}
 
             def demonstrate(seeds: np.ndarray, title: str, ran: dict[str, Any] = ran) -> Episodes:
-                policy = expert_policy(ctx, expert, artifact)
-                episodes, measured = ctx.rollout(policy, seeds, title=title)
+                episodes, measured = ctx.rollout(loaded.policy, seeds, title=title)
                 ran.update(measured)
                 return episodes
 
@@ -131,8 +168,8 @@ def find_or_collect(ctx: Context, demos: Any, expert: Any, artifact: Artifact) -
             metrics[block] = {**ran, "kept": len(kept), "dropped": dropped}
         return metrics
 
-    name = expert.name if source.uses_expert else "recorded"
-    return ctx.store.find_or_make("demos", name, config, make, parents=[artifact] if source.uses_expert else [])
+    name = loaded.name if source.uses_expert else "recorded"
+    return ctx.store.find_or_make("demos", name, config, make, parents=loaded.parents if source.uses_expert else [])
 
 
 def _capped(expert: Any) -> Any:

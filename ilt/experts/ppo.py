@@ -10,7 +10,6 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
@@ -111,8 +110,7 @@ def actor_of(model: OnPolicyAlgorithm) -> Actor:
     if actor.log_std is not None:
         actor.log_std.data.copy_(log_std)
     if isinstance(model.env, VecNormalize) and model.env.norm_obs:
-        moments = model.env.obs_rms
-        assert isinstance(moments, RunningMeanStd)
+        moments: Any = model.env.obs_rms
         actor.observation_mean.copy_(torch.from_numpy(moments.mean))
         actor.observation_std.copy_(torch.from_numpy(np.sqrt(moments.var + model.env.epsilon)))
     return actor.eval()
@@ -179,7 +177,7 @@ class PPO(Expert):
         envs: VecEnv = BatchedVecEnv(env, self._n_envs, [seed, steps], privileged=privileged)
         if any(self._normalize.values()):
             # the actor that is copied does not clip what it sees, so it must not be clipped here
-            envs = VecNormalize(envs, gamma=self._hyperparameters["gamma"], clip_obs=np.inf, **self._normalize)
+            envs = VecNormalize(envs, gamma=self._hyperparameters["gamma"], clip_obs=np.inf, **self._normalize)  # type: ignore[arg-type]
         model = stable_baselines3.PPO(
             "MlpPolicy",
             envs,

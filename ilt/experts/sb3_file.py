@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ class _Network:
         self, kind: str, activation: str, layers: list[tuple[np.ndarray, np.ndarray]], log_std: np.ndarray | None
     ) -> None:
         self._squashed, self._layers, self._log_std = kind in _SQUASHED, layers, log_std
-        self._between = {"Tanh": np.tanh, "ReLU": _relu}[activation]
+        self._between: Callable[[np.ndarray], np.ndarray] = {"Tanh": np.tanh, "ReLU": _relu}[activation]
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
         x = observations

@@ -1,14 +1,14 @@
 """The contract of an imitation algorithm: which labels a training is given, from whose episodes, in which rounds.
 
-To write another, subclass `Imitation` and name the class as `imitation._target_`; it is called with the config's own keys.
-An algorithm with rounds says who acts in one:
+To write another, subclass `Imitation` and name the class as `imitation._target_`; it is called with the config's own
+keys. An algorithm with rounds says who acts in one:
 
     class MyAlgorithm(Imitation):
         def round_policy(self, round):
             return MyPolicy(round.student, round.expert), {}
 
-Every algorithm gets the same budget: as many expert labels as the demonstrations have steps. `initial_fraction` of them are
-the demonstrations' own, the rest is shared equally by `rounds` rounds, evenly over the training.
+Every algorithm gets the same budget: as many expert labels as the demonstrations have steps. `initial_fraction` of them
+are the demonstrations' own, the rest is shared equally by `rounds` rounds, evenly over the training.
 """
 
 from abc import ABC, abstractmethod

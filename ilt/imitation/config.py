@@ -3,11 +3,6 @@
 from ilt.schema import component, key
 
 
-@component("imitation", "any_imitation")
-class AnyImitation:
-    """Nothing that every algorithm has: all keys are the algorithm's own."""
-
-
 @component("imitation", "bc", "ilt.imitation.base.BC")
 class BC:
     """Behavior cloning: the expert's demonstrations are all there is."""
@@ -19,7 +14,9 @@ class DAgger:
 
     rounds: int = key(3, "Evenly over the training.", ge=1)
     initial_fraction: float = key(0.25, "Of all labels, those of the expert's own episodes.", gt=0, lt=1)
-    beta: float = key(0.0, "How likely the expert acts at a step of round 1; its square in round 2, …", ge=0, le=1)
+    beta: float = key(
+        0.0, "How likely the expert acts at a step of round 1; its square in round 2, and so on.", ge=0, le=1
+    )
 
 
 @component("imitation", "dart", "ilt.imitation.dart.DART")

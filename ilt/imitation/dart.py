@@ -65,8 +65,8 @@ class NoiseInjectionPolicy(_Disturbed):
     """Choices are replaced by chance.
 
     Args:
-        confusion: (A, A) float64 for each choice: `confusion[a]` is the distribution of what is done where the expert means
-            to do `a`.
+        confusion: (A, A) float64 for each choice: `confusion[a]` is the distribution of what is done where the expert
+            means to do `a`.
     """
 
     def __init__(self, expert: Policy, action_space: ActionSpace, confusion: list[np.ndarray]) -> None:

@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import Callback
 from ilt.data.datamodule import WindowData
 from ilt.data.episodes import Episodes
 from ilt.data.windows import labels_of
+from ilt.experts.find import LoadedExpert
 from ilt.imitation.base import Imitation, Round
 from ilt.models.base import SequenceModel
 from ilt.models.heads import ActionHead
@@ -34,7 +35,7 @@ class LabelBudget:
         name: of the algorithm, for folders.
         demos: the artifact of the demonstrations; `demonstrations` are those of them that the run uses.
         first_seed: how many seeds of the demonstrations block are used up by the demonstrations.
-        expert: the artifact of the expert, and how it acts; None where there are no rounds.
+        expert: who is asked in rounds.
         identity: all that decides the training.
         context_length, deterministic: how the student acts.
         n_steps: of the training.
@@ -56,7 +57,7 @@ class LabelBudget:
         demos: Artifact,
         demonstrations: Episodes,
         first_seed: int,
-        expert: tuple[Artifact, Policy] | None,
+        expert: LoadedExpert,
         identity: Mapping[str, Any],
         context_length: int,
         deterministic: bool,
@@ -100,7 +101,6 @@ class LabelBudget:
 
     def _episodes_of(self, number: int, student: SequenceModel | None, head: ActionHead) -> Episodes:
         """The episodes of a round, from the store, or collected now. ValueError if they are gone and nobody can act."""
-        assert self._expert is not None
         store, name = self._ctx.store, f"{self._name}-{number}"
         config = {"training": self._identity, "round": number, "first_seed": int(self._seeds(number, 1)[0])}
         if student is None:
@@ -111,7 +111,6 @@ class LabelBudget:
                     f"{store.root / 'rounds'} any more; resume=false begins afresh"
                 )
         else:
-            artifact, expert = self._expert
 
             def make(folder: Path) -> dict[str, Any]:
                 assert student is not None
@@ -121,7 +120,7 @@ class LabelBudget:
                         env=self._ctx.env,
                         model=student,
                         head=head,
-                        expert=expert,
+                        expert=self._expert.policy,
                         validation=Episodes.load(self._demos.file("validation.npz")),
                         context_length=self._context_length,
                         deterministic=self._deterministic,
@@ -136,7 +135,7 @@ class LabelBudget:
                 metrics = episode_metrics(episodes, self._ctx.env)
                 return {**counted, **metrics, "executed_as_labeled": as_labeled, **told}
 
-            found = store.find_or_make("rounds", name, config, make, parents=[artifact, self._demos])
+            found = store.find_or_make("rounds", name, config, make, parents=[*self._expert.parents, self._demos])
         self.rounds.append(found)
         return Episodes.load(found.file("episodes.npz"))
 
@@ -207,7 +206,7 @@ def split_labels(budget: int, *, initial_fraction: float, n_rounds: int) -> list
     counts = np.diff([0, first, *ends]).tolist()
     if min(counts) < 1:
         raise ValueError(
-            f"imitation.rounds and imitation.initial_fraction leave a round without labels: dataset.episodes hold {budget} "
-            f"steps, of which the demonstrations and the rounds would get {counts}"
+            f"imitation.rounds and imitation.initial_fraction leave a round without labels: dataset.episodes hold "
+            f"{budget} steps, of which the demonstrations and the rounds would get {counts}"
         )
     return counts

@@ -52,7 +52,7 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, dropout:
 
 
 def attention_weights(q: Tensor, k: Tensor, attn_mask: Tensor) -> Tensor:
-    """How much each query takes from each key: (B · n_head, T', T), rows that sum to one; 0 where it is not attn_mask."""
+    """How much each query takes from each key: (B · n_head, T', T), rows sum to one; 0 where attn_mask is False."""
     bias = torch.zeros_like(attn_mask, dtype=q.dtype).masked_fill(~attn_mask, float("-inf"))
     q, k = q.flatten(0, 1), k.flatten(0, 1)
     return torch.baddbmm(bias, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5).softmax(dim=-1)
@@ -89,7 +89,7 @@ class Block(nn.Module):
         return self.join(x[:, read], self.attend(q[:, read], k, v, attn_mask))
 
     def project(self, x: Tensor, rope_cache: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T, d_model) to queries, keys and values (B, T, n_head, head_dim); rope_cache (2, T, …) or (2, B, T, …)."""
+        """(B, T, d_model) to queries, keys, values (B, T, n_head, head_dim); rope_cache (2, T, …) or (2, B, T, …)."""
         qkv = self.qkv(self.norm_attention(x)).unflatten(-1, (3, self.n_head, -1))
         qk, v = qkv.split((2, 1), dim=2)
         if rope_cache is not None:

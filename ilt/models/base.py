@@ -1,7 +1,7 @@
 """The contract of a model: from windows of observations and actions to outputs, and how it acts step by step.
 
-To write another, subclass `SequenceModel`, say in `__init__` (keyword arguments) what of your own it needs, and name the
-class as `model._target_`. Whatever keys you put beside `_target_` are arguments of `__init__`:
+To write another, subclass `SequenceModel`, say in `__init__` (keyword arguments) what of your own it needs, and name
+the class as `model._target_`. Whatever keys you put beside `_target_` are arguments of `__init__`:
 
     class MyModel(SequenceModel):
         def __init__(self, *, hidden: int = 64, **sizes):
@@ -53,14 +53,14 @@ class SequenceModel(nn.Module):
 
     Args:
         observation_dim: size of one observation.
-        action_space: the actions, which the model is given in model units: choices (B, L) int64 from 0 on, several choices
-            (B, L, dim) int64, or numbers (B, L, dim) float32 in [−1, 1].
+        action_space: the actions, which the model is given in model units: choices (B, L) int64 from 0 on, several
+            choices (B, L, dim) int64, or numbers (B, L, dim) float32 in [−1, 1].
         n_outputs: how many numbers the action head needs for each step.
         context_length: K, the longest window in steps.
 
     Attributes:
-        recurrent: whether it carries a state beyond K steps. Then `forward` takes windows of any length, and acting goes
-            on from the start of the episode; otherwise the last K steps are all it sees.
+        recurrent: whether it carries a state beyond K steps. Then `forward` takes windows of any length, and acting
+            starts at the start of the episode; otherwise the last K steps are all it sees.
         observation_mean, observation_std: (obs_dim,) buffers, set before training and saved with the weights.
     """
 
@@ -90,8 +90,12 @@ class SequenceModel(nn.Module):
         raise NotImplementedError
 
     def make_stepper(self) -> Stepper | None:
-        """A stepper with O(1) work a step and the weights as they are now; None to recompute the window at each step."""
+        """A stepper with O(1) work a step and the present weights; None to recompute the window at each step."""
         return None
+
+    def probe_points(self) -> dict[str, nn.Module]:
+        """Modules whose output (B, L, D) `ilt probe` reads at the last step of a window, by name, input side first."""
+        return {}
 
     def set_normalization(self, mean: Tensor, std: Tensor) -> None:
         """Standardize observations by these (obs_dim,) statistics; they are saved with the weights."""

@@ -100,6 +100,10 @@ class Decoder(SequenceModel):
 
         return CachedDecoder(self) if CachedDecoder.suits(self) else None
 
+    def probe_points(self) -> dict[str, nn.Module]:
+        """The residual stream: as embedded, and after each block."""
+        return {"embedding": self.drop, **{f"layer {i + 1}": block for i, block in enumerate(self.blocks)}}
+
     def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
         """See `SequenceModel.forward`. What stands at padded steps is blanked."""
         x = self.tokenize(observations, actions, mask)
@@ -110,7 +114,7 @@ class Decoder(SequenceModel):
         return self.action_head(self.norm(x))
 
     def may_attend(self, queries: Tensor, keys: Tensor, window_size: int) -> Tensor:
-        """Which tokens a layer attends to, by their number in the episode: past ones, up to `window_size` steps back."""
+        """Which tokens a layer attends to, by number in the episode: past ones, up to `window_size` steps back."""
         steps_back = queries // self.tokens_per_step - keys // self.tokens_per_step
         return (keys <= queries) & (steps_back <= window_size)
 

@@ -1,8 +1,9 @@
 """Action heads: what a model's outputs mean as a distribution over actions.
 
 A head has no weights. It says how many outputs it needs, turns them into a loss (in torch, over training targets), and
-into a most likely action or a sample (in NumPy, while acting). All actions are in model units: choices from 0 on, numbers
-in [−1, 1]. A sample is a function of the outputs and of uniform numbers, so that an episode's seed alone decides it.
+into a most likely action or a sample (in NumPy, while acting). All actions are in model units: choices from 0 on,
+numbers in [−1, 1]. A sample is a function of the outputs and of uniform numbers, so that an episode's seed alone
+decides it.
 
 To write another, subclass `ActionHead`, and name the class as `head._target_`; it is called with the environment's
 `action_space` and the config's other keys.

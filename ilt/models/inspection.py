@@ -1,64 +1,58 @@
-"""What goes on inside a decoder: its residual stream, and its attention."""
+"""What a model computes on the way to its outputs: hidden states of any model, and a decoder's attention."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ilt.models.attention import Block, attention_weights
+from ilt.models.base import SequenceModel
 from ilt.models.decoder import Decoder
-
-
-class Inside(NamedTuple):
-    """What a decoder computed of the present step, the last one of each of B windows.
-
-    Attributes:
-        residual: (n_layer + 1, B, d_model), the residual stream at its state token: as embedded, and after each block.
-            The last row is what norm and action_head make logits of.
-        attention: (n_layer, B, n_head, T), how much that token takes from each of the window's T tokens, those of
-            `Decoder.tokenize`. What a banded layer does not look back on has weight 0.
-    """
-
-    residual: Tensor
-    attention: Tensor
-
-
-class _Call(NamedTuple):
-    """One block at work: what it was given, as `Block.forward` takes it, and what it gave."""
-
-    block: Block
-    given: tuple[Tensor, Tensor | None, Tensor, slice]
-    gave: Tensor
+from ilt.models.steppers import evaluate
 
 
 @torch.no_grad()
-def look_inside(model: Decoder, observations: Tensor, actions: Tensor) -> Inside:
-    """Run a decoder in evaluation mode on windows without padding, and keep what its blocks were given and gave.
+def hidden_states(model: SequenceModel, observations: Tensor, actions: Tensor) -> dict[str, Tensor]:
+    """Return (B, D) at the last step of each window, for each of the model's `probe_points`, in evaluation mode.
 
     Args:
         model: is left in the mode it was in.
-        observations, actions: (B, L, obs_dim) and (B, L), as `Decoder.forward` takes them.
+        observations, actions: windows without padding, as `SequenceModel.forward` takes them.
     """
-    calls: list[_Call] = []
+    points = model.probe_points()
+    outputs = [output for _, output in _calls(model, list(points.values()), observations, actions)]
+    outputs = [output[0] if isinstance(output, tuple) else output for output in outputs]  # a recurrent layer's state
+    return {name: output[:, -1].float().cpu() for name, output in zip(points, outputs, strict=True)}
 
-    def keep(block: nn.Module, given: tuple[Tensor, Tensor | None, Tensor, slice], gave: Tensor) -> None:
-        assert isinstance(block, Block)
-        calls.append(_Call(block, given, gave))
 
-    hooks = [block.register_forward_hook(keep) for block in model.blocks]
-    was_training = model.training
-    model.eval()
+@torch.no_grad()
+def attention_of(model: Decoder, observations: Tensor, actions: Tensor) -> Tensor:
+    """Return how much the last state token takes from each of the window's T tokens: (n_layer, B, n_head, T).
+
+    The tokens are those of `Decoder.tokenize`. What a banded layer does not look back on has weight 0.
+    """
+    blocks = [block for block in model.blocks if isinstance(block, Block)]
+    calls = _calls(model, blocks, observations, actions)
+    return torch.stack([_last_weights(block, *given) for block, (given, _) in zip(blocks, calls, strict=True)]).cpu()
+
+
+def _calls(
+    model: SequenceModel, modules: Sequence[nn.Module], observations: Tensor, actions: Tensor
+) -> list[tuple[Any, Any]]:
+    """Run the model, and return the arguments and the output of each module."""
+    calls: dict[nn.Module, tuple[Any, Any]] = {}
+
+    def keep(module: nn.Module, given: Any, output: Any) -> None:
+        calls[module] = (given, output)
+
+    hooks = [module.register_forward_hook(keep) for module in modules]
     try:
-        model(observations, actions)
+        evaluate(model, observations, actions)
     finally:
-        model.train(was_training)
         for hook in hooks:
             hook.remove()
-    embedded = calls[0].given[0]
-    return Inside(
-        residual=torch.stack([x[:, -1] for x in (embedded, *(call.gave for call in calls))]),
-        attention=torch.stack([_last_weights(call.block, *call.given) for call in calls]),
-    )
+    return [calls[module] for module in modules]
 
 
 def _last_weights(block: Block, x: Tensor, rope_cache: Tensor | None, attn_mask: Tensor, read: slice) -> Tensor:

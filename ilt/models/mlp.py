@@ -17,6 +17,12 @@ def mlp(n_in: int, width: int, n_layer: int, n_out: int, dropout: float) -> nn.S
     return nn.Sequential(*layers, nn.Linear(width if n_layer else n_in, n_out))
 
 
+def _hidden_layers(layers: nn.Sequential) -> dict[str, nn.Module]:
+    """The activations of a perceptron, by name."""
+    activations = [module for module in layers if isinstance(module, nn.GELU)]
+    return {f"layer {i + 1}": module for i, module in enumerate(activations)}
+
+
 class MLP(SequenceModel):
     """P(a_t | s_t): what memory is compared with. Without hidden layers it is linear.
 
@@ -50,6 +56,10 @@ class MLP(SequenceModel):
     def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
         """See `SequenceModel.forward`; actions have no part in it."""
         return self.layers(self.normalize(observations))
+
+    def probe_points(self) -> dict[str, nn.Module]:
+        """The hidden layers."""
+        return _hidden_layers(self.layers)
 
     def make_stepper(self) -> Stepper:
         """Nothing is remembered."""
@@ -118,6 +128,10 @@ class MLPStack(SequenceModel):
             past = pad(self.embed_action(actions[:, :-1]), (0, 0, 1, 0))  # the action before each step
             parts.append(_stacked(past, self.context_length - 1))
         return self.layers(torch.cat(parts, dim=-1))
+
+    def probe_points(self) -> dict[str, nn.Module]:
+        """The hidden layers."""
+        return _hidden_layers(self.layers)
 
 
 def _stacked(x: Tensor, n: int) -> Tensor:

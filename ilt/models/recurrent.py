@@ -14,7 +14,8 @@ from ilt.models.base import SequenceModel, Stepper, embed_actions
 class Recurrent(SequenceModel):
     """P(a_t | s_0, a_0, …, s_t) by a recurrent network over the pairs (a_{t−1}, s_t).
 
-    Trained on windows of K steps, each from an empty state; while acting, the state is carried from the start of the episode.
+    Trained on windows of K steps, each from an empty state; while acting, the state is carried from the start of the
+    episode.
 
     Args:
         cell: `gru` or `lstm`.
@@ -62,13 +63,17 @@ class Recurrent(SequenceModel):
         hidden, state = self.rnn(x[:, None], state)
         return self.action_head(self.norm(hidden[:, 0])), state
 
+    def probe_points(self) -> dict[str, nn.Module]:
+        """The embedded observation, and the state of the last layer."""
+        return {"embedding": self.embed_state, "state": self.rnn}
+
     def make_stepper(self) -> Stepper:
         """The state of every slot's episode, carried from step to step."""
         return RecurrentStepper(self)
 
 
 class RecurrentStepper:
-    """Carries the state of a recurrent model; see `ilt.models.base.Stepper`. It acts with the model's present weights."""
+    """Carries the state of a recurrent model; see `ilt.models.base.Stepper`. It acts with the present weights."""
 
     def __init__(self, model: Recurrent) -> None:
         self._model = model

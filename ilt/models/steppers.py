@@ -9,7 +9,7 @@ from ilt.models.base import SequenceModel, Stepper
 
 
 def stepper_of(model: SequenceModel, *, context_length: int, recompute: bool = False) -> Stepper:
-    """The model's own stepper, or the plain one where it has none for so many steps, or where `recompute` asks for it."""
+    """The model's own stepper, or the plain one where it has none for so many steps or where `recompute` is set."""
     if not recompute and (model.recurrent or context_length == model.context_length):
         own = model.make_stepper()
         if own is not None:

@@ -21,8 +21,8 @@ class Episode(NamedTuple):
         rewards: (T,) float64; `rewards[t]` is what `actions[t]` earned.
         truncated: whether the time limit ended it.
         extras: what else there is to know, as `Episodes` keeps it: numbers `episode/<name>`, `step/privileged`
-            (T, …) float32, what the environment hid from a student at each step, and `step/label`, as `actions`, what an
-            expert that was asked would have done.
+            (T, …) float32, what the environment hid from a student at each step, and `step/label`, as `actions`, what
+            an expert that was asked would have done.
     """
 
     place: int
@@ -36,6 +36,8 @@ class Episode(NamedTuple):
 def run_episodes(spec: EnvSpec, policy: Policy, seeds: np.ndarray, n_envs: int) -> Generator[Episode, None, None]:
     """Yield the episode of each of `seeds` (E,) int64 as it ends; at most `n_envs` are active at once.
 
+    ValueError if the policy, or the expert that it asks, returns something else than actions of the environment.
+
     A slot whose episode ends takes the next seed; when none is left, the slot is retired.
     """
     batch = EnvBatch(spec, min(n_envs, len(seeds)))
@@ -47,7 +49,7 @@ def run_episodes(spec: EnvSpec, policy: Policy, seeds: np.ndarray, n_envs: int) 
 
 def _run(batch: EnvBatch, policy: Policy, seeds: np.ndarray) -> Generator[Episode, None, None]:
     recorder = _Recorder(batch)
-    visible = batch.observation_dim
+    visible, check = batch.observation_dim, batch.action_space.check
     labeling = policy if isinstance(policy, Labeling) else None
     index = np.zeros(batch.n_envs, dtype=np.int64)  # which episode each slot runs
     waiting = iter(range(len(seeds)))
@@ -67,8 +69,11 @@ def _run(batch: EnvBatch, policy: Policy, seeds: np.ndarray) -> Generator[Episod
     while len(slots):
         observations = batch.everything[slots]
         actions = policy.act(slots, observations if policy.privileged else observations[:, :visible])
+        # what is recorded is what the simulator is given, to the last bit
+        actions = check(actions, len(slots), source="the policy")
         rewards, terminated, truncated = batch.step(slots, actions)
-        recorder.add(slots, observations, actions, rewards, None if labeling is None else labeling.labels)
+        labels = None if labeling is None else check(labeling.labels, len(slots), source="the expert")
+        recorder.add(slots, observations, actions, rewards, labels)
         ended = terminated | truncated
         if ended.any():
             for slot, cut in zip(slots[ended].tolist(), truncated[ended].tolist(), strict=True):

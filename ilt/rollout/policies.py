@@ -24,10 +24,14 @@ class Policy(ABC):
 
     Attributes:
         privileged: whether it is shown what the environment hides from a student, behind what the student sees.
-        flatten: turns an observation of the environment into a vector (obs_dim,) for `predict`; None where it is one.
+        action_space: what it chooses from, so that `predict` returns actions of the environment's own shape; may be
+            None.
+        flatten: turns an observation of the environment, or a batch of them, into a vector (obs_dim,) or (n, obs_dim)
+            for `predict`; None where it is one. See `ilt.envs.observations.ObservationLayout.flatten`.
     """
 
     privileged: bool = False
+    action_space: ActionSpace | None = None
     flatten: Callable[[Any], np.ndarray] | None = None
 
     def reset(self, slots: np.ndarray, seeds: np.ndarray) -> None:  # noqa: B027 (nothing is to be forgotten by many)
@@ -35,10 +39,10 @@ class Policy(ABC):
 
     @abstractmethod
     def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
-        """(n,) slots and their (n, obs_dim) float32 observations to (n,) or (n, dim) actions in the simulator's units."""
+        """(n,) slots and (n, obs_dim) float32 observations to (n,) or (n, dim) actions in the simulator's units."""
 
     def set_deterministic(self, deterministic: bool) -> None:  # noqa: B027 (many know one way only)
-        """Take the most likely action from the next episodes on, or sample; where there is no choice, nothing changes."""
+        """Take the most likely action from the next episodes on, or sample, where there is a choice."""
 
     def predict(
         self,
@@ -71,6 +75,8 @@ class Policy(ABC):
             slots = np.flatnonzero(begins)
             state.policy.reset(slots, state.rng.integers(2**31, size=len(slots)))
         actions = state.policy.act(np.arange(len(rows)), rows)
+        if self.action_space is not None:
+            actions = actions.reshape(len(rows), *self.action_space.shape)
         return (actions[0] if single else actions), state
 
 
@@ -110,6 +116,8 @@ class EpisodeRNG:
 
     def uniform(self, slots: np.ndarray, size: int | None = None) -> np.ndarray:
         """(n,) float64 in [0, 1), or (n, size), from each slot's own stream."""
+        if size == 1:
+            return self.uniform(slots)[:, None]  # the same numbers, sooner
         return np.array([self._generators[slot].random(size) for slot in slots.tolist()])
 
 
@@ -117,13 +125,14 @@ class RandomPolicy(Policy):
     """Every action equally likely."""
 
     def __init__(self, action_space: ActionSpace) -> None:
-        self._action_space, self._rng = action_space, EpisodeRNG()
+        self.action_space: ActionSpace = action_space
+        self._rng = EpisodeRNG()
 
     def reset(self, slots: np.ndarray, seeds: np.ndarray) -> None:
         self._rng.reset(slots, seeds)
 
     def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
-        return self._action_space.sample(self._rng.uniform(slots, self._action_space.dim))
+        return self.action_space.sample(self._rng.uniform(slots, self.action_space.dim))
 
 
 class FunctionPolicy(Policy):
@@ -140,11 +149,11 @@ class FunctionPolicy(Policy):
         privileged: bool = False,
         source: str = "the function",
     ) -> None:
-        self._function, self._action_space, self.privileged = function, action_space, privileged
-        self._source = source
+        self._function, self.privileged, self._source = function, privileged, source
+        self.action_space: ActionSpace = action_space
 
     def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
-        return self._action_space.check(self._function(observations), len(slots), source=self._source)
+        return self.action_space.check(self._function(observations), len(slots), source=self._source)
 
 
 class ActionSampler:
@@ -193,7 +202,7 @@ class NetworkPolicy(Policy):
         deterministic: bool,
         privileged: bool = False,
     ) -> None:
-        self._network, self.privileged = network, privileged
+        self._network, self.privileged, self.action_space = network, privileged, action_space
         self._sampler = ActionSampler(head, action_space, deterministic=deterministic)
 
     def set_deterministic(self, deterministic: bool) -> None:
@@ -209,8 +218,8 @@ class NetworkPolicy(Policy):
 class SequencePolicy(Policy):
     """A sequence model that acts: from the last steps of every slot's episode it predicts the next action.
 
-    It sees what it saw in training: up to `context_length` steps, the true start of the episode included. Where the model has a
-    stepper, it acts with the weights that the model had when the policy was made.
+    It sees what it saw in training: up to `context_length` steps, the true start of the episode included. Where the
+    model has a stepper, it acts with the weights that the model had when the policy was made.
 
     Args:
         model, head: the student, and what its outputs mean.
@@ -233,7 +242,7 @@ class SequencePolicy(Policy):
             raise ValueError(
                 f"context_length must be from 1 to the model's {model.context_length}, got {context_length}"
             )
-        self._action_space = model.action_space
+        self.action_space: ActionSpace = model.action_space
         self._sampler = ActionSampler(head, model.action_space, deterministic=deterministic)
         self._stepper = stepper_of(model, context_length=length, recompute=recompute)
         self._previous = model.action_space.zeros(0)  # the newest action of each slot, in model units
@@ -244,7 +253,7 @@ class SequencePolicy(Policy):
     def reset(self, slots: np.ndarray, seeds: np.ndarray) -> None:
         missing = max(slots.max() + 1 - len(self._previous), 0)
         if missing:
-            self._previous = np.concatenate([self._previous, self._action_space.zeros(missing)])
+            self._previous = np.concatenate([self._previous, self.action_space.zeros(missing)])
         self._stepper.reset(slots)
         self._sampler.reset(slots, seeds)
 
@@ -255,7 +264,7 @@ class SequencePolicy(Policy):
 
     def observe_action(self, slots: np.ndarray, actions: np.ndarray) -> None:
         """Say what was done in these slots (n,), which may be something else than what it chose there."""
-        self._previous[slots] = self._action_space.encode(actions)
+        self._previous[slots] = self.action_space.encode(actions)
 
     def outputs(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
         """Take in one observation per slot and return the outputs (n, n_outputs) float32 for the action to choose."""

@@ -3,7 +3,7 @@
 from ilt.schema import MAPPING, NAME, component, key
 
 
-@component("search", "any_search")
+@component("search")
 class Search:
     """How hyperparameters are searched for."""
 

@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.distributions import distribution_to_json as to_json
 from optuna.trial import Trial, TrialState
 
-from ilt.cli.report import COLUMNS, report_rows
+from ilt.cli.report import report_table
 from ilt.evaluation.tables import markdown_table
 from ilt.settings import run_config
 from ilt.studies.optuna_study import open_study
@@ -171,7 +171,7 @@ class Search:
             _ = job.return_value  # raises what a failed run raised
         runs = [self._folder / _subfolder(seed, winner=best.number) for seed in seeds]
         records = [read_run(path.name, path, read_config(path)) for path in runs]
-        found = write_report(study, self._folder, runs, markdown_table(COLUMNS, report_rows(records)))
+        found = write_report(study, self._folder, runs, markdown_table(*report_table(records)))
         again = found["retrained"]
         log.info(
             "the winner, from fresh seeds, on test seeds: %.1f; %s", again["return_mean"], self._folder / "search.md"

@@ -1,4 +1,4 @@
-"""What a search found, in words, numbers and Optuna's pictures."""
+"""What a search found, in words, numbers and Optuna's figures."""
 
 import logging
 import warnings
@@ -20,7 +20,7 @@ from ilt.evaluation.tables import markdown_table
 from ilt.tracking.store import read_json, write_json
 
 VALUE = "mean return (selection seeds)"
-PICTURES: dict[str, Callable[[optuna.Study], Any]] = {
+FIGURES: dict[str, Callable[[optuna.Study], Any]] = {
     "history": partial(plots.plot_optimization_history, target_name=VALUE),
     "importances": partial(plots.plot_param_importances, target_name=VALUE),
     "slices": partial(plots.plot_slice, target_name=VALUE),
@@ -30,7 +30,7 @@ MOST_NAMED = 10  # trials in a legend
 
 
 def write_report(study: optuna.Study, folder: Path, runs: Sequence[Path], table: str) -> dict[str, Any]:
-    """Write `search.json`, `search.md` and the pictures into the folder. Returns what `search.json` holds.
+    """Write `search.json`, `search.md` and the figures into the folder. Returns what `search.json` holds.
 
     Args:
         study: at least one of its trials is complete.
@@ -58,8 +58,8 @@ def write_report(study: optuna.Study, folder: Path, runs: Sequence[Path], table:
         "scored_on_test_seeds": study.user_attrs["winners"],
     }
     write_json(folder / "search.json", summary)
-    pictures = _draw(study, folder)
-    (folder / "search.md").write_text(_in_words(summary, table, pictures))
+    figures = _draw(study, folder)
+    (folder / "search.md").write_text(_in_words(summary, table, figures))
     return summary
 
 
@@ -75,7 +75,7 @@ def _describe(trial: FrozenTrial) -> dict[str, Any]:
     }
 
 
-def _in_words(summary: dict[str, Any], table: str, pictures: Sequence[str]) -> str:
+def _in_words(summary: dict[str, Any], table: str, figures: Sequence[str]) -> str:
     winner, again, trials = summary["winner"], summary["retrained"], summary["trials"]
     states = ", ".join(f"{n} {state}" for state, n in Counter(trial["state"] for trial in trials).items())
     test, scored = again["evaluated_on"], [str(n) for n in summary["scored_on_test_seeds"]]
@@ -111,23 +111,23 @@ def _in_words(summary: dict[str, Any], table: str, pictures: Sequence[str]) -> s
         table,
         "## All trials",
         markdown_table(["trial", "state", "value", "by seed", *names, "error"], rows),
-        *(f"![{name}]({name}.png)" for name in pictures),
+        *(f"![{name}]({name}.png)" for name in figures),
     ]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
 def _draw(study: optuna.Study, folder: Path) -> list[str]:
-    """Optuna's own pictures; which of them there are. Importances ask for trials of different values."""
+    """Optuna's own figures; which of them there are. Importances ask for trials of different values."""
     plt.switch_backend("Agg")
     logging.getLogger("matplotlib.category").setLevel(logging.WARNING)  # it remarks on choices of numbers
     values = {trial.value for trial in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])}
     asked = {"importances": len(values) > 1, "reports": any(trial.intermediate_values for trial in study.trials)}
-    names = [name for name in PICTURES if asked.get(name, True)]
+    names = [name for name in FIGURES if asked.get(name, True)]
     for name in names:
         with plt.style.context("default"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Optuna calls these experimental, and warns of layouts
             plt.rcParams["figure.figsize"] = (8, 4.8)
-            PICTURES[name](study)
+            FIGURES[name](study)
             for axes in plt.gcf().axes:
                 axes.xaxis.set_minor_formatter(NullFormatter())  # those of a logarithmic axis would overlap
             if name == "reports":

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from ilt.evaluation.tables import markdown_table
+from ilt.evaluation.tables import filled, markdown_table, percent
 
 FINISHED = "finished"
 SELECTION, TEST = "selection_return", "test_return"
@@ -31,12 +31,14 @@ class Job:
         overrides: what it was given, by key.
         status: `finished`, `not finished`, or `failed: ` and the first line of its error.
         results: its `results.json`; None if it is not finished.
+        env: a short name of its environment; empty where there is no config yet.
     """
 
     name: str
     overrides: Mapping[str, str]
     status: str
     results: Mapping[str, Any] | None
+    env: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,29 +50,32 @@ class Row:
         status: a job's; of a group how many of its jobs are finished.
         numbers: some of `NUMBERS`. A job's interval is over its test episodes, a group's over its jobs.
         name: the job's folder; empty for a group.
+        env: the environment.
     """
 
     swept: Mapping[str, str]
     status: str
     numbers: Mapping[str, float]
     name: str = ""
+    env: str = ""
 
 
 def swept_keys(jobs: Sequence[Job]) -> list[str]:
-    """The keys that were not given the same value in all jobs."""
+    """The keys that were not given the same value in all jobs, and `env` where another key made it differ."""
     keys = dict.fromkeys(key for job in jobs for key in job.overrides)
-    return [key for key in keys if len({job.overrides.get(key) for job in jobs}) > 1]
+    swept = [key for key in keys if len({job.overrides.get(key) for job in jobs}) > 1]
+    told = any(key.split(".")[0] == "env" for key in swept)
+    return swept if told or len({job.env for job in jobs if job.env}) < 2 else ["env", *swept]
 
 
 def job_rows(jobs: Sequence[Job]) -> list[Row]:
-    """One row a job, the best selection-seed return first, those without one last."""
+    """One row a job: by environment, in each the best selection-seed return first, those without one last."""
     keys = swept_keys(jobs)
-    rows = [Row(values_of(job, keys), job.status, numbers_of(job.results), job.name) for job in jobs]
-    return sorted(rows, key=_rank)
+    return _ranked([Row(values_of(job, keys), job.status, numbers_of(job.results), job.name, job.env) for job in jobs])
 
 
 def group_rows(jobs: Sequence[Job]) -> list[Row]:
-    """One row for all jobs that differ in `seed` alone, the best mean selection-seed return first.
+    """One row for all jobs that differ in `seed` alone, in the same order by mean selection-seed return.
 
     Means are over the finished ones; intervals are Student's t over them, and there is none over a single one.
     """
@@ -82,8 +87,9 @@ def group_rows(jobs: Sequence[Job]) -> list[Row]:
     for values, group in groups.items():
         finished = [numbers_of(job.results) for job in group if job.results is not None]
         status = f"{len(finished)} of {len(group)} {FINISHED}"
-        rows.append(Row(dict(zip(keys, values, strict=True)), status, _over_jobs(finished)))
-    return sorted(rows, key=_rank)
+        env = next((job.env for job in group if job.env), "")
+        rows.append(Row(dict(zip(keys, values, strict=True)), status, _over_jobs(finished), env=env))
+    return _ranked(rows)
 
 
 def sweep_csv(jobs: Sequence[Job]) -> str:
@@ -129,17 +135,17 @@ def table(rows: Sequence[Row], names: Iterable[str]) -> tuple[list[str], list[li
             *([_interval(n, SELECTION)] if grouped else []),
             f"{n[TEST]:.1f}" if n else "–",
             _interval(n, TEST),
-            f"{100 * n['success_rate']:.1f} %" if n else "–",
-            f"{100 * n['crash_rate']:.1f} %" if n else "–",
+            percent(n.get("success_rate")),
+            percent(n.get("crash_rate")),
             f"{n['seconds']:.0f}" if n else "–",
             row.status,
         ])  # fmt: skip
-    return columns, cells
+    return filled(columns, cells)
 
 
 def values_of(job: Job, keys: Iterable[str]) -> dict[str, str]:
     """What a job was given for these keys; nothing where it kept the default."""
-    return {key: job.overrides.get(key, "") for key in keys}
+    return {key: job.overrides.get(key, job.env if key == "env" else "") for key in keys}
 
 
 def numbers_of(results: Mapping[str, Any] | None) -> dict[str, float]:
@@ -147,7 +153,7 @@ def numbers_of(results: Mapping[str, Any] | None) -> dict[str, float]:
     if results is None:
         return {}
     low, high = results["return_mean_interval"]
-    return {
+    numbers = {
         SELECTION: results["selection_return_mean"],
         TEST: results["return_mean"],
         f"{TEST}_low": low,
@@ -156,12 +162,13 @@ def numbers_of(results: Mapping[str, Any] | None) -> dict[str, float]:
         "crash_rate": results["crash_rate"],
         "seconds": results["seconds"]["total"],
     }
+    return {name: value for name, value in numbers.items() if value is not None}
 
 
 def _over_jobs(finished: Sequence[Mapping[str, float]]) -> dict[str, float]:
     if not finished:
         return {}
-    means = {name: fmean(numbers[name] for numbers in finished) for name in MEANS}
+    means = {name: fmean(numbers[name] for numbers in finished) for name in MEANS if name in finished[0]}
     if len(finished) > 1:
         import numpy as np
 
@@ -173,8 +180,11 @@ def _over_jobs(finished: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return means
 
 
-def _rank(row: Row) -> tuple[float, str]:
-    return -row.numbers.get(SELECTION, -math.inf), row.name
+def _ranked(rows: Sequence[Row]) -> list[Row]:
+    """By environment in the order of first mention, then by selection-seed return."""
+    envs = list(dict.fromkeys(row.env for row in rows if row.env))
+    place = {env: i for i, env in enumerate([*envs, ""])}
+    return sorted(rows, key=lambda row: (place[row.env], -row.numbers.get(SELECTION, -math.inf), row.name))
 
 
 def _interval(numbers: Mapping[str, float], name: str) -> str:

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,11 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from ilt.envs.naming import env_names
 from ilt.rollout.workers import cores, sendable
 from ilt.schema import config_hash
 from ilt.settings import NOT_OF_THE_RUN
-from ilt.tracking.run_folder import COMMAND, CONFIG, ERROR, RESULTS, write_error
+from ilt.tracking.run_folder import COMMAND, CONFIG, ERROR, RESULTS, read_config, write_error
 from ilt.tracking.store import read_json
 
 if TYPE_CHECKING:
@@ -129,7 +131,7 @@ def find_jobs(sweep: Path) -> list["Job"]:
     """The jobs that have a folder in the sweep's, by name; runs that were set aside are left out."""
     from ilt.studies.sweep_tables import Job
 
-    jobs = []
+    jobs, envs = [], {}
     for folder in sorted(path.parent.parent for path in sweep.glob(f"*/{COMMAND}/overrides.yaml")):
         original, _, number = folder.name.rpartition(".")
         if number.isdecimal() and (sweep / original).is_dir():
@@ -141,7 +143,10 @@ def find_jobs(sweep: Path) -> list["Job"]:
         given = (line.partition("=") for line in yaml.safe_load((folder / COMMAND / "overrides.yaml").read_text()))
         overrides = {key.lstrip("+"): value for key, _, value in given if _of_the_run(key)}
         jobs.append(Job(folder.name, overrides, status, read_json(folder / RESULTS) if finished else None))
-    return jobs
+        if finished and (folder / CONFIG).exists():
+            envs[folder.name] = read_config(folder)["env"]
+    names = dict(zip(envs, env_names(list(envs.values())), strict=True))
+    return [replace(job, env=names.get(job.name, "")) for job in jobs]
 
 
 def write_tables(sweep: Path) -> None:

@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ilt.envs.naming import env_names
 from ilt.schema import config_hash
 from ilt.tracking.store import read_json
 
 EPISODE_COLUMNS = ("seed", "student_return", "expert_return", "random_return", "student_steps")
-_NUMBERS = ("return_mean", "expert_return_mean", "success_rate", "crash_rate", "selection_return_mean", "seed")
+_NUMBERS = ("return_mean", "expert_return_mean", "selection_return_mean", "seed")
 
 _Content = TypeVar("_Content")
 
@@ -45,8 +46,9 @@ class RunRecord:
 
     @property
     def test(self) -> str:
-        """Equal for two runs if they were flown on the same test seeds of the same environment."""
-        return config_hash([self.config.get("env"), self.episodes["seed"].tolist()])
+        """Equal for two runs if they were scored on the same test seeds of the same environment."""
+        env = [self.config["env"].get(name) for name in ("id", "kwargs", "wrappers")]
+        return config_hash([env, self.episodes["seed"].tolist()])
 
     @property
     def test_seeds(self) -> str:
@@ -56,7 +58,7 @@ class RunRecord:
 
 
 def read_run(name: str, path: Path, config: Any) -> RunRecord:
-    """Read a finished run's numbers. ValueError, naming the file, if one is not what `ilt.cli.train` writes."""
+    """Read a finished run's numbers. ValueError, naming the file, if one is not what `ilt train` writes."""
     return RunRecord(
         name=name,
         path=path,
@@ -77,13 +79,18 @@ def _read(path: Path, parse: Callable[[Path], _Content]) -> _Content:
 
 def _checked_config(config: Any) -> dict[str, Any]:
     config_hash(config)  # TypeError for what a config cannot hold
-    _check_number(config["env"]["success_return"])
+    if not isinstance(config["env"]["id"], str):
+        raise TypeError("env.id is no text")
+    if (success_return := config["env"].get("success_return")) is not None:
+        _check_number(success_return)
     return dict(config)
 
 
 def _results(path: Path) -> dict[str, Any]:
     results = read_json(path)
-    numbers = [*(results[name] for name in _NUMBERS), results["policies"]["expert"]["crash_rate"]]
+    numbers = [results[name] for name in _NUMBERS]
+    rates = [results["success_rate"], results["crash_rate"], results["policies"]["expert"]["crash_rate"]]
+    numbers += [rate for rate in rates if rate is not None]
     difference = results["difference_to_expert"]
     for interval in (results["return_mean_interval"], [difference["mean"]] * 2, difference["interval"]):
         low, high = interval
@@ -120,7 +127,7 @@ def _episodes(path: Path) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Runs of one config, flown on the same test seeds: one for each training seed.
+    """Runs of one config on the same test seeds: one for each training seed.
 
     Attributes:
         label: a short name: A, B, C, …
@@ -136,13 +143,23 @@ class Group:
         return float(np.mean([run.selection_return for run in self.runs]))
 
 
-def group_runs(runs: Sequence[RunRecord]) -> list[Group]:
-    """Groups of runs that differ in nothing but `seed`, the one with the highest selection-seed return first."""
+def by_environment(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
+    """The runs of each environment, by its short name, in the order of first mention."""
     found: dict[str, list[RunRecord]] = {}
-    for run in runs:
-        found.setdefault(config_hash([_without_seed(run), run.test]), []).append(run)
-    groups = [Group(label="", runs=sorted(members, key=lambda run: run.results["seed"])) for members in found.values()]
-    groups.sort(key=lambda group: -group.selection_return)
+    for name, run in zip(env_names([run.config["env"] for run in runs]), runs, strict=True):
+        found.setdefault(name, []).append(run)
+    return found
+
+
+def group_runs(runs: Sequence[RunRecord]) -> list[Group]:
+    """Groups of runs that differ in nothing but `seed`, by environment; in each the best selection return first."""
+    groups = []
+    for same_env in by_environment(runs).values():
+        found: dict[str, list[RunRecord]] = {}
+        for run in same_env:
+            found.setdefault(config_hash([_without_seed(run), run.test]), []).append(run)
+        members = [Group(label="", runs=sorted(each, key=lambda run: run.results["seed"])) for each in found.values()]
+        groups += sorted(members, key=lambda group: -group.selection_return)
     return [Group(label=_letters(i), runs=group.runs) for i, group in enumerate(groups)]
 
 

@@ -22,7 +22,9 @@ from ilt.tracking.store import check_files, read_json, write_json
 
 log = logging.getLogger(__name__)
 
-CONFIG, IDENTITY, RESULTS, ERROR = "config.yaml", "identity.json", "results.json", "error.txt"
+CONFIG, IDENTITY, TRAINING, RESULTS, ERROR = (
+    "config.yaml", "identity.json", "training.json", "results.json", "error.txt"
+)  # fmt: skip
 COMMAND = ".hydra"
 
 
@@ -99,7 +101,25 @@ class RunFolder:
         if not (self.path / RESULTS).exists():
             return False
         results = read_json(self.path / RESULTS)
-        return results.get("evaluation") == self.config["evaluation"] and "figures" in results["seconds"]
+        as_now = all(results.get(key) == value for key, value in self._scored_by.items())
+        return as_now and "figures" in results["seconds"]
+
+    @property
+    def _scored_by(self) -> dict[str, Any]:
+        """What decides the numbers in its results beside the weights."""
+        env = self.config.get("env", {})
+        rules = {key: env.get(key) for key in ("success_return", "crash_reward")}
+        rules["test_seeds"] = env.get("seed_blocks", {}).get("test")
+        return {"evaluation": self.config.get("evaluation"), "rules": rules}
+
+    @property
+    def next_steps(self) -> str:
+        """What there is to do, for the log."""
+        if (self.path / TRAINING).exists():
+            return "is trained; scores and figures are made"
+        if self.last_checkpoint:
+            return "goes on from its last checkpoint"
+        return "expert, demonstrations, training, scores"
 
     @property
     def checkpoints(self) -> Path:
@@ -122,7 +142,8 @@ class RunFolder:
     def finish(self, results: dict[str, Any]) -> None:
         """Write the results, with the seconds by stage so far."""
         self.seconds["total"] = round(time.monotonic() - self._started, 2)
-        write_json(self.path / RESULTS, {**results, "seconds": self.seconds, "peak_memory_mb": peak_memory_mb()})
+        measured = {"seconds": self.seconds, "peak_memory_mb": peak_memory_mb()}
+        write_json(self.path / RESULTS, {**results, **self._scored_by, **measured})
 
     def _set_aside(self) -> None:
         number = next(n for n in range(1, 10_000) if not self.path.with_name(f"{self.path.name}.{n}").exists())

@@ -187,7 +187,7 @@ def model_of(run_folder: Path, results: Mapping[str, Any]) -> Artifact:
     """A run's weights, as an artifact like those of the store."""
     measured = {name: results[name] for name in MODEL_METRICS}
     imitation = results.get("imitation", {"by_round": []})  # which older runs do not name
-    rounds = [each["made"] for each in imitation["by_round"][1:]]
+    rounds = [each["artifact"] for each in imitation["by_round"][1:]]
     parents = [results["expert"], results["demonstrations"], *rounds]
     return Artifact(run_folder, {"metrics": measured, "parents": parents, "files": results["files"]})
 

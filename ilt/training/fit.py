@@ -1,6 +1,7 @@
 """The training stage: demonstrations in, weights and a learning curve out."""
 
 import csv
+import functools
 import logging
 import warnings
 from collections.abc import Callable, Mapping
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
@@ -17,29 +19,27 @@ from ilt.data.datamodule import WindowData
 from ilt.data.episodes import Episodes
 from ilt.data.sources import make_source
 from ilt.data.windows import observation_statistics, take_episodes
-from ilt.experts.find import expert_policy
+from ilt.experts.find import LoadedExpert
 from ilt.imitation.base import make_imitation
 from ilt.imitation.rounds import LabelBudget
 from ilt.models.base import SequenceModel
 from ilt.models.heads import ActionHead
 from ilt.models.spec import ModelSpec
+from ilt.rollout.policies import SequencePolicy
 from ilt.rollout.recorded import Context
 from ilt.schema import ConfigError, accepted, build, locate, own_keys, plain
-from ilt.settings import training_config
-from ilt.tracking.run_folder import RunFolder
+from ilt.tracking.run_folder import TRAINING, RunFolder
 from ilt.tracking.store import Artifact, read_json, write_json
 from ilt.training.callbacks import LearningCurve, Pruning
 from ilt.training.display import TrainingDisplay
 from ilt.training.module import ImitationModule
-from ilt.training.ranks import joined, launched_together
-from ilt.training.runtime import n_nodes, n_ranks, on_gpus, set_up
+from ilt.training.ranks import joined
+from ilt.training.runtime import n_ranks, on_gpus, set_up
 
 if TYPE_CHECKING:
     from pytorch_lightning.strategies import Strategy
 
 log = logging.getLogger(__name__)
-
-TRAINING = "training.json"
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def fit(
     cfg: DictConfig,
     run: RunFolder,
     demos: Artifact,
-    expert: Artifact,
+    expert: LoadedExpert,
     logger: Logger | None = None,
     *,
     report: Callable[[float, int], bool] | None = None,
@@ -135,16 +135,16 @@ def _learn(
     cfg: DictConfig,
     run: RunFolder,
     demos: Artifact,
-    expert: Artifact,
+    expert: LoadedExpert,
     checkpoint: Path | None,
     pruning: list[Pruning],
-    strategy: "Strategy | str | None",
+    strategy: "Strategy | None",
     logger: Logger | None = None,
 ) -> tuple[ModelSpec, SequenceModel, LearningCurve, LabelBudget]:
     """The same in every process that takes part, but for the strategy, which knows which one it is, and the logger."""
     pl.seed_everything(cfg.seed, verbose=False)
     demonstrations = take_episodes(Episodes.load(demos.file("demonstrations.npz")), cfg.dataset.episodes)
-    labels = _labels(ctx, cfg, demos, expert, demonstrations)
+    labels = _labels(ctx, cfg, run, demos, expert, demonstrations)
     space, validation = ctx.env.action_space, Episodes.load(demos.file("validation.npz"))
     data = WindowData(
         build("dataset", cfg.dataset, known={"episodes": labels.first, "action_space": space}),
@@ -163,9 +163,9 @@ def _learn(
     n_parameters = sum(p.numel() for p in model.parameters())
     n_episodes, n_steps = len(labels.first), len(labels.first.actions)
     log.info("%d demonstrations, %d steps; a model of %d parameters", n_episodes, n_steps, n_parameters)
-    make_optimizer = _optimizer(cfg.optimizer)
+    make_optimizer = functools.partial(_make_optimizer, cfg.optimizer)
     module = ImitationModule(model, head, seed=cfg.seed, make_optimizer=make_optimizer)
-    callbacks = _make_callbacks(ctx, cfg, run, head)
+    callbacks = _make_callbacks(ctx, cfg, run.checkpoints, head)
     trainer = _make_trainer(cfg, run, [*labels.callbacks(data, head), *callbacks, *pruning], strategy, logger)
     trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     return spec, model, next(callback for callback in callbacks if isinstance(callback, LearningCurve)), labels
@@ -183,21 +183,40 @@ def model_spec(ctx: Context, cfg: DictConfig) -> ModelSpec:
 
 
 def check_components(ctx: Context, cfg: DictConfig) -> None:
-    """Build what a config names, so that what does not fit is refused before any long work. ConfigError names the key."""
+    """Build what a config names, to refuse what does not fit before any long work. ConfigError names the key."""
     make_imitation(cfg.imitation)
     make_source(cfg.demos)
-    _optimizer(cfg.optimizer)
     with torch.random.fork_rng(devices=[]):
-        model_spec(ctx, cfg).build()
-    for name, callback in cfg.callbacks.items():
-        if callback is not None:
-            target = locate(callback["_target_"], key=f"callbacks.{name}._target_")
-            known = dict.fromkeys(("ctx", "head", "context_length", "deterministic", "dirpath"))
-            accepted(target, own_keys("callbacks", callback), known, prefix=f"callbacks.{name}")
-    accepted(pl.Trainer, own_keys("trainer", cfg.trainer), {}, prefix="trainer")
+        model, head = model_spec(ctx, cfg).build()
+        _check_acting(model, head, target=cfg.model["_target_"])
+    _make_optimizer(cfg.optimizer, model, total_steps=1, fused=False)
+    _make_callbacks(ctx, cfg, Path(), head)
+    accepted(
+        locate(cfg.trainer["_target_"], key="trainer._target_"), own_keys("trainer", cfg.trainer), {}, prefix="trainer"
+    )
 
 
-def _labels(ctx: Context, cfg: DictConfig, demos: Artifact, expert: Artifact, demonstrations: Episodes) -> LabelBudget:
+def _check_acting(model: SequenceModel, head: ActionHead, *, target: str) -> None:
+    """ConfigError unless a student can read a window and act. What it computes is another question."""
+    space, length, slots = model.action_space, model.context_length, np.arange(2)
+    observations = np.zeros((2, length, model.observation_dim), dtype=np.float32)
+    try:
+        actions = torch.from_numpy(space.zeros(2, length))
+        outputs = model(torch.from_numpy(observations), actions, torch.ones(2, length, dtype=torch.bool))
+        wanted = (2, length, model.n_outputs)
+        if outputs.shape != wanted:
+            raise ValueError(f"its outputs must be of shape {wanted}, got {tuple(outputs.shape)}")
+        policy = SequencePolicy(model.eval(), head)
+        policy.reset(slots, slots)
+        for _ in range(2):
+            space.check(policy.act(slots, observations[:, 0]), 2, source="it")
+    except Exception as error:
+        raise ConfigError(f"model._target_={target} cannot act: {type(error).__name__}: {error}") from error
+
+
+def _labels(
+    ctx: Context, cfg: DictConfig, run: RunFolder, demos: Artifact, expert: LoadedExpert, demonstrations: Episodes
+) -> LabelBudget:
     algorithm = make_imitation(cfg.imitation)
     return LabelBudget(
         ctx,
@@ -206,40 +225,31 @@ def _labels(ctx: Context, cfg: DictConfig, demos: Artifact, expert: Artifact, de
         demos=demos,
         demonstrations=demonstrations,
         first_seed=make_source(cfg.demos).n_episodes,
-        expert=(expert, expert_policy(ctx, cfg.expert, expert)) if algorithm.rounds else None,
-        identity=training_config(cfg),
+        expert=expert,
+        identity=run.identity,
         context_length=cfg.evaluation.context_length or cfg.dataset.context_length,
         deterministic=cfg.evaluation.deterministic,
         n_steps=cfg.trainer.max_steps,
     )
 
 
-def _optimizer(values: Any) -> Callable[..., Any]:
-    target = locate(values["_target_"], key="optimizer._target_")
-    known = {"model": None, "total_steps": 1, "fused": False}
-    options = own_keys("optimizer", values)
-    takes = accepted(target, options, known, prefix="optimizer")
-
-    def make(model: torch.nn.Module, **given: Any) -> Any:
-        return target(model, **{k: v for k, v in given.items() if k in takes}, **options)
-
-    return make
+def _make_optimizer(values: Any, model: torch.nn.Module, **known: Any) -> Any:
+    return build("optimizer", values, known={"model": model, **known})
 
 
-def _make_callbacks(ctx: Context, cfg: DictConfig, run: RunFolder, head: ActionHead) -> list[pl.Callback]:
-    """The config's callbacks in its order, with what only this run knows."""
+def _make_callbacks(ctx: Context, cfg: DictConfig, folder: Path, head: ActionHead) -> list[pl.Callback]:
+    """The config's callbacks in its order, with what only this run knows. ConfigError names the key that is wrong."""
     known = {
         "ctx": ctx,
         "head": head,
         "context_length": cfg.evaluation.context_length,
         "deterministic": cfg.evaluation.deterministic,
-        "dirpath": str(run.checkpoints.resolve()),
+        "dirpath": str(folder.resolve()),
     }
     made = []
     for name, values in cfg.callbacks.items():
         if values is not None:
-            target = locate(values["_target_"], key=f"callbacks.{name}._target_")
-            made.append(target(**accepted(target, own_keys("callbacks", values), known, prefix=f"callbacks.{name}")))
+            made.append(build("callbacks", values, known=known, prefix=f"callbacks.{name}"))
             if not isinstance(made[-1], pl.Callback):
                 raise ConfigError(f"callbacks.{name}._target_ must be a Lightning callback, got {values['_target_']}")
     return made
@@ -249,7 +259,7 @@ def _make_trainer(
     cfg: DictConfig,
     run: RunFolder,
     callbacks: list[pl.Callback],
-    strategy: "Strategy | str | None",
+    strategy: "Strategy | None",
     logger: Logger | None,
 ) -> pl.Trainer:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -264,7 +274,7 @@ def _make_trainer(
     options = {
         **own_keys("trainer", cfg.trainer),
         "devices": n_ranks(cfg.trainer),
-        "strategy": strategy or ("ddp" if launched_together() else "auto"),
+        "strategy": strategy or "auto",
         "use_distributed_sampler": False,  # batches are shared out by the data themselves
         "callbacks": [*callbacks, TrainingDisplay()],
         "logger": logger or False,
@@ -273,10 +283,6 @@ def _make_trainer(
         "num_sanity_val_steps": 0,
         "default_root_dir": str(run.path),
     }
-    if n_nodes(cfg.trainer) > 1 and not launched_together():
-        raise ConfigError(
-            f"trainer.num_nodes must be 1 where neither srun nor torchrun starts the processes, got {cfg.trainer.num_nodes}"
-        )
     return locate(cfg.trainer["_target_"], key="trainer._target_")(**options)
 
 

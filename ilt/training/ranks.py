@@ -1,12 +1,16 @@
 """Several processes that learn one model: as many on this machine as a config asks for, or as torchrun or srun started.
 
-Lightning's own launcher repeats the command line for every further process, with its locks, its sweep and its expert, and
-cannot do so within a job of a sweep. Here only the training is repeated.
+Lightning's own launcher repeats the command line for every further process, with its locks, its sweep and its expert,
+and cannot do so within a job of a sweep. Here only the training is repeated: rank 0 hands it to the others.
 """
 
+import functools
+import logging
 import multiprocessing
 import os
+import pickle
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -15,34 +19,84 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pytorch_lightning.plugins.environments import (  # type: ignore[attr-defined]
+    ClusterEnvironment,
     LightningEnvironment,
     SLURMEnvironment,
     TorchElasticEnvironment,
 )
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, distributed
-from torch.distributed import FileStore
+from torch.distributed import DistError, FileStore, Store  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
+
+from ilt.schema import ConfigError
 
 GRACE = 3.0
 """Seconds that other processes have, when this one fails, to have failed before it."""
 
+_POLL = 0.1
+_TRAINING = "ilt/training"
+_Result = TypeVar("_Result")
 
-def launched_together() -> bool:
-    """Whether torchrun or srun started this process as one of several."""
+
+def cluster() -> ClusterEnvironment | None:
+    """What torchrun or srun says of the processes that it started together; None where this one is alone."""
+    found: ClusterEnvironment
     if TorchElasticEnvironment.detect():
-        return int(os.environ["WORLD_SIZE"]) > 1
-    return SLURMEnvironment.detect() and SLURMEnvironment(auto_requeue=False).world_size() > 1
+        found = TorchElasticEnvironment()
+    elif "SLURM_STEP_ID" in os.environ and SLURMEnvironment.detect():  # without a step, sbatch started it and not srun
+        found = SLURMEnvironment(auto_requeue=False)
+    else:
+        return None
+    return found if found.world_size() > 1 else None
 
 
-def global_rank() -> int:
-    """Which of the processes this is that torchrun or srun started together; 0 where it is alone."""
-    if not launched_together():
-        return 0
-    return int(os.environ["RANK"] if TorchElasticEnvironment.detect() else os.environ["SLURM_PROCID"])
+def led(job: Callable[[], _Result]) -> _Result:
+    """Run a job, where torchrun or srun may have started several processes for it: rank 0 does.
+
+    The others wait until it trains, take part in that, and exit; without a training they exit when it is done.
+    """
+    if (environment := cluster()) is None:
+        return job()
+    store = _meeting()
+    if environment.global_rank() > 0:
+        logging.getLogger().setLevel(logging.WARNING)
+        if task := _wait_for(store):
+            learn, arguments = pickle.loads(task)  # noqa: S301 (from rank 0 of this job)
+            learn(*arguments, DDPStrategy(cluster_environment=environment))
+        sys.exit()
+    if store.check([_TRAINING]):
+        raise ConfigError("torchrun and srun start the processes of one run, but this is a second one; leave out -m")
+    try:
+        return job()
+    finally:
+        if not store.check([_TRAINING]):
+            store.set(_TRAINING, b"")
+
+
+@functools.cache
+def _meeting() -> Store:
+    """What the processes share that torchrun or srun started together."""
+    environment = cluster()
+    assert environment is not None
+    assert environment.main_address  # reading them puts them where torch looks for them
+    assert environment.main_port
+    store, _, _ = next(rendezvous("env://", environment.global_rank(), environment.world_size()))
+    return store
+
+
+def _wait_for(store: Store) -> bytes:
+    """What rank 0 hands out, or nothing. A wait of the store's own would not be interrupted by Ctrl-C."""
+    try:
+        while not store.check([_TRAINING]):
+            time.sleep(_POLL)
+        return store.get(_TRAINING)
+    except DistError:  # under srun rank 0 keeps the store, and has ended
+        return b""
 
 
 class Joined(DDPStrategy):
@@ -74,16 +128,22 @@ def joined(
 ) -> Iterator[DDPStrategy | None]:
     """A context in which `learn(*arguments, strategy)` runs in n_ranks − 1 further processes, until they are done.
 
-    Yields this process's own strategy, for the same training, None where it is alone or was started with the others. Rank 0
-    stays in the process that logs, prints and is told to end. Where it fails, the others are killed; where one of them
-    died, RuntimeError says so: on CPUs at once, on GPUs when NCCL's time is out (ten minutes).
+    Where torchrun or srun started the others, they are handed the same, see `led`. Yields this process's own strategy
+    for that training, None where it is alone. Rank 0 stays in the process that logs, prints and is told to end. Where
+    it fails, the others are killed; where one of them died, RuntimeError says so: on CPUs at once, on GPUs when NCCL's
+    time is out (ten minutes).
 
     Args:
         learn, arguments: a function at the top level of its module, and what can be pickled.
         n_ranks: how many processes there are.
         on_gpus: whether the process of rank r is to use GPU r.
     """
-    if n_ranks == 1 or launched_together():
+    if (environment := cluster()) is not None:
+        _meeting().set(_TRAINING, pickle.dumps((learn, arguments)))
+        yield DDPStrategy(cluster_environment=environment)
+        distributed.destroy_process_group()
+        return
+    if n_ranks == 1:
         yield None
         return
     context = multiprocessing.get_context("spawn")  # neither threads nor what is on a GPU survive a fork

@@ -8,6 +8,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from ilt.schema import ConfigError
+from ilt.training.ranks import cluster
 
 
 def set_up(threads: int | None) -> None:
@@ -24,24 +25,29 @@ def set_up(threads: int | None) -> None:
 
 
 def check_devices(trainer: Any, batch_size: int) -> None:
-    """Raise ConfigError unless this machine has the devices that a config's `trainer` asks for."""
-    if trainer.accelerator != "gpu":
-        return
-    n_gpus = torch.cuda.device_count()
-    if not n_gpus:
-        raise ConfigError("trainer.accelerator must be one that this machine has, got gpu; trainer=cpu needs none")
-    if n_ranks(trainer) > n_gpus:
-        raise ConfigError(f"trainer.devices must be at most {n_gpus}, the GPUs here, got {trainer.devices}")
-    check_shares(batch_size, n_ranks(trainer) * n_nodes(trainer))
-
-
-def check_shares(batch_size: int, n_ranks: int) -> None:
-    """Raise ConfigError if processes that learn together cannot have equal shares of a batch."""
-    if batch_size % n_ranks:
+    """Raise ConfigError unless there are the devices and processes that a config's `trainer` asks for."""
+    environment = cluster()
+    if environment is None and n_nodes(trainer) > 1:
         raise ConfigError(
-            f"dataset.batch_size must be divisible by trainer.devices = {n_ranks} (of all machines), which "
+            f"trainer.num_nodes must be 1 where neither torchrun nor srun starts the processes, got {trainer.num_nodes}"
+        )
+    if environment is not None:
+        try:
+            environment.validate_settings(n_ranks(trainer), n_nodes(trainer))
+        except ValueError as error:
+            raise ConfigError(f"trainer.devices and trainer.num_nodes are not what was started: {error}") from error
+    n = n_ranks(trainer) * n_nodes(trainer)
+    if batch_size % n:
+        raise ConfigError(
+            f"dataset.batch_size must be divisible by trainer.devices = {n} (of all machines), which "
             f"share each batch, got {batch_size}"
         )
+    if trainer.accelerator == "gpu":
+        n_gpus = torch.cuda.device_count()
+        if not n_gpus:
+            raise ConfigError("trainer.accelerator must be one that this machine has, got gpu; trainer=cpu needs none")
+        if n_ranks(trainer) > n_gpus:
+            raise ConfigError(f"trainer.devices must be at most {n_gpus}, the GPUs here, got {trainer.devices}")
 
 
 def on_gpus(trainer: Any) -> bool:

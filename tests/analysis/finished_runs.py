@@ -11,12 +11,12 @@ import numpy as np
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
-
 from ilt.config import run_config
+from ilt.rollout.sequence_policy import SequencePolicy
+
 from ilt.envs.spec import EnvSpec
 from ilt.models.decoder import Decoder
 from ilt.rollout.run import rollout
-from ilt.rollout.sequence_policy import SequencePolicy
 from ilt.tracking.store import sha256
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -41,6 +41,7 @@ def finish_run(
     returns: Mapping[int, float] | None = None,
     selection_return: float = 0.0,
     results: Mapping[str, Any] | None = None,
+    measure: str = "val/action_accuracy",
 ) -> Path:
     """Write a finished run that has no weights.
 
@@ -48,6 +49,7 @@ def finish_run(
         changes: values of the config by dotted key, beside the seed.
         returns: the student's by test seed; the expert's are higher by 1, the random policy's lower by 100.
         results: what else `results.json` says.
+        measure: what the curve says of actions.
     """
     config = {**default_config(), "seed": seed}
     for key, value in (changes or {}).items():
@@ -87,8 +89,8 @@ def finish_run(
         folder / "curve.csv",
         [
             {"step": 50, "train/loss": 1.0},
-            {"step": 100, "val/loss": 0.5, "val/action_accuracy": 0.7, "rollout/return_mean": selection_return - 50},
-            {"step": 200, "val/loss": 0.2, "val/action_accuracy": 0.9, "rollout/return_mean": selection_return},
+            {"step": 100, "val/loss": 0.5, measure: 0.7, "rollout/return_mean": selection_return - 50},
+            {"step": 200, "val/loss": 0.2, measure: 0.9, "rollout/return_mean": selection_return},
         ],
     )
     _write(
@@ -116,7 +118,7 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def fly_run(
+def roll_out_run(
     folder: Path,
     spec: EnvSpec,
     n_episodes: int = 5,
@@ -124,17 +126,17 @@ def fly_run(
     changes: Mapping[str, Any] | None = None,
     context_length: int = 4,
 ) -> Path:
-    """Write a finished run of an untrained student that really flew its test episodes; `changes` as in `finish_run`."""
+    """Write a finished run of an untrained student with real test episodes; `changes` as in `finish_run`."""
     torch.manual_seed(0)
     sizes = {"n_layer": 1, "n_head": 1, "d_model": 8, "context_length": context_length}
     model = Decoder(observation_dim=8, n_actions=4, **sizes)
-    flown = rollout(spec, SequencePolicy(model), spec.seeds("test", n_episodes))
+    episodes = rollout(spec, SequencePolicy(model), spec.seeds("test", n_episodes))
     (folder / "weights").mkdir(parents=True)
     model.save(folder / "weights" / "last.safetensors")
     finish_run(
         folder,
         changes=changes,
-        returns=dict(zip(flown.seeds.tolist(), flown.returns.tolist(), strict=True)),
+        returns=dict(zip(episodes.seeds.tolist(), episodes.returns.tolist(), strict=True)),
         results={"files": {"weights/last.safetensors": sha256(folder / "weights" / "last.safetensors")}},
     )
     return folder

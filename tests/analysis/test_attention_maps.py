@@ -1,27 +1,41 @@
 """Which moments of which episode are looked at, and what is said of them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from ilt.analysis.attention_maps import attention_maps, maps_in_words, middle_episode
+from ilt.data.episodes import Episodes
+from ilt.models.decoder import Decoder
+from ilt.models.heads import Categorical
+from ilt.rollout.policies import SequencePolicy
 from ilt.rollout.run import rollout
-from ilt.rollout.sequence_policy import SequencePolicy
-from tests.rollout.test_sequence_policy import large_random_model
 from tests.toys import recall
 
 
+def random_model(context_length: int = 5) -> Decoder:
+    torch.manual_seed(0)
+    sizes = {"observation_dim": 1, "n_outputs": 2, "n_layer": 2, "n_head": 2, "d_model": 8}
+    return Decoder(action_space=recall().action_space, context_length=context_length, **sizes).eval()
+
+
+def act(model: Decoder, seeds: Sequence[int]) -> Episodes:
+    return rollout(recall(), SequencePolicy(model, Categorical(action_space=model.action_space)), seeds)
+
+
 def test_the_episode_is_neither_the_best_nor_the_worst() -> None:
-    episodes = rollout(recall(), SequencePolicy(large_random_model(recall())), np.arange(5))
+    episodes = act(random_model(), range(5))
     rewards = np.zeros_like(episodes.rewards)
     rewards[episodes.step_offsets] = [3.0, -1.0, 9.0, 4.0, 5.0]
     assert middle_episode(replace(episodes, rewards=rewards)) == 3
 
 
 def test_moments_are_a_full_window_half_way_and_the_last_action() -> None:
-    model = large_random_model(recall())
-    episodes = rollout(recall(), SequencePolicy(model), np.arange(3))
+    model = random_model()
+    episodes = act(model, range(3))
     maps = attention_maps(model, episodes, 1, context_length=5)
     assert list(maps) == ["first full window (step 4)", "half-way (step 6)", "last action (step 11)"]
     for weights in maps.values():
@@ -30,8 +44,8 @@ def test_moments_are_a_full_window_half_way_and_the_last_action() -> None:
 
 
 def test_a_short_episode_has_shorter_windows() -> None:
-    model = large_random_model(recall(), context_length=20)
-    maps = attention_maps(model, rollout(recall(), SequencePolicy(model), [7]), 0, context_length=20)
+    model = random_model(20)
+    maps = attention_maps(model, act(model, [7]), 0, context_length=20)
     assert [weights.shape[2] for weights in maps.values()] == [13, 23]  # the window is never full before the end
 
 

@@ -24,13 +24,13 @@ def draw(path: Path, **by_policy: dict[str, Any]) -> np.ndarray:
 
 def test_there_is_a_line_for_each_policy_but_the_random_one(tmp_path: Path) -> None:
     policies = {f"student-{number}": numbers(200.0 + number) for number in range(6)}
-    picture = draw(tmp_path / "it.png", expert=numbers(250.0), random=numbers(-200.0), **policies)
-    assert has_color(picture, ORANGE)
-    assert has_color(picture, BLUE)
+    figure = draw(tmp_path / "it.png", expert=numbers(250.0), random=numbers(-200.0), **policies)
+    assert has_color(figure, ORANGE)
+    assert has_color(figure, BLUE)
     fewer = draw(
         tmp_path / "fewer.png", expert=numbers(250.0), random=numbers(-200.0), **dict(list(policies.items())[:5])
     )
-    assert len(fewer) < len(picture)
+    assert len(fewer) < len(figure)
 
 
 def test_each_run_of_several_is_a_stroke(tmp_path: Path) -> None:
@@ -39,5 +39,5 @@ def test_each_run_of_several_is_a_stroke(tmp_path: Path) -> None:
     several = draw(
         tmp_path / "several.png", expert=numbers(250.0), student=numbers(220.0, 190.0, 215.0, 240.0), **padding
     )
-    gray = [(np.abs(picture.astype(int) - 0x4D).max(axis=2) <= 2).sum() for picture in (alone, several)]
+    gray = [(np.abs(figure.astype(int) - 0x4D).max(axis=2) <= 2).sum() for figure in (alone, several)]
     assert gray[1] > gray[0]

@@ -13,13 +13,13 @@ from ilt.envs.spec import EnvSpec
 from ilt.tracking.records import RunRecord, read_run
 from ilt.tracking.run_folder import read_config
 from ilt.tracking.store import DamagedArtifactError
-from tests.analysis.finished_runs import fly_run
+from tests.analysis.finished_runs import roll_out_run
 
 
 @pytest.fixture(scope="module")
 def filmed(lander: EnvSpec, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecord, Path]:
     """A run of five test episodes, and the folder of its videos."""
-    path = fly_run(tmp_path_factory.mktemp("runs") / "run", lander)
+    path = roll_out_run(tmp_path_factory.mktemp("runs") / "run", lander)
     run = read_run("run", path, read_config(path))
     film_episodes(run, lander, path.parent / "videos")
     return run, path.parent / "videos"
@@ -37,13 +37,21 @@ def test_best_median_and_worst_are_by_return(returns: list[float], chosen: dict[
     assert choose_episodes(np.array(returns)) == chosen
 
 
-def test_each_landing_is_flown_again_as_it_was_scored(filmed: tuple[RunRecord, Path], lander: EnvSpec) -> None:
+def test_each_episode_is_rolled_out_again_as_it_was_scored(filmed: tuple[RunRecord, Path], lander: EnvSpec) -> None:
     run, folder = filmed
     best, median, worst = film_episodes(run, lander, folder)
     returns = sorted(run.episodes["student_return"])
-    assert [best.noted, median.noted, worst.noted] == [returns[-1], returns[2], returns[0]]
-    assert [landing.flown for landing in (best, median, worst)] == [best.noted, median.noted, worst.noted]
-    assert {landing.video for landing in (best, median, worst)} == set(folder.iterdir())
+    assert [best.recorded_return, median.recorded_return, worst.recorded_return] == [
+        returns[-1],
+        returns[2],
+        returns[0],
+    ]
+    assert [episode.replayed_return for episode in (best, median, worst)] == [
+        best.recorded_return,
+        median.recorded_return,
+        worst.recorded_return,
+    ]
+    assert {episode.video for episode in (best, median, worst)} == set(folder.iterdir())
     assert all(video.read_bytes()[4:8] == b"ftyp" for video in folder.iterdir())
 
 
@@ -52,23 +60,23 @@ def test_a_video_that_is_there_is_not_made_again(
 ) -> None:
     run, folder = filmed
     monkeypatch.setattr(episode_videos, "rollout", None)
-    assert all(landing.video for landing in film_episodes(run, lander, folder))
+    assert all(episode.video for episode in film_episodes(run, lander, folder))
 
 
-def test_an_episode_that_flies_otherwise_is_not_passed_off_as_the_one_that_was_scored(
+def test_an_episode_that_goes_otherwise_is_not_passed_off_as_the_one_that_was_scored(
     filmed: tuple[RunRecord, Path], lander: EnvSpec, tmp_path: Path
 ) -> None:
     run, _ = filmed
-    noted = run.episodes["student_return"] + np.array([0.01, 0, 0, 0, 0])
-    noted[1:] = noted[1]
-    claimed = replace(run, episodes={**run.episodes, "student_return": noted})
-    for landing in film_episodes(claimed, lander, tmp_path):
-        assert (landing.video is None) == (landing.flown != landing.noted)
-    assert any(landing.video is None for landing in film_episodes(claimed, lander, tmp_path))
+    recorded = run.episodes["student_return"] + np.array([0.01, 0, 0, 0, 0])
+    recorded[1:] = recorded[1]
+    claimed = replace(run, episodes={**run.episodes, "student_return": recorded})
+    for episode in film_episodes(claimed, lander, tmp_path):
+        assert (episode.video is None) == (episode.replayed_return != episode.recorded_return)
+    assert any(episode.video is None for episode in film_episodes(claimed, lander, tmp_path))
 
 
-def test_weights_that_were_not_scored_are_not_flown(lander: EnvSpec, tmp_path: Path) -> None:
-    path = fly_run(tmp_path / "run", lander, n_episodes=1)
+def test_weights_that_were_not_scored_are_not_shown(lander: EnvSpec, tmp_path: Path) -> None:
+    path = roll_out_run(tmp_path / "run", lander, n_episodes=1)
     changed = read_run("run", path, read_config(path))
     (path / "weights" / "last.safetensors").write_bytes(b"other")
     with pytest.raises(DamagedArtifactError, match=r"last\.safetensors is not the file that its manifest describes"):

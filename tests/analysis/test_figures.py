@@ -1,4 +1,4 @@
-"""Figures are files of pictures that show something."""
+"""Figures are files that show something."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ RETURNS = {
 
 
 def pixels(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 of a picture that is large enough to look at."""
+    """(H, W, 3) uint8 of a figure that is large enough to look at."""
     with Image.open(path) as image:
         assert image.format == "PNG"
         array = np.asarray(image.convert("RGB"))
@@ -34,9 +34,9 @@ def pixels(path: Path) -> np.ndarray:
     return array
 
 
-def has_color(picture: np.ndarray, color: str) -> bool:
+def has_color(figure: np.ndarray, color: str) -> bool:
     wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
-    return bool((np.abs(picture.astype(int) - wanted).max(axis=2) <= 2).sum() > 20)
+    return bool((np.abs(figure.astype(int) - wanted).max(axis=2) <= 2).sum() > 20)
 
 
 def draw_curve(path: Path, rows: list[dict[str, float]], *, expert_return: float = 250.0) -> np.ndarray:
@@ -45,10 +45,10 @@ def draw_curve(path: Path, rows: list[dict[str, float]], *, expert_return: float
 
 
 def test_the_learning_curve_shows_student_and_expert(tmp_path: Path) -> None:
-    picture = draw_curve(tmp_path / "curve.png", ROWS)
-    assert has_color(picture, "#1f77b4")
-    assert has_color(picture, "#ff7f0e")
-    assert (picture == 255).all(axis=2).mean() > 0.5  # and is mostly background
+    figure = draw_curve(tmp_path / "curve.png", ROWS)
+    assert has_color(figure, "#1f77b4")
+    assert has_color(figure, "#ff7f0e")
+    assert (figure == 255).all(axis=2).mean() > 0.5  # and is mostly background
 
 
 def test_the_learning_curve_depends_on_what_was_learned(tmp_path: Path) -> None:
@@ -57,20 +57,25 @@ def test_the_learning_curve_depends_on_what_was_learned(tmp_path: Path) -> None:
     assert not np.array_equal(first, second)
 
 
-def test_a_run_of_one_validation_and_no_logged_loss_can_be_drawn(tmp_path: Path) -> None:
-    assert has_color(draw_curve(tmp_path / "short.png", [ROWS[2]]), "#1f77b4")
+@pytest.mark.parametrize(
+    "row",
+    [
+        ROWS[2],  # one validation and no logged loss
+        {**ROWS[2], "rollout/return_mean": 0.0},
+        {"step": 100, "train/loss": -1.5, "val/loss": -2.0, "val/action_error": 0.2, "rollout/return_mean": 1.0},
+    ],
+)
+def test_a_single_row_of_any_kind_can_be_drawn(row: dict[str, float], tmp_path: Path) -> None:
+    assert has_color(draw_curve(tmp_path / "short.png", [row]), "#1f77b4")
 
 
-def test_a_return_of_nothing_at_all_can_be_drawn(tmp_path: Path) -> None:
-    assert has_color(draw_curve(tmp_path / "zero.png", [{**ROWS[2], "rollout/return_mean": 0.0}]), "#1f77b4")
-
-
-def test_the_distribution_shows_every_policy(tmp_path: Path) -> None:
-    return_distribution(RETURNS, tmp_path / "returns.png", success_return=200.0, title="a run")
-    picture = pixels(tmp_path / "returns.png")
-    assert has_color(picture, "#1f77b4")
-    assert has_color(picture, "#ff7f0e")
-    assert has_color(picture, "#7f7f7f")
+@pytest.mark.parametrize("success_return", [200.0, None])
+def test_the_distribution_shows_every_policy(success_return: float | None, tmp_path: Path) -> None:
+    return_distribution(RETURNS, tmp_path / "returns.png", success_return=success_return, title="a run")
+    figure = pixels(tmp_path / "returns.png")
+    assert has_color(figure, "#1f77b4")
+    assert has_color(figure, "#ff7f0e")
+    assert has_color(figure, "#7f7f7f")
 
 
 @pytest.mark.parametrize("n", [1, 2])

@@ -50,7 +50,7 @@ def body(html: str, section: str) -> str:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[RunRecord]:
-    """Two seeds of the default config, and one run of a larger model that flies better on selection seeds."""
+    """Two seeds of the default config, and one run of a larger model with a higher return on selection seeds."""
     tmp_path = tmp_path_factory.mktemp("runs")
     return [
         read(finish_run(tmp_path / "small-0", seed=0, selection_return=50.0)),
@@ -117,7 +117,7 @@ def test_other_test_seeds_are_pointed_out_and_kept_apart(html: str, runs: list[R
     html = text_of(report_on([*runs, other]), tmp_path)
     assert "several sets of test seeds" in body(html, "ran")
     assert "30000000 to 30000001 (2 episodes)" in body(html, "runs")
-    assert "Configs that flew other test seeds are not drawn" in body(html, "returns")
+    assert "Configs that were scored on other test seeds are not drawn" in body(html, "returns")
 
 
 def test_many_configs_are_all_in_the_table_and_the_best_in_the_charts(tmp_path: Path) -> None:
@@ -144,20 +144,64 @@ def test_what_a_probe_of_the_example_left_is_shown_and_told_in_words(
     folder = tmp_path / "run" / "probe"
     folder.mkdir(parents=True)
     for name in ("probe.png", "attention.png"):
-        (folder / name).write_bytes(b"a picture")
+        (folder / name).write_bytes(b"a figure")
     told = {"words": {"probe.png": f"gravity: 0.50 {EVIL}", "attention.png": "layer 1 looks back"}}
     (folder / "probe.json").write_text(json.dumps(told))
     probed = replace(runs[0], path=tmp_path / "run")
     html = text_of(report_on([probed, *runs[1:]]), tmp_path)
-    assert re.findall(r'<img src="data:image/png;base64,YSBwaWN0dXJl" alt="([^"]*)">', html) == [
+    assert re.findall(r'<img src="data:image/png;base64,YSBmaWd1cmU=" alt="([^"]*)">', html) == [
         "gravity: 0.50 " + str(escape(EVIL)),
         "layer 1 looks back",
     ]
     (folder / "attention.png").unlink()  # half a probe is none
     assert 'id="probe"' not in text_of(report_on([probed, *runs[1:]]), tmp_path)
+    (folder / "probe.json").write_text(json.dumps({"words": {"probe.png": "gravity"}}))  # of a model without attention
+    assert text_of(report_on([probed, *runs[1:]]), tmp_path).count("<img") == 1
 
 
 def test_what_was_left_out_is_listed(html: str, runs: list[RunRecord], tmp_path: Path) -> None:
     assert 'id="left-out"' not in html
     html = text_of(report_on(runs, left_out=[("half", "not finished")]), tmp_path)
     assert "half : not finished" in body(html, "left-out")
+
+
+def test_a_null_that_differs_is_shown_and_stands_last(tmp_path: Path) -> None:
+    runs = [
+        read(finish_run(tmp_path / str(least), changes={"demos.filters.min_return": least}, selection_return=value))
+        for least, value in ((None, 2.0), (200, 1.0))
+    ]
+    html = text_of(report_on(runs), tmp_path)
+    assert '<th scope="col" class="number"><button type="button">demos.<wbr>filters.<wbr>min_return' in html
+    assert 'data-value="">null</td>' in html  # which the page's script sorts last
+    assert 'data-value="200.0">200</td>' in html
+
+
+def test_a_rate_that_means_nothing_is_not_there(tmp_path: Path) -> None:
+    rates = {"success_rate": None, "crash_rate": None, "policies": {"expert": {"crash_rate": None}}}
+    run = read(finish_run(tmp_path / "run", changes={"env.success_return": None}, results=rates))
+    html = text_of(report_on([run]), tmp_path)
+    assert "crashes" not in html
+    assert "success" not in html.replace("env.success_return", "")
+
+
+def test_environments_have_tables_and_charts_of_their_own(runs: list[RunRecord], tmp_path: Path) -> None:
+    of_pole: dict[str, Any] = {
+        "changes": {"env.id": "CartPole-v1"},
+        "measure": "val/action_error",
+        "returns": {7: 1.0, 8: 2.0},
+    }
+    poles = [read(finish_run(tmp_path / f"pole-{n}", seed=n, selection_return=400.0, **of_pole)) for n in range(2)]
+    html = text_of(report_on([*runs, *poles]), tmp_path)
+    for section, n_tables, n_charts in (("ran", 2, 0), ("runs", 2, 0), ("learning", 0, 6), ("returns", 0, 6)):
+        part = re.search(rf'<section id="{section}">(.*?)</section>', html, flags=re.DOTALL)
+        assert part is not None
+        assert part[1].count("<table") == n_tables
+        assert part[1].count("<figure>") == n_charts
+        of_lander, _, of_pole_part = part[1].rpartition("CartPole-v1")
+        assert of_pole_part.count("<figure>") == n_charts / 2
+        assert "LunarLander-v3" in of_lander
+        assert "Config C" not in of_lander
+    assert "Action error on validation demonstrations over training" in html
+    assert "The example in CartPole-v1 is <strong>pole-0</strong>, the run with the median" in html
+    ids = re.findall(r'\bid="([^"]*)"', html)
+    assert len(set(ids)) == len(ids)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ilt.analysis.probe_figures import attention_figure, probe_figure
-from ilt.analysis.probes import Score, sources
+from ilt.analysis.probes import OBSERVATION, Score
 from tests.analysis.test_figures import has_color, pixels
 
 RED = "#d62728"  # matplotlib's C3, the control
@@ -16,12 +16,12 @@ def scores(n_layer: int = 2, quantities: int = 3, *, r2: float = 0.5) -> list[Sc
     return [
         Score(f"quantity {q}", source, step, r2, 0.05, 0.0, 100, 100)
         for step in (0, 8, 64)
-        for source in sources(n_layer)
+        for source in [OBSERVATION, *(f"layer {i + 1}" for i in range(n_layer))]
         for q in range(quantities)
     ]
 
 
-@pytest.mark.parametrize(("n_layer", "quantities"), [(1, 1), (2, 4), (6, 7)])
+@pytest.mark.parametrize(("n_layer", "quantities"), [(0, 1), (1, 1), (2, 4), (6, 7)])
 def test_any_number_of_layers_and_quantities_can_be_drawn(n_layer: int, quantities: int, tmp_path: Path) -> None:
     probe_figure(scores(n_layer, quantities), tmp_path / "probe.png", title="a run")
     assert has_color(pixels(tmp_path / "probe.png"), RED)
@@ -49,7 +49,7 @@ def test_attention_of_any_model_can_be_drawn(shape: tuple[int, int, int], tokens
     pixels(tmp_path / "attention.png")
 
 
-def test_what_is_not_looked_at_is_grey(tmp_path: Path) -> None:
+def test_what_is_not_looked_at_is_gray(tmp_path: Path) -> None:
     weights = np.array([[[0.0, 0.0, 0.0, 1.0]]])
     attention_figure({"moment": weights}, tmp_path / "attention.png", tokens_per_step=1, title="a run")
     assert has_color(pixels(tmp_path / "attention.png"), "#e6e6e6")

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from ilt.analysis.probes import (
-    EMBEDDING,
     LEAST_EPISODES,
     OBSERVATION,
     Score,
@@ -18,13 +17,17 @@ from ilt.analysis.probes import (
     score_rows,
 )
 from ilt.data.episodes import Episodes
+from ilt.envs.actions import ActionSpace
+from ilt.models.base import SequenceModel
 from ilt.models.decoder import Decoder
+from ilt.models.recurrent import Recurrent
 from ilt.rollout.policies import RandomPolicy
 from ilt.rollout.run import rollout
 from tests.toys import countdown
 
 NAMES = ("seen", "past", "absent", "constant")
 COLUMNS = {"seen": 0, "past": 1, "absent": 2}
+TWO = ActionSpace(n_choices=(2,), start=(0,))
 
 
 def planted(n_episodes: int, seed: int, *, n_steps: int = 6) -> Episodes:
@@ -52,36 +55,44 @@ def untrained(context_length: int) -> Decoder:
     """A model that mixes its window evenly: its first block holds the mean of what it saw."""
     torch.manual_seed(0)
     sizes = {"n_layer": 1, "n_head": 1, "d_model": 24, "positions": "none", "tokens": "states"}
-    return Decoder(observation_dim=3, n_actions=2, context_length=context_length, **sizes).eval()
+    return Decoder(observation_dim=3, action_space=TWO, n_outputs=2, context_length=context_length, **sizes).eval()
 
 
-def scores_of(context_length: int) -> dict[tuple[str, str, int], Score]:
-    flights = planted(400, 0), planted(200, 1)
-    found = score_probes(untrained(context_length), *flights, COLUMNS, [0, 1, 2, 5, 6], context_length=context_length)
+def scores_of(model: SequenceModel) -> dict[tuple[str, str, int], Score]:
+    episodes, length = (planted(400, 0), planted(200, 1)), model.context_length
+    found = score_probes(model, *episodes, COLUMNS, [0, 1, 2, 5, 6], context_length=length)
     return {(score.quantity, score.source, score.step): score for score in found}
 
 
 @pytest.fixture(scope="module")
 def scores() -> dict[tuple[str, str, int], Score]:
     """Of a student that looks back two steps."""
-    return scores_of(3)
+    return scores_of(untrained(3))
 
 
 def test_what_is_in_sight_is_read_off_everywhere(scores: dict[tuple[str, str, int], Score]) -> None:
-    for source in (OBSERVATION, EMBEDDING, "layer 1"):
+    for source in (OBSERVATION, "embedding", "layer 1"):
         assert all(scores["seen", source, step].r2 > 0.99 for step in (0, 1, 2, 5))
 
 
 def test_what_is_past_is_read_off_the_layer_that_looks_back(scores: dict[tuple[str, str, int], Score]) -> None:
     for step in (1, 2, 5):
         assert scores["past", "layer 1", step].r2 > 0.7  # its norms are not linear
-        assert all(abs(scores["past", source, step].r2) < 0.1 for source in (OBSERVATION, EMBEDDING))
+        assert all(abs(scores["past", source, step].r2) < 0.1 for source in (OBSERVATION, "embedding"))
 
 
 def test_a_student_without_memory_does_not_know_the_past() -> None:
-    memoryless = scores_of(1)
+    memoryless = scores_of(untrained(1))
     assert all(abs(memoryless["past", "layer 1", step].r2) < 0.1 for step in (1, 2, 5))
     assert memoryless["seen", "layer 1", 5].r2 > 0.99
+
+
+def test_a_recurrent_student_is_read_after_the_whole_episode_so_far() -> None:
+    torch.manual_seed(0)
+    sizes = {"cell": "gru", "d_model": 24, "n_layer": 1, "dropout": 0.0}
+    found = scores_of(Recurrent(observation_dim=3, action_space=TWO, n_outputs=2, context_length=1, **sizes).eval())
+    assert all(found["past", "state", step].r2 > 0.7 for step in (1, 2))
+    assert all(abs(found["past", source, 5].r2) < 0.1 for source in (OBSERVATION, "embedding"))
 
 
 def test_what_is_nowhere_is_not_found(scores: dict[tuple[str, str, int], Score]) -> None:
@@ -108,13 +119,14 @@ def test_quantities_that_never_vary_are_left_out() -> None:
 
 
 def test_coordinates_that_are_hidden_are_quantities_of_the_step() -> None:
-    spec = replace(countdown(), wrappers={"blind": {"hide": [0]}})
-    episodes = rollout(spec, RandomPolicy(3), [1, 4])
-    assert hidden_columns(spec.hidden_names(), episodes) == {"observation[0]": 0}
+    hide = {"_target_": "ilt.envs.wrappers.MaskObservation", "hide": [0]}
+    spec = replace(countdown(), wrappers={"mask": hide})
+    episodes = rollout(spec, RandomPolicy(spec.action_space), [1, 4])
+    assert hidden_columns(spec.observations.privileged_names, episodes) == {"observation[0]": 0}
 
 
 def test_an_environment_that_hides_nothing_is_refused(two_episodes: Episodes) -> None:
-    with pytest.raises(ValueError, match=re.escape("env.wrappers hides nothing")):
+    with pytest.raises(ValueError, match=re.escape("env hides nothing")):
         hidden_columns((), two_episodes)
 
 
@@ -123,7 +135,7 @@ def test_the_table_has_a_row_for_each_quantity_and_place(scores: dict[tuple[str,
     assert columns == ["quantity", "read from", "0", "1", "2", "5"]
     assert [row[:2] for row in rows[:4]] == [
         ["seen", OBSERVATION],
-        ["seen", EMBEDDING],
+        ["seen", "embedding"],
         ["seen", "layer 1"],
         ["seen", "layer 1, shuffled"],
     ]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import gymnasium as gym
 import numpy as np
 import torch
+from ilt.rollout.sequence_policy import SequencePolicy
 
 from ilt.data.episodes import Episodes
 from ilt.envs.spec import EnvSpec
@@ -14,7 +15,6 @@ from ilt.models.decoder import Decoder
 from ilt.rollout import workers
 from ilt.rollout.policies import ExpertPolicy, Policy
 from ilt.rollout.run import rollout
-from ilt.rollout.sequence_policy import SequencePolicy
 from ilt.tracking.store import SHIPPED
 from tests.benchmarks.measuring import Measure
 

@@ -18,7 +18,7 @@ def rows(spec: EnvSpec) -> list[Row]:
         runs.append(run())
         return runs[-1]["total"]
 
-    row = compare("python -m ilt.cli.train, everything", "s", whole, [("at most", 75, at_most(1))])
+    row = compare("ilt train, everything", "s", whole, [("at most", 75, at_most(1))])
     start = iter([sum(seconds[name] for name in ("startup", "imports", "logger")) for seconds in runs])
     return [row, compare("of which start-up, imports and W&B", "s", lambda: next(start), [("at most", 12, at_most(1))])]
 
@@ -26,7 +26,7 @@ def rows(spec: EnvSpec) -> list[Row]:
 def run() -> dict[str, float]:
     """Seconds by stage."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "ilt.cli.train", f"outputs={folder}", "run_name=run"]
+        command = [sys.executable, "-m", "ilt", "train", f"outputs={folder}", "run_name=run"]
         subprocess.run(command, capture_output=True, check=True)
         results = json.loads((Path(folder) / "runs" / "run" / "results.json").read_text())
         seconds: dict[str, float] = results["seconds"]

@@ -11,10 +11,8 @@ from tests.benchmarks.measuring import Measure, Row, at_most, compare
 def rows(spec: EnvSpec) -> list[Row]:
     """Seconds to the help text, and to being told of a wrong key."""
     return [
-        compare("python -m ilt.cli.train --help", "s", answering("--help"), [("at most", 1.5, at_most(1))]),
-        compare(
-            "python -m ilt.cli.train, a wrong key", "s", answering("model.n_layers=3"), [("at most", 1.5, at_most(1))]
-        ),
+        compare("ilt train --help", "s", answering("--help"), [("at most", 1.5, at_most(1))]),
+        compare("ilt train, a wrong key", "s", answering("model.n_layers=3"), [("at most", 1.5, at_most(1))]),
     ]
 
 
@@ -23,7 +21,7 @@ def answering(argument: str) -> Measure:
 
     def measure() -> float:
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "ilt.cli.train", argument], capture_output=True, check=False)
+        subprocess.run([sys.executable, "-m", "ilt", "train", argument], capture_output=True, check=False)
         return time.perf_counter() - started
 
     return measure

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from ilt.config import ConfigError, parse_subset
 from omegaconf import OmegaConf
 from PIL import Image
 
 from ilt.cli import collect
 from ilt.cli.compare import main, runs_of
-from ilt.config import ConfigError, parse_subset
-from tests.analysis.finished_runs import fly_run
+from tests.analysis.finished_runs import roll_out_run
 from tests.evaluation.test_saved_policies import PPO
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -130,7 +130,7 @@ def test_students_of_several_seeds_are_one_row_and_show_their_median_run(tmp_pat
     spec = instantiate(env, _convert_="object")
     wrappers = {"env.wrappers": OmegaConf.to_container(env.wrappers)}
     for seed in range(3):
-        fly_run(tmp_path / "runs" / f"student-s{seed}", spec, 3, changes={**wrappers, "seed": seed})
+        roll_out_run(tmp_path / "runs" / f"student-s{seed}", spec, 3, changes={**wrappers, "seed": seed})
     arguments = [f"+policies.student={tmp_path}/runs/student-*", f"+policies.expert={PPO}"]
     compared(tmp_path, *arguments, "reference=expert", "video=[student]")
     (folder,) = comparisons(tmp_path)

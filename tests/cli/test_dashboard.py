@@ -50,7 +50,7 @@ def test_it_shows_what_one_wants_to_see_of_a_sweep() -> None:
 def test_returns_have_bands_over_seeds_and_losses_are_by_group() -> None:
     workspace = panels(as_json(build("us", "ilt")))
     for section, grouped_by in (
-        ("Flying: mean and range over seeds", "setting.value"),
+        ("Rollouts: mean and range over seeds", "setting.value"),
         ("Learning: by group", "group"),
     ):
         for panel in workspace[section]:

@@ -1,4 +1,4 @@
-"""`python -m ilt.cli.expert`, from nothing to an artifact."""
+"""`ilt expert`, from nothing to an artifact."""
 
 import json
 from pathlib import Path

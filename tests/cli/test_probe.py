@@ -3,41 +3,68 @@
 import csv
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from hydra import compose, initialize_config_dir
 
+from ilt.analysis.page_probe import probe_figures
 from ilt.cli.probe import main
-from ilt.config import ConfigError
 from ilt.envs.spec import EnvSpec
+from ilt.models.spec import ModelSpec
+from ilt.registry import load_option
+from ilt.schema import ConfigError
+from ilt.settings import run_config
 from ilt.tracking.run_folder import read_config
-from ilt.tracking.store import DamagedArtifactError
-from tests.analysis.finished_runs import CONF, fly_run
+from ilt.tracking.store import DamagedArtifactError, sha256
 
-WRAPPERS: dict[str, Any] = {"hidden_physics": {"gravity": [-11.5, -5.0], "wind_power": [0.0, 20.0]}}
+CONF = str(Path(__file__).parents[2] / "conf")
+PHYSICS = {"_target_": "ilt.envs.lunar_lander.RandomizedPhysics", "gravity": [-11.5, -5.0], "wind_power": [0.0, 20.0]}
 QUICK = ["fit_seeds=selection:60", "seeds=test:55", "steps=[0,40,16,5000]", "processes=1"]
 
 
 def probe(*overrides: str) -> None:
-    """What `python -m ilt.cli.probe` does."""
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+    """What `ilt probe` does."""
+    with initialize_config_dir(version_base="1.3", config_dir=CONF):
         cfg = compose("probe", list(overrides))
     main(cfg)
 
 
+def untrained_run(folder: Path, env: EnvSpec, config: dict[str, Any], model: str, context_length: int) -> None:
+    """Write a finished run of an untrained student."""
+    torch.manual_seed(0)
+    spec = ModelSpec(
+        model=load_option("model", model),
+        head=load_option("head", "auto"),
+        observation_dim=env.observations.dim,
+        action_space=env.action_space,
+        context_length=context_length,
+    )
+    weights = folder / "weights" / "last.safetensors"
+    weights.parent.mkdir(parents=True)
+    spec.save(spec.build()[0], weights)
+    config = {**config, "env": {**config["env"], "wrappers": dict(env.wrappers)}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "results.json").write_text(json.dumps({"files": {"weights/last.safetensors": sha256(weights)}}))
+
+
 @pytest.fixture(scope="module")
-def runs(lander: EnvSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of untrained students under hidden physics, one without memory; and one that nothing is hidden from."""
     folder = tmp_path_factory.mktemp("runs")
-    hidden = replace(lander, wrappers=WRAPPERS)
-    for name, context_length in (("student", 4), ("memoryless", 1)):
-        fly_run(folder / name, hidden, 2, changes={"env.wrappers": WRAPPERS}, context_length=context_length)
-    fly_run(folder / "plain", lander, 2)
+    with initialize_config_dir(version_base="1.3", config_dir=CONF):
+        config = run_config(compose("train", ["run_name=any"]))
+    plain = EnvSpec.from_config(config["env"])
+    hidden = EnvSpec.from_config({**config["env"], "wrappers": {"physics": PHYSICS}})
+    untrained_run(folder / "student", hidden, config, "nano", 4)
+    untrained_run(folder / "memoryless", hidden, config, "nano", 1)
+    for name in ("gru", "mlp"):
+        untrained_run(folder / name, hidden, config, name, 4)
+    untrained_run(folder / "plain", plain, config, "nano", 4)
     return folder
 
 
@@ -86,8 +113,18 @@ def test_the_same_probe_again_says_the_same(probed: Path, runs: Path, tmp_path: 
     assert rows(again / "probe") == ours
 
 
+@pytest.mark.parametrize(("name", "places"), [("gru", ["embedding", "state"]), ("mlp", ["layer 1", "layer 2"])])
+def test_any_model_is_probed_and_only_a_transformer_attends(name: str, places: list[str], runs: Path) -> None:
+    probe(f"run={runs}/{name}", *QUICK)
+    folder = runs / name / "probe"
+    assert list(dict.fromkeys(row["source"] for row in rows(folder))) == ["present observation", *places]
+    assert list(json.loads((folder / "probe.json").read_text())["words"]) == ["probe.png"]
+    assert not (folder / "attention.png").exists()
+    assert [picture.title for picture in probe_figures(runs / name)] == ["What can be read off it"]
+
+
 def test_a_run_that_nothing_is_hidden_from_is_refused(runs: Path) -> None:
-    with pytest.raises(ConfigError, match=r"run must be one whose env\.wrappers hide something"):
+    with pytest.raises(ConfigError, match=r"run must be one whose env hides something"):
         probe(f"run={runs}/plain", *QUICK)
     assert not (runs / "plain" / "probe").exists()
 
@@ -123,9 +160,16 @@ def test_damaged_weights_are_refused(runs: Path, tmp_path: Path) -> None:
         probe(f"run={run}", *QUICK)
 
 
-def test_nothing_that_a_run_names_is_called(runs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["model", "env"])
+def test_nothing_that_somebody_elses_run_names_is_called(key: str, runs: Path, tmp_path: Path) -> None:
     run = shutil.copytree(runs / "student", tmp_path / "foreign")
     config = read_config(run)
-    config["env"]["_target_"] = config["model"]["_target_"] = config["expert"]["training"]["_target_"] = "os.abort"
+    if key == "env":
+        config["env"]["wrappers"]["physics"]["_target_"] = "os.abort"
+    config["model"]["_target_"] = "os.abort"  # the weights say how they are built
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    probe(f"run={run}", *QUICK)
+    if key == "model":
+        probe(f"run={run}", *QUICK)
+        return
+    with pytest.raises(ConfigError, match=r"os\.abort is code of another package"):
+        probe(f"run={run}", *QUICK)

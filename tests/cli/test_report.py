@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from ilt.config import ConfigError
 from omegaconf import DictConfig
 from playwright.sync_api import Page, sync_playwright
 
 from ilt.cli.report import find_runs, main, make_videos, read_runs
-from ilt.config import ConfigError
 from ilt.envs.spec import EnvSpec
-from tests.analysis.finished_runs import CONF, finish_run, fly_run
+from tests.analysis.finished_runs import CONF, finish_run, roll_out_run
 
 CHROMIUM = os.environ.get("ILT_CHROMIUM") or shutil.which("chromium")
 
@@ -25,7 +25,7 @@ def composed(*overrides: str) -> DictConfig:
 
 
 def report(*overrides: str) -> int:
-    """What `python -m ilt.cli.report` does."""
+    """What `ilt report` does."""
     cfg = composed(*overrides)
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         return main(cfg)  # type: ignore[return-value]
@@ -33,12 +33,12 @@ def report(*overrides: str) -> int:
 
 @pytest.fixture(scope="module")
 def reported(lander: EnvSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of four runs, of which one can be flown again, and the report on them."""
+    """A folder of four runs, of which one can be rolled out again, and the report on them."""
     folder = tmp_path_factory.mktemp("runs")
-    fly_run(folder / "flown", lander, n_episodes=3)
+    roll_out_run(folder / "acted", lander, n_episodes=3)
     for seed, (name, selection_return) in enumerate([("best", 110.0), ("middle", 7.0), ("worst", -300.0)], 1):
         finish_run(folder / name, seed=seed, selection_return=selection_return)
-    assert report(f"runs={folder}", "example=flown") == 4
+    assert report(f"runs={folder}", "example=acted") == 4
     return folder
 
 
@@ -83,7 +83,7 @@ def test_a_report_is_a_table_and_a_page(reported: Path) -> None:
     assert len((reported / "report.md").read_text().splitlines()) == 2 + 4 + 1  # heading, runs, mean
     page = (reported / "report.html").read_text()
     assert page.count("<video ") == len(list((reported / "report_videos").iterdir())) == 3
-    assert "flown</strong>, which was chosen by name" in page
+    assert "acted</strong>, which was chosen by name" in page
 
 
 def test_seeds_of_one_config_are_averaged(tmp_path: Path) -> None:
@@ -101,6 +101,25 @@ def test_runs_of_other_configs_or_test_seeds_are_not_averaged(tmp_path: Path) ->
     assert "all" not in (tmp_path / "report.md").read_text()
 
 
+def test_environments_have_a_column_and_means_of_their_own(tmp_path: Path) -> None:
+    nothing = {"crash_rate": None, "policies": {"expert": {"crash_rate": None}}}
+    for seed in (0, 1):
+        finish_run(tmp_path / f"lander-{seed}", seed=seed)
+        finish_run(tmp_path / f"pole-{seed}", seed=seed, changes={"env.id": "CartPole-v1"}, results=nothing)
+    report(f"runs={tmp_path}", "videos=false")
+    text = (tmp_path / "report.md").read_text()
+    assert text.startswith("| run | env | student |")
+    assert "| all 2 seeds | LunarLander-v3 | 30.0 |" in text
+    assert "| all 2 seeds | CartPole-v1 | 30.0 |" in text
+    assert text.splitlines()[-1].endswith("| – | – |")  # no crashes there
+    for folder in tmp_path.glob("lander-*"):
+        shutil.rmtree(folder)
+    report(f"runs={tmp_path}", "videos=false")
+    text = (tmp_path / "report.md").read_text()
+    assert "env" not in text
+    assert "crashes" not in text
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -110,7 +129,7 @@ def test_runs_of_other_configs_or_test_seeds_are_not_averaged(tmp_path: Path) ->
         ({"model.n_layer": 0}, "model.n_layer must be an integer of at least 1"),
     ],
 )
-def test_a_run_that_cannot_be_flown_has_no_videos_and_says_why(
+def test_a_run_that_cannot_be_rolled_out_has_no_videos_and_says_why(
     change: dict[str, object], reason: str, tmp_path: Path
 ) -> None:
     finish_run(tmp_path / "run", changes=change)
@@ -165,15 +184,15 @@ def test_the_page_opens_from_disk_without_a_complaint(opened: tuple[Page, list[s
 
 def test_a_click_on_a_heading_sorts_and_another_turns_the_order_around(opened: tuple[Page, list[str]]) -> None:
     page, complaints = opened
-    assert first_cells(page) == ["best", "middle", "flown", "worst"]
+    assert first_cells(page) == ["best", "middle", "acted", "worst"]
     heading = page.locator("#runs thead th", has=page.get_by_role("button", name="selection return"))
     heading.get_by_role("button").click()
-    assert first_cells(page) == ["worst", "flown", "middle", "best"]  # as numbers: -300, 0, 7, 110
+    assert first_cells(page) == ["worst", "acted", "middle", "best"]  # as numbers: -300, 0, 7, 110
     assert heading.get_attribute("aria-sort") == "ascending"
     name = page.locator("#runs thead th").first
     name.get_by_role("button").focus()
     page.keyboard.press("Enter")
-    assert first_cells(page) == ["best", "flown", "middle", "worst"]
+    assert first_cells(page) == ["acted", "best", "middle", "worst"]
     assert heading.get_attribute("aria-sort") is None
     assert complaints == []
 

@@ -48,7 +48,7 @@ def test_shipped_experts_land_the_thousand_test_episodes(
 def test_an_expert_learns_to_land_from_nothing_though_it_is_killed(name: str, steps: int, tmp_path: Path) -> None:
     arguments = [f"expert={name}", f"expert.training.total_steps={steps}", f"outputs={tmp_path}"]
     arguments += ["expert.training.score_every=100000"]
-    command = [sys.executable, "-m", "ilt.cli.expert", *arguments]
+    command = [sys.executable, "-m", "ilt", "expert", *arguments]
     process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     while not list(tmp_path.glob("experts/.*.partial/training/checkpoint.pt")):
         assert process.poll() is None, process.stdout and process.stdout.read()

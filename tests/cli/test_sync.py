@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from ilt.cli.sync import AT_WORK, find_offline
-from ilt.tracking import wandb_artifacts
 from ilt.tracking.loggers import open_run
 from ilt.tracking.store import Artifact
 from tests.cli.test_train import call
-from tests.tracking.test_loggers import expert, job, no_key
+from tests.tracking.test_loggers import WANDB, expert, job, no_key
 
 __all__ = ["expert", "no_key"]  # fixtures
 
@@ -23,8 +22,8 @@ def outputs(tmp_path: Path, expert: Artifact) -> Path:
     for job_type in ("collect", "train"):
         try:
             folder = outputs / "multirun" / job_type
-            with open_run(job(outputs, entity="us"), job_type, name=job_type, folder=folder) as run:
-                wandb_artifacts.uses(run, expert=expert)
+            with open_run({**WANDB, "entity": "us"}, job(folder, job_type=job_type, name=job_type)) as run:
+                run.use_artifacts(expert=expert)
                 assert job_type == "collect"
         except AssertionError:
             pass

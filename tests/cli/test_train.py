@@ -32,8 +32,8 @@ SMOKE = ["experiment=smoke", "threads=1"]
 
 
 def call(module: str, *arguments: str, check: bool = True, wandb: str = "disabled") -> subprocess.CompletedProcess[str]:
-    """`python -m ilt.<module> <arguments>`, without a W&B key, and without W&B where a test is not about it."""
-    command = [sys.executable, "-m", f"ilt.cli.{module}", *arguments]
+    """`python -m ilt <command> <arguments>`, without a W&B key, and without W&B where a test is not about it."""
+    command = [sys.executable, "-m", "ilt", module, *arguments]
     process = subprocess.run(command, cwd=ROOT, env=environment(wandb), capture_output=True, text=True)
     assert not check or process.returncode == 0, process.stderr
     return process
@@ -46,7 +46,7 @@ def environment(wandb: str = "disabled") -> dict[str, str]:
 
 
 def evaluated(outputs: Path, run: Path, *overrides: str) -> float:
-    """What `python -m ilt.cli.evaluate` does, in this process: the student's mean return."""
+    """What `ilt evaluate` does, in this process: the student's mean return."""
     fixed = [f"run={run}", f"outputs={outputs}", "processes=1", "logger=none"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("evaluate", [*fixed, *overrides])
@@ -287,7 +287,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(outputs: Pat
     run += ["model.action_dropout=0.2", "evaluation.video=false", "evaluation.n_episodes=2"]
     for name in ("killed", "whole"):
         shutil.copytree(outputs / "demos", tmp_path / name / "demos")
-    killed = [sys.executable, "-m", "ilt.cli.train", *run, f"outputs={tmp_path / 'killed'}"]
+    killed = [sys.executable, "-m", "ilt", "train", *run, f"outputs={tmp_path / 'killed'}"]
     process = subprocess.Popen(killed, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     while not list(tmp_path.glob("killed/runs/*/checkpoints/last.ckpt")):
         assert process.poll() is None, process.stdout and process.stdout.read()

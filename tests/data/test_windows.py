@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from ilt.rollout.sequence_policy import SequencePolicy
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -12,7 +13,6 @@ from ilt.data.episodes import Episodes
 from ilt.data.windows import WindowDataset, WindowIndex, observation_statistics, take_episodes, windows_at
 from ilt.rollout.policies import RandomPolicy
 from ilt.rollout.run import rollout
-from ilt.rollout.sequence_policy import SequencePolicy
 from tests.rollout.test_sequence_policy import large_random_model
 from tests.toys import recall
 

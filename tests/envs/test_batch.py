@@ -21,7 +21,7 @@ def ends(batch: EnvBatch, seed: int) -> list[tuple[bool, bool]]:
     return seen[1:]
 
 
-def fly(batch: EnvBatch, slot: int, seed: int, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def run(batch: EnvBatch, slot: int, seed: int, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Observations and rewards of the episode of `seed` under these actions, up to its end."""
     batch.reset(slot, seed)
     observations, rewards = [batch.observations[slot].copy()], []
@@ -86,7 +86,7 @@ def test_dtypes_and_sizes(lander: EnvSpec) -> None:
     batch = EnvBatch(lander, 2)
     batch.reset(1, 0)
     rewards, terminated, truncated = batch.step(np.array([1]), np.array([0]))
-    assert (batch.observation_dim, batch.n_actions) == (8, 4)
+    assert (batch.observation_dim, batch.everything.shape) == (8, (2, 8))
     assert (batch.observations.dtype, rewards.dtype) == (np.float32, np.float64)
     assert terminated.dtype == truncated.dtype == np.bool_
 
@@ -99,16 +99,11 @@ def test_the_same_seed_gives_the_same_episode_in_a_reused_env_as_in_a_fresh_one(
     actions = np.random.default_rng(0).integers(0, 4, 150)
     used = EnvBatch(spec, 1)
     for seed in (5, 6):
-        fly(used, 0, seed, actions[::-1])
-    observations, rewards = fly(used, 0, 7, actions)
-    fresh_observations, fresh_rewards = fly(EnvBatch(spec, 3), 2, 7, actions)
+        run(used, 0, seed, actions[::-1])
+    observations, rewards = run(used, 0, 7, actions)
+    fresh_observations, fresh_rewards = run(EnvBatch(spec, 3), 2, 7, actions)
     assert np.array_equal(observations, fresh_observations)
     assert np.array_equal(rewards, fresh_rewards)
-
-
-def test_continuous_actions_are_refused(lander: EnvSpec) -> None:
-    with pytest.raises(ValueError, match="actions must be discrete"):
-        EnvBatch(replace(lander, kwargs={"continuous": True}), 1)
 
 
 def test_no_envs_at_all_are_refused() -> None:

@@ -1,13 +1,21 @@
 """What an environment's config says about it."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import combinations
+from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium import spaces
+from gymnasium.envs.classic_control import CartPoleEnv
 
-from ilt.config import BLOCKS
-from ilt.envs.spec import EnvSpec
+from ilt.envs.batch import EnvBatch
+from ilt.envs.check import check_env
+from ilt.envs.spec import BLOCKS, EnvSpec
+from ilt.schema import ConfigError
 from tests.toys import BLOCKS as TOY_BLOCKS
 from tests.toys import countdown, recall
 
@@ -77,20 +85,6 @@ def test_a_time_limit_of_null_is_the_registered_one_as_in_gymnasium() -> None:
     assert replace(countdown(), kwargs={"max_episode_steps": None}).max_episode_steps == 3
 
 
-def test_sizes_of_observation_and_action_set(lander: EnvSpec) -> None:
-    assert lander.sizes() == (8, 4)
-
-
-def test_continuous_actions_are_refused(lander: EnvSpec) -> None:
-    with pytest.raises(ValueError, match=r"env\.id=LunarLander-v3: actions must be discrete, from 0, got Box"):
-        replace(lander, kwargs={"continuous": True}).sizes()
-
-
-def test_observations_that_are_no_vectors_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"env\.id=FrozenLake-v1: observations must be flat vectors, got Discrete"):
-        replace(countdown(), id="FrozenLake-v1").sizes()
-
-
 def test_kwargs_reach_the_environment_and_may_be_overridden(lander: EnvSpec) -> None:
     light = replace(lander, kwargs={"gravity": -5.0})
     assert light.make().gravity == -5.0
@@ -102,20 +96,90 @@ def test_identity_is_what_decides_an_episode_beside_its_seed(lander: EnvSpec) ->
         "id": "LunarLander-v3",
         "kwargs": {"gravity": -5.0},
     }
+    masked = replace(lander, wrappers={"any name": {**MASK, "hide": [2]}}).identity()
+    assert masked["wrappers"] == [{"component": MASK["_target_"], "version": 1, "hide": [2]}]
 
 
-def test_what_a_student_is_shown_has_names_and_what_is_hidden_stands_behind_it(lander: EnvSpec) -> None:
-    hidden = replace(lander, wrappers={"hidden_physics": {}, "blind": {"hide": [2, 3, 5]}})
-    seen = [f"observation[{place}]" for place in (0, 1, 4, 6, 7)]
-    assert hidden.shows() == seen
-    assert hidden.shows(privileged=True) == [*seen, *hidden.hidden_names()]
-    assert lander.shows() == lander.shows(privileged=True) == [f"observation[{place}]" for place in range(8)]
-    for spec in (lander, hidden):
-        assert [len(spec.shows(privileged=privileged)) for privileged in (False, True)] == [
-            spec.sizes(privileged=privileged)[0] for privileged in (False, True)
-        ]
+# --- what Gymnasium makes is what is run ---
+
+MASK = {"_target_": "ilt.envs.wrappers.MaskObservation", "hide": [1, 3]}
+NOTHING = {"seed_blocks": TOY_BLOCKS}
 
 
-def test_what_is_drawn_for_an_episode_has_names(lander: EnvSpec) -> None:
-    assert replace(lander, wrappers={"hidden_physics": {}}).drawn()[:2] == ["gravity", "wind_power"]
-    assert lander.drawn() == []
+class Positions(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordConstructorArgs):
+    """A CartPole without its velocities."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        gym.utils.RecordConstructorArgs.__init__(self)
+        super().__init__(env)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (2,))
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        return observation[[0, 2]]
+
+
+gym.register("ilt-toys/Positions-v0", lambda **kwargs: Positions(CartPoleEnv(**kwargs)), max_episode_steps=9)
+WRAPPED = Positions.wrapper_spec()
+gym.register("ilt-toys/Added-v0", CartPoleEnv, max_episode_steps=9, additional_wrappers=(WRAPPED,))
+
+
+@pytest.mark.parametrize("id", ["ilt-toys/Positions-v0", "ilt-toys/Added-v0"])
+def test_wrappers_of_a_registration_are_kept(id: str) -> None:
+    spec = EnvSpec(id=id, kwargs={"sutton_barto_reward": True}, **NOTHING)
+    assert spec.observations.dim == 2
+    batch = EnvBatch(spec, 1)
+    batch.reset(0, 3)
+    assert np.array_equal(batch.observations[0], gym.make("CartPole-v1").reset(seed=3)[0][[0, 2]])
+    for limit, length in ((None, 9), (5, 5), (-1, None)):
+        limited = replace(spec, kwargs={"max_episode_steps": limit})
+        assert limited.max_episode_steps == length
+        check_env(limited)
+
+
+def test_an_environment_that_importing_a_module_registers() -> None:
+    spec = EnvSpec(id="tests.toys:ilt-toys/Recall-v0", seed_blocks=TOY_BLOCKS)
+    assert spec.observations.dim == 1
+    with pytest.raises(ConfigError, match=r"only imported with trust=\[tests\.toys\]"):
+        _ = replace(spec, trust=()).observations
+    assert replace(spec, trust=("tests",)).observations.dim == 1
+
+
+def test_wrappers_of_other_packages_are_run_if_they_are_trusted() -> None:
+    wrappers = {"positions": {"_target_": "tests.envs.test_spec.Positions"}}
+    spec = EnvSpec(id="CartPole-v1", wrappers=wrappers, seed_blocks=TOY_BLOCKS)
+    assert spec.observations.dim == replace(spec, trust=("tests",)).observations.dim == 2
+    with pytest.raises(ConfigError, match=r"env\.wrappers\.positions\._target_=tests.* trust=\[tests\]"):
+        _ = replace(spec, trust=()).observations
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"id": "CartPoll-v1"}, r"env\.id must be .* Gymnasium knows, got CartPoll-v1: .* Did you mean: `CartPole`"),
+        ({"id": "nowhere:Some-v0"}, r"env\.id=nowhere:Some-v0: nowhere cannot be imported"),
+        ({"kwargs": {"windy": True}}, r"env\.kwargs must be arguments of CartPole-v1, got \{'windy': True\}"),
+        ({"id": "LunarLander-v3", "kwargs": {"gravity": 5}}, r"env\.kwargs .* gravity \(current value: 5\) must be"),
+        ({"wrappers": {"mask": {}}}, r"env\.wrappers\.mask must have a _target_"),
+        (
+            {"wrappers": {"mask": {"_target_": "nowhere.Mask"}}},
+            r"env\.wrappers\.mask\._target_ must be the dotted path",
+        ),
+        ({"wrappers": {"mask": {**MASK, "hid": 1}}}, r"env\.wrappers\.mask\.hid is not a key .* mean .*\.mask\.hide"),
+        ({"wrappers": {"mask": {**MASK, "hide": [4]}}}, "hide must be some of the places 0 to 3, each once, got"),
+        ({"wrappers": {"time": {"_target_": "gymnasium.wrappers.TimeLimit", "max_episode_steps": -2}}}, "cannot wrap"),
+    ],
+)
+def test_what_cannot_be_made_is_one_line_that_names_the_key(changes: dict[str, Any], message: str) -> None:
+    spec = EnvSpec(**{"id": "CartPole-v1", "seed_blocks": TOY_BLOCKS, **changes})
+    with pytest.raises(ConfigError, match=message) as caught:
+        _ = spec.observations
+    assert "\n" not in str(caught.value)
+
+
+def test_an_environment_imports_nothing_of_another_one() -> None:
+    code = (
+        "import sys; from ilt.envs.spec import EnvSpec; spec = EnvSpec(id='CartPole-v1'); print(spec.observations.dim);"
+        "sys.exit(any('box2d' in name.lower() for name in sys.modules))"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout == "4\n"

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from gymnasium.envs.box2d import lunar_lander
 
-from ilt.envs.spec import EnvSpec
-from ilt.envs.wrappers import FACTORS, MaskObservation, RandomizedPhysics, facts, hidden_names, in_words, visible
+from ilt.envs.lunar_lander import PARAMETERS, RandomizedPhysics
+from ilt.envs.wrappers import MaskObservation
 
 RANGES = {
     "gravity": [-11.5, -5.0],
@@ -21,7 +21,7 @@ def bare(**kwargs: object) -> gym.Env:
     return gym.make("LunarLander-v3", **kwargs).unwrapped
 
 
-def fly(env: gym.Env, seed: int, n_steps: int = 60) -> tuple[np.ndarray, list[float]]:
+def run(env: gym.Env, seed: int, n_steps: int = 60) -> tuple[np.ndarray, list[float]]:
     """Observations and rewards of an episode of which the actions are always the same."""
     observations, rewards = [env.reset(seed=seed)[0]], []
     for t in range(n_steps):
@@ -47,14 +47,14 @@ def test_physics_lie_in_their_ranges_and_differ_between_episodes() -> None:
 
 def test_an_episode_is_decided_by_its_seed_and_by_nothing_that_was_flown_before() -> None:
     used, fresh = RandomizedPhysics(bare(), **RANGES), RandomizedPhysics(bare(), **RANGES)
-    fly(used, 1)
-    again, first = fly(used, 7), fly(fresh, 7)
+    run(used, 1)
+    again, first = run(used, 7), run(fresh, 7)
     np.testing.assert_array_equal(again[0], first[0])
     assert again[1] == first[1]
     assert used.facts == fresh.facts
 
 
-def test_the_range_of_one_factor_changes_no_other() -> None:
+def test_the_range_of_one_parameter_changes_no_other() -> None:
     wide, narrow = RandomizedPhysics(bare(), **RANGES), RandomizedPhysics(bare(), **RANGES | {"gravity": [-9.0, -9.0]})
     wide.reset(seed=3)
     narrow.reset(seed=3)
@@ -63,20 +63,23 @@ def test_the_range_of_one_factor_changes_no_other() -> None:
 
 def test_where_nothing_varies_an_episode_is_that_of_the_bare_lander() -> None:
     for kwargs in ({}, {"gravity": -8.0, "enable_wind": True, "wind_power": 12.0}):
-        plain, wrapped = fly(bare(**kwargs), 11), fly(RandomizedPhysics(bare(**kwargs)), 11)
+        plain, wrapped = run(bare(**kwargs), 11), run(RandomizedPhysics(bare(**kwargs)), 11)
         np.testing.assert_array_equal(wrapped[0][:, :8], plain[0])
         assert wrapped[1] == plain[1]
 
 
-@pytest.mark.parametrize("factor", FACTORS)
-def test_every_factor_changes_the_flight(factor: str) -> None:
-    other = FACTORS[factor].low if factor == "gravity" else FACTORS[factor].high
-    changed, nominal = fly(RandomizedPhysics(bare(), **{factor: [other, other]}), 5), fly(RandomizedPhysics(bare()), 5)
+@pytest.mark.parametrize("parameter", PARAMETERS)
+def test_every_parameter_changes_the_flight(parameter: str) -> None:
+    other = PARAMETERS[parameter].low if parameter == "gravity" else PARAMETERS[parameter].high
+    changed, nominal = (
+        run(RandomizedPhysics(bare(), **{parameter: [other, other]}), 5),
+        run(RandomizedPhysics(bare()), 5),
+    )
     assert np.abs(changed[0][-1, :8] - nominal[0][-1, :8]).max() > 1e-3
 
 
 def test_stronger_engines_belong_to_their_own_lander_alone() -> None:
-    nominal = fly(bare(), 5)
+    nominal = run(bare(), 5)
     strong, between = RandomizedPhysics(bare(), main_engine_power=[1.5, 1.5]), bare()
     strong.reset(seed=5)
     observations = [between.reset(seed=5)[0]]
@@ -106,7 +109,7 @@ def test_behind_what_the_student_sees_stand_physics_and_wind() -> None:
 
 
 def test_physics_can_be_told_in_words() -> None:
-    nominal = {name: factor.nominal for name, factor in FACTORS.items()}
+    nominal = {name: parameter.nominal for name, parameter in PARAMETERS.items()}
     assert in_words(nominal) == [
         "gravity -10.0",
         "wind 0 of 20",
@@ -171,7 +174,7 @@ def test_on_the_ground_there_is_no_wind() -> None:
         ("side_engine_power", [None, 1.0]),
     ],
 )
-def test_a_factor_out_of_the_simulators_bounds_is_refused_when_the_config_is_read(
+def test_a_parameter_out_of_the_simulators_bounds_is_refused_when_the_config_is_read(
     lander: EnvSpec, name: str, given: object
 ) -> None:
     with pytest.raises(ValueError, match=rf"env\.wrappers\.hidden_physics\.{name} must be \[lowest, highest\] within"):
@@ -183,7 +186,7 @@ def test_a_factor_out_of_the_simulators_bounds_is_refused_when_the_config_is_rea
         )
 
 
-def test_an_unknown_factor_is_refused() -> None:
+def test_an_unknown_parameter_is_refused() -> None:
     with pytest.raises(ValueError, match=r"env\.wrappers\.hidden_physics\.mass must be one of \['gravity'"):
         RandomizedPhysics(bare(), mass=[1.0, 2.0])
 
@@ -199,8 +202,8 @@ def test_physics_of_something_else_are_refused() -> None:
 
 
 def test_the_student_loses_what_is_hidden_and_a_privileged_expert_finds_it_behind() -> None:
-    plain, blind = fly(bare(), 3), MaskObservation(bare(), hide=[5, 2, 3])
-    observations, rewards = fly(blind, 3)
+    plain, blind = run(bare(), 3), MaskObservation(bare(), hide=[5, 2, 3])
+    observations, rewards = run(blind, 3)
     assert visible(blind) == 5
     np.testing.assert_array_equal(observations, plain[0][:, [0, 1, 4, 6, 7, 2, 3, 5]])
     assert rewards == plain[1]

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from ilt.data.episodes import Episodes
+from ilt.envs.spec import EnvSpec
 from ilt.evaluation.comparison import (
     ALL,
     compare_policies,
+    comparison_table,
     headings,
     median_run,
-    rows,
     subset_masks,
     typical_episode,
     write_comparison,
@@ -24,11 +25,12 @@ from ilt.evaluation.comparison import (
 from tests.toys import countdown
 
 WIND = np.array([3.0, 0.0, 1.0, 2.0])
+TOY = countdown()
 SUBSETS = {"windy": ("wind", 0.6, 1.0)}
 
 
-def flight(*returns: float, wind: np.ndarray = WIND) -> Episodes:
-    """Episodes of one step each, of which the facts are the wind."""
+def episodes(*returns: float, wind: np.ndarray = WIND) -> Episodes:
+    """Episodes of one step each, for each of which a wind was drawn."""
     count = len(returns)
     return Episodes(
         observations=np.zeros((2 * count, 2), dtype=np.float32),
@@ -42,41 +44,45 @@ def flight(*returns: float, wind: np.ndarray = WIND) -> Episodes:
     )
 
 
-FLIGHTS = {
-    "expert": flight(8.0, 10.0, 10.0, 12.0),
-    "student": flight(2.0, 10.0, 9.0, 11.0),
-    "random": flight(0, 0, 0, 0),
+EPISODES = {
+    "expert": episodes(8.0, 10.0, 10.0, 12.0),
+    "student": episodes(2.0, 10.0, 9.0, 11.0),
+    "random": episodes(0, 0, 0, 0),
 }
 
 
-def compared_to_expert(flights: Mapping[str, Sequence[Episodes]], **subsets: Any) -> dict[str, dict[str, Any]]:
-    return compare_policies(flights.items(), subsets, countdown(), reference="expert", random="random")[0]
+def compared_to_expert(
+    runs: Mapping[str, Sequence[Episodes]], spec: EnvSpec = TOY, **subsets: Any
+) -> dict[str, dict[str, Any]]:
+    return compare_policies(runs.items(), subsets, spec, reference="expert", random="random")[0]
 
 
-def compared() -> dict[str, dict[str, Any]]:
-    return compared_to_expert({name: [flown] for name, flown in FLIGHTS.items()}, **SUBSETS)
+def compared(spec: EnvSpec = TOY) -> dict[str, dict[str, Any]]:
+    return compared_to_expert({name: [each] for name, each in EPISODES.items()}, spec, **SUBSETS)
 
 
-def comparison() -> dict[str, Any]:
+def comparison(spec: EnvSpec = TOY) -> dict[str, Any]:
     return {
         "name": "toy",
         "reference": "expert",
         "subsets": SUBSETS,
         "seeds": {"block": "test", "offset": 0, "count": 4},
-        "metrics": compared(),
+        "metrics": compared(spec),
     }
 
 
-def test_a_subset_holds_the_episodes_between_two_quantiles_of_a_fact() -> None:
-    masks = subset_masks({**SUBSETS, "calm": ("wind", 0.0, 0.4)}, flight(1, 1, 1, 1))
+def test_a_subset_holds_the_episodes_between_two_quantiles() -> None:
+    masks = subset_masks({**SUBSETS, "calm": ("wind", 0.0, 0.4)}, episodes(1, 1, 1, 1))
     assert masks[ALL].tolist() == [True] * 4
     assert masks["windy"].tolist() == [True, False, False, True]
     assert masks["calm"].tolist() == [False, True, True, False]
 
 
-def test_a_fact_that_is_always_the_same_divides_nothing() -> None:
+def test_what_is_always_the_same_or_is_not_drawn_divides_nothing() -> None:
+    with pytest.raises(ValueError, match=r"subsets\.odd asks for quantiles of rain, which env does not draw"):
+        subset_masks({"odd": ("rain", 0.0, 0.5)}, episodes(1, 1, 1, 1))
     with pytest.raises(ValueError, match=r"subsets\.windy asks for quantiles of wind, but it is 7 in every episode"):
-        subset_masks(SUBSETS, flight(1, 1, wind=np.full(2, 7.0)))
+        subset_masks(SUBSETS, episodes(1, 1, wind=np.full(2, 7.0)))
 
 
 def test_each_policy_has_its_numbers_in_each_subset() -> None:
@@ -85,8 +91,8 @@ def test_each_policy_has_its_numbers_in_each_subset() -> None:
         ALL: ["expert", "student", "random"],
         "windy": ["expert", "student", "random"],
     }
-    assert [metrics[ALL][name]["return_mean"] for name in FLIGHTS] == [10.0, 8.0, 0.0]
-    assert [metrics["windy"][name]["return_mean"] for name in FLIGHTS] == [10.0, 6.5, 0.0]
+    assert [metrics[ALL][name]["return_mean"] for name in EPISODES] == [10.0, 8.0, 0.0]
+    assert [metrics["windy"][name]["return_mean"] for name in EPISODES] == [10.0, 6.5, 0.0]
     assert metrics["windy"]["student"]["n_episodes"] == 2
     assert metrics[ALL]["student"]["return_median"] == 9.5
 
@@ -98,9 +104,9 @@ def test_performance_is_0_for_the_random_policy_and_1_for_the_reference() -> Non
 
 def test_differences_to_the_reference_are_paired_by_seed() -> None:
     steady = {
-        "expert": [flight(0.0, 50.0, 100.0, 150.0)],
-        "student": [flight(-1.0, 49.0, 99.0, 149.0)],
-        "random": [flight(0, 0, 0, 0)],
+        "expert": [episodes(0.0, 50.0, 100.0, 150.0)],
+        "student": [episodes(-1.0, 49.0, 99.0, 149.0)],
+        "random": [episodes(0, 0, 0, 0)],
     }
     metrics = compared_to_expert(steady)
     assert metrics[ALL]["student"]["difference"] == {"mean": -1.0, "interval": [-1.0, -1.0]}
@@ -108,16 +114,16 @@ def test_differences_to_the_reference_are_paired_by_seed() -> None:
     assert high - low > 50
 
 
-def test_policies_that_flew_other_seeds_are_not_compared() -> None:
-    others = replace(FLIGHTS["student"], seeds=np.arange(1, 5))
-    with pytest.raises(ValueError, match="student was not flown on the same seeds as expert"):
-        compared_to_expert({"expert": [FLIGHTS["expert"]], "student": [FLIGHTS["student"], others]})
+def test_policies_on_other_seeds_are_not_compared() -> None:
+    others = replace(EPISODES["student"], seeds=np.arange(1, 5))
+    with pytest.raises(ValueError, match="student was not rolled out on the same seeds as expert"):
+        compared_to_expert({"expert": [EPISODES["expert"]], "student": [EPISODES["student"], others]})
 
 
 def test_a_policy_of_several_runs_has_their_means_and_the_interval_over_them() -> None:
-    runs = [flight(2.0, 10.0, 9.0, 11.0), flight(10.0, 10.0, 10.0, 10.0), flight(6.0, 6.0, 6.0, 6.0)]
-    flights = {**{name: [flown] for name, flown in FLIGHTS.items()}, "student": runs}
-    student = compared_to_expert(flights, **SUBSETS)[ALL]["student"]
+    runs = [episodes(2.0, 10.0, 9.0, 11.0), episodes(10.0, 10.0, 10.0, 10.0), episodes(6.0, 6.0, 6.0, 6.0)]
+    policies = {**{name: [each] for name, each in EPISODES.items()}, "student": runs}
+    student = compared_to_expert(policies, **SUBSETS)[ALL]["student"]
     assert [run["return_mean"] for run in student["by_run"]] == [8.0, 10.0, 6.0]
     assert student["n_runs"] == 3
     assert student["n_episodes"] == 4
@@ -130,8 +136,8 @@ def test_a_policy_of_several_runs_has_their_means_and_the_interval_over_them() -
 
 
 def test_differences_to_several_runs_are_to_their_mean() -> None:
-    experts = [flight(10.0, 12.0, 10.0, 12.0), flight(8.0, 10.0, 8.0, 10.0)]
-    others = {"one": [flight(8.0, 11.0, 8.0, 11.0)], "random": [flight(0, 0, 0, 0)]}
+    experts = [episodes(10.0, 12.0, 10.0, 12.0), episodes(8.0, 10.0, 8.0, 10.0)]
+    others = {"one": [episodes(8.0, 11.0, 8.0, 11.0)], "random": [episodes(0, 0, 0, 0)]}
     metrics = compared_to_expert({"expert": experts, **others})
     assert metrics[ALL]["expert"]["performance"] == pytest.approx(1.0)
     assert metrics[ALL]["expert"]["performance_lowest"] == pytest.approx(0.9)
@@ -155,7 +161,7 @@ def test_of_episodes_that_are_equally_typical_the_first_is_taken() -> None:
 
 
 def test_a_row_says_how_a_policy_did_and_what_it_lacks() -> None:
-    expert, student, _ = rows(compared()["windy"], "expert")
+    _, (expert, student, _) = comparison_table(compared()["windy"], "expert")
     assert student[0] == "student"
     assert student[1:3] == ["1", "6.5"]
     assert student[7:10] == ["0.650", "0.650", "-3.5"]
@@ -174,7 +180,7 @@ def test_the_files_hold_the_same_numbers(tmp_path: Path) -> None:
     with (tmp_path / "comparison.csv").open() as file:
         lines = {(line["subset"], line["policy"]): line for line in csv.DictReader(file)}
     written = json.loads((tmp_path / "comparison.json").read_text())["metrics"]
-    assert set(lines) == {(subset, name) for subset in (ALL, "windy") for name in FLIGHTS}
+    assert set(lines) == {(subset, name) for subset in (ALL, "windy") for name in EPISODES}
     for (subset, name), line in lines.items():
         numbers = written[subset][name]
         assert float(line["return_mean"]) == numbers["return_mean"]
@@ -184,3 +190,12 @@ def test_the_files_hold_the_same_numbers(tmp_path: Path) -> None:
     assert markdown.startswith("toy, 4 test episodes\n\n| policy | runs | return |")
     assert "\n\ntoy, 2 test episodes" in markdown
     assert "| student | 1 | 6.5 |" in markdown
+
+
+def test_a_rate_that_means_nothing_has_no_column(tmp_path: Path) -> None:
+    spec = replace(TOY, success_return=None)
+    policies = {name: [each, each] for name, each in EPISODES.items()}  # of several runs too
+    assert "success" not in comparison_table(compared_to_expert(policies, spec)[ALL], "expert")[0]
+    write_comparison(tmp_path, comparison(spec))
+    assert "success" not in (tmp_path / "comparison.md").read_text() + (tmp_path / "comparison.csv").read_text()
+    assert "crashes" in (tmp_path / "comparison.md").read_text()

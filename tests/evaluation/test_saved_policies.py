@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-
 from ilt.config import ConfigError
+
 from ilt.envs.spec import EnvSpec
 from ilt.evaluation.saved_policies import TrainedPolicy, read_policy
 from ilt.experts.actor import Actor
 from ilt.rollout.run import rollout
 from ilt.tracking.run_folder import read_config
 from ilt.tracking.store import DamagedArtifactError, Store
-from tests.analysis.finished_runs import fly_run
+from tests.analysis.finished_runs import roll_out_run
 from tests.toys import countdown
 
 PPO = "ppo-c607fd4f4f"
@@ -25,7 +25,7 @@ PPO = "ppo-c607fd4f4f"
 @pytest.fixture(scope="module")
 def run(lander: EnvSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of a student with a context of 4 steps, flown on two test seeds."""
-    return fly_run(tmp_path_factory.mktemp("runs") / "run", lander, n_episodes=2)
+    return roll_out_run(tmp_path_factory.mktemp("runs") / "run", lander, n_episodes=2)
 
 
 @pytest.fixture

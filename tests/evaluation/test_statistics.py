@@ -108,27 +108,27 @@ def test_a_comparison_is_paired_by_seed() -> None:
 
 
 def test_a_student_that_does_as_the_expert_differs_by_nothing() -> None:
-    flown = single_steps(1.0, 5.0, 2.0)
-    results = compare(flown, {"expert": flown, "random": single_steps(0.0, 0.0, 0.0)}, countdown())
+    episodes = single_steps(1.0, 5.0, 2.0)
+    results = compare(episodes, {"expert": episodes, "random": single_steps(0.0, 0.0, 0.0)}, countdown())
     assert results["difference_to_expert"] == {"mean": 0.0, "interval": [0.0, 0.0]}
     assert results["performance"] == 1.0
 
 
 def test_a_comparison_without_a_scale_has_no_performance() -> None:
-    flown = single_steps(1.0, 2.0)
-    assert compare(single_steps(0.0, 1.0), {"expert": flown, "random": flown}, countdown())["performance"] is None
+    episodes = single_steps(1.0, 2.0)
+    assert compare(single_steps(0.0, 1.0), {"expert": episodes, "random": episodes}, countdown())["performance"] is None
 
 
 @pytest.mark.parametrize("name", ["expert", "random"])
-def test_flights_on_other_seeds_are_not_compared(name: str) -> None:
+def test_episodes_on_other_seeds_are_not_compared(name: str) -> None:
     student = single_steps(1.0, 2.0)
     references = {"expert": student, "random": student, name: single_steps(1.0, 2.0, first_seed=3001)}
-    with pytest.raises(ValueError, match=f"student and {name} were not flown on the same seeds"):
+    with pytest.raises(ValueError, match=f"student and {name} were not rolled out on the same seeds"):
         compare(student, references, countdown())
 
 
-def test_flights_of_another_number_are_not_compared() -> None:
-    with pytest.raises(ValueError, match="student and expert were not flown on the same seeds"):
+def test_episodes_of_another_number_are_not_compared() -> None:
+    with pytest.raises(ValueError, match="student and expert were not rolled out on the same seeds"):
         compare(single_steps(1.0, 2.0), {"expert": single_steps(1.0), "random": single_steps(1.0)}, countdown())
 
 

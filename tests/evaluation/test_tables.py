@@ -4,30 +4,32 @@ from typing import Any
 
 import pytest
 
-from ilt.evaluation.tables import COLUMNS, markdown_table, print_table, result_rows
+from ilt.evaluation.tables import COLUMNS, markdown_table, print_table, result_table
 
 
-def metrics(mean: float) -> dict[str, Any]:
+def metrics(mean: float, success_rate: float | None = 0.875) -> dict[str, Any]:
     return {
         "return_mean": mean,
         "return_mean_interval": [mean - 1.04, mean + 1.06],
         "return_p05": -12.34,
-        "success_rate": 0.875,
+        "success_rate": success_rate,
         "crash_rate": 0.0,
     }
 
 
-def results(expert: float = 250.0, random: float = -150.0) -> dict[str, Any]:
+def results(expert: float = 250.0, random: float = -150.0, success_rate: float | None = 0.875) -> dict[str, Any]:
     return {
         "expert_return_mean": expert,
         "random_return_mean": random,
-        "checkpoints": {"last": metrics(50.0), "best": metrics(210.0)},
-        "policies": {"expert": metrics(expert), "random": metrics(random)},
+        "checkpoints": {"last": metrics(50.0, success_rate), "best": metrics(210.0, success_rate)},
+        "policies": {"expert": metrics(expert, success_rate), "random": metrics(random, success_rate)},
     }
 
 
 def test_rows_by_hand() -> None:
-    assert result_rows(results()) == [
+    columns, rows = result_table(results())
+    assert columns == list(COLUMNS)
+    assert rows == [
         ["student (last)", "50.0", "49.0 … 51.1", "-12.3", "87.5 %", "0.0 %", "0.500"],
         ["student (best)", "210.0", "209.0 … 211.1", "-12.3", "87.5 %", "0.0 %", "0.900"],
         ["expert", "250.0", "249.0 … 251.1", "-12.3", "87.5 %", "0.0 %", "1.000"],
@@ -35,12 +37,14 @@ def test_rows_by_hand() -> None:
     ]
 
 
-def test_every_row_fills_every_column() -> None:
-    assert {len(row) for row in result_rows(results())} == {len(COLUMNS)}
+def test_a_rate_that_is_none_has_no_column() -> None:
+    columns, rows = result_table(results(success_rate=None))
+    assert columns == [name for name in COLUMNS if name != "success"]
+    assert rows[0] == ["student (last)", "50.0", "49.0 … 51.1", "-12.3", "0.0 %", "0.500"]
 
 
 def test_where_there_is_no_scale_performance_is_a_dash() -> None:
-    assert [row[-1] for row in result_rows(results(expert=1.0, random=1.0))] == ["–"] * 4
+    assert [row[-1] for row in result_table(results(expert=1.0, random=1.0))[1]] == ["–"] * 4
 
 
 def test_markdown_by_hand() -> None:
@@ -49,7 +53,7 @@ def test_markdown_by_hand() -> None:
 
 
 def test_printed_tables_break_no_line_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    print_table("twenty test episodes", COLUMNS, result_rows(results()))
+    print_table("twenty test episodes", *result_table(results()))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].strip() == "twenty test episodes"
     student = next(line for line in lines if "student (last)" in line)

@@ -1,4 +1,4 @@
-"""A decoder that keeps its keys and values gives the logits of one that recomputes its window."""
+"""A decoder that keeps its keys and values gives the outputs of one that recomputes its window."""
 
 from typing import Any, NamedTuple
 
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ilt.models.cache import CachedDecoder
-from ilt.models.decoder import ATTENTIONS, POSITIONS, TOKENS, Decoder, split_context
+from ilt.models.decoder import Decoder, split_context
+from tests.models.test_decoder import ATTENTIONS, FOUR, POSITIONS, TOKENS, close
 
 LENGTHS = (1, 2, 3, 5, 8, 16)
 RELATIVE = ("rotary", "none")
@@ -17,32 +18,32 @@ RELATIVE = ("rotary", "none")
 def decoder(**changes: Any) -> Decoder:
     """Eight wide, with weights so large that everything shows."""
     torch.manual_seed(0)
-    sizes = {"observation_dim": 3, "n_actions": 4, "context_length": 5, "n_layer": 2, "n_head": 2, "d_model": 8}
-    model = Decoder(**{**sizes, **changes})
+    sizes = {"observation_dim": 3, "context_length": 5, "n_layer": 2, "n_head": 2, "d_model": 8}
+    model = Decoder(action_space=FOUR, n_outputs=4, **{**sizes, **changes})
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return model.eval()
 
 
-class Flight:
+class Acting:
     """A cached decoder that is given tensors, and gives tensors."""
 
     def __init__(self, model: Decoder) -> None:
         self.cached = CachedDecoder(model)
 
-    def begin(self, slots: Tensor) -> None:
-        self.cached.begin(slots.numpy())
+    def reset(self, slots: Tensor) -> None:
+        self.cached.reset(slots.numpy())
 
     def step(self, slots: Tensor, observations: Tensor, past: Tensor) -> Tensor:
         return torch.from_numpy(self.cached.step(slots.numpy(), observations.numpy(), past.numpy()))
 
 
 class Episode(NamedTuple):
-    """What was seen, what was done, and the logits of a cached flight: (T, 3), (T,), (T, 4)."""
+    """What was seen, what was done, and the outputs of a cached acting: (T, 3), (T,), (T, 4)."""
 
     observations: Tensor
     actions: Tensor
-    logits: Tensor
+    outputs: Tensor
 
 
 def made_up(n_steps: int, seed: int = 1) -> tuple[Tensor, Tensor]:
@@ -51,57 +52,53 @@ def made_up(n_steps: int, seed: int = 1) -> tuple[Tensor, Tensor]:
 
 
 @torch.inference_mode()
-def one_by_one(model: Decoder, observations: Tensor, actions: Tensor, cached: Flight | None = None) -> Tensor:
-    """(T, 4): the logits of one whole episode, flown alone."""
-    cached, slot = cached or Flight(model), torch.zeros(1, dtype=torch.int64)
-    cached.begin(slot)
+def one_by_one(model: Decoder, observations: Tensor, actions: Tensor, cached: Acting | None = None) -> Tensor:
+    """(T, 4): the outputs of one whole episode, acting alone."""
+    cached, slot = cached or Acting(model), torch.zeros(1, dtype=torch.int64)
+    cached.reset(slot)
     past = torch.cat([actions[:1], actions[:-1]])
     return torch.cat([cached.step(slot, observations[t, None], past[t, None]) for t in range(len(actions))])
 
 
 @torch.inference_mode()
 def recomputed(model: Decoder, observations: Tensor, actions: Tensor) -> Tensor:
-    """(T, 4): every step's logits from the window that ends with it, padded on the right at the episode's start."""
+    """(T, 4): every step's outputs from the window that ends with it, padded on the right at the episode's start."""
     last, within = torch.arange(len(actions))[:, None], torch.arange(model.context_length)
     steps = (last - model.context_length + 1).clamp(min=0) + within
     mask = steps <= last
-    logits = model(observations[steps * mask], actions[steps * mask], mask)
-    return logits[last[:, 0], mask.sum(dim=1) - 1]
+    outputs = model(observations[steps * mask], actions[steps * mask], mask)
+    return outputs[last[:, 0], mask.sum(dim=1) - 1]
 
 
 @torch.inference_mode()
-def flown_at_random(model: Decoder, n_ticks: int, n_slots: int = 4) -> list[Episode]:
+def at_random(model: Decoder, n_ticks: int, n_slots: int = 4) -> list[Episode]:
     """Slots that begin late, rest while others go on, and end one episode for the next; the past at its start is any.
 
     The last slot begins when half of the ticks are over.
     """
-    rng, cached = np.random.default_rng(0), Flight(model)
-    flying: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
+    rng, cached = np.random.default_rng(0), Acting(model)
+    active: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
     ended = []
     for tick in range(n_ticks):
         known = n_slots if 2 * tick >= n_ticks else n_slots - 1
         fresh = [
-            slot for slot in range(known) if slot not in flying or rng.random() < 1 / (2 * model.context_length + 8)
+            slot for slot in range(known) if slot not in active or rng.random() < 1 / (2 * model.context_length + 8)
         ]
-        ended += [flying.pop(slot) for slot in fresh if slot in flying]
+        ended += [active.pop(slot) for slot in fresh if slot in active]
         for slot in fresh:
-            flying[slot] = []
+            active[slot] = []
         if fresh:
-            cached.begin(torch.tensor(fresh))
+            cached.reset(torch.tensor(fresh))
         going = [slot for slot in range(known) if rng.random() < 0.8]
         if not going:
             continue
         observations, actions = made_up(len(going), seed=tick)
         any_past = torch.from_numpy(rng.integers(4, size=len(going)))
-        past = [flying[slot][-1][1] if flying[slot] else any_past[i] for i, slot in enumerate(going)]
-        logits = cached.step(torch.tensor(going), observations, torch.stack(past))
-        for slot, *step in zip(going, observations, actions, logits, strict=True):
-            flying[slot].append(tuple(step))
-    return [Episode(*map(torch.stack, zip(*steps, strict=True))) for steps in [*ended, *flying.values()] if steps]
-
-
-def close(a: Tensor, b: Tensor) -> None:
-    torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+        past = [active[slot][-1][1] if active[slot] else any_past[i] for i, slot in enumerate(going)]
+        outputs = cached.step(torch.tensor(going), observations, torch.stack(past))
+        for slot, *step in zip(going, observations, actions, outputs, strict=True):
+            active[slot].append(tuple(step))
+    return [Episode(*map(torch.stack, zip(*steps, strict=True))) for steps in [*ended, *active.values()] if steps]
 
 
 # --- cached = recomputed ---
@@ -113,11 +110,11 @@ def close(a: Tensor, b: Tensor) -> None:
 @pytest.mark.parametrize("tokens", TOKENS)
 def test_cached_is_recomputed_at_every_step(tokens: str, positions: str, context_length: int, n_layer: int) -> None:
     model = decoder(tokens=tokens, positions=positions, context_length=context_length, n_layer=n_layer)
-    episodes = flown_at_random(model, n_ticks=3 * context_length + 16)
+    episodes = at_random(model, n_ticks=3 * context_length + 16)
     assert len(episodes) >= 4
     assert max(len(episode.actions) for episode in episodes) > context_length + 2
     for episode in episodes:
-        close(episode.logits, recomputed(model, episode.observations, episode.actions))
+        close(episode.outputs, recomputed(model, episode.observations, episode.actions))
 
 
 @pytest.mark.parametrize("context_length", LENGTHS)
@@ -126,8 +123,8 @@ def test_cached_is_recomputed_at_every_step(tokens: str, positions: str, context
 def test_cached_is_recomputed_in_one_layer_of_full_attention(tokens: str, positions: str, context_length: int) -> None:
     changes: dict[str, Any] = {"attention": "full", "n_layer": 1, "context_length": context_length}
     model = decoder(tokens=tokens, positions=positions, **changes)
-    for episode in flown_at_random(model, n_ticks=3 * context_length + 16):
-        close(episode.logits, recomputed(model, episode.observations, episode.actions))
+    for episode in at_random(model, n_ticks=3 * context_length + 16):
+        close(episode.outputs, recomputed(model, episode.observations, episode.actions))
 
 
 @pytest.mark.parametrize("tokens", TOKENS)
@@ -137,16 +134,16 @@ def test_cached_is_recomputed_over_more_than_a_thousand_steps(tokens: str) -> No
 
 
 def test_distances_stay_exact_after_a_million_steps() -> None:
-    model, episode, flight = decoder(), made_up(20), Flight(decoder())
-    at_first = one_by_one(model, *episode, flight)
-    begin = flight.begin
+    model, episode, acting = decoder(), made_up(20), Acting(decoder())
+    at_first = one_by_one(model, *episode, acting)
+    reset = acting.reset
 
-    def begin_late(slots: Tensor) -> None:
-        begin(slots)
-        flight.cached._steps[slots] = 999_996  # what went before is garbage, and out of sight after a window
+    def reset_late(slots: Tensor) -> None:
+        reset(slots)
+        acting.cached._steps[slots] = 999_996  # what went before is garbage, and out of sight after a window
 
-    flight.begin = begin_late  # type: ignore[method-assign]
-    late = one_by_one(model, *episode, flight)
+    acting.reset = reset_late  # type: ignore[method-assign]
+    late = one_by_one(model, *episode, acting)
     close(late[model.context_length - 1 :], at_first[model.context_length - 1 :])
 
 
@@ -166,10 +163,10 @@ def test_a_coordinate_that_hardly_varies_loses_no_digits() -> None:
 
 
 @pytest.mark.parametrize("tokens", TOKENS)
-def test_what_flies_beside_an_episode_does_not_matter_to_it(tokens: str) -> None:
+def test_what_acts_beside_an_episode_does_not_matter_to_it(tokens: str) -> None:
     model = decoder(tokens=tokens)
-    for observations, actions, logits in flown_at_random(model, n_ticks=40):
-        close(one_by_one(model, observations, actions), logits)
+    for observations, actions, outputs in at_random(model, n_ticks=40):
+        close(one_by_one(model, observations, actions), outputs)
 
 
 # --- where an episode begins ---
@@ -180,7 +177,7 @@ def test_what_flies_beside_an_episode_does_not_matter_to_it(tokens: str) -> None
 @pytest.mark.parametrize("n_before", [1, 4, 13])
 def test_nothing_of_an_ended_episode_is_left(tokens: str, positions: str, n_before: int) -> None:
     model, episode = decoder(tokens=tokens, positions=positions), made_up(12)
-    cached = Flight(model)
+    cached = Acting(model)
     one_by_one(model, *made_up(n_before, seed=2), cached)
     assert torch.equal(one_by_one(model, *episode, cached), one_by_one(model, *episode))
 
@@ -192,30 +189,30 @@ def test_garbage_for_a_past_action_at_the_start_has_no_influence(
     tokens: str, context_length: int, n_layer: int
 ) -> None:
     model, (observations, actions) = decoder(tokens=tokens, context_length=context_length, n_layer=n_layer), made_up(12)
-    flights = []
+    runs = []
     for garbage in range(4):
-        cached, slot, past = Flight(model), torch.zeros(1, dtype=torch.int64), torch.tensor([garbage])
-        cached.begin(slot)
+        cached, slot, past = Acting(model), torch.zeros(1, dtype=torch.int64), torch.tensor([garbage])
+        cached.reset(slot)
         with torch.inference_mode():
-            logits = []
+            outputs = []
             for observation, action in zip(observations, actions, strict=True):
-                logits.append(cached.step(slot, observation[None], past))
+                outputs.append(cached.step(slot, observation[None], past))
                 past = action[None]
-        flights.append(torch.cat(logits))
-    for flight in flights[1:]:
-        assert torch.equal(flight, flights[0])
+        runs.append(torch.cat(outputs))
+    for acting in runs[1:]:
+        assert torch.equal(acting, runs[0])
 
 
 def test_slots_that_begin_later_leave_the_others_what_they_remember() -> None:
     model, (observations, actions) = decoder(), made_up(12)
-    cached, slot, late = Flight(model), torch.tensor([0]), torch.tensor([7])
-    expected, logits = one_by_one(model, observations, actions), []
+    cached, slot, late = Acting(model), torch.tensor([0]), torch.tensor([7])
+    expected, outputs = one_by_one(model, observations, actions), []
     with torch.inference_mode():
         for t in range(12):
             if t in (0, 3):
-                cached.begin(slot if t == 0 else late)
-            logits.append(cached.step(slot, observations[t, None], actions[t - 1, None]))
-    close(torch.cat(logits), expected)
+                cached.reset(slot if t == 0 else late)
+            outputs.append(cached.step(slot, observations[t, None], actions[t - 1, None]))
+    close(torch.cat(outputs), expected)
 
 
 # --- which models it suits ---
@@ -251,7 +248,7 @@ def test_what_it_does_not_suit_is_refused(changes: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("tokens", TOKENS)
 @pytest.mark.parametrize("changes", UNSUITED, ids=str)
-def test_what_it_does_not_suit_would_fly_wrongly(
+def test_what_it_does_not_suit_would_act_wrongly(
     monkeypatch: pytest.MonkeyPatch, tokens: str, changes: dict[str, Any]
 ) -> None:
     model, episode = decoder(tokens=tokens, **changes), made_up(12)
@@ -320,10 +317,10 @@ def test_shares_of_the_context_by_hand(context_length: int, n_layer: int, window
 def test_slots_may_come_in_any_order() -> None:
     model = decoder()
     observations, past = torch.randn(4, 6, 3), torch.zeros(4, dtype=torch.int64)
-    ordered, shuffled = Flight(model), Flight(model)
+    ordered, shuffled = Acting(model), Acting(model)
     order = torch.tensor([2, 0, 3, 1])
     for cached in (ordered, shuffled):
-        cached.begin(torch.arange(4))
+        cached.reset(torch.arange(4))
     for t in range(6):
         expected = ordered.step(torch.arange(4), observations[:, t], past)
         torch.testing.assert_close(shuffled.step(order, observations[order, t], past), expected[order])

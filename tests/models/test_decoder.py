@@ -1,22 +1,24 @@
 """What the decoder may look at, what it must not, and its weights."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from ilt.models.decoder import ATTENTIONS, POSITIONS, TOKENS, Decoder
+from ilt.envs.actions import ActionSpace
+from ilt.models.decoder import Decoder
 
 K = 5
+FOUR = ActionSpace(n_choices=(4,), start=(0,))
+ATTENTIONS, POSITIONS, TOKENS = ("banded", "full"), ("rotary", "learned", "none"), ("states_actions", "states")
 
 
 def decoder(seed: int = 0, *, as_started: bool = False, **changes: Any) -> Decoder:
     """A tiny decoder of context length 5; unless `as_started`, with weights so large that everything shows."""
     torch.manual_seed(seed)
-    sizes = {"observation_dim": 3, "n_actions": 4, "context_length": K, "n_layer": 2, "n_head": 2, "d_model": 8}
-    model = Decoder(**{**sizes, **changes})
+    sizes = {"observation_dim": 3, "context_length": K, "n_layer": 2, "n_head": 2, "d_model": 8}
+    model = Decoder(action_space=FOUR, n_outputs=4, **{**sizes, **changes})
     for parameter in [] if as_started else model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return model.eval()
@@ -43,7 +45,7 @@ def close(a: Tensor, b: Tensor) -> None:
 @pytest.mark.parametrize("tokens", TOKENS)
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("t", range(1, K))
-def test_a_future_observation_changes_no_earlier_logit(tokens: str, positions: str, attention: str, t: int) -> None:
+def test_a_future_observation_changes_no_earlier_output(tokens: str, positions: str, attention: str, t: int) -> None:
     model, (observations, actions) = decoder(tokens=tokens, positions=positions, attention=attention), window()
     before = model(observations, actions)
     observations[:, t] += 1.0
@@ -55,7 +57,7 @@ def test_a_future_observation_changes_no_earlier_logit(tokens: str, positions: s
 @pytest.mark.parametrize("positions", POSITIONS)
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("t", range(K))
-def test_an_action_changes_no_logit_up_to_its_own_step(positions: str, attention: str, t: int) -> None:
+def test_an_action_changes_no_output_up_to_its_own_step(positions: str, attention: str, t: int) -> None:
     model, (observations, actions) = decoder(positions=positions, attention=attention), window()
     before = model(observations, actions)
     actions[:, t] = (actions[:, t] + 1) % 4
@@ -132,7 +134,7 @@ def test_the_first_step_of_a_window_is_seen_in_the_last(attention: str, tokens: 
 @pytest.mark.parametrize("garbage", [float("nan"), float("inf"), 1e30])
 @pytest.mark.parametrize("tokens", TOKENS)
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_garbage_in_padding_changes_no_logit(tokens: str, attention: str, garbage: float) -> None:
+def test_garbage_in_padding_changes_no_output(tokens: str, attention: str, garbage: float) -> None:
     model, (observations, actions) = decoder(tokens=tokens, attention=attention), window()
     mask = torch.arange(K) < torch.tensor([[5], [3], [1]])
     before = model(observations, actions, mask)[mask]
@@ -155,7 +157,7 @@ def test_a_mask_of_real_steps_alone_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("tokens", TOKENS)
-def test_batch_size_does_not_change_logits(tokens: str) -> None:
+def test_batch_size_does_not_change_outputs(tokens: str) -> None:
     model, (observations, actions) = decoder(tokens=tokens), window(67)
     together = model(observations, actions)
     for size in (1, 2, 31):
@@ -186,7 +188,7 @@ def swapped_past() -> tuple[Tensor, Tensor]:
     return observations[:, order], actions[:, order]
 
 
-def test_permuting_the_past_changes_the_logits_by_default() -> None:
+def test_permuting_the_past_changes_the_outputs_by_default() -> None:
     assert differ(decoder()(*window())[:, -1], decoder()(*swapped_past())[:, -1])
 
 
@@ -316,7 +318,9 @@ def test_layers_heads_and_projections_start_out_different() -> None:
 
 
 def test_weights_start_as_documented() -> None:
-    model = Decoder(observation_dim=8, n_actions=4, context_length=8, n_layer=2, n_head=2, d_model=64)
+    model = Decoder(
+        observation_dim=8, action_space=FOUR, n_outputs=4, context_length=8, n_layer=2, n_head=2, d_model=64
+    )
     deviations = {name: p.std().item() for name, p in model.named_parameters() if p.ndim == 2}
     for name, deviation in deviations.items():
         joins_residual = name.endswith(("attention_out.weight", "mlp_out.weight"))
@@ -341,13 +345,15 @@ def test_different_seeds_start_differently_and_equal_seeds_equally() -> None:
 
 
 def test_the_number_of_parameters_by_hand() -> None:
-    model = Decoder(observation_dim=8, n_actions=4, context_length=8, n_layer=2, n_head=2, d_model=32)
+    model = Decoder(
+        observation_dim=8, action_space=FOUR, n_outputs=4, context_length=8, n_layer=2, n_head=2, d_model=32
+    )
     embeddings, action_head = 8 * 32 + 32 + 4 * 32, 32 * 4 + 4
     block = (32 * 96 + 96) + (32 * 32 + 32) + (32 * 128 + 128) + (128 * 32 + 32) + 2 * 64
     assert sum(p.numel() for p in model.parameters()) == embeddings + 2 * block + 64 + action_head
 
 
-# --- normalization, saving, refusals ---
+# --- normalization, refusals ---
 
 
 def test_observations_are_standardized_inside() -> None:
@@ -358,72 +364,12 @@ def test_observations_are_standardized_inside() -> None:
     close(model(observations, actions), expected)
 
 
-@pytest.mark.parametrize("positions", POSITIONS)
-@pytest.mark.parametrize("tokens", TOKENS)
-def test_a_saved_model_comes_back_equal(tokens: str, positions: str, tmp_path: Path) -> None:
-    model = decoder(tokens=tokens, positions=positions, dropout=0.1, action_dropout=0.2).train()
-    model.set_normalization(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 1.0, 4.0]))
-    model.save(tmp_path / "model.safetensors")
-    loaded = Decoder.load(tmp_path / "model.safetensors")
-    assert loaded.config == model.config
-    assert torch.equal(loaded.observation_mean, torch.tensor([1.0, 2.0, 3.0]))
-    assert torch.equal(loaded.observation_std, torch.tensor([0.5, 1.0, 4.0]))
-    assert torch.equal(loaded(*window()), model.eval()(*window()))  # a loaded model is in evaluation mode
-
-
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_a_saved_model_keeps_its_attention(attention: str, tmp_path: Path) -> None:
-    model = decoder(attention=attention)
-    model.save(tmp_path / "model.safetensors")
-    loaded = Decoder.load(tmp_path / "model.safetensors")
-    assert loaded.config["attention"] == attention
-    assert torch.equal(loaded(*window()), model(*window()))
-
-
-def test_weights_of_a_version_without_an_option_are_refused(tmp_path: Path) -> None:
-    model, path = decoder(), tmp_path / "model.safetensors"
-    del model.config["attention"]
-    model.save(path)
-    with pytest.raises(ValueError, match=r"model\.safetensors was written by another version of ilt: \['attention'\]"):
-        Decoder.load(path)
-
-
-def test_weights_of_a_version_with_further_options_are_refused(tmp_path: Path) -> None:
-    model, path = decoder(), tmp_path / "model.safetensors"
-    model.config["sinks"] = 4
-    model.save(path)
-    with pytest.raises(ValueError, match=r"was written by another version of ilt: \['sinks'\]"):
-        Decoder.load(path)
-
-
 def test_normalization_is_part_of_the_state() -> None:
     model = decoder()
     model.set_normalization(torch.full((3,), 2.0), torch.full((3,), 3.0))
     other = decoder(1)
     other.load_state_dict(model.state_dict())
     assert torch.equal(other(*window()), model(*window()))
-
-
-def test_a_file_that_holds_no_weights_is_named(tmp_path: Path) -> None:
-    (tmp_path / "broken.safetensors").write_bytes(b"no weights")
-    with pytest.raises(ValueError, match=r"broken\.safetensors holds no readable weights"):
-        Decoder.load(tmp_path / "broken.safetensors")
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"d_model": 30, "n_head": 4}, r"model\.d_model must be divisible by model\.n_head = 4, got 30"),
-        ({"d_model": 6, "n_head": 2}, r"model\.positions=rotary needs an even head size, got 6 / 2"),
-        ({"positions": "sinusoidal"}, r"model\.positions must be one of .*rotary.*learned.*none.*, got 'sinusoidal'"),
-        ({"positions": None}, r"model\.positions must be one of .*, got None"),
-        ({"attention": "sparse"}, r"model\.attention must be one of .*banded.*full.*, got 'sparse'"),
-        ({"tokens": "actions"}, r"dataset\.tokens must be one of .*states_actions.*states.*, got 'actions'"),
-    ],
-)
-def test_bad_arguments_are_refused_by_their_key(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        decoder(**changes)
 
 
 @pytest.mark.parametrize("positions", ["learned", "none"])

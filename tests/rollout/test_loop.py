@@ -5,10 +5,10 @@ from dataclasses import replace
 import gymnasium as gym
 import numpy as np
 import pytest
+from ilt.envs.heuristics import lunar_lander
 
 from ilt.data.episodes import Episodes
 from ilt.envs.batch import EnvBatch
-from ilt.envs.heuristics import lunar_lander
 from ilt.envs.spec import EnvSpec
 from ilt.rollout.loop import _Recorder
 from ilt.rollout.policies import FunctionPolicy, Policy, RandomPolicy

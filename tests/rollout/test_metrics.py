@@ -1,4 +1,4 @@
-"""What a set of flown episodes amounts to."""
+"""Statistics and rates over a set of episodes."""
 
 from dataclasses import replace
 
@@ -42,8 +42,9 @@ def test_a_truncated_episode_is_not_a_crash(two_episodes: Episodes, lander: EnvS
     assert episode_metrics(swapped, lander)["crash_rate"] == 0.0
 
 
-def test_nothing_crashes_where_crashing_means_nothing(two_episodes: Episodes, lander: EnvSpec) -> None:
-    assert episode_metrics(two_episodes, replace(lander, crash_reward=None))["crash_rate"] == 0.0
+def test_a_rate_is_none_where_it_means_nothing(two_episodes: Episodes, lander: EnvSpec) -> None:
+    metrics = episode_metrics(two_episodes, replace(lander, success_return=None, crash_reward=None))
+    assert (metrics["success_rate"], metrics["crash_rate"]) == (None, None)
 
 
 def test_one_episode_does_not_spread(two_episodes: Episodes, lander: EnvSpec) -> None:

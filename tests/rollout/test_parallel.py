@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ilt.envs.heuristics import lunar_lander
+from ilt.rollout.sequence_policy import SequencePolicy
 from torch import nn
 
 from ilt.data.episodes import Episodes
-from ilt.envs.heuristics import lunar_lander
 from ilt.envs.spec import EnvSpec
 from ilt.experts.actor import Actor
 from ilt.models.decoder import Decoder
 from ilt.rollout.parallel import WorkerDied, dumps
 from ilt.rollout.policies import ExpertPolicy, FunctionPolicy, Policy, RandomPolicy
 from ilt.rollout.run import rollout
-from ilt.rollout.sequence_policy import SequencePolicy
 from tests.rollout.test_loop import assert_identical
 from tests.toys import countdown, recall
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ilt.rollout.sequence_policy import SequencePolicy
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
@@ -17,7 +18,6 @@ from ilt.models.decoder import Decoder
 from ilt.rollout.parallel import dumps
 from ilt.rollout.policies import Policy
 from ilt.rollout.run import rollout
-from ilt.rollout.sequence_policy import SequencePolicy
 from tests.rollout.test_loop import assert_identical
 from tests.toys import countdown, recall
 

@@ -22,11 +22,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import ConfigCompositionException
+from ilt.config import ConfigError, check_config
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from ilt.cli.train import main
-from ilt.config import ConfigError, check_config
 from ilt.studies import search_report
 from ilt.studies.optuna_study import parse_space, reporter
 from ilt.studies.search import Search
@@ -97,7 +97,7 @@ def search(folder: Path, task: Task = train, *, space: dict[str, Any] | None = N
 
 
 def multirun(task: Callable[[DictConfig], float | None], *overrides: str) -> dict[str, Any]:
-    """`python -m ilt.cli.train -m sweep=optuna …` in this process, with another task."""
+    """`ilt train -m sweep=optuna …` in this process, with another task."""
     quiet = ["hydra.job_logging.root=null", "hydra.hydra_logging.root=null"]
     before = HydraConfig.instance().cfg
     try:
@@ -341,7 +341,7 @@ def test_a_killed_search_goes_on_from_the_checkpoint_that_it_was_at(tmp_path: Pa
     options = ["-m", "sweep=optuna", "experiment=smoke", f"outputs={tmp_path}", "evaluation.video=false"]
     options += ["search.n_trials=1", "search.study_name=it", "search.fresh_seeds=[9]", "model=nano"]
     options += ["trainer.max_steps=400", "trainer.val_check_interval=100"]
-    command = [sys.executable, "-m", "ilt.cli.train", *options]
+    command = [sys.executable, "-m", "ilt", "train", *options]
     process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     while not list(tmp_path.glob("multirun/it/trial-000/seed-1/checkpoints/last.ckpt")):
         assert process.poll() is None, process.stdout and process.stdout.read()

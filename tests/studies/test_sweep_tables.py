@@ -9,11 +9,20 @@ import pytest
 from scipy.stats import t
 
 from ilt.studies.sweep_figure import sweep_figure
-from ilt.studies.sweep_tables import Job, group_rows, job_rows, sweep_csv, sweep_markdown, swept_keys
+from ilt.studies.sweep_tables import Job, group_rows, job_rows, sweep_csv, sweep_markdown, swept_keys, table
 from tests.analysis.test_figures import has_color, pixels
 
 
-def job(name: str, *, selection: float | None, test: float = 0.0, status: str = "not finished", **given: str) -> Job:
+def job(
+    name: str,
+    *,
+    selection: float | None,
+    test: float = 0.0,
+    status: str = "not finished",
+    env: str = "",
+    crash_rate: float | None = 0.25,
+    **given: str,
+) -> Job:
     results = None
     if selection is not None:
         status = "finished"
@@ -22,10 +31,10 @@ def job(name: str, *, selection: float | None, test: float = 0.0, status: str = 
             "return_mean": test,
             "return_mean_interval": [test - 1, test + 1],
             "success_rate": 0.5,
-            "crash_rate": 0.25,
+            "crash_rate": crash_rate,
             "seconds": {"total": 60.0},
         }
-    return Job(name, {"expert": "ppo", **given}, status, results)
+    return Job(name, {"expert": "ppo", **given}, status, results, env)
 
 
 JOBS = [
@@ -87,11 +96,42 @@ def test_without_several_seeds_there_is_one_table() -> None:
     assert "Over seeds" not in sweep_markdown("a sweep", JOBS[:2])
 
 
+SEVERAL_ENVS = [
+    job("a", selection=-90.0, env="Acrobot-v1", crash_rate=None, experiment="swing", seed="0"),
+    job("b", selection=-80.0, env="Acrobot-v1", crash_rate=None, experiment="swing", seed="1"),
+    job("c", selection=500.0, env="CartPole-v1", crash_rate=None, experiment="pole", seed="0"),
+    job("d", selection=None, experiment="pole", seed="1"),
+]
+
+
+def test_a_rate_that_means_nothing_has_no_column() -> None:
+    for rows in (job_rows(SEVERAL_ENVS), group_rows(SEVERAL_ENVS)):
+        columns, cells = table(rows, ["run"])
+        assert "success" in columns
+        assert "crashes" not in columns
+        assert {len(row) for row in cells} == {len(columns)}
+    mixed = table(job_rows([*SEVERAL_ENVS, job("e", selection=1.0, env="Lander")]), ["run"])
+    assert [row[mixed[0].index("crashes")] for row in mixed[1]] == ["–", "–", "–", "25.0 %", "–"]
+
+
+def test_environments_are_named_and_never_ranked_against_each_other() -> None:
+    assert swept_keys(SEVERAL_ENVS) == ["env", "experiment", "seed"]
+    assert [row.name for row in job_rows(SEVERAL_ENVS)] == ["b", "a", "c", "d"]
+    assert [row.env for row in group_rows(SEVERAL_ENVS)] == ["Acrobot-v1", "CartPole-v1", ""]
+    assert "| Acrobot-v1 | swing |" in sweep_markdown("a sweep", SEVERAL_ENVS)
+    given = [job("a", selection=1.0, env="Acrobot-v1", **{"env.id": "Acrobot-v1"}), JOBS[0]]
+    assert "env" not in swept_keys(given)  # which the swept key says already
+
+
 def test_the_figure_shows_selection_and_test_returns(tmp_path: Path) -> None:
-    sweep_figure(JOBS, tmp_path / "sweep.png", title="a sweep")
-    picture = pixels(tmp_path / "sweep.png")
-    assert has_color(picture, "#1f77b4")
-    assert has_color(picture, "#7f7f7f")
+    shapes = []
+    for jobs in (JOBS, SEVERAL_ENVS):
+        sweep_figure(jobs, tmp_path / "sweep.png", title="a sweep")
+        figure = pixels(tmp_path / "sweep.png")
+        assert has_color(figure, "#1f77b4")
+        assert has_color(figure, "#7f7f7f")
+        shapes.append(figure.shape)
+    assert shapes[1][0] > shapes[0][0]  # a panel for each environment
 
 
 def test_nothing_finished_is_no_figure(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ COUNT = ["trainer.max_steps=10", "trainer.val_check_interval=10", "logger=none"]
 JOBLIB = "hydra/launcher=joblib"
 
 
-def command(*arguments: str, outputs: Path, module: str = "tests.counting") -> list[str]:
-    return [sys.executable, "-m", module, "-m", *arguments, f"outputs={outputs}"]
+def command(*arguments: str, outputs: Path, program: Sequence[str] = ("tests.counting",)) -> list[str]:
+    return [sys.executable, "-m", *program, "-m", *arguments, f"outputs={outputs}"]
 
 
 def count(*arguments: str, outputs: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -232,7 +233,7 @@ def kill_once_finished(process: "subprocess.Popen[bytes]", outputs: Path, *, job
 def test_a_real_sweep_killed_in_the_middle_loses_nothing_and_does_nothing_twice(tmp_path: Path) -> None:
     swept = ["experiment=smoke", "trainer.max_steps=300", "trainer.val_check_interval=50", "evaluation.video=false"]
     swept += ["seed=0,1,2,3", "model.n_layer=1,2", JOBLIB, "hydra.launcher.n_jobs=2"]
-    line = command(*swept, outputs=tmp_path, module="ilt.cli.train")
+    line = command(*swept, outputs=tmp_path, program=("ilt", "train"))
     with (tmp_path / "output.txt").open("w") as output:
         process = subprocess.Popen(line, cwd=ROOT, env=environment(), stdout=output, start_new_session=True)
     kill_once_finished(process, tmp_path, jobs=3)
@@ -258,7 +259,7 @@ def test_a_real_sweep_killed_in_the_middle_loses_nothing_and_does_nothing_twice(
 @pytest.mark.slow
 def test_jobs_in_parallel_may_fly_in_worker_processes_of_their_own(tmp_path: Path) -> None:
     swept = ["experiment=smoke", "seed=0,1", "processes=choice(2)", JOBLIB, "hydra.launcher.n_jobs=2"]  # not capped
-    line = command(*swept, "evaluation.video=false", outputs=tmp_path, module="ilt.cli.train")
+    line = command(*swept, "evaluation.video=false", outputs=tmp_path, program=("ilt", "train"))
     process = subprocess.Popen(line, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True)
     assert process.wait() == 0
     jobs = [path.parent / ".hydra" / "config.yaml" for path in tmp_path.rglob("results.json")]

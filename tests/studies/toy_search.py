@@ -34,7 +34,7 @@ def leave_traces(folder: Path, value: float, *, seed: int, scored: bool) -> None
 
 
 def train(cfg: DictConfig) -> float | None:
-    """A run of a search as `ilt.cli.train` makes it."""
+    """A run of a search as `ilt train` makes it."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     leave_traces(folder, float(cfg.seed), seed=cfg.seed, scored=cfg.search.trial is None)
     return cfg.seed - cfg.optimizer.learning_rate

@@ -1,34 +1,54 @@
-"""W&B runs, written offline and read back from their files."""
+"""Runs of jobs, written by every logger without a server and read back from their files."""
 
+import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
+import pytorch_lightning as pl
+import torch
 import wandb
-from omegaconf import DictConfig, OmegaConf
+import yaml
+from hydra import compose, initialize_config_dir
+from ilt.config import ConfigError
+from matplotlib.image import imsave
+from pytorch_lightning.demos.boring_classes import BoringModel
+from pytorch_lightning.loggers import CSVLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from ilt.cli.sync import records
-from ilt.config import ConfigError
-from ilt.tracking import wandb_artifacts
-from ilt.tracking.loggers import LONGEST_TAG, ExpertCurve, has_key, open_run, publish, tags_of
+from ilt.tracking.loggers import LONGEST_TAG, ExpertCurve, JobInfo, Run, open_run, tags_of
 from ilt.tracking.store import Artifact, Store
+from ilt.tracking.wandb import WandbRun, has_key
 
+CONF = Path(__file__).parents[2] / "conf"
 KEY = "0123456789" * 4
+WANDB = {"_target_": "wandb.init", "project": "ilt", "name": None, "group": None, "tags": []}
 
 
 @pytest.fixture(autouse=True)
 def no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing here reaches a server, whoever runs it."""
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
-def job(outputs: Path, **logger: Any) -> DictConfig:
-    wandb = {"_target_": "wandb.init", "project": "ilt", "name": None, "group": None, "tags": [], **logger}
-    return OmegaConf.create({"outputs": str(outputs), "seed": 3, "double": "${seed}", "logger": wandb})
+def job(folder: Path, **known: Any) -> JobInfo:
+    about = {"name": "some", "job_type": "collect", "config": {"model": {"n_layer": 2}, "seed": 3}}
+    return JobInfo(folder=folder, outputs=folder, **{**about, **known})
+
+
+def option(name: str, outputs: Path) -> Any:
+    """The logger group of a config with this option."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("collect", [f"logger={name}", f"outputs={outputs}"]).logger
 
 
 def run_files(outputs: Path) -> list[Path]:
@@ -36,7 +56,7 @@ def run_files(outputs: Path) -> list[Path]:
 
 
 def written(outputs: Path, kind: str) -> list[dict[str, Any]]:
-    """The records of one kind in the only run there is."""
+    """The records of one kind in the only W&B run there is."""
     (path,) = run_files(outputs)
     return [record[kind] for record in records(path) if record["type"] == kind]
 
@@ -50,38 +70,161 @@ def expert(tmp_path: Path) -> Artifact:
     return Store(tmp_path / "store").find_or_make("experts", "ppo", {"seed": 0}, make)
 
 
-# --- a run ---
+# --- every logger ---
 
 
-def test_a_run_knows_its_job_and_its_resolved_config_and_ends_with_the_job(tmp_path: Path) -> None:
-    with open_run(job(tmp_path, tags=["mine"]), "collect", name="some", folder=tmp_path) as run:
-        publish(
-            run, numbers={"return_mean": 5.0, "name": "left out"}, tables={"episodes": [{"seed": 1, "return": 2.0}]}
+def log_everything(logger: Any, job: JobInfo, expert: Artifact) -> None:
+    """What a command may give to its run, a Lightning training included."""
+    figure, video = expert.path.parent / "curve.png", expert.path.parent / "landing.mp4"
+    imsave(figure, torch.rand(4, 5, 3).numpy())
+    video.write_bytes(b"frames")
+    with open_run(logger, job) as run:
+        run.use_artifacts(expert=expert)
+        trainer = pl.Trainer(
+            logger=run.lightning or False,
+            max_steps=2,
+            log_every_n_steps=1,
+            limit_val_batches=0,
+            accelerator="cpu",
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=str(job.folder),
         )
+        trainer.fit(Learner())
+        run.log({"expert/return_mean": -5.0}, step=100, x="expert/steps")
+        run.log({"expert/return_mean": 9.0}, step=200, x="expert/steps")
+        run.log_tables({"episodes": [{"seed": 1, "return": 2.5}, {"seed": 2, "return": 3.5}]})
+        run.log_figures({"curve": figure})
+        if not isinstance(run, WandbRun):  # which checks that it is a video
+            run.log_videos({"landing": video})
+        run.summarize({"test/return_mean": 5.0, "test/name": "left out", "test/crash_rate": None})
+        run.summarize({"selection/return_mean": 6.0})
+        run.log_artifacts(demonstrations=expert)
+
+
+class Learner(BoringModel):
+    """A model that logs a metric of known value."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        self.log("train/loss", 10.0 + self.global_step)
+        return super().training_step(batch, batch_idx)
+
+
+def test_tensorboard_holds_everything_but_videos_in_real_event_files(tmp_path: Path, expert: Artifact) -> None:
+    log_everything(option("tensorboard", tmp_path), job(tmp_path), expert)
+    folder = tmp_path / "logs" / "collect-some" / "tensorboard"
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(0, 10.0), (1, 11.0)]
+    assert [(e.step, e.value) for e in events.Scalars("expert/return_mean")] == [(100, -5.0), (200, 9.0)]
+    assert [e.value for e in events.Scalars("test/return_mean")] == [5.0]
+    assert [e.value for e in events.Scalars("selection/return_mean")] == [6.0]
+    (table,) = events.Tensors("episodes/text_summary")
+    assert b"| 2 | 3.5 |" in table.tensor_proto.string_val[0]
+    (image,) = events.Images("curve")
+    assert (image.height, image.width) == (4, 5)
+    start = HParamsPluginData.FromString(events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content)
+    hyperparameters = start.session_start_info.hparams
+    assert hyperparameters["model/n_layer"].number_value == 2
+    assert hyperparameters["job/type"].string_value == "collect"
+    assert yaml.safe_load((folder / "hparams.yaml").read_text())["seed"] == 3
+
+
+def test_mlflow_holds_everything_and_whether_the_job_failed_in_a_local_store(tmp_path: Path, expert: Artifact) -> None:
+    log_everything(option("mlflow", tmp_path), job(tmp_path), expert)
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("ilt")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert (run.info.run_name, run.info.status) == ("some", "FINISHED")
+    assert run.data.params.items() >= {"model/n_layer": "2", "seed": "3", "job/type": "collect"}.items()
+    assert run.data.metrics.items() >= {"test/return_mean": 5.0, "selection/return_mean": 6.0}.items()
+    curves = {name: client.get_metric_history(run.info.run_id, name) for name in ("train/loss", "expert/return_mean")}
+    assert [(m.step, m.value) for m in curves["train/loss"]] == [(0, 10.0), (1, 11.0)]
+    assert [(m.step, m.value) for m in curves["expert/return_mean"]] == [(100, -5.0), (200, 9.0)]
+    files = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert files == {"curve.png", "landing.mp4", "episodes.csv"}
+    (table,) = tmp_path.glob("mlflow/**/episodes.csv")
+    assert table.read_text().split() == ["seed,return", "1,2.5", "2,3.5"]
+    with pytest.raises(KeyError), open_run(option("mlflow", tmp_path), job(tmp_path, name="fails")):
+        raise KeyError
+    found = client.search_runs([experiment.experiment_id])
+    assert {run.info.run_name: run.info.status for run in found} == {"some": "FINISHED", "fails": "FAILED"}
+
+
+@pytest.mark.parametrize("target", ["pytorch_lightning.loggers.CSVLogger", f"{__name__}.OwnLogger"])
+def test_csv_files_hold_everything_also_of_a_logger_of_ones_own(tmp_path: Path, expert: Artifact, target: str) -> None:
+    log_everything({**option("csv", tmp_path), "_target_": target}, job(tmp_path, job_type="train"), expert)
+    folder = tmp_path / "csv"
+    rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+    assert [(row["step"], row["train/loss"]) for row in rows if row["train/loss"]] == [("0", "10.0"), ("1", "11.0")]
+    assert [row["step"] for row in rows if row["expert/return_mean"]] == ["100", "200"]
+    assert [row["test/return_mean"] for row in rows if row["test/return_mean"]] == ["5.0"]
+    assert "test/name" not in rows[0]
+    hyperparameters = yaml.safe_load((folder / "hparams.yaml").read_text())
+    assert hyperparameters["model"] == {"n_layer": 2}
+    assert "git_commit" in hyperparameters["made_by"]
+    assert {path.name for path in folder.iterdir()} == {
+        "metrics.csv",
+        "hparams.yaml",
+        "episodes.csv",
+        "curve.png",
+        "landing.mp4",
+    }
+
+
+class OwnLogger(CSVLogger):
+    """A user's own."""
+
+
+def test_wandb_holds_everything(tmp_path: Path, expert: Artifact) -> None:
+    log_everything(WANDB, job(tmp_path), expert)
+    history = [record["item"] for record in written(tmp_path, "history")]
+    assert [row["train/loss"] for row in history if "train/loss" in row] == [10.0, 11.0]
+    curve = [(row["expert/steps"], row["expert/return_mean"]) for row in history if "expert/return_mean" in row]
+    assert curve == [(100, -5.0), (200, 9.0)]
+    summary = {name: value for record in written(tmp_path, "summary") for name, value in record["update"].items()}
+    assert (summary["test/return_mean"], summary["selection/return_mean"]) == (5.0, 6.0)
+    assert {"episodes", "curve"} <= {name.split(".")[0] for row in history for name in row}
+
+
+def test_without_a_logger_nothing_is_written(tmp_path: Path, expert: Artifact) -> None:
+    log_everything(option("none", tmp_path), job(tmp_path / "of the job"), expert)
+    assert not (tmp_path / "of the job").exists()
+
+
+def test_a_logger_that_cannot_be_made_is_an_error_of_the_config(tmp_path: Path) -> None:
+    wrong = {**option("csv", tmp_path), "bogus": 1}
+    with pytest.raises(ConfigError, match=r"CSVLogger.*bogus"), open_run(wrong, job(tmp_path)):
+        pass
+
+
+# --- W&B ---
+
+
+def test_a_run_knows_its_job_and_its_config_and_ends_with_the_job(tmp_path: Path) -> None:
+    with open_run({**WANDB, "tags": ["mine"]}, job(tmp_path, tags=["seed=1"], group="sweep")) as run:
+        run.log_tables({"episodes": [{"seed": 1, "return": 2.0}]})
     (header,) = written(tmp_path, "run")
     assert (header["project"], header["job_type"], header["display_name"]) == ("ilt", "collect", "some")
-    assert header["tags"] == ["mine"]
-    assert header["config"]["update"]["double"] == 3
+    assert (header["tags"], header["run_group"]) == (["mine", "seed=1"], "sweep")
+    assert header["config"]["update"]["model"] == {"n_layer": 2}
     assert "git_commit" in header["config"]["update"]["made_by"]
-    assert "outputs" not in header["config"]["update"]
     assert written(tmp_path, "exit")[0].get("exit_code", 0) == 0
-    assert any("return_mean" in update["update"] for update in written(tmp_path, "summary"))
     (table,) = tmp_path.glob("wandb/offline-*/files/media/table/*.json")
     assert json.loads(table.read_text())["data"] == [[1, 2.0]]
 
 
 def test_neither_code_nor_a_list_of_packages_is_kept_for_the_upload(tmp_path: Path) -> None:
-    with open_run(job(tmp_path), "collect", name="some", folder=tmp_path):
+    with open_run(WANDB, job(tmp_path)):
         pass
     assert {path.name for path in tmp_path.glob("wandb/offline-*/files/**/*")} <= {"output.log"}
     assert "git" not in written(tmp_path, "run")[0]
 
 
-def test_a_run_whose_job_fails_is_marked_as_failed(tmp_path: Path) -> None:
-    with (
-        pytest.raises(KeyError),
-        open_run(job(tmp_path), "collect", name="some", folder=tmp_path),
-    ):
+def test_a_wandb_run_whose_job_fails_is_marked_as_failed(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), open_run(WANDB, job(tmp_path)):
         raise KeyError
     assert written(tmp_path, "exit")[0]["exit_code"] == 1
 
@@ -89,46 +232,34 @@ def test_a_run_whose_job_fails_is_marked_as_failed(tmp_path: Path) -> None:
 def test_the_same_job_again_is_the_same_run_and_another_is_another(tmp_path: Path) -> None:
     ids = []
     for job_type in ("collect", "collect", "expert"):
-        with open_run(job(tmp_path), job_type, name="some", folder=tmp_path) as run:
-            assert run is not None
+        with open_run(WANDB, job(tmp_path, job_type=job_type)) as run:
+            assert isinstance(run, WandbRun)
             ids.append(run.id)
     assert ids[0] == ids[1] != ids[2]
 
 
-def test_without_a_logger_there_is_no_run_and_nothing_to_do(tmp_path: Path, expert: Artifact) -> None:
-    cfg = job(tmp_path)
-    cfg.logger = {}
-    with open_run(cfg, "expert", name="some", folder=tmp_path) as run:
-        assert run is None
-        publish(run, numbers={"return_mean": 5.0})
-        wandb_artifacts.uses(run, expert=expert)
-        wandb_artifacts.makes(run, expert=expert)
-        ExpertCurve(run).add(100, 5.0)
+def test_wandb_that_is_disabled_is_no_logger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    with open_run(WANDB, job(tmp_path)) as run:
+        assert type(run) is Run
     assert run_files(tmp_path) == []
 
 
-def test_wandb_that_is_disabled_is_no_logger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    with open_run(job(tmp_path), "expert", name="some", folder=tmp_path) as run:
-        assert run is None
+@pytest.fixture
+def fresh_wandb() -> Iterator[None]:
+    """W&B reads the environment once."""
+    wandb.teardown()
+    yield
+    wandb.teardown()
 
 
-def test_a_logger_for_trainings_is_refused_elsewhere(tmp_path: Path) -> None:
-    cfg = job(tmp_path, _target_="pytorch_lightning.loggers.CSVLogger")
-    with (
-        pytest.raises(ConfigError, match="logger must be wandb or none"),
-        open_run(cfg, "expert", name="some", folder=tmp_path),
-    ):
-        pass
-
-
+@pytest.mark.usefixtures("fresh_wandb")
 def test_a_job_that_cannot_reach_its_server_goes_on_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
-    wandb.teardown()  # the environment is read once
-    with open_run(job(tmp_path), "expert", name="some", folder=tmp_path) as run:
-        publish(run, numbers={"return_mean": 5.0})
+    with open_run(WANDB, job(tmp_path)) as run:
+        run.summarize({"return_mean": 5.0})
     wandb.teardown()
     assert written(tmp_path, "exit")
     assert any("return_mean" in update["update"] for update in written(tmp_path, "summary"))
@@ -144,6 +275,53 @@ def test_a_key_counts_for_the_server_that_it_is_for(tmp_path: Path, monkeypatch:
     monkeypatch.delenv("WANDB_BASE_URL")
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     assert has_key()
+
+
+def test_what_is_made_and_what_is_used_are_told_apart_also_offline(tmp_path: Path, expert: Artifact) -> None:
+    with open_run(WANDB, job(tmp_path)) as run:
+        run.use_artifacts(expert=expert)
+        run.log_artifacts(demonstrations=expert)
+    used, made = written(tmp_path, "artifact")
+    assert (used["type"], used.get("use_after_commit", False)) == ("expert", True)
+    assert (made["type"], made.get("use_after_commit", False)) == ("demonstrations", False)
+    assert used["name"] == expert.name
+    assert json.loads(used["metadata"])["metrics"] == {"return_mean": 280.0}
+
+
+def test_an_artifact_is_the_same_in_every_run_and_is_read_in_place(tmp_path: Path, expert: Artifact) -> None:
+    digests = set()
+    for name in ("one", "other"):
+        with open_run(WANDB, job(tmp_path / name)) as run:
+            run.use_artifacts(expert=expert)
+        (artifact,) = written(tmp_path / name, "artifact")
+        digests.add(artifact["digest"])
+        files = {file["path"]: file["local_path"] for file in artifact["manifest"]["contents"]}
+        assert files == {name: str(expert.file(name)) for name in ("actor.safetensors", "manifest.json")}
+    assert len(digests) == 1
+
+
+# --- an expert's curve ---
+
+
+class Recorder(Run):
+    """A run that keeps its points."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.points: list[tuple[int, float]] = []
+
+    def log(self, metrics: Any, *, step: int, x: str) -> None:
+        self.points.append((step, metrics["expert/return_mean"]))
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_an_expert_shows_its_curve_once_whether_it_was_trained_before_or_now(live: bool) -> None:
+    history = [{"steps": 100, "return_mean": -5.0}, {"steps": 200, "return_mean": 9.0}]
+    curve = ExpertCurve(run := Recorder())
+    for entry in history if live else []:
+        curve.add(int(entry["steps"]), entry["return_mean"])
+    curve.fill(history)
+    assert run.points == [(100, -5.0), (200, 9.0)]
 
 
 # --- tags ---
@@ -165,44 +343,3 @@ def test_a_tag_is_as_long_as_wandb_allows() -> None:
     (tag,) = tags_of([f"expert.training.hidden=[{','.join(['64'] * 40)}]"])
     assert len(tag) == LONGEST_TAG
     assert tag.startswith("expert.training.hidden=[64,")
-
-
-# --- W&B artifacts ---
-
-
-def test_what_is_made_and_what_is_used_are_told_apart_also_offline(tmp_path: Path, expert: Artifact) -> None:
-    with open_run(job(tmp_path), "collect", name="some", folder=tmp_path) as run:
-        wandb_artifacts.uses(run, expert=expert)
-        wandb_artifacts.makes(run, demonstrations=expert)
-    used, made = written(tmp_path, "artifact")
-    assert (used["type"], used.get("use_after_commit", False)) == ("expert", True)
-    assert (made["type"], made.get("use_after_commit", False)) == ("demonstrations", False)
-    assert used["name"] == expert.name
-    assert json.loads(used["metadata"])["metrics"] == {"return_mean": 280.0}
-
-
-def test_an_artifact_is_the_same_in_every_run_and_is_read_in_place(tmp_path: Path, expert: Artifact) -> None:
-    digests = set()
-    for name in ("one", "other"):
-        with open_run(job(tmp_path / name), "collect", name=name, folder=tmp_path / name) as run:
-            wandb_artifacts.uses(run, expert=expert)
-        (artifact,) = written(tmp_path / name, "artifact")
-        digests.add(artifact["digest"])
-        files = {file["path"]: file["local_path"] for file in artifact["manifest"]["contents"]}
-        assert files == {name: str(expert.file(name)) for name in ("actor.safetensors", "manifest.json")}
-    assert len(digests) == 1
-
-
-# --- an expert's curve ---
-
-
-def test_an_expert_that_was_trained_before_shows_its_curve_and_one_in_training_shows_it_once(tmp_path: Path) -> None:
-    history = [{"steps": 100, "return_mean": -5.0}, {"steps": 200, "return_mean": 9.0}]
-    for name, live in (("found", False), ("trained", True)):
-        with open_run(job(tmp_path / name), "expert", name=name, folder=tmp_path / name) as run:
-            curve = ExpertCurve(run)
-            for entry in history if live else []:
-                curve.add(int(entry["steps"]), entry["return_mean"])
-            curve.fill(history)
-        rows = [record["item"] for record in written(tmp_path / name, "history")]
-        assert [(row["expert/steps"], row["expert/return_mean"]) for row in rows] == [(100, -5.0), (200, 9.0)]

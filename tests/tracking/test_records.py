@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ilt.tracking.records import RunRecord, differing_keys, flatten, group_runs, middle_run, read_run
+from ilt.tracking.records import RunRecord, by_environment, differing_keys, flatten, group_runs, middle_run, read_run
 from ilt.tracking.run_folder import read_config
 from tests.analysis.finished_runs import finish_run
 
@@ -44,7 +44,9 @@ def test_runs_on_other_test_seeds_or_in_another_environment_are_not_averaged(tmp
         finished(tmp_path / "seeds", seed=1, returns={7: 1.0, 8: 2.0}),
         finished(tmp_path / "env", seed=2, changes={"env.kwargs": {"gravity": -5.0}}),
     ]
-    assert len(group_runs(runs)) == 3
+    assert [group.runs[0].name for group in group_runs(runs)] == ["a", "seeds", "env"]
+    named = {name: [run.name for run in same] for name, same in by_environment(runs).items()}
+    assert named == {"LunarLander-v3": ["a", "seeds"], "LunarLander-v3 gravity=-5.0": ["env"]}
     assert len({run.test for run in runs}) == 3
 
 
@@ -88,6 +90,13 @@ def test_a_damaged_run_is_refused_by_the_name_of_the_file(
     (run / file).write_text(content)
     with pytest.raises(ValueError, match=complaint):
         read_run("run", run, read_config(run))
+
+
+def test_rates_and_their_rules_may_be_null(tmp_path: Path) -> None:
+    policies = {"expert": {"success_rate": None, "crash_rate": None}}
+    rates = {"success_rate": None, "crash_rate": None, "policies": policies}
+    run = finished(tmp_path / "run", changes={"env.success_return": None, "env.crash_reward": None}, results=rates)
+    assert run.results["crash_rate"] is None
 
 
 @pytest.mark.parametrize("value", ["<b>1</b>", None, True, [1.0]])

@@ -131,7 +131,7 @@ def test_two_machines_learn_what_one_learns(tmp_path: Path) -> None:
         port = free.getsockname()[1]
     run = [*SMOKE, "trainer.accelerator=cpu", "evaluation.video=false", "evaluation.n_episodes=2"]
     run += ["model.dropout=0", "model.action_dropout=0"]
-    both = [sys.executable, "-m", "ilt.cli.train", *run, "+trainer.num_nodes=2", f"outputs={tmp_path / 'two'}"]
+    both = [sys.executable, "-m", "ilt", "train", *run, "+trainer.num_nodes=2", f"outputs={tmp_path / 'two'}"]
     machines = [
         subprocess.Popen(
             both,

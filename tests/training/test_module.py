@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from ilt.rollout.sequence_policy import SequencePolicy
 from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
@@ -16,7 +17,6 @@ from ilt.data.episodes import Episodes
 from ilt.data.windows import WindowDataset
 from ilt.models.decoder import POSITIONS, TOKENS, Decoder
 from ilt.rollout.run import rollout
-from ilt.rollout.sequence_policy import SequencePolicy
 from ilt.training.module import ImitationModule, bc_loss, decay_groups, seed_draws, warmup_cosine
 from tests.toys import recall
 

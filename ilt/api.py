@@ -1,0 +1,316 @@
+"""The Python API: what a command does, a few lines do. Its functions are those of `ilt` itself.
+
+Settings are those of the commands, as keyword arguments: a group by its option's name or as a mapping
+(`model="tiny"`, `optimizer={"learning_rate": 1e-3}`). What is made is kept in the same store, under the same names.
+"""
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from ilt import pipeline
+from ilt.data.episodes import Episodes
+from ilt.data.sources import check_fits
+from ilt.envs.spec import EnvSpec
+from ilt.evaluation.comparison import ALL, compare_policies
+from ilt.evaluation.saved_policies import read_policy
+from ilt.evaluation.statistics import summarize
+from ilt.experts.find import LoadedExpert, find_or_train, load
+from ilt.experts.gate import check_gate
+from ilt.registry import load_option, merge, options_of
+from ilt.rollout.metrics import episode_metrics
+from ilt.rollout.policies import FunctionPolicy, Policy
+from ilt.rollout.recorded import Context
+from ilt.schema import ConfigError, config_hash, named, path_of, plain
+from ilt.settings import check_config, parse_seeds, run_config, training_config
+from ilt.tracking.loggers import JobInfo, open_run
+from ilt.tracking.run_folder import RESULTS, RunFolder
+from ilt.tracking.store import Artifact, Store, read_json
+
+DEFAULTS = {
+    "env": "gymnasium", "expert": "random", "demos": "expert", "dataset": "windows", "head": "auto", "imitation": "bc",
+    "model": "tiny", "optimizer": "adamw", "trainer": "cpu", "callbacks": "default", "evaluation": "default",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """What a student learns from.
+
+    Attributes:
+        episodes, validation: whose actions are learned, and others that are never trained on.
+        expert: who showed them, if that is known.
+    """
+
+    episodes: Episodes
+    validation: Episodes
+    expert: LoadedExpert | None = None
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training.
+
+    Attributes:
+        path: its folder, which `ilt evaluate`, `compare`, `probe` and `report` take.
+        results: what its `results.json` says.
+        policy: the student, as it was scored.
+    """
+
+    path: Path
+    results: Mapping[str, Any]
+    policy: Policy
+
+
+def make_env(id: str, *, wrappers: Sequence[Mapping[str, Any]] = (), **settings: Any) -> EnvSpec:
+    """Describe an environment: an option of `conf/env`, or anything that Gymnasium can make.
+
+    Args:
+        id: an option's name such as `lunar_lander_hidden`, Gymnasium's id, or `module:Name-v0`.
+        wrappers: further ones, the innermost first: the `_target_` of each, and its arguments.
+        settings: other keys of the config's `env`, such as `kwargs` and `success_return`.
+    """
+    values = load_option("env", id) if id in options_of("env") else {**load_option("env", "gymnasium"), "id": id}
+    if wrappers:
+        settings["wrappers"] = {f"wrapper_{i}": dict(wrapper) for i, wrapper in enumerate(wrappers)}
+    values = merge(values, settings)
+    check_config(OmegaConf.create({"env": values}), "expert", partial=True)
+    spec = EnvSpec.from_config(values)
+    _ = spec.action_space  # makes one, so that errors come here
+    return spec
+
+
+def load_expert(
+    expert: str | Path | Policy | Callable[[np.ndarray], np.ndarray],
+    env: EnvSpec,
+    *,
+    outputs: str | Path = "outputs",
+    deterministic: bool = True,
+    privileged: bool = False,
+    **settings: Any,
+) -> LoadedExpert:
+    """Find an expert: shipped, trained before, trained now, in a Stable-Baselines3 file, a function, or a policy.
+
+    Args:
+        expert: an option of `conf/expert` such as `ppo`, which is trained if it is not there (`train=False` refuses);
+            the path of a zip file that Stable-Baselines3 saved; a function from observations (n, obs_dim) to n actions;
+            or a `Policy`.
+        env: where it is to act.
+        privileged: whether it sees what the environment hides from students.
+        settings: other keys of the config's `expert`, such as `total_steps`.
+    """
+    if isinstance(expert, Policy) or callable(expert):
+        policy = (
+            expert if isinstance(expert, Policy) else FunctionPolicy(expert, env.action_space, privileged=privileged)
+        )
+        name = getattr(expert, "__name__", type(expert).__name__)
+        return LoadedExpert(policy, re.sub(r"\W", "_", name), ["handed in", name, uuid4().hex], deterministic)
+    option, given = str(expert), {"deterministic": deterministic, **settings}
+    if option not in options_of("expert"):
+        if not Path(option).is_file():
+            raise ConfigError(f"expert must be one of {options_of('expert')} or a file, got {option}")
+        option, given["path"] = "sb3", str(expert)
+    if privileged:
+        given["privileged"] = True
+    config = OmegaConf.create({"env": _env_config(env), "expert": merge(load_option("expert", option), given)})
+    check_config(config, "expert", partial=True)
+    ctx = _context(env, outputs)
+    artifact = find_or_train(ctx, config.expert)
+    check_gate(artifact, gate=config.expert.gate, deterministic=deterministic)
+    return load(ctx, config.expert, artifact)
+
+
+def collect(
+    expert: LoadedExpert,
+    env: EnvSpec,
+    *,
+    n_episodes: int = 1000,
+    n_validation_episodes: int | None = None,
+    outputs: str | Path = "outputs",
+) -> Demonstrations:
+    """Episodes of an expert, one for each of the first seeds of the demonstrations and validation blocks.
+
+    Args:
+        n_validation_episodes: null for a tenth of `n_episodes`.
+    """
+    ctx = _context(env, outputs)
+    counts = {"demonstrations": n_episodes, "validation": n_validation_episodes or max(n_episodes // 10, 1)}
+    found = [expert.rollout(ctx, env.seeds(block, n)) for block, n in counts.items()]
+    episodes, validation = (Episodes.load(each.file("episodes.npz")) for each in found)
+    return Demonstrations(episodes, validation, expert)
+
+
+def train(
+    demos: Demonstrations | Episodes,
+    *,
+    env: EnvSpec,
+    model: str | Mapping[str, Any] = "tiny",
+    context_length: int = 8,
+    expert: LoadedExpert | None = None,
+    seed: int = 0,
+    max_steps: int = 2000,
+    outputs: str | Path = "outputs",
+    logger: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Run:
+    """Train a student on demonstrations, and score it on test seeds beside its expert and the random policy.
+
+    The same call finds what is there: a finished run is read, a killed one goes on.
+
+    Args:
+        demos: what `collect` gave, or episodes from anywhere, of which the last tenth is kept for validation.
+        model: an option of `conf/model`, or a mapping with a `_target_`.
+        expert: whom the student is compared with, and who is asked in rounds of DAgger; None for who showed the
+            demonstrations, or else the random policy.
+        max_steps: batches, with four rollout evaluations on the way.
+        logger: as the config's `logger`; None for none.
+        settings: other groups of the config: an option's name, a mapping of keys, or both as a tuple, such as
+            `imitation="dagger"`, `optimizer={"learning_rate": 1e-3}`, `evaluation={"n_episodes": 200}`.
+    """
+    started = time.monotonic()
+    if isinstance(demos, Episodes):
+        n = max(len(demos) // 10, 1)
+        demos = Demonstrations(demos.first(len(demos) - n), demos.select(np.arange(len(demos) - n, len(demos))))
+    for each in (demos.episodes, demos.validation):
+        check_fits(each, env, source="demos")
+    ctx = _context(env, outputs)
+    expert = expert or demos.expert or load_expert("random", env, outputs=outputs)
+    every = max(max_steps // 4, 1)
+    settings = {
+        "model": model,
+        "dataset": {"context_length": context_length},
+        "evaluation": {"video": False},
+        **settings,
+    }
+    settings["trainer"] = merge({"max_steps": 4 * every, "val_check_interval": every}, settings.get("trainer", {}))
+    cfg = _compose(env, seed, outputs, settings)
+    demos_artifact = _keep(ctx, demos)
+    asked = expert.identity if cfg.imitation.get("rounds", 0) else None
+    identity = {**training_config(cfg), "demos": demos_artifact.name, "expert": asked}
+    name = f"{env.id.rpartition('/')[2].rpartition(':')[2]}-s{seed}-{config_hash(identity)}"
+    with RunFolder(Path(outputs) / "runs" / name, run_config(cfg), identity, resume=True, started=started) as folder:
+        if not folder.finished:
+            folder.begin()
+            pipeline.check(ctx, cfg)
+            job = JobInfo(name=name, job_type="train", folder=folder.path, outputs=Path(outputs), config=folder.config)
+            with open_run(logger, job) as run:
+                pipeline.train_and_score(ctx, cfg, folder, expert, demos_artifact, run)
+    return Run(folder.path, read_json(folder.path / RESULTS), load_policy(folder.path, env, trust=None))
+
+
+def load_policy(
+    where: str | Path,
+    env: EnvSpec,
+    *,
+    outputs: str | Path = "outputs",
+    deterministic: bool = True,
+    trust: Sequence[str] | None = (),
+) -> Policy:
+    """The policy of a finished run or of an expert, by its folder or name; see `Policy.predict`.
+
+    Args:
+        trust: packages beside `ilt` whose code may be run to build it; None for all, if it is your own.
+    """
+    saved = read_policy("where", str(where), _context(env, outputs), deterministic=deterministic, trust=trust)
+    saved.policy.flatten = env.observations.flatten
+    return saved.policy
+
+
+def evaluate(
+    policy: Policy | LoadedExpert | Run, env: EnvSpec, *, n_episodes: int = 1000, seeds: str | None = None
+) -> dict[str, Any]:
+    """What a policy earns: the metrics of its episodes, with the 95 % interval of its mean return.
+
+    Args:
+        seeds: which episodes, as BLOCK:COUNT or BLOCK:OFFSET:COUNT; None for the first `n_episodes` of the test block.
+    """
+    block, offset, count = parse_seeds(seeds or f"test:{n_episodes}", env.seed_blocks)
+    actor = policy if isinstance(policy, Policy) else policy.policy
+    ctx = Context(env, Store(Path("outputs")), n_processes=1)
+    episodes, _ = ctx.rollout(actor, env.seeds(block, count, offset), title=f"{block} seeds")
+    return summarize(episodes, env)
+
+
+def compare(
+    policies: Mapping[str, Policy | LoadedExpert | Run | str | Path],
+    env: EnvSpec,
+    *,
+    seeds: str = "test:1000",
+    reference: str | None = None,
+    outputs: str | Path = "outputs",
+    trust: Sequence[str] | None = (),
+) -> dict[str, Any]:
+    """Run policies on the same seeds: metrics by name, with the difference to the reference, paired by seed.
+
+    Args:
+        policies: by name: policies, or what `load_policy` takes. A random policy is always compared.
+        reference: whom the others are compared with; None for the first.
+    """
+    block, offset, count = parse_seeds(seeds, env.seed_blocks)
+    chosen, ctx = env.seeds(block, count, offset), _context(env, outputs)
+    rollouts = {}
+    for name, policy in {**policies, "random": "random"}.items():
+        if isinstance(policy, str | Path):
+            policy = read_policy(name, str(policy), ctx, deterministic=True, trust=trust).policy
+        rollouts[name] = [ctx.rollout(policy if isinstance(policy, Policy) else policy.policy, chosen, title=name)[0]]
+    first = reference or next(iter(policies))
+    metrics, _ = compare_policies(rollouts.items(), {}, env, reference=first, random="random")
+    return metrics[ALL]
+
+
+def _context(env: EnvSpec, outputs: str | Path) -> Context:
+    return Context(env, Store(Path(outputs)), n_processes=1)
+
+
+def _env_config(env: EnvSpec) -> dict[str, Any]:
+    values = {name: getattr(env, name) for name in named("env", "gymnasium").fields}
+    return {
+        "_target_": path_of(EnvSpec),
+        **{k: plain(OmegaConf.create(dict(v))) if isinstance(v, Mapping) else v for k, v in values.items()},
+    }
+
+
+def _compose(env: EnvSpec, seed: int, outputs: str | Path, settings: Mapping[str, Any]) -> DictConfig:
+    """A whole config of `ilt train`, without Hydra. ConfigError names a setting that is wrong."""
+    values: dict[str, Any] = {
+        **named("command", "train").defaults, "seed": seed, "outputs": str(outputs), "run_name": "api", "logger": None
+    }  # fmt: skip
+    for group, option in DEFAULTS.items():
+        given = settings.get(group, {})
+        name, keys = given if isinstance(given, tuple) else (given, {}) if isinstance(given, str) else (option, given)
+        values[group] = dict(keys) if "_target_" in keys else merge(load_option(group, name), keys)
+    for name in settings:
+        if name not in values:
+            raise ConfigError(f"{name} is not a setting; those are {sorted(DEFAULTS)}")
+    cfg = OmegaConf.create({**values, "env": _env_config(env)})
+    check_config(cfg, "train")
+    return cfg
+
+
+def _keep(ctx: Context, demos: Demonstrations) -> Artifact:
+    """Demonstrations that were handed in, in the store, by their content."""
+    blocks = {"demonstrations": demos.episodes, "validation": demos.validation}
+    digest = hashlib.sha256()
+    for episodes in blocks.values():
+        for array in (episodes.observations, episodes.actions, episodes.rewards, episodes.lengths, episodes.seeds):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    config = {"env": ctx.env.identity(), "content": digest.hexdigest()}
+
+    def make(folder: Path) -> dict[str, Any]:
+        for block, episodes in blocks.items():
+            episodes.save(folder / f"{block}.npz")
+        return {block: episode_metrics(episodes, ctx.env) for block, episodes in blocks.items()}
+
+    parents = [] if demos.expert is None else demos.expert.parents
+    return ctx.store.find_or_make("demos", "api", config, make, parents=parents)

@@ -1,0 +1,172 @@
+"""Runs and artifacts below `outputs`: `ilt list`, `ilt list kind=experts`."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig
+
+from ilt.cli.app import app
+from ilt.cli.report import set_aside
+from ilt.evaluation.tables import print_table
+from ilt.settings import check_config
+from ilt.tracking.run_folder import COMMAND, CONFIG, ERROR, RESULTS, read_config
+from ilt.tracking.store import MANIFEST, SHIPPED, files_below, read_json
+
+COLUMNS = ("kind", "name", "env", "expert", "model", "return", "date", "seconds", "state")
+
+FINISHED, FAILED, SET_ASIDE, RUNNING, UNFINISHED = "finished", "failed", "set aside", "running", "not finished"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A run or an artifact on disk.
+
+    Attributes:
+        kind: `runs`, or the artifact's folder, such as `experts`.
+        path: its folder.
+        state: `finished`, `failed`, `set aside` (by a run with `resume=false`), `running` or `not finished`.
+        changed: when it was made or last written to, in seconds since the epoch.
+        env, expert, model: what it is of; empty where that is not known.
+        return_mean: the student's, the expert's or the demonstrations' mean return.
+        seconds: how long it took.
+    """
+
+    kind: str
+    path: Path
+    state: str
+    changed: float
+    env: str = ""
+    expert: str = ""
+    model: str = ""
+    return_mean: float | None = None
+    seconds: float | None = None
+
+
+def lock_of(path: Path) -> FileLock:
+    """The lock that whoever works in a run's or a partial artifact's folder holds."""
+    return FileLock(path.with_name(f".{path.name.removeprefix('.').removesuffix('.partial')}.lock"))
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process is at work in a folder."""
+    lock = lock_of(path)
+    if not Path(lock.lock_file).exists():
+        return False
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def find_entries(outputs: Path) -> Iterator[Entry]:
+    """Everything below `outputs` but its `reference` folder: runs by path, then artifacts. What is damaged says so."""
+    marks = [path for name in (CONFIG, ERROR) for path in files_below(outputs, name) if path.parent.name != COMMAND]
+    found: set[Path] = set()
+    for path in sorted({mark.parent for mark in marks if mark.relative_to(outputs).parts[0] != "reference"}):
+        if not found & set(path.parents):  # not what W&B keeps inside a run
+            found.add(path)
+            yield _read(_run, "runs", path)
+    for path in sorted(outputs.glob(f"*/*/{MANIFEST}")):
+        if not path.parent.name.startswith("."):
+            yield _read(_artifact, path.parents[1].name, path.parent)
+    for path in sorted(outputs.glob("*/.*.partial")):
+        changed = max(file.stat().st_mtime for file in [path, *files_below(path, "*")])
+        state = RUNNING if is_locked(path) else UNFINISHED
+        yield Entry(kind=path.parent.name, path=path, state=state, changed=changed)
+
+
+def find_shipped() -> Iterator[Entry]:
+    """The artifacts that come with the package."""
+    for kind, folder in SHIPPED.items():
+        for path in sorted(folder.glob(f"*/{MANIFEST}")):
+            yield dataclasses.replace(_artifact(kind, path.parent), state="shipped")
+
+
+def _read(read: Callable[[str, Path], Entry], kind: str, path: Path) -> Entry:
+    try:
+        return read(kind, path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        return Entry(kind=kind, path=path, state="damaged", changed=path.stat().st_mtime)
+
+
+def _run(kind: str, path: Path) -> Entry:
+    files = [file for file in (path / RESULTS, path / ERROR, path / "train.log", path / CONFIG) if file.exists()]
+    about: dict[str, Any] = {"path": path, "kind": kind, "changed": max(file.stat().st_mtime for file in files)}
+    if (path / CONFIG).exists():
+        config = read_config(path)
+        about |= {"env": _env(config), "expert": config.get("expert", {}).get("name", ""), "model": _model(path)}
+    if (path / RESULTS).exists():
+        results = read_json(path / RESULTS)
+        about |= {"return_mean": results["return_mean"], "seconds": results["seconds"]["total"]}
+        return Entry(**about, state=FINISHED)
+    if is_locked(path):
+        return Entry(**about, state=RUNNING)
+    if (path / CONFIG).exists() and set_aside(path):
+        return Entry(**about, state=SET_ASIDE)
+    if any((folder / "study.db").exists() for folder in list(path.parents)[:2]):
+        return Entry(**about, state="trial")  # of a search, whose runs are not scored on test seeds
+    return Entry(**about, state=FAILED if (path / ERROR).exists() else UNFINISHED)
+
+
+def _artifact(kind: str, path: Path) -> Entry:
+    manifest = read_json(path / MANIFEST)
+    config, metrics = manifest["config"], manifest["metrics"]
+    expert = path.name.rpartition("-")[0] if kind == "experts" else config.get("expert")
+    measured = metrics.get("selection", {}).get("deterministic") or metrics.get("demonstrations") or metrics
+    return_mean = measured.get("return_mean")
+    return Entry(
+        kind=kind,
+        path=path,
+        state=FINISHED,
+        changed=datetime.fromisoformat(manifest["made_at"]).timestamp(),
+        env=_env(config),
+        expert=expert if isinstance(expert, str) else "",
+        return_mean=return_mean if isinstance(return_mean, int | float) else None,
+        seconds=manifest["seconds"],
+    )
+
+
+def _env(config: Mapping[str, Any]) -> str:
+    env = config.get("env") or {}
+    wrappers = env.get("wrappers") or {}
+    names = wrappers if isinstance(wrappers, Mapping) else [str(wrapper.get("name", "wrapper")) for wrapper in wrappers]
+    return " + ".join([env.get("id", ""), *names])
+
+
+def _model(path: Path) -> str:
+    """The option of the group `model`, from what Hydra left; read as text, because the file is long."""
+    hydra_config = path / COMMAND / "hydra.yaml"
+    choices = hydra_config.read_text().partition("\n    choices:\n")[2] if hydra_config.exists() else ""
+    return next((line.split(": ")[1] for line in choices.splitlines() if line.startswith("      model: ")), "")
+
+
+def row(entry: Entry, outputs: Path) -> list[str]:
+    """An entry's cells, as in `COLUMNS`."""
+    below = outputs / entry.kind if outputs / entry.kind in entry.path.parents else outputs
+    return [
+        entry.kind,
+        entry.path.name if entry.state == "shipped" else entry.path.relative_to(below).as_posix(),
+        *(cell or "–" for cell in (entry.env, entry.expert, entry.model)),
+        "–" if entry.return_mean is None else f"{entry.return_mean:.1f}",
+        time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.changed)),
+        "–" if entry.seconds is None else f"{entry.seconds:.0f}",
+        entry.state,
+    ]
+
+
+@app("list")
+def main(cfg: DictConfig) -> int:
+    """Print the table, and return how many rows it has."""
+    check_config(cfg, "list")
+    entries = [*find_shipped(), *find_entries(Path(cfg.outputs))]
+    rows = [row(entry, Path(cfg.outputs)) for entry in entries if cfg.kind in (None, entry.kind)]
+    print_table(cfg.outputs, COLUMNS, rows)
+    return len(rows)

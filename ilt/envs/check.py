@@ -1,0 +1,81 @@
+"""Whether an environment keeps the contract; to be called in its author's own tests."""
+
+from typing import Any
+
+import numpy as np
+
+from ilt.envs.spec import EnvSpec
+
+MOST_STEPS = 10_000
+"""By which an episode without a time limit must end."""
+
+
+def check_env(env: EnvSpec) -> None:
+    """Run a few random episodes and raise ValueError, saying what is wrong, unless the environment keeps the contract.
+
+    Observations are finite and of one size, also what only a teacher sees; all actions are taken; episodes end by their time
+    limit, or without one within 10,000 steps; the seed of a reset decides the episode and its `info["episode_params"]` bit for
+    bit, in a fresh environment and in one that was used before; and these have the same names in every episode.
+
+    Args:
+        env: as `ilt.make_env` returns it. ConfigError if it cannot be made, or has spaces that cannot be learned.
+    """
+    used, fresh = env.make(), env.make()
+    try:
+        _Run(env, used, seed=1)
+        again, first = _Run(env, used, seed=0), _Run(env, fresh, seed=0)
+    finally:
+        used.close()
+        fresh.close()
+    for what in ("observations", "rewards", "ends", "episode_params"):
+        if not np.array_equal(getattr(again, what), getattr(first, what)):
+            raise ValueError(
+                f"{env.id}: the seed given to reset must decide an episode, but with the same seed and actions the {what} of "
+                "a used environment are not those of a fresh one"
+            )
+
+
+class _Run:
+    """A random episode: observations (T + 1, size), rewards, ends, and the values of `episode_params`."""
+
+    def __init__(self, env: EnvSpec, made: Any, *, seed: int) -> None:
+        self._env, space, rng = env, env.action_space, np.random.default_rng(seed)
+        limit = env.max_episode_steps or MOST_STEPS
+        observation, info = made.reset(seed=int(env.seeds("selection", 2)[seed]))
+        params = info.get("episode_params", {})
+        if tuple(params) != env.episode_params:
+            raise ValueError(
+                f'{env.id}: info["episode_params"] must have the same names at every reset, got {list(env.episode_params)} '
+                f"and {list(params)}"
+            )
+        self.episode_params = np.array([float(value) for value in params.values()])
+        rows, rewards, self.ends = [self._row(observation)], [], (False, False)
+        while not any(self.ends) and len(rewards) < limit:
+            (action,) = space.for_simulator(space.sample(rng.random((1, space.dim))))
+            try:
+                observation, reward, terminated, truncated, _ = made.step(action)
+            except Exception as error:
+                raise ValueError(f"{env.id}: step must take every action of {space}, but {action} fails") from error
+            self.ends = bool(terminated), bool(truncated)
+            rows.append(self._row(observation))
+            rewards.append(float(reward))
+        if not any(self.ends) and env.max_episode_steps is None:
+            raise ValueError(f"{env.id}: an episode must end, but one of random actions did not within {limit} steps")
+        self.observations, self.rewards = np.array(rows), np.array(rewards)
+        if not np.isfinite(self.rewards).all():
+            raise ValueError(f"{env.id}: rewards must be finite, got {self.rewards[~np.isfinite(self.rewards)][0]}")
+
+    def _row(self, observation: Any) -> np.ndarray:
+        layout = self._env.observations
+        try:
+            row = layout.flatten(observation, privileged=True)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self._env.id}: observations must be as its observation_space says, got {observation}"
+            ) from error
+        if row.shape != (layout.size(privileged=True),) or not np.isfinite(row).all():
+            raise ValueError(
+                f"{self._env.id}: observations must be {layout.size(privileged=True)} finite numbers, as its observation_space says, "
+                f"got {observation}"
+            )
+        return row

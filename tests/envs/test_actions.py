@@ -1,0 +1,84 @@
+"""What an action is to the simulator, in files, and to a model."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from ilt.envs.actions import ActionSpace
+from ilt.schema import ConfigError
+from tests.toys import MULTI, TENSOR
+
+SPACES = [spaces.Discrete(3), spaces.Discrete(4, start=-2), spaces.MultiDiscrete([3, 2]), MULTI, TENSOR]
+
+
+@pytest.mark.parametrize("space", SPACES, ids=str)
+def test_what_is_decoded_is_an_action_and_encodes_to_what_it_was(space: spaces.Space[Any]) -> None:
+    described = ActionSpace.of(space)
+    actions = described.sample(np.random.default_rng(0).random((200, described.dim)))
+    assert all(space.contains(action) for action in described.for_simulator(actions))
+    assert actions.dtype == described.dtype
+    assert actions.shape == described.zeros(200).shape
+    encoded = described.encode(actions)
+    np.testing.assert_allclose(described.decode(encoded), actions, atol=1e-6)
+    assert described.decode(encoded).dtype == encoded.dtype == described.dtype
+    if described.continuous:
+        assert (encoded.min(), encoded.max()) == pytest.approx((-1, 1), abs=0.05)
+    else:
+        columns = encoded.reshape(200, -1).T
+        assert [set(column.tolist()) for column in columns] == [set(range(n)) for n in described.n_choices]
+    assert described.check(actions, 200, source="it").tolist() == actions.tolist()
+
+
+def test_numbers_are_scaled_to_their_own_bounds_and_clipped_at_them() -> None:
+    described = ActionSpace.of(TENSOR)
+    assert described.decode(np.array([[-1, 0, 1, -5, 5, 0]], np.float32)).tolist() == [[0, 2, 5, -3, 9, 5]]
+    assert described.encode(described.decode(np.full((1, 6), 7.0))).tolist() == [[1] * 6]
+    assert described.clip(np.full((1, 6), 100.0)).tolist() == [TENSOR.high.ravel().tolist()]
+    given = described.check(np.full((2, 2, 3), -100.0), 2, source="it")  # in the space's own shape, and float64
+    assert given.tolist() == [TENSOR.low.ravel().tolist()] * 2
+    assert given.dtype == np.float32
+
+
+def test_rounding_never_leaves_the_bounds() -> None:
+    low, high = np.float32(-0.1), np.float32(0.7)
+    space = spaces.Box(low, high, (1,))
+    ends = ActionSpace.of(space).decode(np.array([[-1.0], [1.0]]))
+    assert all(space.contains(end) for end in ends)
+
+
+@pytest.mark.parametrize(
+    ("space", "actions", "message"),
+    [
+        (spaces.Discrete(3), np.array([0, 3]), r"it must return actions of integers 0 … 2, got \[0 3\]"),
+        (spaces.Discrete(4, start=-2), np.array([-3, 0]), "integers -2 … 1"),
+        (spaces.Discrete(3), np.array([0.0, 1.0]), r"actions of shape \(2,\) \(integers\), got float64"),
+        (spaces.Discrete(3), np.array([[0], [1]]), r"actions of shape \(2,\) \(integers\), got int64 of \(2, 1\)"),
+        (MULTI, np.array([[1, -1], [1, 1]]), "integers 1 … 3, -1 … 0"),
+        (TENSOR, np.zeros((2, 5)), r"actions of shape \(2, 6\) \(numbers\), got float64 of \(2, 5\)"),
+        (TENSOR, np.full((2, 6), np.nan), "it must return finite actions"),
+    ],
+)
+def test_what_is_no_action_is_refused(space: spaces.Space[Any], actions: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ActionSpace.of(space).check(actions, 2, source="it")
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(-np.inf, 1.0, (2,)),
+        spaces.Box(0, 255, (2,), np.uint8),
+        spaces.Box(1.0, 1.0, (2,)),
+        spaces.MultiDiscrete([[2, 3]]),
+        spaces.MultiBinary(3),
+        spaces.Dict({"a": spaces.Discrete(2)}),
+    ],
+    ids=str,
+)
+def test_actions_that_cannot_be_learned_are_refused_by_the_key(space: spaces.Space[Any]) -> None:
+    with pytest.raises(
+        ConfigError, match=r"env\.id: actions must be Discrete, a flat MultiDiscrete, or a Box of floats"
+    ):
+        ActionSpace.of(space)

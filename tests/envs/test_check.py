@@ -1,0 +1,82 @@
+"""What an environment must keep to."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from ilt.envs.check import check_env
+from ilt.envs.spec import EnvSpec
+from ilt.registry import load_option, options_of
+from tests.toys import BLOCKS, HIDING, MULTI, TENSOR, VECTOR, Echo, countdown, echo, recall
+
+
+@pytest.mark.parametrize("option", [name for name in options_of("env") if name not in ("default", "gymnasium")])
+def test_every_environment_of_ours_keeps_the_contract(option: str) -> None:
+    check_env(EnvSpec.from_config(load_option("env", option)))
+
+
+@pytest.mark.parametrize("env", [countdown(), recall(), echo(HIDING, TENSOR), echo(VECTOR, MULTI)], ids=lambda e: e.id)
+def test_toys_keep_it(env: EnvSpec) -> None:
+    check_env(env)
+
+
+class Broken(Echo):
+    """Keeps everything but one thing."""
+
+    n_resets = 0
+
+    def __init__(self, how: str) -> None:
+        super().__init__(HIDING if how == "size" else VECTOR, MULTI)
+        self.how = how
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        Broken.n_resets += 1
+        observation, info = super().reset(seed=seed + Broken.n_resets if self.how == "seed" else seed)  # type: ignore[operator]
+        drawn = {"params": {"level": float(Broken.n_resets)}, "names": {f"level_{Broken.n_resets}": 0.0}}
+        return observation, {"episode_params": drawn.get(self.how, {"level": 0.0})}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if self.how == "action" and action[0] == 3:
+            raise KeyError("three")
+        observation, reward, *others = super().step(action)
+        return observation, np.inf if self.how == "reward" else reward, *others
+
+    def _done(self) -> bool:
+        return self.how != "endless" and super()._done()
+
+    def _observe(self) -> Any:
+        observation, late = super()._observe(), len(self._history) > 3
+        wrong: dict[str, Callable[[], Any]] = {
+            "nan": lambda: observation * np.nan,
+            "shape": lambda: observation[:1],
+            "size": lambda: {**observation, "observation": {"a": np.zeros(3, np.float32), "b": 0}},
+        }
+        return wrong[self.how]() if late and self.how in wrong else observation
+
+
+gym.register("ilt-toys/Broken-v0", Broken, max_episode_steps=6)
+gym.register("ilt-toys/Endless-v0", Broken)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("seed", "with the same seed and actions the observations"),
+        ("params", "the episode_params of a used environment are not those of a fresh one"),
+        ("names", "must have the same names at every reset"),
+        ("action", r"step must take every action of integers 1 … 3, -1 … 0, but \[ ?3 "),
+        ("reward", "rewards must be finite, got inf"),
+        ("endless", "an episode must end, but one of random actions did not within 50 steps"),
+        ("nan", "observations must be 2 finite numbers"),
+        ("shape", "observations must be 2 finite numbers"),
+        ("size", "observations must be "),
+    ],
+)
+def test_what_does_not_keep_it_is_told_what_is_wrong(how: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ilt.envs.check.MOST_STEPS", 50)
+    id = "ilt-toys/Endless-v0" if how == "endless" else "ilt-toys/Broken-v0"
+    with pytest.raises(ValueError, match=message):
+        check_env(EnvSpec(id=id, kwargs={"how": how}, seed_blocks=BLOCKS))

@@ -1,0 +1,83 @@
+"""Observations as vectors: what a student sees first, what only a teacher sees behind it."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from ilt.envs.batch import EnvBatch
+from ilt.envs.observations import ObservationLayout
+from ilt.envs.spec import EnvSpec
+from ilt.schema import ConfigError
+from tests.toys import HIDING, VECTOR, echo
+
+PARTS = {"a": VECTOR, "b": spaces.Discrete(3)}
+B = ("b[0]", "b[1]", "b[2]")
+
+
+def numbered(n: int, part: str = "observation") -> tuple[str, ...]:
+    return tuple(f"{part}[{i}]" for i in range(n))
+
+
+@pytest.mark.parametrize(
+    ("space", "names", "privileged"),
+    [
+        (VECTOR, numbered(2), ()),
+        (spaces.Box(0, 255, (2, 3), np.uint8), numbered(6), ()),
+        (spaces.Discrete(4, start=2), numbered(4), ()),
+        (spaces.Dict(PARTS), ("a[0]", "a[1]", *B), ()),
+        (spaces.Dict({"x": spaces.Box(0, 1, (1,)), "in": spaces.Dict(PARTS)}), ("a[0]", "a[1]", *B, "x"), ()),
+        (spaces.Tuple([VECTOR, spaces.Discrete(3)]), numbered(5), ()),
+        (HIDING, ("a[0]", "a[1]", *B), numbered(2, "privileged")),
+        (spaces.Dict({"observation": VECTOR, "privileged": spaces.Dict(PARTS)}), numbered(2), ("a[0]", "a[1]", *B)),
+        (
+            spaces.Dict({"observation": VECTOR, "privileged": spaces.Discrete(3)}),
+            numbered(2),
+            numbered(3, "privileged"),
+        ),
+    ],
+    ids=str,
+)
+def test_any_observation_is_a_vector_with_names(
+    space: spaces.Space[Any], names: tuple[str, ...], privileged: tuple[str, ...]
+) -> None:
+    layout = echo(space).observations
+    assert (layout.names, layout.privileged_names, layout.dim) == (names, privileged, len(names))
+    assert layout.shown(privileged=True) == (*names, *privileged)
+    one, other = space.sample(), space.sample()
+    whole = spaces.flatten(space, one)
+    if privileged:
+        whole = np.concatenate([spaces.flatten(space[part], one[part]) for part in ("observation", "privileged")])
+    row = np.zeros(layout.size(privileged=True), dtype=np.float32)
+    layout.writer(row, one)
+    np.testing.assert_array_equal(row, whole.astype(np.float32))
+    np.testing.assert_array_equal(layout.flatten(one), row[: layout.dim])
+    np.testing.assert_array_equal(layout.flatten(one, privileged=True), row)
+    batch = gym.vector.utils.concatenate(space, [one, other], gym.vector.utils.create_empty_array(space, 2))
+    both = layout.flatten(batch, privileged=True)
+    np.testing.assert_array_equal(both, [row, layout.flatten(other, privileged=True)])
+    assert both.dtype == np.float32
+
+
+@pytest.mark.parametrize("space", [spaces.Sequence(VECTOR), spaces.Graph(VECTOR, None)], ids=str)
+def test_observations_without_a_fixed_size_are_refused_by_the_key(space: spaces.Space[Any]) -> None:
+    with pytest.raises(ConfigError, match=r"env\.id=ilt-toys/Echo-v0: observations must be of a fixed size"):
+        _ = echo(space).observations
+    env = gym.make("CartPole-v1")
+    env.observation_space = spaces.Box(0, 1, (0,))
+    with pytest.raises(ConfigError, match="observations must hold a number"):
+        ObservationLayout.of(env, key="env.id")
+
+
+def test_a_batch_describes_what_a_policy_sees() -> None:
+    for privileged, size in ((False, 5), (True, 7)):
+        batch = EnvBatch(echo(HIDING), 1, privileged=privileged)
+        assert batch.observation_space.shape == batch.observations.shape[1:] == (size,)
+        assert batch.observation_space.low.tolist() == [-1, -1, 0, 0, 0, -1, -1][:size]
+
+
+def test_what_is_drawn_for_an_episode_has_names(lander: EnvSpec) -> None:
+    assert echo().episode_params == ("level",)
+    assert lander.episode_params == ()

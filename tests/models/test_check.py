@@ -1,0 +1,286 @@
+"""Every model of `conf/` keeps the contract, and models that break it are caught."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ilt.envs.actions import ActionSpace
+from ilt.models.base import SequenceModel
+from ilt.models.check import check_model
+from ilt.models.config import SIZES
+from ilt.models.recurrent import RecurrentStepper
+from ilt.models.spec import ModelSpec
+from ilt.models.steppers import stepper_of
+from ilt.registry import load_option, options_of
+
+FOUR = ActionSpace(n_choices=(4,), start=(0,))
+MULTI = ActionSpace(n_choices=(3, 2), start=(0, 1), shape=(2,))
+BOX = ActionSpace(low=(-2.0, 0.0), high=(2.0, 1.0), shape=(2,))
+SPACES = {"choices": FOUR, "several choices": MULTI, "numbers": BOX}
+BASELINES = ("mlp", "mlp_stack", "gru", "lstm")
+TRANSFORMERS = [name for name in options_of("model") if name not in BASELINES]
+MODELS = [*((name, {}) for name in TRANSFORMERS), *((name, {"size": size}) for name in BASELINES for size in SIZES)]
+
+
+def spec(name: str, space: ActionSpace, *, observation_dim: int = 4, context_length: int = 6, **keys: Any) -> ModelSpec:
+    return ModelSpec(
+        model={**load_option("model", name), **keys},
+        head=load_option("head", "auto"),
+        observation_dim=observation_dim,
+        action_space=space,
+        context_length=context_length,
+    )
+
+
+def small(name: str, space: ActionSpace, **keys: Any) -> SequenceModel:
+    torch.manual_seed(0)
+    return spec(name, space, **{"d_model": 8, **keys}).build()[0]
+
+
+def make_up(space: ActionSpace, n: int = 3, length: int = 6) -> tuple[Tensor, Tensor]:
+    """Observations (n, length, 4) and actions in model units."""
+    rng = np.random.default_rng(0)
+    actions = space.encode(space.sample(rng.random((n * length, space.dim))))
+    observations = torch.from_numpy(rng.normal(size=(n, length, 4)).astype(np.float32))
+    return observations, torch.from_numpy(actions.reshape(n, length, *actions.shape[1:]))
+
+
+def count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+@pytest.mark.parametrize(("name", "keys"), MODELS, ids=lambda v: v if isinstance(v, str) else v.get("size", ""))
+def test_every_model_keeps_the_contract(name: str, keys: dict[str, str], space: ActionSpace) -> None:
+    check_model(spec(name, space, **keys).build()[0])
+
+
+@pytest.mark.parametrize("name", ["nano", *BASELINES])
+@pytest.mark.parametrize("context_length", [1, 2])
+def test_short_contexts_keep_it_too(name: str, context_length: int) -> None:
+    check_model(spec(name, FOUR, context_length=context_length).build()[0])
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"positions": "learned"},
+        {"positions": "none"},
+        {"attention": "full"},
+        {"tokens": "states"},
+        {"dropout": 0.5, "action_dropout": 0.5},
+    ],
+    ids=str,
+)
+def test_every_kind_of_transformer_keeps_it(keys: dict[str, Any]) -> None:
+    check_model(spec("tiny", FOUR, **keys).build()[0])
+
+
+def test_a_model_under_check_is_left_alone() -> None:
+    model = small("gru", FOUR, n_layer=2, dropout=0.5)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    check_model(model)
+    assert model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+# --- broken models ---
+
+
+class Toy(SequenceModel):
+    """Adds up the observations so far, correctly; subclasses break it."""
+
+    recurrent = True
+
+    def __init__(self, **sizes: Any) -> None:
+        super().__init__(observation_dim=4, action_space=FOUR, n_outputs=4, context_length=6, **sizes)
+        self.embed, self.out, self.drop = nn.Embedding(4, 4), nn.Linear(4, 4), nn.Dropout(0.5)
+
+    def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
+        past = torch.cat([torch.zeros_like(observations[:, :1]), self.embed(actions[:, :-1])], dim=1)
+        return self.out((observations + past).cumsum(dim=1) / 10)
+
+    def make_stepper(self) -> "ToyStepper":
+        return ToyStepper(self)
+
+
+class ToyStepper:
+    def __init__(self, model: Toy) -> None:
+        self.model, self.sums, self.started = model, torch.zeros(16, 4), torch.zeros(16, 1, dtype=torch.bool)
+
+    def reset(self, slots: np.ndarray) -> None:
+        self.sums[slots], self.started[slots] = 0.0, False
+
+    @torch.no_grad()
+    def step(self, slots: np.ndarray, observations: np.ndarray, previous: np.ndarray) -> np.ndarray:
+        past = self.model.embed(torch.from_numpy(previous)) * self.started[slots]
+        self.sums[slots] += torch.from_numpy(observations) + past
+        self.started[slots] = True
+        return self.model.out(self.sums[slots] / 10).numpy()
+
+
+class SeesTheFuture(Toy):
+    def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
+        return super().forward(observations, actions) + observations.mean(dim=1, keepdim=True)
+
+
+class SeesItsOwnAction(Toy):
+    def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
+        return super().forward(observations, actions) + self.embed(actions)
+
+
+class CountsPadding(Toy):
+    def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
+        n_real = observations.new_tensor(observations.shape[1]) if mask is None else mask.sum(dim=1)[:, None, None]
+        return super().forward(observations, actions) * n_real
+
+
+class ForgetsAParameter(Toy):
+    def __init__(self) -> None:
+        super().__init__()
+        self.forgotten = nn.Linear(4, 4)
+
+
+class ForgetsTheBatch(Toy):
+    def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
+        return super().forward(observations, actions)[:, -1]
+
+
+class GivesNaN(Toy):
+    def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
+        return super().forward(observations, actions).log()
+
+
+class IgnoresReset(Toy):
+    class Stepper(ToyStepper):
+        def reset(self, slots: np.ndarray) -> None:
+            self.started[slots] = False
+
+    def make_stepper(self) -> ToyStepper:
+        return self.Stepper(self)
+
+
+class UsesTheActionBeforeTheStart(Toy):
+    class Stepper(ToyStepper):
+        def reset(self, slots: np.ndarray) -> None:
+            self.sums[slots], self.started[slots] = 0.0, True
+
+    def make_stepper(self) -> ToyStepper:
+        return self.Stepper(self)
+
+
+class MixesUpSlots(Toy):
+    class Stepper(ToyStepper):
+        def step(self, slots: np.ndarray, observations: np.ndarray, previous: np.ndarray) -> np.ndarray:
+            return super().step(np.arange(len(slots)), observations, previous)
+
+    def make_stepper(self) -> ToyStepper:
+        return self.Stepper(self)
+
+
+class StaysInEvaluation(Toy):
+    class Stepper(ToyStepper):
+        def step(self, slots: np.ndarray, observations: np.ndarray, previous: np.ndarray) -> np.ndarray:
+            self.model.eval()
+            return super().step(slots, observations, previous)
+
+    def make_stepper(self) -> ToyStepper:
+        return self.Stepper(self)
+
+
+class StepsOneDimension(Toy):
+    class Stepper(ToyStepper):
+        def step(self, slots: np.ndarray, observations: np.ndarray, previous: np.ndarray) -> np.ndarray:
+            return super().step(slots, observations, previous)[0]
+
+    def make_stepper(self) -> ToyStepper:
+        return self.Stepper(self)
+
+
+class DependsOnTheLengthOfItsWindow(Toy):
+    recurrent = False
+
+    def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
+        return super().forward(observations, actions) * observations.shape[1]
+
+    def make_stepper(self) -> None:
+        return None
+
+
+def test_a_toy_that_is_right_passes() -> None:
+    check_model(Toy())
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (SeesTheFuture, "an observation must not change earlier outputs"),
+        (SeesItsOwnAction, "an action must change no output before the next step"),
+        (CountsPadding, "padding must not change outputs"),
+        (ForgetsAParameter, r"forgotten\.weight gets no gradient"),
+        (ForgetsTheBatch, r"shape \(B, L, n_outputs\) = \(15, 15, 4\), got torch.float32 of \(15, 4\)"),
+        (GivesNaN, "finite numbers"),
+        (IgnoresReset, "stepping must equal the full pass, but is off by .* at step 0"),
+        (UsesTheActionBeforeTheStart, "stepping must equal the full pass, .* at step 0"),
+        (MixesUpSlots, "stepping must equal the full pass"),
+        (StaysInEvaluation, "training mode was turned off"),
+        (StepsOneDimension, r"must return shape \(n, n_outputs\) = \(2, 4\), got \(4,\)"),
+        (DependsOnTheLengthOfItsWindow, "stepping must equal the full pass"),
+    ],
+)
+def test_broken_models_are_caught(broken: type[Toy], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_model(broken())
+
+
+def test_only_sequence_models_are_models() -> None:
+    with pytest.raises(ValueError, match=r"must be a subclass of ilt\.SequenceModel, got Linear"):
+        check_model(nn.Linear(2, 2))  # type: ignore[arg-type]
+
+
+# --- baselines ---
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+@pytest.mark.parametrize("observation_dim", [4, 24])
+@pytest.mark.parametrize("size", SIZES)
+def test_baselines_have_as_many_parameters_as_the_transformer(
+    size: str, observation_dim: int, space: ActionSpace
+) -> None:
+    with torch.device("meta"):
+        wanted = count(spec(size, space, observation_dim=observation_dim).build()[0])
+        for name in BASELINES:
+            model = spec(name, space, observation_dim=observation_dim, size=size).build()[0]
+            assert count(model) == pytest.approx(wanted, rel=0.05), name
+
+
+def test_finding_a_size_draws_no_random_number() -> None:
+    first = small("gru", FOUR, d_model=None).state_dict()
+    width = first["norm.weight"].shape[0]
+    assert all(torch.equal(first[k], v) for k, v in small("gru", FOUR, d_model=width).state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+def test_a_recurrent_model_acts_on_its_whole_past(name: str) -> None:
+    model, (observations, actions) = small(name, FOUR).eval(), make_up(FOUR, n=2, length=20)
+    observations[1] = observations[0]
+    actions[1] = actions[0]
+    observations[1, 0] += 3.0  # 20 steps before the end, with K = 6
+    slots, stepper = np.arange(2), stepper_of(model, context_length=model.context_length)
+    assert isinstance(stepper, RecurrentStepper)
+    stepper.reset(slots)
+    for t in range(20):
+        outputs = stepper.step(slots, observations[:, t].numpy(), actions[:, t - 1].numpy())
+    assert not np.array_equal(outputs[0], outputs[1])
+
+
+def test_an_mlp_sees_the_present_alone_and_a_stack_the_last_steps_too() -> None:
+    (observations, actions), past = make_up(FOUR), make_up(FOUR)[0]
+    past[:, 0] += 3.0
+    for name, sees in {"mlp": False, "mlp_stack": True}.items():
+        model = small(name, FOUR).eval()
+        assert torch.equal(model(past, actions)[:, -1], model(observations, actions)[:, -1]) != sees

@@ -1,0 +1,92 @@
+"""A file of weights alone rebuilds its model and head, and runs nobody else's code."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ilt.envs.actions import ActionSpace
+from ilt.models.heads import Discretized
+from ilt.models.recurrent import Recurrent
+from ilt.models.spec import ModelSpec
+from ilt.schema import ConfigError
+from ilt.tracking.weights import save_tensors
+from tests.models.test_check import BASELINES, BOX, SPACES, make_up, spec
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+@pytest.mark.parametrize("name", ["nano", *BASELINES])
+def test_a_saved_model_comes_back_equal(name: str, space: ActionSpace, tmp_path: Path) -> None:
+    saved, path = spec(name, space, dropout=0.1), tmp_path / "model.safetensors"
+    model, head = saved.build()
+    model.set_normalization(torch.arange(4.0), torch.arange(1.0, 5.0))
+    saved.save(model, path)
+    loaded, again, its_head = ModelSpec.load(path)
+    assert loaded == saved
+    assert not again.training
+    assert torch.equal(again(*make_up(space)), model.eval()(*make_up(space)))
+    assert type(its_head) is type(head)
+    assert its_head.n_outputs == head.n_outputs == again.n_outputs
+
+
+def test_the_head_comes_back_with_its_keys(tmp_path: Path) -> None:
+    target = "ilt.models.heads.Discretized"
+    saved = ModelSpec(**{**vars(spec("nano", BOX)), "head": {"_target_": target, "n_bins": 7}})
+    saved.save(saved.build()[0], tmp_path / "model.safetensors")
+    _, model, head = ModelSpec.load(tmp_path / "model.safetensors")
+    assert isinstance(head, Discretized)
+    assert head.n_outputs == model.n_outputs == 14
+
+
+class Foreign(Recurrent):
+    """Of a package that is not `ilt`."""
+
+    def __init__(self, **sizes: Any) -> None:
+        super().__init__(cell="gru", d_model=4, n_layer=1, dropout=0.0, **sizes)
+
+
+def test_code_of_other_packages_is_run_only_where_it_is_trusted(tmp_path: Path) -> None:
+    saved = ModelSpec(**{**vars(spec("nano", BOX)), "model": {"_target_": f"{__name__}.Foreign"}})
+    saved.save(saved.build()[0], tmp_path / "model.safetensors")
+    with pytest.raises(ConfigError, match=r"model\._target_=.*Foreign is code of another package.*trust=\[tests\]"):
+        ModelSpec.load(tmp_path / "model.safetensors")
+    assert isinstance(ModelSpec.load(tmp_path / "model.safetensors", trust=["tests"])[1], Foreign)
+
+
+def test_a_target_of_a_file_is_not_called(tmp_path: Path) -> None:
+    saved = spec("nano", BOX)
+    evil = ModelSpec(**{**vars(saved), "head": {"_target_": "os.abort"}})
+    evil.save(saved.build()[0], tmp_path / "model.safetensors")
+    with pytest.raises(ConfigError, match=r"head\._target_=os\.abort is code of another package"):
+        ModelSpec.load(tmp_path / "model.safetensors")
+
+
+def test_what_is_no_model_is_refused() -> None:
+    wrong = ModelSpec(**{**vars(spec("nano", BOX)), "model": {"_target_": "ilt.envs.actions.ActionSpace"}})
+    with pytest.raises(ConfigError, match=r"model\._target_ must be a subclass of ilt\.SequenceModel"):
+        wrong.build()
+
+
+def test_a_wrong_key_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"model\.n_layers is not a key .*did you mean model\.n_layer\?"):
+        spec("nano", BOX, n_layers=3).build()
+
+
+@pytest.mark.parametrize("damage", ["text", "cut", "other", "old"])
+def test_a_damaged_file_is_named(damage: str, tmp_path: Path) -> None:
+    path, saved = tmp_path / "model.safetensors", spec("nano", BOX)
+    saved.save(saved.build()[0], path)
+    message = "holds no readable weights"
+    if damage == "text":
+        path.write_bytes(b"no weights")
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif damage == "other":
+        spec("tiny", BOX).save(saved.build()[0], path)
+        message = "holds weights of another model"
+    else:
+        save_tensors({"weight": torch.zeros(1)}, path, {"n_actions": 4})
+        message = "was not written by this version of ilt"
+    with pytest.raises(ValueError, match=rf"model\.safetensors {message}"):
+        ModelSpec.load(path)
