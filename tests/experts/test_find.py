@@ -11,7 +11,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from ilt.evaluation.saved_policies import read_policy
-from ilt.experts.find import expert_policy, find, find_or_collect, find_or_train
+from ilt.experts.find import expert_policy, find, find_or_collect, find_or_train, load
 from ilt.experts.gate import GateError
 from ilt.registry import load_option, merge
 from ilt.rollout.recorded import Context
@@ -20,7 +20,7 @@ from ilt.schema import ConfigError
 from ilt.tracking.store import Store
 from tests.experts.toys import target
 
-TINY = {"total_steps": 64, "score_every": 64, "n_envs": 4, "n_steps": 8, "hidden": [8]}
+TINY = {"total_steps": 64, "score_every": 64, "n_envs": 4, "n_steps": 8, "batch_size": 32, "hidden": [8]}
 
 
 def config(option: str = "ppo", **changes: Any) -> DictConfig:
@@ -42,7 +42,7 @@ def test_it_is_trained_once_and_found_afterwards(tmp_path: Path) -> None:
     assert made.metrics["selection"]["seeds"] == [2002, 3]  # behind those that picked the checkpoint
     for same in (config(), config(gate=-3.0), config(name="ppo", train=False)):
         assert find_or_train(ctx, same).name == find(ctx, same).name == made.name
-    with pytest.raises(ValueError, match="the run's expert .* is not in"):
+    with pytest.raises(ValueError, match=r"the run's expert .* is not in"):
         find(ctx, config(seed=1))
 
 
@@ -82,11 +82,11 @@ def test_the_gate_stands_before_demonstrations(tmp_path: Path) -> None:
     ctx = context(tmp_path)
     demos = OmegaConf.create({**load_option("demos", "expert"), "n_episodes": 2, "n_validation_episodes": 1})
     expert = config("random", gate=0.0)
-    artifact = find_or_train(ctx, expert)
+    loaded = load(ctx, expert, find_or_train(ctx, expert))
     with pytest.raises(GateError, match=r"expert\.gate asks for a mean return of at least 0\.0"):
-        find_or_collect(ctx, demos, expert, artifact)
+        find_or_collect(ctx, demos, expert, loaded)
     expert.gate = None
-    assert find_or_collect(ctx, demos, expert, artifact).metrics["demonstrations"]["n_episodes"] == 2
+    assert find_or_collect(ctx, demos, expert, loaded).metrics["demonstrations"]["n_episodes"] == 2
 
 
 @pytest.mark.parametrize("option", ["ppo", "a2c", "random"])

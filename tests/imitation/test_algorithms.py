@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from ilt.data.episodes import Episodes
 from ilt.envs.spec import EnvSpec
-from ilt.experts.find import find_or_train
+from ilt.experts.find import find_or_train, load
 from ilt.imitation.base import Round
 from ilt.imitation.dart import _beside_the_expert
 from ilt.imitation.rounds import split_labels
@@ -59,7 +59,7 @@ def fit(cfg: DictConfig, spec: EnvSpec, demos: Artifact, folder: Path | None = N
     ctx = Context(spec, Store(demos.path.parent), n_envs=4)
     run_folder, identity = folder or demos.path.parent / "run", training_config(cfg)
     with RunFolder(run_folder, run_config(cfg), identity, resume=True, started=0.0) as run:
-        fitted = learn(ctx, cfg, run, demos, find_or_train(ctx, cfg.expert))
+        fitted = learn(ctx, cfg, run, demos, load(ctx, cfg.expert, find_or_train(ctx, cfg.expert)))
     assert fitted is not None
     return fitted
 
@@ -202,7 +202,7 @@ def test_a_round_says_what_it_was_made_from(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "same"),
     [
-        ("callbacks.rollout.n_episodes=4", True),
+        ("evaluation.n_episodes=4", True),
         ("model.dropout=0.1", False),
         ("callbacks.ema.decay=0.9", False),
         ("evaluation.deterministic=false", False),
