@@ -100,7 +100,7 @@ def actor_of(model: OnPolicyAlgorithm) -> Actor:
     log_std = getattr(policy, "log_std", None)
     actor = Actor(
         observation_dim=linears[0].in_features,
-        n_outputs=linears[-1].out_features,
+        n_outputs=int(linears[-1].out_features),  # SB3 has a NumPy integer for MultiDiscrete
         hidden=[layer.out_features for layer in linears[:-1]],
         continuous=log_std is not None,
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ilt.envs.spec import EnvSpec
 from ilt.experts.base import Expert, Report, Score
-from ilt.models.heads import ActionHead, Categorical, Gaussian, Regression
+from ilt.models.heads import ActionHead, Categorical, Gaussian, Regression, for_deviation
 from ilt.rollout.policies import NetworkPolicy, Policy
 from ilt.schema import ConfigError
 from ilt.tracking.store import sha256
@@ -93,7 +93,7 @@ class SB3File(Expert):
             center = (np.array(space.high) + np.array(space.low)) / 2
             weight, bias = layers[-1]
             layers[-1] = ((weight / half).astype(np.float32), ((bias - center) / half).astype(np.float32))
-            log_std = (log_std - np.log(half)).astype(np.float32)
+            log_std = for_deviation(log_std - np.log(half)).astype(np.float32)
         if space.continuous:
             head: ActionHead = Regression(action_space=space) if log_std is None else Gaussian(action_space=space)
         else:
