@@ -111,7 +111,7 @@ sync: install  ## upload the W&B runs that were kept offline; ARGS=dry_run=true 
 dashboard: install  ## the W&B workspace over all runs: saved there, or without a key written to outputs/dashboard.json
 	$(ILT) dashboard $(ARGS)
 
-bench: install  ## how fast each stage is, beside limits and references of the same run (prints): make bench only=fly
+bench: install  ## how fast each stage is, beside limits and references of the same run (prints): make bench only=score
 	$(PY) -m tests.benchmarks $(if $(only),only=$(only)) $(ARGS)
 
 clean:  ## take away the environment and caches; never outputs/

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _MODULES = {
-    "ilt.api": ("collect", "compare", "evaluate", "load_expert", "load_policy", "make_env", "train", "Demonstrations", "Run"),
+    "ilt.api": (
+        "collect", "compare", "evaluate", "load_expert", "load_policy", "make_env", "train", "Demonstrations", "Run"
+    ),
     "ilt.data.episodes": ("Episodes",),
     "ilt.data.sources": ("DataSource",),
     "ilt.envs.actions": ("ActionSpace",),
@@ -31,7 +33,7 @@ _MODULES = {
     "ilt.models.heads": ("ActionHead",),
     "ilt.rollout.policies": ("Policy",),
     "ilt.schema": ("ConfigError",),
-}
+}  # fmt: skip
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = sorted(_HOMES)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss, softplus
 
 from ilt.envs.actions import ActionSpace
+from ilt.schema import ConfigError
 
 MIN_LOG_STD, MAX_LOG_STD = -5.0, 2.0
 
@@ -52,7 +53,7 @@ class Categorical(ActionHead):
 
     def __init__(self, *, action_space: ActionSpace) -> None:
         if action_space.continuous:
-            raise ValueError("head=categorical is for Discrete and MultiDiscrete actions; head=gaussian is for Box")
+            raise ConfigError("head=categorical is for Discrete and MultiDiscrete actions; head=gaussian is for Box")
         self._flat, self._sizes = action_space.flat, list(action_space.n_choices)
         self.n_outputs, self.n_uniforms = sum(self._sizes), action_space.dim
 
@@ -81,7 +82,7 @@ class _Continuous(ActionHead):
 
     def __init__(self, *, action_space: ActionSpace, name: str) -> None:
         if not action_space.continuous:
-            raise ValueError(f"head={name} is for Box actions; head=categorical is for Discrete and MultiDiscrete")
+            raise ConfigError(f"head={name} is for Box actions; head=categorical is for Discrete and MultiDiscrete")
         self._dim = action_space.dim
 
 

@@ -1,1 +1,1 @@
-"""Benchmarks: they measure and print, and assert nothing. `make bench`, or `make bench ARGS=only=fly`."""
+"""Benchmarks: they measure and print, and assert nothing. `make bench`, or `make bench only=score`."""

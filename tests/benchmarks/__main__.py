@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [only=fly]`: a table on the terminal, and `outputs/bench/<date>.json`."""
+"""`python -m tests.benchmarks [only=score]`: a table on the terminal, and `outputs/bench/<date>.json`."""
 
 import importlib
 import os
@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+from omegaconf import OmegaConf
 
 from ilt.envs.spec import EnvSpec
 from ilt.evaluation.tables import print_table
+from ilt.registry import load_option
 from ilt.rollout import workers
 from ilt.tracking.store import provenance, write_json
 from ilt.training.runtime import keep_freed_memory
 from tests.benchmarks.measuring import Row
 
-NAMES = ["start", "run", "collect", "fly", "cache", "train", "lightning", "memory", "a2c"]
+NAMES = ["start", "run", "collect", "score", "cache", "train", "lightning", "memory", "a2c"]
 """In this order; `growth` draws figures instead, and is run when it is named."""
 
 COLUMNS = ["work", "ours", "beside", "there", "ratio (min … max)", "bar"]
@@ -32,8 +33,7 @@ def main(arguments: list[str]) -> None:
         raise SystemExit(f"only= must name some of {[*NAMES, 'growth']}, got {unknown[0]}")
     torch.set_num_threads(1)
     keep_freed_memory()
-    env = yaml.safe_load(Path("conf/env/lunar_lander.yaml").read_text())
-    spec = EnvSpec(**{key: value for key, value in env.items() if key != "_target_"})
+    spec = EnvSpec.from_config(OmegaConf.create(load_option("env", "lunar_lander")))
     folder = Path("outputs/bench")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}.json"

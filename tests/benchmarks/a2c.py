@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import yaml
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -14,11 +13,11 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 
 from ilt.envs.spec import EnvSpec
-from ilt.experts.a2c import train_a2c
-from ilt.experts.actor import Actor
+from ilt.experts.actor import actor_policy
+from ilt.experts.base import Score, make_expert
 from ilt.experts.ppo import actor_of
-from ilt.experts.training import Score
-from ilt.rollout.policies import ExpertPolicy
+from ilt.registry import load_option
+from ilt.rollout.policies import Policy
 from ilt.rollout.run import rollout
 from tests.benchmarks.measuring import Beside, Row, at_most
 
@@ -53,8 +52,8 @@ def race(spec: EnvSpec, train: Callable[[Score], object]) -> tuple[float, bool]:
     whether it was one."""
     seeds = spec.seeds("selection", 100)
 
-    def score(actor: Actor) -> float:
-        mean = float(rollout(spec, ExpertPolicy(actor, deterministic=True), seeds).returns.mean())
+    def score(policy: Policy) -> float:
+        mean = float(rollout(spec, policy, seeds).returns.mean())
         if mean >= spec.success_return:
             raise _ReachedError
         return mean
@@ -69,10 +68,9 @@ def race(spec: EnvSpec, train: Callable[[Score], object]) -> tuple[float, bool]:
 
 def train_ours(spec: EnvSpec, seed: int, score: Score) -> None:
     """As `conf/expert/a2c.yaml` says."""
-    config = yaml.safe_load(Path("conf/expert/a2c.yaml").read_text())["training"]
-    settings = {key: value for key, value in config.items() if key not in ("_target_", "score_every")}
+    expert = make_expert({**load_option("expert", "a2c"), "score_every": SCORE_EVERY})
     with tempfile.TemporaryDirectory() as folder:
-        train_a2c(spec, seed=seed, folder=Path(folder), score=score, score_every=SCORE_EVERY, **settings)
+        expert.train(spec, Path(folder), seed=seed, privileged=False, score=score, report=lambda *_: None)
 
 
 def train_sb3(name: str, spec: EnvSpec, seed: int, score: Score) -> None:
@@ -101,15 +99,15 @@ def train_sb3(name: str, spec: EnvSpec, seed: int, score: Score) -> None:
             seed=seed,
             device="cpu",
         )
-    model.learn(CAPS[name], callback=_Scoring(score))
+    model.learn(CAPS[name], callback=_Scoring(score, spec))
 
 
 class _Scoring(BaseCallback):
     """After an update, every `SCORE_EVERY` steps, and at the end."""
 
-    def __init__(self, score: Score) -> None:
+    def __init__(self, score: Score, spec: EnvSpec) -> None:
         super().__init__()
-        self._score, self._scored_at = score, 0
+        self._score, self._space, self._scored_at = score, spec.action_space, 0
 
     def _on_step(self) -> bool:
         return True
@@ -121,4 +119,4 @@ class _Scoring(BaseCallback):
     def _on_training_end(self) -> None:
         assert isinstance(self.model, OnPolicyAlgorithm)
         self._scored_at = self.num_timesteps
-        self._score(actor_of(self.model))
+        self._score(actor_policy(actor_of(self.model), self._space, privileged=False, deterministic=True))

@@ -15,8 +15,8 @@ from ilt.experts.actor import Actor
 from ilt.rollout.run import rollout
 from ilt.rollout.workers import cores
 from ilt.tracking.store import SHIPPED
-from tests.benchmarks.flights import environment_limit, shipped_expert
 from tests.benchmarks.measuring import Row, at_least, compare
+from tests.benchmarks.rollouts import environment_limit, shipped_expert
 
 N_EPISODES = 1000
 N_REFERENCE = 160

@@ -14,9 +14,9 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from ilt.data.windows import WindowDataset
 from ilt.envs.spec import EnvSpec
 from ilt.rollout import workers
-from tests.benchmarks.flights import SIZES, decoder, flying, shipped_expert, student
 from tests.benchmarks.measuring import Measure, Row, compare
 from tests.benchmarks.memory import peak, write_episodes
+from tests.benchmarks.rollouts import SIZES, SPACE, acting, decoder, shipped_expert, student
 from tests.benchmarks.train import demonstrations, training, windows
 
 FIGURE = Path("outputs/bench/growth.png")
@@ -30,9 +30,9 @@ def rows(spec: EnvSpec) -> list[Row]:
         ("training: context length K (steps)", "labels / s", "log", labels_over_context(spec)),
         ("training: parameters", "labels / s", "log", labels_over_size(spec)),
         ("training: demonstrations (episodes)", "peak memory (MB)", "linear", memory_over_episodes()),
-        ("flying: envs in one process", "steps / s", "log", flying_over_envs(spec)),
-        ("flying: context length K (steps)", "steps / s", "log", flying_over_context(spec)),
-        ("flying: processes", "steps / s", "linear", flying_over_processes(spec)),
+        ("acting: envs in one process", "steps / s", "log", acting_over_envs(spec)),
+        ("acting: context length K (steps)", "steps / s", "log", acting_over_context(spec)),
+        ("acting: processes", "steps / s", "linear", acting_over_processes(spec)),
     ]
     figure, axes = plt.subplots(2, 3, figsize=(11, 6), layout="constrained")
     for ax, (across, up, scale, curves) in zip(axes.flat, panels, strict=True):
@@ -70,36 +70,36 @@ def labels_over_size(spec: EnvSpec) -> Curves:
     return {"K = 16": {counts[size]: _training(spec, size, 16) for size in SIZES}}
 
 
-def flying_over_envs(spec: EnvSpec) -> Curves:
+def acting_over_envs(spec: EnvSpec) -> Curves:
     """The expert, and students with cached keys and values."""
-    flown = {"expert": shipped_expert(), "tiny, K = 8": student("tiny", 8), "small, K = 16": student("small", 16)}
+    policies = {"expert": shipped_expert(), "tiny, K = 8": student("tiny", 8), "small, K = 16": student("small", 16)}
     return {
-        name: {n: _flying(name, flying(spec, policy, _seeds(spec, 2 * n), n_envs=n)) for n in (1, 4, 16, 64, 256)}
-        for name, policy in flown.items()
+        name: {n: _acting(name, acting(spec, policy, _seeds(spec, 2 * n), n_envs=n)) for n in (1, 4, 16, 64, 256)}
+        for name, policy in policies.items()
     }
 
 
-def flying_over_context(spec: EnvSpec) -> Curves:
+def acting_over_context(spec: EnvSpec) -> Curves:
     """`tiny`, 64 envs: cached, and the whole window recomputed."""
     return {
         name: {
-            k: _flying(name, flying(spec, student("tiny", k, recompute=recompute), _seeds(spec, 64)))
+            k: _acting(name, acting(spec, student("tiny", k, recompute=recompute), _seeds(spec, 64)))
             for k in (4, 8, 16, 32, 64)
         }
         for name, recompute in (("tiny, cached", False), ("tiny, recomputed", True))
     }
 
 
-def flying_over_processes(spec: EnvSpec) -> Curves:
+def acting_over_processes(spec: EnvSpec) -> Curves:
     """As many processes as cores, and more."""
     counts = sorted({1, workers.cores(), 2 * workers.cores()})
-    flown = {"expert": shipped_expert(), "small, K = 16": student("small", 16)}
+    policies = {"expert": shipped_expert(), "small, K = 16": student("small", 16)}
     seeds = _seeds(spec, 400)
     for n in counts:
-        flying(spec, shipped_expert(), seeds[: 2 * n], n_processes=n)()  # starts the workers
+        acting(spec, shipped_expert(), seeds[: 2 * n], n_processes=n)()  # starts the workers
     return {
-        name: {n: _flying(name, flying(spec, policy, seeds, n_processes=n)) for n in counts}
-        for name, policy in flown.items()
+        name: {n: _acting(name, acting(spec, policy, seeds, n_processes=n)) for n in counts}
+        for name, policy in policies.items()
     }
 
 
@@ -119,11 +119,11 @@ def _seeds(spec: EnvSpec, count: int) -> np.ndarray:
     return spec.seeds("test", max(count, 4))
 
 
-def _flying(name: str, measure: Measure) -> Row:
-    return compare(f"fly {name}", "steps/s", measure, [], repeats=3)
+def _acting(name: str, measure: Measure) -> Row:
+    return compare(f"act: {name}", "steps/s", measure, [], repeats=3)
 
 
 def _training(spec: EnvSpec, size: str, context_length: int) -> Row:
-    dataset = WindowDataset(demonstrations(spec), context_length=context_length)
+    dataset = WindowDataset(demonstrations(spec), action_space=SPACE, context_length=context_length)
     measure = training(decoder(size, context_length), windows(dataset), 4)
     return compare(f"train {size}, K = {context_length}", "labels/s", measure, [], repeats=3)

@@ -13,9 +13,9 @@ from ilt.data.datamodule import EpochBatches, WindowData
 from ilt.data.windows import WindowDataset
 from ilt.envs.spec import EnvSpec
 from ilt.training.callbacks import EMA, LearningCurve
-from ilt.training.module import bc_loss, decay_groups
-from tests.benchmarks.flights import decoder
+from ilt.training.optimizer import decay_groups
 from tests.benchmarks.measuring import Row, at_most, compare
+from tests.benchmarks.rollouts import HEAD, SPACE, decoder
 from tests.benchmarks.train import BATCH_SIZE, demonstrations, module
 
 N_STEPS, WARM_UP = 150, 10
@@ -36,7 +36,7 @@ def rows(spec: EnvSpec) -> list[Row]:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     for expected in (".*does not have many workers.*", ".*isinstance.treespec, LeafSpec.*"):
         warnings.filterwarnings("ignore", message=expected)
-    windows = WindowDataset(demonstrations(spec), context_length=8)
+    windows = WindowDataset(demonstrations(spec), action_space=SPACE, context_length=8)
 
     def with_lightning() -> float:
         clock = _Clock()
@@ -66,9 +66,9 @@ def rows(spec: EnvSpec) -> list[Row]:
             if step == WARM_UP:
                 started = time.perf_counter()
             batch = windows.__getitems__(indices)
-            logits = model(batch["observations"], batch["actions"], batch["mask"])
+            outputs, mask = model(batch["observations"], batch["actions"], batch["mask"]), batch["mask"]
             optimizer.zero_grad(set_to_none=True)
-            bc_loss(logits, batch["actions"], batch["mask"]).backward()
+            HEAD.loss(outputs[mask], batch["actions"][mask]).backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             schedule.step()

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,12 +62,12 @@ def train(path: Path) -> None:
 
     from ilt.data.datamodule import WindowData
     from ilt.data.windows import WindowDataset, observation_statistics, take_episodes
-    from ilt.evaluation import stages  # noqa: F401  (what a run has imported by then is part of its memory)
+    from ilt.evaluation import scoring  # noqa: F401  (what a run has imported by then is part of its memory)
     from ilt.tracking.run_folder import peak_memory_mb
     from ilt.training import fit  # noqa: F401  (what a run has imported by then is part of its memory)
     from ilt.training.callbacks import EMA
     from ilt.training.runtime import keep_freed_memory
-    from tests.benchmarks.flights import decoder
+    from tests.benchmarks.rollouts import SPACE, decoder
     from tests.benchmarks.train import module
 
     torch.set_num_threads(1)
@@ -74,9 +75,10 @@ def train(path: Path) -> None:
     episodes = take_episodes(Episodes.load(path), 1.0)
     model = decoder("tiny", 64)
     model.set_normalization(*observation_statistics(episodes))
+    windows: dict[str, Any] = {"action_space": SPACE, "context_length": 64}
     data = WindowData(
-        WindowDataset(episodes, context_length=64),
-        WindowDataset(episodes.first(20), context_length=64, as_deployed=True),
+        WindowDataset(episodes, **windows),
+        WindowDataset(episodes.first(20), **windows, as_deployed=True),
         batch_size=256,
         seed=0,
     )

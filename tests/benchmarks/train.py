@@ -2,10 +2,9 @@
 
 import time
 from collections.abc import Iterable
-from pathlib import Path
+from functools import partial
 
 import torch
-import yaml
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -14,10 +13,13 @@ from ilt.data.episodes import Episodes
 from ilt.data.windows import WindowDataset
 from ilt.envs.spec import EnvSpec
 from ilt.models.decoder import Decoder
+from ilt.registry import load_option
 from ilt.rollout.run import rollout
-from ilt.training.module import ImitationModule, bc_loss, decay_groups
-from tests.benchmarks.flights import decoder, shipped_expert
+from ilt.schema import own_keys
+from ilt.training.module import ImitationModule
+from ilt.training.optimizer import adamw, decay_groups
 from tests.benchmarks.measuring import Measure, Row, at_least, compare
+from tests.benchmarks.rollouts import HEAD, SPACE, decoder, shipped_expert
 
 BATCH_SIZE = 256
 
@@ -40,7 +42,7 @@ def rows(spec: EnvSpec) -> list[Row]:
     context_length, n_batches = 16, 12
     episodes = demonstrations(spec)
     model = decoder("small", context_length)
-    dataset = WindowDataset(episodes, context_length=context_length)
+    dataset = WindowDataset(episodes, action_space=SPACE, context_length=context_length)
     usual = DataLoader(OneByOne(dataset), batch_size=BATCH_SIZE, shuffle=True)
     return [
         compare(
@@ -69,8 +71,8 @@ def windows(dataset: WindowDataset) -> WindowLoader:
 
 def module(model: Decoder) -> ImitationModule:
     """The model with the optimizer of the default run."""
-    settings = yaml.safe_load(Path("conf/optimizer/adamw.yaml").read_text())
-    return ImitationModule(model, seed=0, **settings)
+    settings = own_keys("optimizer", load_option("optimizer", "adamw"))
+    return ImitationModule(model, HEAD, seed=0, make_optimizer=partial(adamw, **settings))
 
 
 def training(
@@ -85,7 +87,8 @@ def training(
             mask = batch["mask"].clone()
             if last_only:
                 mask[:, :-1] = False
-            loss = bc_loss(model(batch["observations"], batch["actions"], batch["mask"]), batch["actions"], mask)
+            outputs = model(batch["observations"], batch["actions"], batch["mask"])
+            loss = HEAD.loss(outputs[mask], batch["actions"][mask])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

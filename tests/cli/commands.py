@@ -29,12 +29,13 @@ def run_command(command: str, *overrides: str) -> Any:
         return app.main(compose(command, list(overrides)))
 
 
-def type_command(*arguments: str) -> None:
-    """Type `ilt <arguments>` into this process. What it prints is caught by `capsys`."""
+def type_command(*arguments: str, **variables: str) -> None:
+    """Type `ilt <arguments>` into this process, with environment variables. `capsys` catches what it prints."""
     root = logging.getLogger()
     before = root.level, list(root.handlers)
     try:
-        with patch.object(sys, "argv", ["ilt", *arguments]), patch.dict(os.environ, {**KEYLESS, "HYDRA_FULL_ERROR": "0"}):
+        variables = {**KEYLESS, "HYDRA_FULL_ERROR": "0", **variables}
+        with patch.object(sys, "argv", ["ilt", *arguments]), patch.dict(os.environ, variables):
             cli.main()
     finally:
         root.setLevel(before[0])

@@ -5,29 +5,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
-from ilt.config import ConfigError, parse_subset
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ilt.cli import collect
-from ilt.cli.compare import main, runs_of
+from ilt.analysis.compare import runs_of
+from ilt.envs.spec import EnvSpec
+from ilt.registry import load_option
+from ilt.rollout.recorded import Context
+from ilt.schema import ConfigError
+from ilt.settings import parse_subset
 from tests.analysis.finished_runs import roll_out_run
-from tests.evaluation.test_saved_policies import PPO
+from tests.cli.commands import run_command
 
-CONF = Path(__file__).parents[2] / "conf"
-POLICIES = [f"+policies.nominal={PPO}", "+policies.other=a2c-ea3d452acd"]
+PPO, A2C = "ppo-091d97b2b3", "a2c-9c4e8dfa89"
+POLICIES = [f"+policies.nominal={PPO}", f"+policies.other={A2C}"]
 SHORT = "+env.kwargs.max_episode_steps=30"
 SUBSETS = ["+subsets.windy=wind_power:0.5:1"]
 
 
 def compared(outputs: Path, *overrides: str) -> float:
     """Compare on three test seeds, in episodes of at most 30 steps; what the job returns."""
-    fixed = ["name=name", "seeds=test:3", f"outputs={outputs}", "processes=1"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("compare", [*fixed, "env=lunar_lander_hidden", SHORT, *overrides])
-    return main.__wrapped__(cfg)  # type: ignore[attr-defined]  # what hydra.main decorates
+    fixed = ["name=name", "seeds=test:3", f"outputs={outputs}", "processes=1", "env=lunar_lander_hidden", SHORT]
+    return run_command("compare", *fixed, *overrides)
 
 
 def comparisons(outputs: Path) -> list[Path]:
@@ -45,7 +44,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def filmed(outputs: Path) -> Path:
     """The folder of the comparison that has a video."""
-    (folder,) = (path for path in comparisons(outputs) if (path / "flight.mp4").exists())
+    (folder,) = (path for path in comparisons(outputs) if (path / "episode.mp4").exists())
     return folder
 
 
@@ -64,17 +63,17 @@ def test_a_comparison_has_every_policy_and_the_random_one_in_every_subset(conten
     assert content["metrics"]["all episodes"]["nominal"]["performance"] == 1.0
 
 
-def test_the_same_command_again_flies_nothing(
+def test_the_same_command_again_runs_nothing(
     outputs: Path, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collect, "fly", None)
+    monkeypatch.setattr(Context, "rollout", None)
     first_policy = compared(outputs, *POLICIES, *SUBSETS, "video=[other,nominal]")
     assert first_policy == content["metrics"]["all episodes"]["nominal"]["return_mean"]
     assert len(comparisons(outputs)) == 1
 
 
-def test_flights_are_kept_for_other_comparisons(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collect, "fly", None)
+def test_rollouts_are_kept_for_other_comparisons(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Context, "rollout", None)
     compared(outputs, f"+policies.first={PPO}", "+policies.second=random", "reference=random")
     assert len(comparisons(outputs)) == 2
 
@@ -82,10 +81,10 @@ def test_flights_are_kept_for_other_comparisons(outputs: Path, monkeypatch: pyte
 def test_the_video_shows_the_policies_that_were_asked_for_side_by_side(filmed: Path, content: dict[str, Any]) -> None:
     assert list(content["video"]["returns"]) == ["other", "nominal"]
     assert 30_000_000 <= content["video"]["seed"] < 30_000_003
-    with Image.open(filmed / "flight.gif") as image:
+    with Image.open(filmed / "episode.gif") as image:
         assert image.size == (800, 267)
         assert image.n_frames <= 120
-    assert (filmed / "flight.gif").stat().st_size < 3_000_000
+    assert (filmed / "episode.gif").stat().st_size < 3_000_000
 
 
 @pytest.mark.parametrize(
@@ -95,15 +94,15 @@ def test_the_video_shows_the_policies_that_were_asked_for_side_by_side(filmed: P
         (["video=[student]"], r"^video must name one of policies = .*, got student"),
         ([f"+policies.random={PPO}"], r"^policies\.random must be random"),
         (["+subsets.windy=wind:0.5:1"], r"^subsets\.windy must begin with one of \['gravity', .*\], .*, got wind$"),
-        (["+subsets.windy=wind_power"], r"^subsets\.windy must be FACT:LOW:HIGH .*, got 'wind_power'$"),
+        (["+subsets.windy=wind_power"], r"^subsets\.windy must be PARAMETER:LOW:HIGH .*, got 'wind_power'$"),
         (["+policies.student=nowhere"], r"^policies\.student must be the folder of a finished run"),
         (["seeds=test:0"], r"^seeds must stay in env\.seed_blocks\.test"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_before_anything_flies(
+def test_what_cannot_be_compared_is_refused_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], message: str
 ) -> None:
-    monkeypatch.setattr(collect, "fly", None)
+    monkeypatch.setattr(Context, "rollout", None)
     with pytest.raises(ConfigError, match=message):
         compared(tmp_path, *POLICIES, *overrides)
 
@@ -125,10 +124,8 @@ def test_a_pattern_is_all_runs_that_differ_in_their_seed(tmp_path: Path) -> None
 
 
 def test_students_of_several_seeds_are_one_row_and_show_their_median_run(tmp_path: Path) -> None:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        env = compose("compare", ["name=name", "env=lunar_lander_hidden", SHORT, "+policies.a=b"]).env
-    spec = instantiate(env, _convert_="object")
-    wrappers = {"env.wrappers": OmegaConf.to_container(env.wrappers)}
+    env = {**load_option("env", "lunar_lander_hidden"), "kwargs": {"max_episode_steps": 30}}
+    spec, wrappers = EnvSpec.from_config(OmegaConf.create(env)), {"env.wrappers": env["wrappers"]}
     for seed in range(3):
         roll_out_run(tmp_path / "runs" / f"student-s{seed}", spec, 3, changes={**wrappers, "seed": seed})
     arguments = [f"+policies.student={tmp_path}/runs/student-*", f"+policies.expert={PPO}"]
@@ -155,7 +152,7 @@ def test_a_pattern_must_match_runs_of_one_setting(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["wind_power", "wind_power:0.5", "wind_power:1:0.5", "wind_power:0:2", "wind_power:a:b", "w:0:0.5:1"]
 )
-def test_a_subset_is_a_fact_and_two_quantiles(text: str) -> None:
+def test_a_subset_is_a_parameter_and_two_quantiles(text: str) -> None:
     assert parse_subset("subsets.windy", "wind_power:0.75:1") == ("wind_power", 0.75, 1.0)
-    with pytest.raises(ConfigError, match=r"^subsets\.windy must be FACT:LOW:HIGH"):
+    with pytest.raises(ConfigError, match=r"^subsets\.windy must be PARAMETER:LOW:HIGH"):
         parse_subset("subsets.windy", text)

@@ -28,7 +28,7 @@ def composed(*arguments: str) -> tuple[Context, DictConfig]:
     return prepare(cfg), cfg.expert
 
 
-def test_an_expert_is_trained_from_nothing_measured_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_expert_is_trained_measured_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["expert=ppo", "expert.n_epochs=1", *QUICK, *HIDDEN, f"outputs={tmp_path}"]
     type_command("expert", *arguments, "logger=wandb")
     assert "1024 of 2048 steps" in capsys.readouterr().out

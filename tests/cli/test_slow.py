@@ -1,22 +1,17 @@
 """What takes minutes: `make test-slow`."""
 
 import json
+import os
 import signal
 import subprocess
-import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 
-from ilt.experts.actor import Actor
-from ilt.rollout.metrics import episode_metrics
-from ilt.rollout.policies import ExpertPolicy
-from ilt.rollout.run import rollout
-from ilt.tracking.store import SHIPPED, open_artifact
-from tests.cli.test_train import ROOT, call, environment, only_run
+import ilt
+from tests.cli.commands import ROOT, call, only_run, results_of, start
 
 pytestmark = pytest.mark.slow
 
@@ -24,32 +19,26 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "env", "least_return", "most_crashes"),
     [
-        ("ppo-c607fd4f4f", "lunar_lander", 270, 0.01),
-        ("a2c-ea3d452acd", "lunar_lander", 250, 0.02),
-        ("ppo-privileged-21bf44e617", "lunar_lander_hidden", 240, 0.06),
-        ("a2c-privileged-62c2af7d90", "lunar_lander_hidden", 240, 0.1),
-        ("a2c-90929c76a6", "lunar_lander_blind", 270, 0.01),
+        ("ppo-091d97b2b3", "lunar_lander", 270, 0.01),
+        ("a2c-9c4e8dfa89", "lunar_lander", 250, 0.02),
+        ("ppo-privileged-519026c884", "lunar_lander_hidden", 240, 0.06),
+        ("a2c-privileged-1855fe6993", "lunar_lander_hidden", 240, 0.1),
+        ("a2c-ecdd424b2b", "lunar_lander_blind", 270, 0.01),
     ],
 )
 def test_shipped_experts_land_the_thousand_test_episodes(
     name: str, env: str, least_return: float, most_crashes: float
 ) -> None:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        spec = instantiate(compose("expert", [f"env={env}"]).env, _convert_="object")
-    expert = open_artifact(SHIPPED["experts"] / name)
-    privileged = expert.manifest["config"].get("observes") == "privileged"
-    policy = ExpertPolicy(Actor.load(expert.file("actor.safetensors")), deterministic=True, privileged=privileged)
-    metrics = episode_metrics(rollout(spec, policy, spec.seeds("test", 1000)), spec)
+    spec = ilt.make_env(env)
+    metrics = ilt.evaluate(ilt.load_policy(name, spec), spec)
     assert metrics["return_mean"] >= least_return
     assert metrics["crash_rate"] <= most_crashes
 
 
 @pytest.mark.parametrize(("name", "steps"), [("ppo", 1_000_000), ("a2c", 1_000_000)])
 def test_an_expert_learns_to_land_from_nothing_though_it_is_killed(name: str, steps: int, tmp_path: Path) -> None:
-    arguments = [f"expert={name}", f"expert.training.total_steps={steps}", f"outputs={tmp_path}"]
-    arguments += ["expert.training.score_every=100000"]
-    command = [sys.executable, "-m", "ilt", "expert", *arguments]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    arguments = [f"expert={name}", f"expert.total_steps={steps}", f"outputs={tmp_path}", "expert.score_every=100000"]
+    process = start("expert", *arguments)
     while not list(tmp_path.glob("experts/.*.partial/training/checkpoint.pt")):
         assert process.poll() is None, process.stdout and process.stdout.read()
         time.sleep(0.1)
@@ -64,7 +53,7 @@ def test_an_expert_learns_to_land_from_nothing_though_it_is_killed(name: str, st
 
 def test_the_default_run_matches_its_expert(tmp_path: Path) -> None:
     call("train", f"outputs={tmp_path}")
-    results = json.loads((only_run(tmp_path) / "results.json").read_text())
+    results = results_of(only_run(tmp_path))
     assert results["return_mean"] >= results["expert_return_mean"] - 5
     assert results["crash_rate"] <= results["policies"]["expert"]["crash_rate"] + 0.01
     assert results["action_accuracy"] > 0.95
@@ -83,3 +72,27 @@ def test_a_cluster_job_whose_time_is_over_saves_is_requeued_and_goes_on(tmp_path
     assert "resuming from" in log.read_text()
     (results,) = tmp_path.glob("sweep/*/results.json")
     assert json.loads(results.read_text())["resumed"]
+
+
+def test_the_built_wheel_works_in_an_empty_environment_and_folder(tmp_path: Path) -> None:
+    """With the command alone, and with the configs of somebody else's package."""
+    env = {**os.environ, "PYTHONPATH": "", "VIRTUAL_ENV": "", "UV_FIND_LINKS": os.environ.get("PIP_FIND_LINKS", "")}
+    folder = tmp_path / "empty"
+    folder.mkdir()
+
+    def run(*command: object, **variables: str) -> None:
+        subprocess.run([str(part) for part in command], cwd=folder, env={**env, **variables}, check=True)
+
+    uv, venv = ROOT / ".venv" / "bin" / "uv", tmp_path / "venv"
+    run(uv, "build", "--wheel", "--out-dir", tmp_path, ROOT)
+    (wheel,) = tmp_path.glob("ilt-*.whl")
+    packed = zipfile.ZipFile(wheel).namelist()
+    assert {"ilt/py.typed", "ilt/conf/train.yaml", "ilt/analysis/templates/report.html"} <= {*packed}
+    run(uv, "venv", venv)
+    run(uv, "pip", "install", "--python", venv / "bin" / "python", "-c", ROOT / "constraints.txt", wheel)
+    ilt_command, small = venv / "bin" / "ilt", ["experiment=smoke", "logger=none"]
+    run(ilt_command, "train", *small)
+    plugin = ROOT / "tests" / "plugin"
+    brought = ["env=cue", "expert=teacher", "model=my_gru", "optimizer=adam", "evaluation.video=false"]
+    run(ilt_command, "train", "--config-dir", plugin / "memory_lab" / "conf", *small, *brought, PYTHONPATH=str(plugin))
+    assert len(list(folder.glob("outputs/runs/*/results.json"))) == 2

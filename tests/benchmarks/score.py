@@ -1,9 +1,9 @@
-"""Scoring students on test episodes, beside the environment limit and beside one env flown step by step."""
+"""Scoring students on test episodes, beside the environment limit and beside one env stepped by itself."""
 
 from ilt.envs.spec import EnvSpec
 from ilt.rollout.workers import cores
-from tests.benchmarks.flights import environment_limit, flying, student
 from tests.benchmarks.measuring import Bar, Measure, Row, at_least, compare
+from tests.benchmarks.rollouts import acting, environment_limit, student
 
 N_EPISODES = 1000
 N_REFERENCE = 4
@@ -24,9 +24,9 @@ def _row(spec: EnvSpec, limit: Measure, size: str, context_length: int, of_limit
     return compare(
         f"score {N_EPISODES:,} episodes, {size}, K = {context_length}",
         "steps/s",
-        flying(spec, student(size, context_length), seeds, n_processes=cores()),
+        acting(spec, student(size, context_length), seeds, n_processes=cores()),
         [
             ("environment limit", limit, of_limit),
-            ("one env, whole window recomputed", flying(spec, one_by_one, seeds[:N_REFERENCE], n_envs=1), faster),
+            ("one env, whole window recomputed", acting(spec, one_by_one, seeds[:N_REFERENCE], n_envs=1), faster),
         ],
     )

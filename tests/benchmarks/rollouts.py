@@ -1,4 +1,4 @@
-"""What the rows about flying share: who flies, the environment limit, and rates."""
+"""What the rows about rollouts share: who acts, the environment limit, and rates."""
 
 import time
 from collections.abc import Iterator
@@ -6,57 +6,52 @@ from collections.abc import Iterator
 import gymnasium as gym
 import numpy as np
 import torch
-from ilt.rollout.sequence_policy import SequencePolicy
 
 from ilt.data.episodes import Episodes
+from ilt.envs.actions import ActionSpace
 from ilt.envs.spec import EnvSpec
-from ilt.experts.actor import Actor
+from ilt.experts.actor import Actor, actor_policy
 from ilt.models.decoder import Decoder
+from ilt.models.heads import Categorical
+from ilt.registry import load_option
 from ilt.rollout import workers
-from ilt.rollout.policies import ExpertPolicy, Policy
+from ilt.rollout.policies import NetworkPolicy, Policy, SequencePolicy
 from ilt.rollout.run import rollout
+from ilt.schema import own_keys
 from ilt.tracking.store import SHIPPED
 from tests.benchmarks.measuring import Measure
 
-SIZES = {"nano": (1, 1, 16), "tiny": (2, 2, 32), "small": (4, 4, 64), "base": (6, 8, 128)}
-"""`n_layer`, `n_head`, `d_model`, as in `conf/model/`."""
+SIZES = ("nano", "tiny", "small", "base")
+SPACE = ActionSpace(n_choices=(4,), start=(0,))
+HEAD = Categorical(action_space=SPACE)
 
 
-def shipped_expert() -> ExpertPolicy:
+def shipped_expert() -> NetworkPolicy:
     """The PPO expert that ships with the package, deterministic."""
     (folder,) = SHIPPED["experts"].glob("ppo-??????????")
-    return ExpertPolicy(Actor.load(folder / "actor.safetensors"), deterministic=True)
+    return actor_policy(Actor.load(folder / "actor.safetensors"), SPACE, privileged=False, deterministic=True)
 
 
 def decoder(size: str, context_length: int) -> Decoder:
     """A model of this size, as it starts out."""
     torch.manual_seed(0)
-    n_layer, n_head, d_model = SIZES[size]
-    return Decoder(
-        observation_dim=8,
-        n_actions=4,
-        context_length=context_length,
-        n_layer=n_layer,
-        n_head=n_head,
-        d_model=d_model,
-    )
+    known = {"observation_dim": 8, "action_space": SPACE, "n_outputs": HEAD.n_outputs, "context_length": context_length}
+    return Decoder(**known, **own_keys("model", load_option("model", size)))
 
 
-class Escorted:
+class Escorted(Policy):
     """A student that computes its every action in full, beside an expert whose action is taken.
 
-    So an untrained student of any size flies the episodes that a trained one would fly, which are those of the
+    So an untrained student of any size sees the episodes that a trained one would see, which are those of the
     environment limit.
     """
-
-    privileged = False
 
     def __init__(self, student: Policy, expert: Policy) -> None:
         self._student, self._expert = student, expert
 
-    def begin(self, slots: np.ndarray, seeds: np.ndarray) -> None:
-        self._student.begin(slots, seeds)
-        self._expert.begin(slots, seeds)
+    def reset(self, slots: np.ndarray, seeds: np.ndarray) -> None:
+        self._student.reset(slots, seeds)
+        self._expert.reset(slots, seeds)
 
     def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
         self._student.act(slots, observations)
@@ -65,10 +60,10 @@ class Escorted:
 
 def student(size: str, context_length: int, *, recompute: bool = False) -> Escorted:
     """A student of this size, escorted by the shipped expert."""
-    return Escorted(SequencePolicy(decoder(size, context_length), recompute=recompute), shipped_expert())
+    return Escorted(SequencePolicy(decoder(size, context_length), HEAD, recompute=recompute), shipped_expert())
 
 
-def flying(spec: EnvSpec, policy: Policy, seeds: np.ndarray, *, n_envs: int = 256, n_processes: int = 1) -> Measure:
+def acting(spec: EnvSpec, policy: Policy, seeds: np.ndarray, *, n_envs: int = 256, n_processes: int = 1) -> Measure:
     """Steps per second of a rollout, start to end."""
 
     def measure() -> float:
@@ -82,7 +77,7 @@ def flying(spec: EnvSpec, policy: Policy, seeds: np.ndarray, *, n_envs: int = 25
 def environment_limit(spec: EnvSpec, n_episodes: int = 200) -> Measure:
     """Steps per second of the expert's recorded actions replayed by bare `step` calls, in all cores at once.
 
-    Resets are part of it: no episode can be flown without one.
+    Resets are part of it: there is no episode without one.
     """
     n = workers.cores()
     recorded = rollout(spec, shipped_expert(), spec.seeds("test", n_episodes), n_processes=n)
@@ -91,7 +86,7 @@ def environment_limit(spec: EnvSpec, n_episodes: int = 200) -> Measure:
 
 
 def replay(env_id: str, episodes: Episodes) -> Iterator[float]:
-    """Seconds to fly recorded episodes again in a plain loop."""
+    """Seconds to run recorded episodes again in a plain loop."""
     env = gym.make(env_id).unwrapped
     actions = [part.tolist() for part in np.split(episodes.actions, episodes.step_offsets[1:])]
     started = time.perf_counter()
