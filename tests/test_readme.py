@@ -4,6 +4,7 @@ import fnmatch
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -44,8 +45,20 @@ def test_there_are_commands() -> None:
     }
 
 
+@pytest.fixture(scope="module")
+def my_configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The options that the README shows as those of a package of one's own."""
+    folder = tmp_path_factory.mktemp("my_configs")
+    (shown,) = re.findall(r"^```yaml\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    for name, content in re.findall(r"^# (\S+\.yaml)\n((?:[^#\n].*\n)+)", shown, flags=re.MULTILINE):
+        (folder / name).parent.mkdir()
+        (folder / name).write_text(content)
+    return folder
+
+
 @pytest.mark.parametrize(("module", "arguments"), [*COMMANDS, *MADE])
-def test_each_command_is_one_that_its_entry_point_takes(module: str, arguments: str) -> None:
+def test_each_command_is_one_that_its_entry_point_takes(module: str, arguments: str, my_configs: Path) -> None:
+    arguments = arguments.replace("--config-dir my_configs", f"hydra.searchpath=[file://{my_configs}]")
     overrides = [argument for argument in shlex.split(arguments) if argument != "-m"]
     first = [re.split(r",(?![^\[]*\])", override)[0] for override in overrides]  # of what is swept over
     first += ["run_name=any"] if module == "train" else []
@@ -53,6 +66,15 @@ def test_each_command_is_one_that_its_entry_point_takes(module: str, arguments: 
     with initialize_config_module("ilt.conf", version_base="1.3"):
         cfg = compose(module, first)
     check_config(cfg, module)
+
+
+def test_the_lines_of_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (lines,) = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    small = re.sub(r"max_steps=\d+", "max_steps=4, evaluation={'n_episodes': 2}", lines).replace("tiny", "nano")
+    names: dict[str, Any] = {}
+    exec(re.sub(r"n_episodes=\d+", "n_episodes=2", small), names)  # our own README
+    assert names["run"].path.is_dir()
 
 
 def test_make_adapt_compares_what_it_trains() -> None:

@@ -78,10 +78,11 @@ def load(ctx: Context, expert: Any, artifact: Artifact) -> LoadedExpert:
 
 def canonical_config_of(ctx: Context, expert: Any) -> dict[str, Any]:
     """All that decides an expert. Its gate does not: a trained expert is kept whatever it is worth."""
+    made = make_expert(expert, trust=ctx.env.trust)  # before anything that it names is imported
     return {
         "env": ctx.env.identity(),
         "seeds": {block: list(ctx.env.seed_blocks[block]) for block in ("demonstrations", "selection")},
-        "expert": {**canonical("expert", expert), **make_expert(expert).identity()},
+        "expert": {**canonical("expert", expert), **made.identity()},
     }
 
 
@@ -97,7 +98,7 @@ def find_or_train(ctx: Context, expert: Any, on_score: Callable[[int, float], No
     if (found := ctx.store.find("experts", expert.name, canonical_config_of(ctx, expert))) is not None:
         return found
     expert = _capped(expert)
-    made = make_expert(expert)
+    made = make_expert(expert, trust=ctx.env.trust)
 
     def make(folder: Path) -> dict[str, Any]:
         training = _train(ctx, expert, made, folder, on_score)
@@ -124,7 +125,7 @@ def find(ctx: Context, expert: Any) -> Artifact:
     """The same, but never trained: ConfigError if it is not there."""
     found = ctx.store.find("experts", expert.name, canonical_config_of(ctx, expert))
     found = found or ctx.store.find("experts", expert.name, canonical_config_of(ctx, _capped(expert)))
-    if found is None and not make_expert(expert).total_steps:
+    if found is None and not make_expert(expert, trust=ctx.env.trust).total_steps:
         return find_or_train(ctx, expert)  # which measures it
     if found is None:
         raise ConfigError(f"the run's expert ({expert.name}) is not in {ctx.store.root / 'experts'}; train it first")
@@ -133,7 +134,7 @@ def find(ctx: Context, expert: Any) -> Artifact:
 
 def expert_policy(ctx: Context, expert: Any, artifact: Artifact) -> Policy:
     """The expert as the config says that it demonstrates."""
-    made = make_expert(expert)
+    made = make_expert(expert, trust=ctx.env.trust)
     return made.policy(ctx.env, artifact.path, privileged=expert.privileged, deterministic=expert.deterministic)
 
 

@@ -40,7 +40,8 @@ def accessors(workspace: dict[str, Any]) -> set[str]:
 
 
 def tables(workspace: dict[str, Any]) -> set[str]:
-    exps = [p["config"]["panel2Config"]["exp"] for p in panels(workspace)["Episodes"]]
+    shown = [panel for section in panels(workspace).values() for panel in section if panel["viewType"] == "Weave"]
+    exps = [panel["config"]["panel2Config"]["exp"] for panel in shown]
     return {exp["fromOp"]["inputs"]["key"]["val"] for exp in exps}
 
 
