@@ -94,18 +94,19 @@ def make_figures(
     logger: Run,
 ) -> None:
     """Figures and a video, into the run's folder and to its logger. One that fails is a warning."""
-    from ilt.analysis.figures import learning_curve, return_distribution
-    from ilt.analysis.video import side_by_side, write_animation, write_mp4
-
     path, made, videos = folder.path, {}, {}
     selection = expert.metrics["selection"]["deterministic" if cfg.expert.deterministic else "sampled"]
     title, n = path.name, cfg.evaluation.n_episodes
 
     def curve() -> None:
+        from ilt.analysis.figures import learning_curve
+
         learning_curve(fitted.rows, path / "learning_curve.png", expert_return=selection["return_mean"], title=title)
         made["learning_curve"] = path / "learning_curve.png"
 
     def returns() -> None:
+        from ilt.analysis.figures import return_distribution
+
         by_policy = {name: each.returns for name, each in episodes.items()}
         success = ctx.env.success_return
         target = path / "return_distribution.png"
@@ -113,6 +114,8 @@ def make_figures(
         made["return_distribution"] = target
 
     def video() -> None:
+        from ilt.analysis.video import side_by_side, write_animation, write_mp4
+
         middle = int(np.argsort(episodes["student"].returns)[n // 2])  # neither best nor worst
         frames = side_by_side(ctx.env, {name: (episodes[name], middle) for name in ("student", "expert")})
         write_mp4(frames, path / "episode.mp4")

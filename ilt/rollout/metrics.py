@@ -1,4 +1,4 @@
-"""What a set of flown episodes amounts to."""
+"""Statistics and rates over a set of episodes."""
 
 import numpy as np
 
@@ -6,23 +6,20 @@ from ilt.data.episodes import Episodes
 from ilt.envs.spec import EnvSpec
 
 
-def episode_metrics(episodes: Episodes, spec: EnvSpec) -> dict[str, float]:
+def episode_metrics(episodes: Episodes, spec: EnvSpec) -> dict[str, float | None]:
     """Return statistics and rates over E episodes, by the env's own rules of success and crash.
 
     `return_std` is the sample standard deviation over episodes; `return_p05` their fifth percentile. Rates are
-    fractions of episodes; `length_mean` is in steps.
+    fractions of episodes, None where the env has no such rule; `length_mean` is in steps.
     """
-    returns = episodes.returns
-    crashed = np.zeros(len(episodes), dtype=bool)
-    if spec.crash_reward is not None:
-        crashed = episodes.terminated & (episodes.last_rewards == spec.crash_reward)
+    returns, success, crash = episodes.returns, spec.success_return, spec.crash_reward
     return {
         "return_mean": float(returns.mean()),
         "return_std": float(returns.std(ddof=1)) if len(returns) > 1 else 0.0,
         "return_median": float(np.median(returns)),
         "return_p05": float(np.percentile(returns, 5)),
-        "success_rate": float((returns >= spec.success_return).mean()),
-        "crash_rate": float(crashed.mean()),
+        "success_rate": None if success is None else float((returns >= success).mean()),
+        "crash_rate": None if crash is None else float((episodes.terminated & (episodes.last_rewards == crash)).mean()),
         "truncation_rate": float(episodes.truncated.mean()),
         "length_mean": float(episodes.lengths.mean()),
     }

@@ -1,7 +1,7 @@
 """Several processes that learn one model: as many on this machine as a config asks for, or as torchrun or srun started.
 
-Lightning's own launcher repeats the command line for every further process, with its locks, its sweep and its expert, and
-cannot do so within a job of a sweep. Here only the training is repeated: rank 0 hands it to the others.
+Lightning's own launcher repeats the command line for every further process, with its locks, its sweep and its expert,
+and cannot do so within a job of a sweep. Here only the training is repeated: rank 0 hands it to the others.
 """
 
 import functools
@@ -30,7 +30,7 @@ from pytorch_lightning.plugins.environments import (  # type: ignore[attr-define
 )
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, distributed
-from torch.distributed import DistError, FileStore, Store
+from torch.distributed import DistError, FileStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from ilt.schema import ConfigError
@@ -75,7 +75,7 @@ def led(job: Callable[[], _Result]) -> _Result:
         return job()
     finally:
         if not store.check([_TRAINING]):
-            store.set(_TRAINING, b"")
+            store.set(_TRAINING, "")
 
 
 @functools.cache
@@ -128,10 +128,10 @@ def joined(
 ) -> Iterator[DDPStrategy | None]:
     """A context in which `learn(*arguments, strategy)` runs in n_ranks − 1 further processes, until they are done.
 
-    Where torchrun or srun started the others, they are handed the same, see `led`. Yields this process's own strategy for
-    that training, None where it is alone. Rank 0 stays in the process that logs, prints and is told to end. Where it fails,
-    the others are killed; where one of them died, RuntimeError says so: on CPUs at once, on GPUs when NCCL's time is out
-    (ten minutes).
+    Where torchrun or srun started the others, they are handed the same, see `led`. Yields this process's own strategy
+    for that training, None where it is alone. Rank 0 stays in the process that logs, prints and is told to end. Where
+    it fails, the others are killed; where one of them died, RuntimeError says so: on CPUs at once, on GPUs when NCCL's
+    time is out (ten minutes).
 
     Args:
         learn, arguments: a function at the top level of its module, and what can be pickled.
@@ -139,7 +139,7 @@ def joined(
         on_gpus: whether the process of rank r is to use GPU r.
     """
     if (environment := cluster()) is not None:
-        _meeting().set(_TRAINING, pickle.dumps((learn, arguments)))
+        _meeting().set(_TRAINING, pickle.dumps((learn, arguments)))  # type: ignore[arg-type]  # bytes are text to it
         yield DDPStrategy(cluster_environment=environment)
         distributed.destroy_process_group()
         return
