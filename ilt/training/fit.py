@@ -189,7 +189,7 @@ def check_components(ctx: Context, cfg: DictConfig) -> None:
     """Build what a config names, so that what does not fit is refused before long work. ConfigError names the key."""
     make_imitation(cfg.imitation)
     make_source(cfg.demos)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         model, head = model_spec(ctx, cfg).build()
         _check_acting(model, head, target=cfg.model["_target_"])
     _make_optimizer(cfg.optimizer, model, total_steps=1, fused=False)
@@ -205,11 +205,11 @@ def _check_acting(model: SequenceModel, head: ActionHead, *, target: str) -> Non
     observations = np.zeros((2, length, model.observation_dim), dtype=np.float32)
     try:
         actions = torch.from_numpy(space.zeros(2, length))
-        outputs = model(torch.from_numpy(observations), actions, torch.ones(2, length, dtype=torch.bool))
+        outputs = model.eval()(torch.from_numpy(observations), actions, torch.ones(2, length, dtype=torch.bool))
         wanted = (2, length, model.n_outputs)
         if outputs.shape != wanted:
             raise ValueError(f"its outputs must be of shape {wanted}, got {tuple(outputs.shape)}")
-        policy = SequencePolicy(model.eval(), head)
+        policy = SequencePolicy(model, head)
         policy.reset(slots, slots)
         for _ in range(2):
             space.check(policy.act(slots, observations[:, 0]), 2, source="it")

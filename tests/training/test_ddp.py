@@ -36,7 +36,7 @@ TWO = ["trainer.devices=2"]
 def config(folder: Path, *overrides: str) -> DictConfig:
     """Episodes of one to three steps, so that windows of three steps are padded, each by another length.
 
-    In double precision sums in another order are the same to many digits, however often they are divided by small numbers.
+    In double precision, sums in another order agree to many digits, also where small numbers divide them.
     """
     small = ["dataset.context_length=3", "dataset.batch_size=8", "model.dropout=0.0", "callbacks.ema.decay=0.8"]
     every_step = ["trainer.log_every_n_steps=1", "callbacks.rollout.n_episodes=20", "trainer.precision=64-true"]
