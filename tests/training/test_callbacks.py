@@ -11,6 +11,7 @@ from torch import Tensor
 from ilt.data.datamodule import WindowData
 from ilt.models.decoder import Decoder
 from ilt.models.heads import Categorical
+from ilt.models.spec import ModelSpec
 from ilt.rollout.metrics import episode_metrics
 from ilt.rollout.policies import SequencePolicy
 from ilt.rollout.recorded import Context
@@ -23,6 +24,7 @@ from tests.training.toy_training import (
     BIT,
     by_epochs,
     by_steps,
+    context,
     decoder,
     demonstrations,
     train,
@@ -352,13 +354,15 @@ def test_dropout_and_the_seed_matter_to_what_is_compared_above(tmp_path: Path) -
     assert not torch.equal(weights["as it is"], weights["dropout"])
 
 
-def test_the_exported_weights_are_those_that_flew(tmp_path: Path) -> None:
+def test_the_exported_weights_are_those_that_acted(tmp_path: Path) -> None:
     demos = demonstrations(tmp_path)
     every = ["trainer.max_steps=6", "trainer.val_check_interval=3"]
     cfg = train_config(tmp_path, *every, "callbacks.rollout.n_episodes=20", "callbacks.ema.decay=0.8")
     _, fitted = train(cfg, tmp_path / "run", demos)
     for name, path in fitted.weights.items():
-        episodes = rollout(recall(), SequencePolicy(Decoder.load(path)), recall().seeds("selection", 20))
+        env = context(cfg).env
+        _, model, head = ModelSpec.load(path)
+        episodes = rollout(env, SequencePolicy(model, head), env.seeds("selection", 20))
         assert episodes.returns.mean() == pytest.approx(fitted.at(name)["rollout/return_mean"]), name
 
 
