@@ -1,7 +1,7 @@
 """The contract of a data source: where demonstrations come from.
 
-The simplest one is a function `(env, block) -> Episodes`, with `block` being "demonstrations" or "validation"; name it as
-`demos._target_`. A class is called with the config's own keys:
+The simplest one is a function `(env, block) -> Episodes`, with `block` being "demonstrations" or "validation"; name it
+as `demos._target_`. A class is called with the config's own keys:
 
     class MyRecordings(DataSource):
         def __init__(self, *, path: str):

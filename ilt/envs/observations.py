@@ -36,7 +36,8 @@ class ObservationLayout:
     @classmethod
     def of(cls, env: gym.Env[Any, Any], *, key: str) -> "ObservationLayout":
         """Read it off an environment. ConfigError names `key` if its observations have no fixed size."""
-        space, hidden = env.observation_space, None
+        space: Any = env.observation_space
+        hidden = None
         if isinstance(space, spaces.Dict) and set(space) == {OBSERVATION, PRIVILEGED}:
             space, hidden = space[OBSERVATION], space[PRIVILEGED]
         names = _names(space, OBSERVATION, env, key)
@@ -67,7 +68,7 @@ class ObservationLayout:
         return write
 
     def flatten(self, observation: Any, *, privileged: bool = False) -> np.ndarray:
-        """What a policy sees of one observation (size,) float32, or of several in a batch (n, size) as vector envs give it."""
+        """What a policy sees of one observation: (size,) float32; of a batch as vector envs give it, (n, size)."""
         if self.privileged_space is None:
             return _flat(self.space, observation)
         if not isinstance(observation, Mapping):
@@ -97,9 +98,9 @@ def _flat(space: spaces.Space[Any], observation: Any) -> np.ndarray:
     return flat if _is_batch(space, observation) else flat[0]
 
 
-def _is_batch(space: spaces.Space[Any], observation: Any) -> bool:
+def _is_batch(space: Any, observation: Any) -> bool:
     if isinstance(space, spaces.Dict | spaces.Tuple):
-        first = next(iter(space.keys())) if isinstance(space, spaces.Dict) else 0
+        first = next(iter(space)) if isinstance(space, spaces.Dict) else 0
         return _is_batch(space[first], observation[first])
     return np.ndim(observation) > len(space.shape or ())
 

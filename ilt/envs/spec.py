@@ -30,8 +30,8 @@ class EnvSpec:
     """One environment: anything that `gymnasium.make` returns, the wrappers of its registration included.
 
     Observations may be any space that Gymnasium flattens. What only a teacher may see is the key `privileged` of a
-    `Dict` observation whose other key is `observation`; what was drawn for an episode is `info["episode_params"]` of `reset`
-    (name → number). Actions are as `ActionSpace` describes them.
+    `Dict` observation whose other key is `observation`; what was drawn for an episode is `info["episode_params"]` of
+    `reset` (name → number). Actions are as `ActionSpace` describes them.
     """
 
     id: str = key("???", "Gymnasium's id; `module:Name-v0` for one that importing a module registers.")
@@ -98,7 +98,7 @@ class EnvSpec:
         raise ValueError(f"seeds {seeds.min()} to {seeds.max()} do not lie in one block of env.seed_blocks")
 
     def make(self, **kwargs: Any) -> "gym.Env[Any, Any]":
-        """One environment, without Gymnasium's checker, order enforcer and time limit (`EnvBatch` keeps the time limit).
+        """One environment, without Gymnasium's checker, order enforcer and time limit, which `EnvBatch` keeps.
 
         Where its registration names wrappers of its own, these are kept, and so is the time limit below them.
         """

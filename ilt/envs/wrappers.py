@@ -14,8 +14,8 @@ from ilt.schema import ConfigError
 class MaskObservation(gym.Wrapper[Any, Any, Any, Any]):
     """Takes numbers of the observation away from students and leaves them to a privileged teacher.
 
-    Its observations are a `Dict` of `observation` and `privileged`: the hidden numbers, in their order, and behind them what the
-    wrapped environment hides already.
+    Its observations are a `Dict` of `observation` and `privileged`: the hidden numbers, in their order, and behind them
+    what the wrapped environment hides already.
 
     Args:
         env: an environment whose observations, or whose students' observations, are a flat Box.
@@ -27,7 +27,8 @@ class MaskObservation(gym.Wrapper[Any, Any, Any, Any]):
 
     def __init__(self, env: gym.Env[Any, Any], *, hide: Sequence[int]) -> None:
         super().__init__(env)
-        space, behind = env.observation_space, None
+        space: Any = env.observation_space
+        behind = None
         if isinstance(space, spaces.Dict) and set(space) == {OBSERVATION, PRIVILEGED}:
             space, behind = space[OBSERVATION], space[PRIVILEGED]
         if not isinstance(space, spaces.Box) or len(space.shape) != 1 or not isinstance(behind, spaces.Box | None):
@@ -35,7 +36,8 @@ class MaskObservation(gym.Wrapper[Any, Any, Any, Any]):
         n, hidden = space.shape[0], sorted(set(hide))
         if len(hidden) != len(hide) or not 0 < len(hidden) < n or hidden[0] < 0 or hidden[-1] >= n:
             raise ConfigError(
-                f"env.wrappers: MaskObservation.hide must be some of the places 0 to {n - 1}, each once, got {list(hide)}"
+                f"env.wrappers: MaskObservation.hide must be some of the places 0 to {n - 1}, each once, got "
+                f"{list(hide)}"
             )
         self._hidden = np.array(hidden)
         self._kept = np.setdiff1d(np.arange(n), self._hidden)
@@ -62,8 +64,8 @@ class MaskObservation(gym.Wrapper[Any, Any, Any, Any]):
         return self._split(observation), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        observation, *others = self.env.step(action)
-        return self._split(observation), *others
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return self._split(observation), reward, terminated, truncated, info
 
     def _split(self, observation: Any) -> dict[str, np.ndarray]:
         if isinstance(observation, dict):

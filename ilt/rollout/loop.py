@@ -21,8 +21,8 @@ class Episode(NamedTuple):
         rewards: (T,) float64; `rewards[t]` is what `actions[t]` earned.
         truncated: whether the time limit ended it.
         extras: what else there is to know, as `Episodes` keeps it: numbers `episode/<name>`, `step/privileged`
-            (T, …) float32, what the environment hid from a student at each step, and `step/label`, as `actions`, what an
-            expert that was asked would have done.
+            (T, …) float32, what the environment hid from a student at each step, and `step/label`, as `actions`, what
+            an expert that was asked would have done.
     """
 
     place: int

@@ -140,7 +140,9 @@ def test_data_that_grow_hold_what_was_done_and_what_the_expert_would_have_done(t
 
 
 def data(episodes: Episodes, **changes: int) -> WindowData:
-    windows = WindowDataset(episodes, action_space=FOUR, context_length=2)  # three windows: steps 0 1, 1 2; and 0 1 of the second
+    windows = WindowDataset(
+        episodes, action_space=FOUR, context_length=2
+    )  # three windows: steps 0 1, 1 2; and 0 1 of the second
     return WindowData(windows, windows, **{"batch_size": 2, "seed": 0, **changes})
 
 

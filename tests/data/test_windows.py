@@ -249,9 +249,7 @@ def test_windows_hold_actions_and_labels_in_model_units(space: spaces.Space[Any]
     described = spec.action_space
     episodes = rollout(spec, RandomPolicy(described), np.arange(5))
     labels = episodes.actions[::-1].copy()
-    dataset = WindowDataset(
-        replace(episodes, extras={"step/label": labels}), action_space=described, context_length=3
-    )
+    dataset = WindowDataset(replace(episodes, extras={"step/label": labels}), action_space=described, context_length=3)
     batch = dataset.__getitems__(range(len(dataset)))
     assert batch["actions"].shape == batch["targets"].shape == (len(dataset), 3, described.dim)
     assert batch["actions"][0].tolist() == described.encode(episodes.actions[:3]).tolist()
@@ -299,7 +297,9 @@ def test_a_data_set_that_was_extended_is_one_of_all_episodes() -> None:
     dataset.extend(with_labels(episodes_of(6)))
     together = Episodes.concatenate([episodes_of(5, 2), episodes_of(1, 4), episodes_of(6)])
     labels = np.concatenate([together.actions[:7], together.actions[7:] + 1000])
-    whole = WindowDataset(replace(together, extras={"step/label": labels}), action_space=MANY, context_length=3, stride=2)
+    whole = WindowDataset(
+        replace(together, extras={"step/label": labels}), action_space=MANY, context_length=3, stride=2
+    )
     assert len(dataset) == len(whole)
     ours, theirs = (each.__getitems__(range(len(whole))) for each in (dataset, whole))
     assert ours.keys() == theirs.keys()

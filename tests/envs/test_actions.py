@@ -78,5 +78,7 @@ def test_what_is_no_action_is_refused(space: spaces.Space[Any], actions: np.ndar
     ids=str,
 )
 def test_actions_that_cannot_be_learned_are_refused_by_the_key(space: spaces.Space[Any]) -> None:
-    with pytest.raises(ConfigError, match=r"env\.id: actions must be Discrete, a flat MultiDiscrete, or a Box of floats"):
+    with pytest.raises(
+        ConfigError, match=r"env\.id: actions must be Discrete, a flat MultiDiscrete, or a Box of floats"
+    ):
         ActionSpace.of(space)

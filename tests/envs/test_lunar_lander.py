@@ -74,7 +74,10 @@ def test_where_nothing_varies_an_episode_is_that_of_the_bare_lander() -> None:
 @pytest.mark.parametrize("parameter", PARAMETERS)
 def test_every_parameter_changes_the_episode(parameter: str) -> None:
     other = PARAMETERS[parameter].low if parameter == "gravity" else PARAMETERS[parameter].high
-    changed, nominal = run(RandomizedPhysics(bare(), **{parameter: [other, other]}), 5), run(RandomizedPhysics(bare()), 5)
+    changed, nominal = (
+        run(RandomizedPhysics(bare(), **{parameter: [other, other]}), 5),
+        run(RandomizedPhysics(bare()), 5),
+    )
     assert np.abs(changed[0][-1, :8] - nominal[0][-1, :8]).max() > 1e-3
 
 

@@ -32,7 +32,11 @@ def numbered(n: int, part: str = "observation") -> tuple[str, ...]:
         (spaces.Tuple([VECTOR, spaces.Discrete(3)]), numbered(5), ()),
         (HIDING, ("a[0]", "a[1]", *B), numbered(2, "privileged")),
         (spaces.Dict({"observation": VECTOR, "privileged": spaces.Dict(PARTS)}), numbered(2), ("a[0]", "a[1]", *B)),
-        (spaces.Dict({"observation": VECTOR, "privileged": spaces.Discrete(3)}), numbered(2), numbered(3, "privileged")),
+        (
+            spaces.Dict({"observation": VECTOR, "privileged": spaces.Discrete(3)}),
+            numbered(2),
+            numbered(3, "privileged"),
+        ),
     ],
     ids=str,
 )

@@ -160,7 +160,10 @@ def test_wrappers_of_other_packages_are_run_if_they_are_trusted() -> None:
         ({"kwargs": {"windy": True}}, r"env\.kwargs must be arguments of CartPole-v1, got \{'windy': True\}"),
         ({"id": "LunarLander-v3", "kwargs": {"gravity": 5}}, r"env\.kwargs .* gravity \(current value: 5\) must be"),
         ({"wrappers": {"mask": {}}}, r"env\.wrappers\.mask must have a _target_"),
-        ({"wrappers": {"mask": {"_target_": "nowhere.Mask"}}}, r"env\.wrappers\.mask\._target_ must be the dotted path"),
+        (
+            {"wrappers": {"mask": {"_target_": "nowhere.Mask"}}},
+            r"env\.wrappers\.mask\._target_ must be the dotted path",
+        ),
         ({"wrappers": {"mask": {**MASK, "hid": 1}}}, r"env\.wrappers\.mask\.hid is not a key .* mean .*\.mask\.hide"),
         ({"wrappers": {"mask": {**MASK, "hide": [4]}}}, "hide must be some of the places 0 to 3, each once, got"),
         ({"wrappers": {"time": {"_target_": "gymnasium.wrappers.TimeLimit", "max_episode_steps": -2}}}, "cannot wrap"),

@@ -38,7 +38,10 @@ def test_any_flat_observation_can_be_masked(id: str) -> None:
 
 
 def test_wrappers_on_each_other() -> None:
-    env, inner = MaskObservation(RandomizedPhysics(bare(), **RANGES), hide=[2, 3, 5]), RandomizedPhysics(bare(), **RANGES)
+    env, inner = (
+        MaskObservation(RandomizedPhysics(bare(), **RANGES), hide=[2, 3, 5]),
+        RandomizedPhysics(bare(), **RANGES),
+    )
     np.testing.assert_array_equal(run(env, 4)[0], run(inner, 4)[0][:, [0, 1, 4, 6, 7, 2, 3, 5, *range(8, 15)]])
     layout = ObservationLayout.of(env, key="env.id")
     hidden = tuple(f"observation[{place}]" for place in (2, 3, 5))

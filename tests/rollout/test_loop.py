@@ -182,7 +182,9 @@ class Asking(Policy):
 
 
 @pytest.mark.parametrize(
-    ("space", "label"), [(spaces.Discrete(3, start=5), 6), (MULTI, [2, -1]), (spaces.Box(-2.0, 2.0, (2,)), [0.5, -9.0])], ids=str
+    ("space", "label"),
+    [(spaces.Discrete(3, start=5), 6), (MULTI, [2, -1]), (spaces.Box(-2.0, 2.0, (2,)), [0.5, -9.0])],
+    ids=str,
 )
 def test_labels_are_recorded_beside_what_was_done(space: spaces.Space[Any], label: Any) -> None:
     spec = echo(VECTOR, space)

@@ -116,9 +116,7 @@ def test_each_finished_episode_is_reported_once_with_its_return() -> None:
 
 
 @pytest.mark.parametrize("n_envs", [1, 2, 64])
-def test_what_a_killed_worker_held_is_run_again(
-    n_envs: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_a_killed_worker_held_is_run_again(n_envs: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     returns: list[float] = []
     policy = Deadly([2007], once=tmp_path / "killed")
     with caplog.at_level(logging.ERROR):
@@ -172,7 +170,10 @@ def test_an_interrupt_stops_a_rollout_and_the_next_one_runs() -> None:
 def test_a_policy_that_cannot_be_sent_says_what_to_do() -> None:
     with pytest.raises((AttributeError, TypeError, RuntimeError, Exception)) as caught:
         rollout(
-            recall(), FunctionPolicy(lambda observations: np.zeros(len(observations), np.int64), TWO), SEEDS, n_processes=2
+            recall(),
+            FunctionPolicy(lambda observations: np.zeros(len(observations), np.int64), TWO),
+            SEEDS,
+            n_processes=2,
         )
     assert "processes=1" in caught.value.__notes__[0]
 
