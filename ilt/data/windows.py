@@ -143,7 +143,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
 
 
 def labels_of(episodes: Episodes) -> np.ndarray:
-    """What the expert would have done at every step, as `actions` are; where nothing else is recorded, what was done."""
+    """What the expert would have done at every step, as `actions` are; without labels, what was done."""
     return episodes.extras.get(LABEL, episodes.actions)
 
 

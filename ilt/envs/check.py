@@ -6,8 +6,7 @@ import numpy as np
 
 from ilt.envs.spec import EnvSpec
 
-MOST_STEPS = 10_000
-"""By which an episode without a time limit must end."""
+MOST_STEPS = 10_000  # by which an episode without a time limit must end
 
 
 def check_env(env: EnvSpec) -> None:
@@ -18,8 +17,7 @@ def check_env(env: EnvSpec) -> None:
     `info["episode_params"]` bit for bit, in a fresh environment and in one that was used before; and these have the
     same names in every episode.
 
-    Args:
-        env: as `ilt.make_env` returns it. ConfigError if it cannot be made, or has spaces that cannot be learned.
+    ConfigError if it cannot be made, or has spaces that cannot be learned.
     """
     used, fresh = env.make(), env.make()
     try:

@@ -99,9 +99,10 @@ def _flat(space: spaces.Space[Any], observation: Any) -> np.ndarray:
 
 
 def _is_batch(space: Any, observation: Any) -> bool:
-    if isinstance(space, spaces.Dict | spaces.Tuple):
-        first = next(iter(space)) if isinstance(space, spaces.Dict) else 0
-        return _is_batch(space[first], observation[first])
+    if isinstance(space, spaces.Dict):
+        return _is_batch(*next((inner, observation[name]) for name, inner in space.items()))
+    if isinstance(space, spaces.Tuple):
+        return _is_batch(space[0], observation[0])
     return np.ndim(observation) > len(space.shape or ())
 
 

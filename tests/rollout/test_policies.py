@@ -149,7 +149,7 @@ def test_who_predicts_decides_whether_it_samples_and_the_policy_itself_remembers
     assert np.array_equal(rollout(spec, policy, np.arange(5)).actions, before)
 
 
-@pytest.mark.parametrize("spec", [echo(spaces.Dict({"a": VECTOR, "b": VECTOR}), TENSOR), recall()], ids=lambda s: s.id)
+@pytest.mark.parametrize("spec", [echo(spaces.Dict({"a": VECTOR, "b": VECTOR}), MULTI), recall()], ids=lambda s: s.id)
 def test_stable_baselines3_can_evaluate_a_student(spec: EnvSpec) -> None:
     def make() -> gym.Env[Any, Any]:
         return gym.make(spec.id, **spec.kwargs)
