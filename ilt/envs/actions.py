@@ -95,7 +95,7 @@ class ActionSpace:
         return self.decode(chosen[:, 0] if self.flat else chosen)
 
     def for_simulator(self, actions: np.ndarray) -> list[Any]:
-        """Actions (n,) or (n, dim), each as `Env.step` takes it: an int, or an array of the space's shape."""
+        """Actions (n,) or (n, dim), each as `Env.step` takes it: an int, or a copy in the space's own shape."""
         return actions.tolist() if self.flat else list(actions.reshape(-1, *self.shape).copy())
 
     def check(self, actions: np.ndarray, n: int, *, source: str) -> np.ndarray:
