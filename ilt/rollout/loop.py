@@ -8,7 +8,7 @@ import numpy as np
 from ilt.data.episodes import Episodes
 from ilt.envs.batch import EnvBatch
 from ilt.envs.spec import EnvSpec
-from ilt.rollout.policies import Labeling, Policy
+from ilt.rollout.policies import Policy
 
 
 class Episode(NamedTuple):
@@ -71,7 +71,8 @@ def _run(batch: EnvBatch, policy: Policy, seeds: np.ndarray) -> Generator[Episod
         # what is recorded is what the simulator is given, to the last bit
         actions = check(actions, len(slots), source="the policy")
         rewards, terminated, truncated = batch.step(slots, actions)
-        labels = check(policy.labels, len(slots), source="the expert") if isinstance(policy, Labeling) else None
+        labels = getattr(policy, "labels", None)  # of a `Labeling` policy
+        labels = None if labels is None else check(labels, len(slots), source="the expert")
         recorder.add(slots, observations, actions, rewards, labels)
         ended = terminated | truncated
         if ended.any():
