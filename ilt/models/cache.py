@@ -206,7 +206,7 @@ class _ActionEmbedding:
 
     def __init__(self, module: nn.Module) -> None:
         tables = [module] if isinstance(module, nn.Embedding) else list(getattr(module, "tables", []))
-        self._tables = [_copy(table.weight) for table in tables]  # type: ignore[arg-type]
+        self._tables = [_copy(table.weight) for table in tables]
         self._linear = None
         if isinstance(module, ActionEmbedding) and module.continuous:
             self._linear = _copy(module.linear.weight).T, _copy(module.linear.bias)

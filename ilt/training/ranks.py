@@ -75,7 +75,7 @@ def led(job: Callable[[], _Result]) -> _Result:
         return job()
     finally:
         if not store.check([_TRAINING]):
-            store.set(_TRAINING, b"")  # type: ignore[arg-type]
+            store.set(_TRAINING, "")
 
 
 @functools.cache
@@ -139,7 +139,7 @@ def joined(
         on_gpus: whether the process of rank r is to use GPU r.
     """
     if (environment := cluster()) is not None:
-        _meeting().set(_TRAINING, bytes(ForkingPickler.dumps((learn, arguments))))
+        _meeting().set(_TRAINING, bytes(ForkingPickler.dumps((learn, arguments))))  # type: ignore[arg-type]
         yield DDPStrategy(cluster_environment=environment)
         distributed.destroy_process_group()
         return

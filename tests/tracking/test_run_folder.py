@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,24 +14,65 @@ import yaml
 
 from ilt.tracking.run_folder import RunFolder, peak_memory_mb, read_config
 
-CONFIG = {"seed": 0, "model": {"n_layer": 2}}
+ENV = {"success_return": 1.0, "crash_reward": None, "seed_blocks": {"test": [3000, 100]}}
+CONFIG = {"seed": 0, "model": {"n_layer": 2}, "env": ENV, "evaluation": {"n_episodes": 4, "video": True}}
+IDENTITY = {"kind": "training", "seed": 0}
 
 
-def open_run(path: Path, *, resume: bool = True, config: dict[str, object] = CONFIG) -> RunFolder:
-    return RunFolder(path, config, resume=resume, started=time.monotonic())
+def open_run(
+    path: Path, *, resume: bool = True, config: dict[str, Any] = CONFIG, identity: dict[str, Any] = IDENTITY
+) -> RunFolder:
+    return RunFolder(path, config, identity, resume=resume, started=time.monotonic())
 
 
-def test_a_run_is_finished_when_its_results_are_there(tmp_path: Path) -> None:
+def test_a_run_is_finished_when_its_results_and_figures_are_there(tmp_path: Path) -> None:
     with open_run(tmp_path / "run") as run:
         with run.stage("training"):
             pass
         assert not run.finished
         run.finish({"return_mean": 1.0})
+        assert not run.finished
+        with run.stage("figures"):
+            pass
+        run.finish({"return_mean": 1.0})
         assert run.finished
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["return_mean"] == 1.0
-    assert set(results["seconds"]) == {"startup", "training", "total"}
+    assert results["evaluation"] == CONFIG["evaluation"]
+    assert results["rules"] == {"success_return": 1.0, "crash_reward": None, "test_seeds": [3000, 100]}
+    assert set(results["seconds"]) == {"startup", "training", "figures", "total"}
     assert results["peak_memory_mb"] > 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"evaluation": {"n_episodes": 5, "video": True}},
+        {"evaluation": {"n_episodes": 4, "video": False}},
+        {"env": {**ENV, "success_return": 2.0}},
+        {"env": {**ENV, "crash_reward": -1.0}},
+        {"env": {**ENV, "seed_blocks": {"test": [3000, 50]}}},
+    ],
+)
+def test_a_run_that_would_be_scored_otherwise_is_not_finished(tmp_path: Path, change: dict[str, Any]) -> None:
+    with open_run(tmp_path / "run") as run, run.stage("figures"):
+        pass
+    run.finish({})
+    with open_run(tmp_path / "run") as run:
+        assert run.finished
+    with open_run(tmp_path / "run", config={**CONFIG, **change}) as run:
+        assert not run.finished
+        assert read_config(run.path) == {**CONFIG, **change}
+
+
+def test_what_there_is_to_do_is_said(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run") as run:
+        assert run.next_steps == "expert, demonstrations, training, scores"
+        run.checkpoints.mkdir()
+        (run.checkpoints / "last.ckpt").touch()
+        assert run.next_steps == "goes on from its last checkpoint"
+        (run.path / "training.json").touch()
+        assert run.next_steps == "is trained; scores and figures are made"
 
 
 def test_the_config_is_read_back_as_it_was(tmp_path: Path) -> None:
@@ -49,10 +91,10 @@ def test_a_folder_is_worked_in_by_one_at_a_time(tmp_path: Path) -> None:
         pass
 
 
-def test_a_folder_with_another_config_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_another_training_is_refused_and_left_alone(tmp_path: Path) -> None:
     with open_run(tmp_path / "run"):
         pass
-    other = open_run(tmp_path / "run", config={**CONFIG, "seed": 1})
+    other = open_run(tmp_path / "run", config={**CONFIG, "seed": 1}, identity={**IDENTITY, "seed": 1})
     with pytest.raises(ValueError, match=r"another config \(seed differ\)"), other:
         pass
     with open_run(tmp_path / "run"):
