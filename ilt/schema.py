@@ -346,9 +346,9 @@ def _parameters(target: Any) -> tuple[set[str], bool]:
     names: set[str] = set()
     for call in [vars(owner)["__init__"] for owner in owners] or [target]:
         found = inspect.signature(call).parameters.values()
-        names |= {p.name for p in found if p.kind in _NAMED}
+        before, names = names, names | {p.name for p in found if p.kind in _NAMED}
         if not any(p.kind is p.VAR_KEYWORD for p in found):
-            return names - {"self"}, False
+            return names - {"self"}, names == before != set()  # a base that takes nothing more: others are its own
     return names - {"self"}, True
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ilt.cli import main as cli
+from tests.cli.commands import type_command
 
 PLUGIN = Path(__file__).parent / "plugin"
 SMALL = [
@@ -24,9 +24,8 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.chdir(tmp_path)
 
     def typed(*arguments: str) -> dict:
-        command = ["ilt", "train", "--config-dir", str(PLUGIN / "memory_lab" / "conf"), *SMALL, *arguments]
-        monkeypatch.setattr(sys, "argv", [*command, "run_name=run", f"outputs={tmp_path / 'outputs'}"])
-        cli.main()
+        command = ["train", "--config-dir", str(PLUGIN / "memory_lab" / "conf"), *SMALL, *arguments, "run_name=run"]
+        type_command(*command, f"outputs={tmp_path / 'outputs'}")
         return json.loads((tmp_path / "outputs" / "runs" / "run" / "results.json").read_text())
 
     return typed

@@ -17,7 +17,7 @@ from ilt.settings import parse_subset
 from tests.analysis.finished_runs import roll_out_run
 from tests.cli.commands import run_command
 
-PPO, A2C = "ppo-091d97b2b3", "a2c-9c4e8dfa89"
+PPO, A2C = "ppo-091d97b2b3", "a2c-ecdd424b2b"
 POLICIES = [f"+policies.nominal={PPO}", f"+policies.other={A2C}"]
 SHORT = "+env.kwargs.max_episode_steps=30"
 SUBSETS = ["+subsets.windy=wind_power:0.5:1"]

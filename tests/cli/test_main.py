@@ -131,9 +131,9 @@ def test_configs_of_a_users_own_are_found(how: str, tmp_path: Path, capsys: Capt
     assert OmegaConf.create(capsys.readouterr().out).model.n_layer == 7
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ["train", "list"])
 def test_each_command_has_its_own_help(command: str, capsys: Captured) -> None:
-    type_command(command, "--help")
+    assert refusal(command, "--help") == "0"
     shown = capsys.readouterr().out
     assert "== Keys and their values ==\n" in shown
     if command == "train":

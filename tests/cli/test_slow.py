@@ -20,10 +20,10 @@ pytestmark = pytest.mark.slow
     ("name", "env", "least_return", "most_crashes"),
     [
         ("ppo-091d97b2b3", "lunar_lander", 270, 0.01),
-        ("a2c-9c4e8dfa89", "lunar_lander", 250, 0.02),
+        ("a2c-ecdd424b2b", "lunar_lander", 250, 0.02),
         ("ppo-privileged-519026c884", "lunar_lander_hidden", 240, 0.06),
         ("a2c-privileged-1855fe6993", "lunar_lander_hidden", 240, 0.1),
-        ("a2c-ecdd424b2b", "lunar_lander_blind", 270, 0.01),
+        ("a2c-9c4e8dfa89", "lunar_lander_blind", 270, 0.01),
     ],
 )
 def test_shipped_experts_land_the_thousand_test_episodes(
