@@ -115,8 +115,9 @@ def load_expert(
     if isinstance(expert, Policy) or callable(expert):
         if settings:
             raise ConfigError(f"{next(iter(settings))} is no setting of a function or policy")
-        made = isinstance(expert, Policy)
-        policy = expert if made else FunctionPolicy(expert, env.action_space, privileged=privileged)
+        policy: Policy = (
+            expert if isinstance(expert, Policy) else FunctionPolicy(expert, env.action_space, privileged=privileged)
+        )
         name = getattr(expert, "__name__", type(expert).__name__)
         return LoadedExpert(policy, re.sub(r"\W", "_", name), ["handed in", name, uuid4().hex], deterministic)
     option, given = str(expert), {"deterministic": deterministic, **settings}

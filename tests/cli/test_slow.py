@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -84,6 +85,7 @@ def test_the_built_wheel_works_in_an_empty_environment_and_folder(tmp_path: Path
         subprocess.run([str(part) for part in command], cwd=folder, env={**env, **variables}, check=True)
 
     uv, venv = ROOT / ".venv" / "bin" / "uv", tmp_path / "venv"
+    shutil.rmtree(ROOT / "build", ignore_errors=True)  # what a build left there would be packed, too
     run(uv, "build", "--wheel", "--out-dir", tmp_path, ROOT)
     (wheel,) = tmp_path.glob("ilt-*.whl")
     packed = zipfile.ZipFile(wheel).namelist()
