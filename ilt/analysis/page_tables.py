@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 
-from ilt.evaluation.statistics import mean_interval_of_runs
+from ilt.evaluation.statistics import interval_of, mean_rate
+from ilt.evaluation.tables import percent
 from ilt.tracking.records import Group, RunRecord, differing_keys, flatten
 
 
@@ -79,16 +81,21 @@ def group_table(groups: Sequence[Group]) -> PageTable:
     rows = []
     for group, config in zip(groups, flat, strict=True):
         results = [run.results for run in group.runs]
-        differences = [result["difference_to_expert"] for result in results]
+        returns = [result["return_mean"] for result in results]
+        differences = [result["difference_to_expert"]["mean"] for result in results]
         rows.append(
             [
                 text_cell(group.label),
                 *[_config_cell(config.get(key)) for key in keys],
                 Cell(str(len(results)), float(len(results))),
                 number_cell(group.selection_return),
-                _mean_cell([result["return_mean"] for result in results], results[0]["return_mean_interval"]),
-                _mean_cell([each["mean"] for each in differences], differences[0]["interval"], sign="+"),
-                _mean_rate([result["crash_rate"] for result in results]),
+                number_cell(fmean(returns), interval_of(returns, results[0]["return_mean_interval"])),
+                number_cell(
+                    fmean(differences),
+                    interval_of(differences, results[0]["difference_to_expert"]["interval"]),
+                    sign="+",
+                ),
+                _percent(mean_rate([result["crash_rate"] for result in results])),
                 *([text_cell(group.runs[0].test_seeds)] if several_tests else []),
             ]
         )
@@ -183,20 +190,8 @@ def number_cell(
     return Cell(f"{value:{sign}.1f}", float(value), note)
 
 
-def _mean_cell(values: Sequence[float], interval: Sequence[float], *, sign: str = "") -> Cell:
-    """The mean over runs with the interval over runs; of a single run, with its own interval."""
-    if len(values) > 1:
-        interval = mean_interval_of_runs(np.array(values))
-    return number_cell(float(np.mean(values)), interval, sign=sign)
-
-
 def _percent(rate: float | None) -> Cell:
-    return Cell("–", None) if rate is None else Cell(f"{100 * rate:.1f} %", float(rate))
-
-
-def _mean_rate(rates: Sequence[float | None]) -> Cell:
-    known = [rate for rate in rates if rate is not None]
-    return _percent(float(np.mean(known)) if known else None)
+    return Cell(percent(rate) or "–", rate)
 
 
 def _config_cell(value: str | None) -> Cell:
