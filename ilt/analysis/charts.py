@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 MOST_SERIES = 6
-"""As many as can be told apart; the page's style has a color for each."""
+"""As many as readers can distinguish; the page's style has a color for each."""
 
 MOST_POINTS = 2000
 """Points of a scatter: more would only make the page larger."""
@@ -30,7 +30,7 @@ _VARIABLES = {
 """Colors that are drawn with, by the variable of the page's style that takes their place."""
 
 _COLOR = {variable: color for color, variable in _VARIABLES.items()}
-# so that color is not all that tells lines apart
+# so that lines differ in more than their color
 _DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 2)))
 
 _STYLE: dict[Any, Any] = {

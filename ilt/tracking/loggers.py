@@ -33,7 +33,7 @@ Table = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class JobInfo:
-    """What a logger is told about a job.
+    """What a logger records about a job.
 
     Attributes:
         name: of the run.

@@ -55,7 +55,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[RunRecord]:
     return [
         read(finish_run(tmp_path / "small-0", seed=0, selection_return=50.0)),
         read(finish_run(tmp_path / "small-1", seed=1, selection_return=70.0)),
-        read(finish_run(tmp_path / "large", changes={"model.d_model": 64, "n_envs": 8}, selection_return=80.0)),
+        read(finish_run(tmp_path / "large", changes={"model.d_model": 64, "dataset.stride": 2}, selection_return=80.0)),
     ]
 
 
@@ -95,17 +95,15 @@ def test_runs_are_sorted_by_selection_return_whatever_they_return_on_test_seeds(
 def test_means_are_over_seeds_of_one_config(html: str) -> None:
     configs = body(html, "ran")
     assert "selection return" in configs
-    assert "B 256 32 2 60.0 30.0" in configs.replace("↕", "")  # n_envs, d_model, two seeds, means
-    assert "A 8 64 1 80.0 30.0 28.0 … 32.0" in configs
+    assert "B 1 32 2 60.0 30.0" in configs.replace("↕", "")  # stride, d_model, two seeds, means
+    assert "A 2 64 1 80.0 30.0 28.0 … 32.0" in configs
 
 
 def test_only_what_differs_is_listed(runs: list[RunRecord], tmp_path: Path) -> None:
-    both = (
-        replace(runs[0], config={**runs[0].config, "n_envs": 9}),
-        replace(runs[1], config={**runs[1].config, "n_envs": 9}),
-    )
-    configs = body(text_of(report_on(list(both)), tmp_path), "ran")
-    assert "n_envs=9 (default 256)" in configs
+    stride = {**runs[0].config["dataset"], "stride": 2}
+    both = [replace(run, config={**run.config, "dataset": stride}) for run in runs[:2]]
+    configs = body(text_of(report_on(both), tmp_path), "ran")
+    assert "dataset.stride=2 (default 1)" in configs
     assert "d_model" not in configs
     assert "weight_decay" not in configs
     assert "The default config, with nothing changed but seed" in body(text_of(report_on(runs[:2]), tmp_path), "ran")
@@ -121,8 +119,10 @@ def test_other_test_seeds_are_pointed_out_and_kept_apart(html: str, runs: list[R
 
 
 def test_many_configs_are_all_in_the_table_and_the_best_in_the_charts(tmp_path: Path) -> None:
-    runs = [read(finish_run(tmp_path / str(n), changes={"n_envs": n}, selection_return=float(n))) for n in range(1, 10)]
-    html = text_of(report_on(runs), tmp_path)
+    strides = {
+        n: finish_run(tmp_path / str(n), changes={"dataset.stride": n}, selection_return=n) for n in range(1, 10)
+    }
+    html = text_of(report_on([read(path) for path in strides.values()]), tmp_path)
     assert "The 6 of 9 configs with the highest selection-seed return" in body(html, "learning")
     assert all(f'data-value="{n}"' in html for n in range(1, 10))
 
@@ -131,9 +131,9 @@ def test_every_figure_is_told_in_words(html: str) -> None:
     figures = re.findall(r"<figure>.*?</figure>", html, flags=re.DOTALL)
     assert len(figures) == 6
     for figure in figures:
-        told = re.search(r'role="img" aria-label="([^"]+)"', figure)
-        assert told is not None
-        assert len(told[1]) > 60
+        label = re.search(r'role="img" aria-label="([^"]+)"', figure)
+        assert label is not None
+        assert len(label[1]) > 60
     assert "Config B: 10 at step 100, 60 at step 200 (from 50 to 70 over 2 training seeds)" in html
 
 
@@ -145,8 +145,8 @@ def test_what_a_probe_of_the_example_left_is_shown_and_told_in_words(
     folder.mkdir(parents=True)
     for name in ("probe.png", "attention.png"):
         (folder / name).write_bytes(b"a figure")
-    told = {"words": {"probe.png": f"gravity: 0.50 {EVIL}", "attention.png": "layer 1 looks back"}}
-    (folder / "probe.json").write_text(json.dumps(told))
+    probed_words = {"words": {"probe.png": f"gravity: 0.50 {EVIL}", "attention.png": "layer 1 looks back"}}
+    (folder / "probe.json").write_text(json.dumps(probed_words))
     probed = replace(runs[0], path=tmp_path / "run")
     html = text_of(report_on([probed, *runs[1:]]), tmp_path)
     assert re.findall(r'<img src="data:image/png;base64,YSBmaWd1cmU=" alt="([^"]*)">', html) == [

@@ -1,4 +1,4 @@
-"""Figures of probes and attention are files of pictures that show something."""
+"""Figures of probes and attention show what they are about."""
 
 from pathlib import Path
 
@@ -28,11 +28,11 @@ def test_any_number_of_layers_and_quantities_can_be_drawn(n_layer: int, quantiti
 
 
 def test_another_student_shows(tmp_path: Path) -> None:
-    pictures = []
+    figures = []
     for other in (None, ("other", scores(1, r2=0.9))):
         probe_figure(scores(), tmp_path / "probe.png", title="a run", other=other)
-        pictures.append(pixels(tmp_path / "probe.png"))
-    assert not np.array_equal(*pictures)
+        figures.append(pixels(tmp_path / "probe.png"))
+    assert not np.array_equal(*figures)
 
 
 def test_scores_far_below_nothing_are_drawn_at_the_edge(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ with Progress("training", total=2, unit="steps") as outer:
     for step in range(1, 3):
         with Progress("round", total=3, unit="episodes") as inner:
             inner.update(3)
-            logging.info("round %d was flown", step)
+            logging.info("round %d was collected", step)
         outer.update(step)
         logging.info("step %d was taken", step)
 """
@@ -82,7 +82,7 @@ def test_on_a_terminal_what_is_logged_stands_on_lines_of_its_own_above_the_bar()
 def test_a_bar_within_the_work_of_another_takes_a_line_of_its_own() -> None:
     lines = lines_on_a_terminal(BAR_BELOW_A_BAR)
     logged = [line for line in lines if "was" in line]
-    assert logged == ["round 1 was flown", "step 1 was taken", "round 2 was flown", "step 2 was taken"]
+    assert logged == ["round 1 was collected", "step 1 was taken", "round 2 was collected", "step 2 was taken"]
     assert any(line.startswith("round") and "3/3 episodes" in line for line in lines)
     assert any(line.startswith("training") and "2/2 steps" in line for line in lines)
     assert not any("training" in line and "round" in line for line in lines)

@@ -1,4 +1,4 @@
-"""Which runs are read, which are averaged, and what tells their configs apart."""
+"""Which runs are read, which are averaged, and how their configs differ."""
 
 import json
 from dataclasses import replace
@@ -31,7 +31,7 @@ def test_runs_that_differ_in_their_seed_alone_are_one_group_and_the_best_group_i
     runs = [
         finished(tmp_path / "a1", seed=1, selection_return=10.0),
         finished(tmp_path / "b", changes={"model.d_model": 64}, selection_return=40.0),
-        finished(tmp_path / "a0", seed=0, selection_return=30.0),
+        finished(tmp_path / "a0", changes={"evaluation.video": False}, selection_return=30.0),
     ]
     groups = group_runs(runs)
     assert [(group.label, [run.name for run in group.runs]) for group in groups] == [("A", ["b"]), ("B", ["a0", "a1"])]
@@ -52,7 +52,7 @@ def test_runs_on_other_test_seeds_or_in_another_environment_are_not_averaged(tmp
 
 def test_the_twenty_seventh_group_has_a_name_too(tmp_path: Path) -> None:
     run = finished(tmp_path / "run")
-    runs = [replace(run, config={**run.config, "n_envs": n}) for n in range(1, 29)]
+    runs = [replace(run, config={**run.config, "demos": n}) for n in range(1, 29)]
     assert [group.label for group in group_runs(runs)][-3:] == ["Z", "AA", "AB"]
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,29 +14,45 @@ import yaml
 
 from ilt.tracking.run_folder import RunFolder, peak_memory_mb, read_config
 
-CONFIG = {"seed": 0, "model": {"n_layer": 2}}
+CONFIG = {"seed": 0, "model": {"n_layer": 2}, "evaluation": {"n_episodes": 5, "video": True}}
+IDENTITY = {"seed": 0, "model": {"component": "transformer", "n_layer": 2}}
 
 
-def open_run(path: Path, *, resume: bool = True, config: dict[str, object] = CONFIG) -> RunFolder:
-    return RunFolder(path, config, resume=resume, started=time.monotonic())
+def open_run(
+    path: Path, *, resume: bool = True, config: dict[str, Any] = CONFIG, identity: dict[str, Any] = IDENTITY
+) -> RunFolder:
+    return RunFolder(path, config, identity, resume=resume, started=time.monotonic())
 
 
-def test_a_run_is_finished_when_its_results_are_there(tmp_path: Path) -> None:
+def test_a_run_is_finished_when_its_results_and_figures_are_there(tmp_path: Path) -> None:
     with open_run(tmp_path / "run") as run:
-        with run.stage("training"):
-            pass
+        assert read_config(tmp_path / "run") == CONFIG
         assert not run.finished
-        run.finish({"return_mean": 1.0})
-        assert run.finished
+        for stage in ("scoring", "figures"):
+            with run.stage(stage):
+                pass
+            run.finish({"return_mean": 1.0})
+            assert run.finished == (stage == "figures")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["return_mean"] == 1.0
-    assert set(results["seconds"]) == {"startup", "training", "total"}
+    assert set(results["seconds"]) == {"startup", "scoring", "figures", "total"}
     assert results["peak_memory_mb"] > 0
 
 
-def test_the_config_is_read_back_as_it_was(tmp_path: Path) -> None:
-    with open_run(tmp_path / "run"):
-        assert read_config(tmp_path / "run") == CONFIG
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"evaluation": {"n_episodes": 6, "video": True}},
+        {"env": {"success_return": 5.0}},
+        {"env": {"seed_blocks": {"test": [7, 9]}}},
+    ],
+)
+def test_the_same_training_scored_otherwise_is_not_finished(tmp_path: Path, change: dict[str, Any]) -> None:
+    with open_run(tmp_path / "run") as run, run.stage("figures"):
+        pass
+    run.finish({})
+    with open_run(tmp_path / "run", config={**CONFIG, **change}) as again:
+        assert not again.finished
 
 
 def test_a_folder_is_worked_in_by_one_at_a_time(tmp_path: Path) -> None:
@@ -49,10 +66,10 @@ def test_a_folder_is_worked_in_by_one_at_a_time(tmp_path: Path) -> None:
         pass
 
 
-def test_a_folder_with_another_config_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_another_training_is_refused_and_left_alone(tmp_path: Path) -> None:
     with open_run(tmp_path / "run"):
         pass
-    other = open_run(tmp_path / "run", config={**CONFIG, "seed": 1})
+    other = open_run(tmp_path / "run", config={**CONFIG, "seed": 1}, identity={**IDENTITY, "seed": 1})
     with pytest.raises(ValueError, match=r"another config \(seed differ\)"), other:
         pass
     with open_run(tmp_path / "run"):
