@@ -109,10 +109,14 @@ def test_only_what_differs_is_listed(runs: list[RunRecord], tmp_path: Path) -> N
     assert "The default config, with nothing changed but seed" in body(text_of(report_on(runs[:2]), tmp_path), "ran")
 
 
-def test_other_test_seeds_are_pointed_out_and_kept_apart(html: str, runs: list[RunRecord], tmp_path: Path) -> None:
+def test_other_test_seeds_and_runs_that_are_left_out_are_pointed_out(
+    html: str, runs: list[RunRecord], tmp_path: Path
+) -> None:
     assert "several sets of test seeds" not in html
     other = read(finish_run(tmp_path / "other", seed=2, returns={30_000_000: 5.0, 30_000_001: 6.0}))
-    html = text_of(report_on([*runs, other]), tmp_path)
+    assert 'id="left-out"' not in html
+    html = text_of(report_on([*runs, other], left_out=[("half", "not finished")]), tmp_path)
+    assert "half : not finished" in body(html, "left-out")
     assert "several sets of test seeds" in body(html, "ran")
     assert "30000000 to 30000001 (2 episodes)" in body(html, "runs")
     assert "Configs that were scored on other test seeds are not drawn" in body(html, "returns")
@@ -157,12 +161,6 @@ def test_what_a_probe_of_the_example_left_is_shown_and_told_in_words(
     assert 'id="probe"' not in text_of(report_on([probed, *runs[1:]]), tmp_path)
     (folder / "probe.json").write_text(json.dumps({"words": {"probe.png": "gravity"}}))  # of a model without attention
     assert text_of(report_on([probed, *runs[1:]]), tmp_path).count("<img") == 1
-
-
-def test_what_was_left_out_is_listed(html: str, runs: list[RunRecord], tmp_path: Path) -> None:
-    assert 'id="left-out"' not in html
-    html = text_of(report_on(runs, left_out=[("half", "not finished")]), tmp_path)
-    assert "half : not finished" in body(html, "left-out")
 
 
 def test_a_null_that_differs_is_shown_and_stands_last(tmp_path: Path) -> None:

@@ -2,10 +2,6 @@
 
 import json
 import math
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -31,10 +27,9 @@ from ilt.settings import check_config
 from ilt.studies import search_report
 from ilt.studies.optuna_study import reporter
 from ilt.studies.search import Outcome, Search
-from tests.cli.test_train import ROOT, call, environment
+from tests.analysis.finished_runs import CONF
 from tests.studies import toy_search
 
-CONF = ROOT / "conf"
 RATE = "optimizer.learning_rate"
 FIGURES = search_report.FIGURES
 
@@ -257,11 +252,8 @@ def test_a_trial_below_the_median_at_its_first_seed_is_pruned_and_trains_no_othe
     assert found["trials"][2]["value"] == 10 - 200
     assert {run for run in starts(tmp_path) if run.startswith("trial-002")} == {"trial-002/seed-0"}
     assert "2 complete, 2 pruned" in (tmp_path / "search.md").read_text()
-
-
-def test_without_pruning_every_trial_is_trained_to_its_end(tmp_path: Path) -> None:
-    found = search(tmp_path, worse_and_worse, n_trials=3, startup_trials=1, pruning=False)
-    assert states(found) == ["complete"] * 3
+    unpruned = search(tmp_path / "unpruned", worse_and_worse, n_trials=3, startup_trials=1, pruning=False)
+    assert states(unpruned) == ["complete"] * 3
 
 
 def test_a_launcher_that_fails_loses_one_batch_and_ends_the_search_only_when_it_fails_again(tmp_path: Path) -> None:
@@ -320,25 +312,6 @@ def test_a_search_trains_and_scores_transformers(tmp_path: Path) -> None:
     assert len(list(folder.glob("trial-000/*/weights/last.safetensors"))) == 3
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{folder / 'study.db'}")
     assert list(study.trials[0].intermediate_values) == [2, 4]
-
-
-@pytest.mark.slow
-def test_a_killed_search_goes_on_from_the_checkpoint_that_it_was_at(tmp_path: Path) -> None:
-    options = ["-m", "sweep=optuna", "experiment=smoke", f"outputs={tmp_path}", "evaluation.video=false"]
-    options += ["search.n_trials=1", "search.study_name=it", "search.fresh_seeds=[9]", "model=nano"]
-    options += ["trainer.max_steps=400", "trainer.val_check_interval=100"]
-    command = [sys.executable, "-m", "ilt", "train", *options]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    while not list(tmp_path.glob("multirun/it/trial-000/seed-1/checkpoints/last.ckpt")):
-        assert process.poll() is None, process.stdout and process.stdout.read()
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    output = call("train", *options).stdout
-    assert f"resuming from {tmp_path}/multirun/it/trial-000/seed-1" in output
-    (trial,) = json.loads((tmp_path / "multirun" / "it" / "search.json").read_text())["trials"]
-    assert trial["state"] == "complete"
-    assert len(trial["returns"]) == 3
 
 
 # --- the space ---

@@ -1,6 +1,5 @@
 """Sweeps: found again, shared out, resumed, summed up."""
 
-import csv
 import json
 import os
 import signal
@@ -120,10 +119,6 @@ def test_jobs_on_ray_have_the_cores_that_they_ask_for(overrides: list[str], num_
     assert list(cfg.hydra.overrides.task) == [*overrides, *added]
 
 
-def test_jobs_one_after_the_other_keep_all_cores() -> None:
-    assert list(shared(["seed=0,1"]).hydra.overrides.task) == ["seed=0,1"]
-
-
 def test_what_a_sweep_imports_is_not_heavy() -> None:
     modules = "ilt.cli.train, ilt.cli.sweep, ilt.studies.sweeps, ilt.studies.sweep_tables, ilt.evaluation.tables"
     heavy = "{'torch', 'pytorch_lightning', 'gymnasium', 'scipy', 'matplotlib', 'wandb'}"
@@ -150,16 +145,11 @@ def test_a_job_is_finished_or_failed_or_not_finished(tmp_path: Path) -> None:
     write_job(tmp_path, "c", ["seed=2"], error_txt="ValueError: once", results_json={})
     write_job(tmp_path, "d", ["seed=3"])
     (tmp_path / "e").mkdir()
+    write_job(tmp_path, "a.1", ["seed=0"])  # set aside when it was run again
     jobs = find_jobs(tmp_path)
     statuses = {"a": "finished", "b": "failed: ValueError: no", "c": "finished", "d": "not finished"}
     assert {job.name: job.status for job in jobs} == statuses
     assert jobs[0].overrides == {"seed": "0", "expert.extra": "1", "~callbacks.ema": ""}
-
-
-def test_runs_that_were_set_aside_are_no_jobs(tmp_path: Path) -> None:
-    for name in ("run", "run.1", "run.2", "lr0.1"):
-        write_job(tmp_path, name, ["seed=0"])
-    assert [job.name for job in find_jobs(tmp_path)] == ["lr0.1", "run"]
 
 
 # --- whole sweeps ---
@@ -231,33 +221,6 @@ def kill_once_finished(process: "subprocess.Popen[bytes]", outputs: Path, *, job
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert gone(process.pid, 10), members(process.pid)
-
-
-@pytest.mark.slow
-def test_a_real_sweep_killed_in_the_middle_loses_nothing_and_does_nothing_twice(tmp_path: Path) -> None:
-    swept = ["experiment=smoke", "trainer.max_steps=300", "trainer.val_check_interval=50", "evaluation.video=false"]
-    swept += ["seed=0,1,2,3", "model.n_layer=1,2", JOBLIB, "hydra.launcher.n_jobs=2"]
-    line = command(*swept, outputs=tmp_path, program=("ilt", "train"))
-    with (tmp_path / "output.txt").open("w") as output:
-        process = subprocess.Popen(line, cwd=ROOT, env=environment(), stdout=output, start_new_session=True)
-    kill_once_finished(process, tmp_path, jobs=3)
-    finished = contents(only_sweep(tmp_path), "results.json")
-    shared = contents(tmp_path / "demos", "*.npz")
-    assert 3 <= len(finished) < 8
-    again = subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True).stdout
-    after = contents(only_sweep(tmp_path), "results.json")
-    assert len(after) == 8
-    assert {path: after[path] for path in finished} == finished
-    assert again.count("is finished; resume=false") == len(finished)
-    assert contents(tmp_path / "demos", "*.npz") == shared
-    assert "8 of 8 jobs finished" in (only_sweep(tmp_path) / "sweep.md").read_text()
-    for folder in only_sweep(tmp_path).glob("*/"):  # no step of the curve is there twice
-        steps = [
-            row["step"]
-            for row in csv.DictReader((folder / "curve.csv").read_text().splitlines())
-            if row["rollout/return_mean"]
-        ]
-        assert steps == ["50", "100", "150", "200", "250", "300"]
 
 
 @pytest.mark.slow
