@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -223,7 +224,8 @@ def load_policy(
         trust: packages beside `ilt` whose code may be run to build it; None for all, if it is your own.
     """
     saved = read_policy("where", str(where), _context(env, outputs), deterministic=deterministic, trust=trust)
-    saved.policy.flatten = env.observations.flatten
+    saved.policy.flatten = partial(env.observations.flatten, privileged=saved.policy.privileged)
+    saved.policy.action_space = env.action_space
     return saved.policy
 
 

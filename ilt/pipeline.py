@@ -114,17 +114,18 @@ def make_figures(
     logger: Run,
 ) -> None:
     """Figures and a video, into the run's folder and to its logger. One that fails is a warning."""
-    from ilt.analysis.figures import learning_curve, return_distribution
-    from ilt.analysis.video import side_by_side, write_animation, write_mp4
-
     path, made, videos = folder.path, {}, {}
     title, n = path.name, cfg.evaluation.n_episodes
 
     def curve() -> None:
+        from ilt.analysis.figures import learning_curve
+
         learning_curve(fitted.rows, path / "learning_curve.png", expert_return=expert.selection_return, title=title)
         made["learning_curve"] = path / "learning_curve.png"
 
     def returns() -> None:
+        from ilt.analysis.figures import return_distribution
+
         by_policy = {name: each.returns for name, each in episodes.items()}
         success = ctx.env.success_return
         target = path / "return_distribution.png"
@@ -132,6 +133,8 @@ def make_figures(
         made["return_distribution"] = target
 
     def video() -> None:
+        from ilt.analysis.video import side_by_side, write_animation, write_mp4
+
         middle = int(np.argsort(episodes["student"].returns)[n // 2])  # neither best nor worst
         film = side_by_side(ctx.env, {name: (episodes[name], middle) for name in ("student", "expert")})
         write_mp4(film, path / "episode.mp4")

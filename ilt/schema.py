@@ -315,24 +315,41 @@ def build(
     """
     prefix = prefix or group
     target = locate(values["_target_"], key=f"{prefix}._target_", trust=trust)
-    return target(**accepted(target, own_keys(group, values), known, prefix=prefix))
+    arguments = accepted(target, own_keys(group, values), known, prefix=prefix)
+    try:
+        return target(**arguments)
+    except TypeError as error:
+        raise ConfigError(f"{prefix}._target_={path_of(target)} cannot be made: {error}") from error
 
 
 def accepted(target: Any, options: Mapping[str, Any], known: Mapping[str, Any], *, prefix: str) -> dict[str, Any]:
     """The keyword arguments for a call: all options, and of what is known those that it takes. See `build`."""
-    parameters = inspect.signature(target).parameters
-    anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    parameters, anything = _parameters(target)
     for name in options:
         if name not in parameters and not anything:
             common = common_keys(prefix)
             hint = did_you_mean(name, [*parameters, *(common.fields if common else ())], f"{prefix}.")
             raise ConfigError(f"{prefix}.{name} is not a key of {prefix}._target_={path_of(target)}{hint}")
     given = {**{k: v for k, v in known.items() if k in parameters or anything}, **options}
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    for name, parameter in parameters.items():
-        if parameter.kind in kinds and parameter.default is parameter.empty and name not in given:
+    for name, parameter in inspect.signature(target).parameters.items():
+        if parameter.kind in _NAMED and parameter.default is parameter.empty and name not in given:
             raise ConfigError(f"{prefix}.{name} must be given: {path_of(target)} asks for it")
     return given
+
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def _parameters(target: Any) -> tuple[set[str], bool]:
+    """Names that a call takes, those included that a class hands on to its bases; and whether it takes any others."""
+    owners = [c for c in target.__mro__[:-1] if "__init__" in vars(c)] if isinstance(target, type) else []
+    names: set[str] = set()
+    for call in [vars(owner)["__init__"] for owner in owners] or [target]:
+        found = inspect.signature(call).parameters.values()
+        names |= {p.name for p in found if p.kind in _NAMED}
+        if not any(p.kind is p.VAR_KEYWORD for p in found):
+            return names - {"self"}, False
+    return names - {"self"}, True
 
 
 def path_of(target: Any) -> str:

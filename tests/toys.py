@@ -67,7 +67,7 @@ class Echo(gym.Env[Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
-        assert seed is not None
+        seed = int(self.np_random.integers(2**31)) if seed is None else seed
         self._history = [seed]
         return self._observe(), {"episode_params": {"level": float(seed % 7)}}
 

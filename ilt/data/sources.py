@@ -121,7 +121,9 @@ def check_fits(episodes: Episodes, env: EnvSpec, *, source: str) -> None:
         raise ValueError(
             f"{source} has observations of {episodes.observations.shape[1]} numbers, but env shows students {dim}"
         )
-    env.action_space.check(episodes.actions, len(episodes.actions), source=source)
+    inside = env.action_space.check(episodes.actions, len(episodes.actions), source=source)
+    if not np.array_equal(inside, episodes.actions):
+        raise ValueError(f"{source} has actions outside of their bounds: what the simulator was given must be recorded")
 
 
 def filter_episodes(episodes: Episodes, filters: Mapping[str, Any]) -> tuple[Episodes, dict[str, int]]:

@@ -143,7 +143,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
 
 
 def labels_of(episodes: Episodes) -> np.ndarray:
-    """What the expert would have done at every step, shaped as `actions`; without labels, what was done."""
+    """What the expert would have done at every step, as `actions` are; without labels, what was done."""
     return episodes.extras.get(LABEL, episodes.actions)
 
 
@@ -156,8 +156,8 @@ def windows_at(
         step: how many steps lie behind it.
 
     Returns:
-        which of the episodes these are (n,) int64; and their windows, observations (n, L, obs_dim) and actions (n, L[,
-        dim]) in model units, with L = `context_length`, or all steps there are since the start of the episode.
+        which of the episodes these are (n,) int64; and their windows, observations (n, L, obs_dim) and actions
+        (n, L[, dim]) in model units, with L = `context_length`, or all steps there are since the start of the episode.
     """
     which = np.flatnonzero(episodes.lengths > step)
     places = np.arange(max(step + 1 - context_length, 0), step + 1)

@@ -91,11 +91,11 @@ class ActionSpace:
         """Uniform numbers (n, dim) in [0, 1) to actions in the simulator's units, each equally likely."""
         if self.continuous:
             return self.decode(2.0 * uniform - 1.0)
-        chosen = (uniform * np.array(self.n_choices)).astype(np.int64)
+        chosen = (uniform * self._sizes).astype(np.int64)
         return self.decode(chosen[:, 0] if self.flat else chosen)
 
     def for_simulator(self, actions: np.ndarray) -> list[Any]:
-        """Actions (n,) or (n, dim), each as `Env.step` takes it: an int, or an array of the space's shape."""
+        """Actions (n,) or (n, dim), each as `Env.step` takes it: an int, or a copy in the space's own shape."""
         return actions.tolist() if self.flat else list(actions.reshape(-1, *self.shape).copy())
 
     def check(self, actions: np.ndarray, n: int, *, source: str) -> np.ndarray:
@@ -118,10 +118,14 @@ class ActionSpace:
             if not np.isfinite(actions).all():
                 raise ValueError(f"{source} must return finite actions, got {actions}")
             return self.clip(actions)
-        inside = (actions >= self._start) & (actions < self._start + np.array(self.n_choices))
-        if not inside.all():
+        if self.flat:
+            values = actions.tolist()  # whose ends are found sooner than those of a small array
+            inside = min(values) >= self.start[0] and max(values) < self.start[0] + self.n_choices[0]
+        else:
+            inside = bool(((actions >= self._start) & (actions < self._start + self._sizes)).all())
+        if not inside:
             raise ValueError(f"{source} must return actions of {self}, got {actions}")
-        return actions.astype(np.int64)
+        return actions.astype(np.int64, copy=False)
 
     def __str__(self) -> str:
         if self.continuous:
@@ -132,6 +136,10 @@ class ActionSpace:
     @cached_property
     def _start(self) -> np.ndarray:
         return np.array(self.start[0] if self.flat else self.start, dtype=np.int64)
+
+    @cached_property
+    def _sizes(self) -> np.ndarray:
+        return np.array(self.n_choices)
 
     @cached_property
     def _low32(self) -> np.ndarray:

@@ -6,19 +6,18 @@ import numpy as np
 
 from ilt.envs.spec import EnvSpec
 
-MOST_STEPS = 10_000
-"""By which an episode without a time limit must end."""
+MOST_STEPS = 10_000  # by which an episode without a time limit must end
 
 
 def check_env(env: EnvSpec) -> None:
     """Run a few random episodes and raise ValueError, saying what is wrong, unless the environment keeps the contract.
 
-    Observations are finite and of one size, also what only a teacher sees; all actions are taken; episodes end by their time
-    limit, or without one within 10,000 steps; the seed of a reset decides the episode and its `info["episode_params"]` bit for
-    bit, in a fresh environment and in one that was used before; and these have the same names in every episode.
+    Observations are finite and of one size, also what only a teacher sees; all actions are taken; episodes end by
+    their time limit, or without one within 10,000 steps; the seed of a reset decides the episode and its
+    `info["episode_params"]` bit for bit, in a fresh environment and in one that was used before; and these have the
+    same names in every episode.
 
-    Args:
-        env: as `ilt.make_env` returns it. ConfigError if it cannot be made, or has spaces that cannot be learned.
+    ConfigError if it cannot be made, or has spaces that cannot be learned.
     """
     used, fresh = env.make(), env.make()
     try:
@@ -30,8 +29,8 @@ def check_env(env: EnvSpec) -> None:
     for what in ("observations", "rewards", "ends", "episode_params"):
         if not np.array_equal(getattr(again, what), getattr(first, what)):
             raise ValueError(
-                f"{env.id}: the seed given to reset must decide an episode, but with the same seed and actions the {what} of "
-                "a used environment are not those of a fresh one"
+                f"{env.id}: the seed given to reset must decide an episode, but with the same seed and actions the "
+                f"{what} of a used environment are not those of a fresh one"
             )
 
 
@@ -45,11 +44,12 @@ class _Run:
         params = info.get("episode_params", {})
         if tuple(params) != env.episode_params:
             raise ValueError(
-                f'{env.id}: info["episode_params"] must have the same names at every reset, got {list(env.episode_params)} '
-                f"and {list(params)}"
+                f'{env.id}: info["episode_params"] must have the same names at every reset, got '
+                f"{list(env.episode_params)} and {list(params)}"
             )
         self.episode_params = np.array([float(value) for value in params.values()])
-        rows, rewards, self.ends = [self._row(observation)], [], (False, False)
+        rows, self.ends = [self._row(observation)], (False, False)
+        rewards: list[float] = []
         while not any(self.ends) and len(rewards) < limit:
             (action,) = space.for_simulator(space.sample(rng.random((1, space.dim))))
             try:
@@ -67,15 +67,14 @@ class _Run:
 
     def _row(self, observation: Any) -> np.ndarray:
         layout = self._env.observations
+        n, seen = layout.size(privileged=True), 0
         try:
-            row = layout.flatten(observation, privileged=True)
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+            row, seen = layout.flatten(observation, privileged=True), layout.flatten(observation).size
+        except (KeyError, IndexError, TypeError, ValueError):
+            row = np.zeros(0)
+        if row.shape != (n,) or seen != layout.dim or not np.isfinite(row).all():
             raise ValueError(
-                f"{self._env.id}: observations must be as its observation_space says, got {observation}"
-            ) from error
-        if row.shape != (layout.size(privileged=True),) or not np.isfinite(row).all():
-            raise ValueError(
-                f"{self._env.id}: observations must be {layout.size(privileged=True)} finite numbers, as its observation_space says, "
-                f"got {observation}"
+                f"{self._env.id}: observations must be {n} finite numbers, {layout.dim} of them for students, as its "
+                f"observation_space says, got {observation}"
             )
         return row

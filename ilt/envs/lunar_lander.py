@@ -52,8 +52,8 @@ class RandomizedPhysics(gym.Wrapper[Any, Any, Any, Any]):
 
     Students see the lander's own 8 numbers, a privileged teacher 7 more: each of `PARAMETERS`, as its distance from the
     nominal value in units of its scale, and the wind's force and torque that the next step meets, over the greatest
-    there are. Where nothing varies, an episode is that of the bare lander bit for bit. `render` draws the wind as an
-    arrow.
+    there are.
+    Where nothing varies, an episode is that of the bare lander bit for bit. `render` draws the wind as an arrow.
 
     Args:
         env: the bare lander.

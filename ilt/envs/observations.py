@@ -36,10 +36,10 @@ class ObservationLayout:
     @classmethod
     def of(cls, env: gym.Env[Any, Any], *, key: str) -> "ObservationLayout":
         """Read it off an environment. ConfigError names `key` if its observations have no fixed size."""
-        space, hidden = env.observation_space, None
+        space: Any = env.observation_space
+        hidden = None
         if isinstance(space, spaces.Dict) and set(space) == {OBSERVATION, PRIVILEGED}:
-            parts = space.spaces
-            space, hidden = parts[OBSERVATION], parts[PRIVILEGED]
+            space, hidden = space[OBSERVATION], space[PRIVILEGED]
         names = _names(space, OBSERVATION, env, key)
         privileged_names = () if hidden is None else _names(hidden, PRIVILEGED, env, key)
         return cls(len(names), names, privileged_names, space, hidden)
@@ -68,7 +68,7 @@ class ObservationLayout:
         return write
 
     def flatten(self, observation: Any, *, privileged: bool = False) -> np.ndarray:
-        """What a policy sees of one observation, (size,) float32, or of a vector env's batch, (n, size)."""
+        """What a policy sees of one observation: (size,) float32; of a batch as vector envs give it, (n, size)."""
         if self.privileged_space is None:
             return _flat(self.space, observation)
         if not isinstance(observation, Mapping):
@@ -98,10 +98,11 @@ def _flat(space: spaces.Space[Any], observation: Any) -> np.ndarray:
     return flat if _is_batch(space, observation) else flat[0]
 
 
-def _is_batch(space: spaces.Space[Any], observation: Any) -> bool:
-    if isinstance(space, spaces.Dict | spaces.Tuple):
-        first = next(iter(space.keys())) if isinstance(space, spaces.Dict) else 0
-        return _is_batch(space[first], observation[first])  # type: ignore[index]
+def _is_batch(space: Any, observation: Any) -> bool:
+    if isinstance(space, spaces.Dict):
+        return _is_batch(*next((inner, observation[name]) for name, inner in space.items()))
+    if isinstance(space, spaces.Tuple):
+        return _is_batch(space[0], observation[0])
     return np.ndim(observation) > len(space.shape or ())
 
 
@@ -109,7 +110,7 @@ def _names(space: spaces.Space[Any], part: str, env: gym.Env[Any, Any], key: str
     """A name for each number of a flattened space."""
     if not space.is_np_flattenable:
         raise ConfigError(
-            f"{key}: observations must be of a fixed size, as those of Box, Dict and Tuple are, got {space}"
+            f"{key}: observations must be of a fixed size, as Box, Discrete, Dict and Tuple are, got {space}"
         )
     n = int(spaces.flatdim(space))
     if n == 0:

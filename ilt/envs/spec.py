@@ -8,12 +8,13 @@ from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ilt.schema import MAPPING, ConfigError, accepted, component, integer, key, list_of, locate, plain
 from ilt.schema import canonical as canonical_config
 
 if TYPE_CHECKING:
     import gymnasium as gym
-    import numpy as np
 
     from ilt.envs.actions import ActionSpace
     from ilt.envs.observations import ObservationLayout
@@ -77,10 +78,8 @@ class EnvSpec:
         given = {str(name): plain(value) for name, value in values.items() if name != "_target_"}
         return cls(**given, trust=None if trust is None else tuple(trust))
 
-    def seeds(self, block: str, count: int, offset: int = 0) -> "np.ndarray":
+    def seeds(self, block: str, count: int, offset: int = 0) -> np.ndarray:
         """`count` seeds of a block, from its `offset`-th on: (count,) int64. ValueError if the block is too small."""
-        import numpy as np
-
         first, size = self.seed_blocks[block]
         if count < 1 or offset < 0 or offset + count > size:
             raise ValueError(
@@ -89,7 +88,7 @@ class EnvSpec:
             )
         return np.arange(first + offset, first + offset + count, dtype=np.int64)
 
-    def block_of(self, seeds: "np.ndarray") -> str:
+    def block_of(self, seeds: np.ndarray) -> str:
         """The block that holds all of `seeds`. ValueError if none does."""
         if len(seeds) == 0:
             raise ValueError("no seeds lie in no block")
@@ -99,7 +98,7 @@ class EnvSpec:
         raise ValueError(f"seeds {seeds.min()} to {seeds.max()} do not lie in one block of env.seed_blocks")
 
     def make(self, **kwargs: Any) -> "gym.Env[Any, Any]":
-        """One environment, without Gymnasium's checker, order enforcer and time limit (`EnvBatch` keeps that).
+        """One environment, without Gymnasium's checker, order enforcer and time limit, which `EnvBatch` keeps.
 
         Where its registration names wrappers of its own, these are kept, and so is the time limit below them.
         """

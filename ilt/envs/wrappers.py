@@ -27,16 +27,17 @@ class MaskObservation(gym.Wrapper[Any, Any, Any, Any]):
 
     def __init__(self, env: gym.Env[Any, Any], *, hide: Sequence[int]) -> None:
         super().__init__(env)
-        space, behind = env.observation_space, None
+        space: Any = env.observation_space
+        behind = None
         if isinstance(space, spaces.Dict) and set(space) == {OBSERVATION, PRIVILEGED}:
-            parts = space.spaces
-            space, behind = parts[OBSERVATION], parts[PRIVILEGED]
+            space, behind = space[OBSERVATION], space[PRIVILEGED]
         if not isinstance(space, spaces.Box) or len(space.shape) != 1 or not isinstance(behind, spaces.Box | None):
             raise ConfigError(f"env.wrappers: MaskObservation needs flat observations, got {env.observation_space}")
         n, hidden = space.shape[0], sorted(set(hide))
         if len(hidden) != len(hide) or not 0 < len(hidden) < n or hidden[0] < 0 or hidden[-1] >= n:
             raise ConfigError(
-                f"env.wrappers: MaskObservation.hide must be some of 0 to {n - 1}, each once, got {list(hide)}"
+                f"env.wrappers: MaskObservation.hide must be some of the places 0 to {n - 1}, each once, got "
+                f"{list(hide)}"
             )
         self._hidden = np.array(hidden)
         self._kept = np.setdiff1d(np.arange(n), self._hidden)

@@ -39,7 +39,7 @@ def _row(name: str, metrics: Mapping[str, Any], expert: float, random: float) ->
         f"{metrics['return_p05']:.1f}",
         percent(metrics["success_rate"]),
         percent(metrics["crash_rate"]),
-        f"{(metrics["return_mean"] - random) / span:z.3f}" if span else "–",
+        f"{(metrics['return_mean'] - random) / span:z.3f}" if span else "–",
     ]
 
 

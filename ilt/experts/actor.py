@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ilt.envs.actions import ActionSpace
-from ilt.models.heads import Categorical, Gaussian
+from ilt.models.heads import Categorical, Gaussian, for_deviation
 from ilt.rollout.policies import NetworkPolicy
 from ilt.tracking.weights import load_weights, save_weights
 
@@ -74,7 +74,7 @@ class NumpyActor:
         self._mean, self._std = _copy(actor.observation_mean), _copy(actor.observation_std)
         linears = [layer for layer in actor.layers if isinstance(layer, nn.Linear)]
         *self._inner, self._last = [(_copy(linear.weight).T, _copy(linear.bias)) for linear in linears]
-        self._log_std = None if actor.log_std is None else _copy(actor.log_std)
+        self._log_std = None if actor.log_std is None else for_deviation(_copy(actor.log_std))
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
         """(n, obs_dim) float32 to logits (n, A) float32, or to means and log deviations (n, 2 · dim)."""

@@ -100,7 +100,7 @@ def actor_of(model: OnPolicyAlgorithm) -> Actor:
     log_std = getattr(policy, "log_std", None)
     actor = Actor(
         observation_dim=linears[0].in_features,
-        n_outputs=linears[-1].out_features,
+        n_outputs=int(linears[-1].out_features),  # SB3 has a NumPy integer for MultiDiscrete
         hidden=[layer.out_features for layer in linears[:-1]],
         continuous=log_std is not None,
     )
@@ -108,7 +108,7 @@ def actor_of(model: OnPolicyAlgorithm) -> Actor:
     for target, source in zip(targets, linears, strict=True):
         target.load_state_dict(source.state_dict())
     if actor.log_std is not None:
-        actor.log_std.data.copy_(log_std)
+        actor.log_std.data.copy_(torch.as_tensor(log_std))
     if isinstance(model.env, VecNormalize) and model.env.norm_obs:
         moments: Any = model.env.obs_rms
         actor.observation_mean.copy_(torch.from_numpy(moments.mean))

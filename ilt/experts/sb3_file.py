@@ -2,7 +2,6 @@
 
 import io
 import json
-import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from ilt.envs.spec import EnvSpec
 from ilt.experts.base import Expert, Report, Score
-from ilt.models.heads import ActionHead, Categorical, Gaussian, Regression
+from ilt.models.heads import ActionHead, Categorical, Gaussian, Regression, for_deviation
 from ilt.rollout.policies import NetworkPolicy, Policy
 from ilt.schema import ConfigError
 from ilt.tracking.store import sha256
@@ -55,15 +54,7 @@ class SB3File(Expert):
             with zipfile.ZipFile(self._path) as archive:
                 state = dict(torch.load(io.BytesIO(archive.read("policy.pth")), weights_only=True, map_location="cpu"))
                 data = dict(json.loads(archive.read("data")))
-        except (
-            OSError,
-            KeyError,
-            TypeError,
-            ValueError,
-            RuntimeError,
-            zipfile.BadZipFile,
-            pickle.PickleError,
-        ) as error:
+        except Exception as error:  # whatever is wrong with somebody else's file
             raise ConfigError(
                 f"expert.path must be a file that Stable-Baselines3 saved, got {self._path}: {error}"
             ) from error
@@ -102,7 +93,7 @@ class SB3File(Expert):
             center = (np.array(space.high) + np.array(space.low)) / 2
             weight, bias = layers[-1]
             layers[-1] = ((weight / half).astype(np.float32), ((bias - center) / half).astype(np.float32))
-            log_std = (log_std - np.log(half)).astype(np.float32)
+            log_std = for_deviation(log_std - np.log(half)).astype(np.float32)
         if space.continuous:
             head: ActionHead = Regression(action_space=space) if log_std is None else Gaussian(action_space=space)
         else:

@@ -1,6 +1,5 @@
 """Flying with a decoder without recomputing its window: keys and values are kept, in rings."""
 
-from collections.abc import Callable
 from typing import TypeGuard
 
 import numpy as np
@@ -34,7 +33,7 @@ class CachedDecoder:
         self._layers = [_Layer(model, block, _Ring(model, window_size, self._behind)) for block, window_size in pairs]
         self._mean, self._std = _copy(model.observation_mean), _copy(model.observation_std)
         self._embed_state = _copy(model.embed_state.weight).T, _copy(model.embed_state.bias)
-        self._embed_action = None if model.embed_action is None else _action_embedding(model.embed_action)
+        self._embed_action = None if model.embed_action is None else _ActionEmbedding(model.embed_action)
         self._action_head = _after_norm(model.norm, model.action_head)
         self._frequencies = None
         if model.rope_cache is not None:
@@ -202,16 +201,23 @@ def _after_norm(norm: nn.LayerNorm, linear: nn.Linear) -> tuple[np.ndarray, np.n
     return np.ascontiguousarray((weight * _copy(norm.weight)).T), weight @ _copy(norm.bias) + _copy(linear.bias)
 
 
-def _action_embedding(module: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
+class _ActionEmbedding:
     """What `embed_actions` made, in NumPy: (n,) or (n, dim) actions to (n, d_model)."""
-    if isinstance(module, nn.Embedding):
-        return _copy(module.weight).__getitem__
-    assert isinstance(module, ActionEmbedding)
-    if module.continuous:
-        weight, bias = _copy(module.linear.weight).T, _copy(module.linear.bias)
-        return lambda actions: actions @ weight + bias
-    tables = [_copy(table.weight) for table in module.tables]  # type: ignore[arg-type]
-    return lambda actions: np.sum([table[column] for table, column in zip(tables, actions.T, strict=True)], axis=0)
+
+    def __init__(self, module: nn.Module) -> None:
+        tables = [module] if isinstance(module, nn.Embedding) else list(getattr(module, "tables", []))
+        self._tables = [_copy(table.weight) for table in tables]
+        self._linear = None
+        if isinstance(module, ActionEmbedding) and module.continuous:
+            self._linear = _copy(module.linear.weight).T, _copy(module.linear.bias)
+
+    def __call__(self, actions: np.ndarray) -> np.ndarray:
+        if self._linear is not None:
+            weight, bias = self._linear
+            return actions @ weight + bias
+        if actions.ndim == 1:
+            return self._tables[0][actions]
+        return np.sum([table[column] for table, column in zip(self._tables, actions.T, strict=True)], axis=0)
 
 
 def _copy(tensor: Tensor) -> np.ndarray:

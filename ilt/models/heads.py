@@ -212,6 +212,11 @@ def _bounded(log_std: Tensor) -> Tensor:
     return (MIN_LOG_STD + softplus(log_std - MIN_LOG_STD)).clamp(max=MAX_LOG_STD)
 
 
+def for_deviation(log_std: np.ndarray) -> np.ndarray:
+    """The outputs for which `Gaussian` has these log deviations: the inverse of its bounds."""
+    return MIN_LOG_STD + np.log(np.expm1(np.maximum(log_std - MIN_LOG_STD, 1e-3)))
+
+
 def _log_normal(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     return -0.5 * ((x - mean) * torch.exp(-log_std)) ** 2 - log_std - 0.5 * math.log(2 * math.pi)
 

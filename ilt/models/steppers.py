@@ -1,5 +1,7 @@
 """Acting with any model: the plain stepper, which recomputes the window, and the choice of a faster one."""
 
+import copy
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,12 @@ from ilt.models.base import SequenceModel, Stepper
 
 
 def stepper_of(model: SequenceModel, *, context_length: int, recompute: bool = False) -> Stepper:
-    """The model's own stepper, or the plain one where it has none for so many steps or where `recompute` is set."""
+    """The model's own stepper, or the plain one where it has none for so many steps, or where `recompute` asks for it.
+
+    It acts in float32, whatever it is trained in.
+    """
+    if next(model.parameters()).dtype == torch.float64:
+        model = copy.deepcopy(model).float()
     if not recompute and (model.recurrent or context_length == model.context_length):
         own = model.make_stepper()
         if own is not None:

@@ -8,7 +8,7 @@ import numpy as np
 from ilt.data.episodes import Episodes
 from ilt.envs.batch import EnvBatch
 from ilt.envs.spec import EnvSpec
-from ilt.rollout.policies import Labeling, Policy
+from ilt.rollout.policies import Policy
 
 
 class Episode(NamedTuple):
@@ -50,7 +50,6 @@ def run_episodes(spec: EnvSpec, policy: Policy, seeds: np.ndarray, n_envs: int) 
 def _run(batch: EnvBatch, policy: Policy, seeds: np.ndarray) -> Generator[Episode, None, None]:
     recorder = _Recorder(batch)
     visible, check = batch.observation_dim, batch.action_space.check
-    labeling = policy if isinstance(policy, Labeling) else None
     index = np.zeros(batch.n_envs, dtype=np.int64)  # which episode each slot runs
     waiting = iter(range(len(seeds)))
 
@@ -72,13 +71,14 @@ def _run(batch: EnvBatch, policy: Policy, seeds: np.ndarray) -> Generator[Episod
         # what is recorded is what the simulator is given, to the last bit
         actions = check(actions, len(slots), source="the policy")
         rewards, terminated, truncated = batch.step(slots, actions)
-        labels = None if labeling is None else check(labeling.labels, len(slots), source="the expert")
+        labels = getattr(policy, "labels", None)  # of a `Labeling` policy
+        labels = None if labels is None else check(labels, len(slots), source="the expert")
         recorder.add(slots, observations, actions, rewards, labels)
         ended = terminated | truncated
         if ended.any():
             for slot, cut in zip(slots[ended].tolist(), truncated[ended].tolist(), strict=True):
                 extras: dict[str, Any] = {f"episode/{k}": value for k, value in batch.episode_params[slot].items()}
-                if labeling is not None:
+                if labels is not None:
                     extras["step/label"] = recorder.labels(slot)
                 seen, done, earned = recorder.take(slot, batch.everything[slot])
                 if seen.shape[1] > visible:

@@ -24,10 +24,9 @@ class Policy(ABC):
 
     Attributes:
         privileged: whether it is shown what the environment hides from a student, behind what the student sees.
-        action_space: what it chooses from, so that `predict` returns actions of the environment's own shape; may be
-            None.
-        flatten: turns an observation of the environment, or a batch of them, into a vector (obs_dim,) or (n, obs_dim)
-            for `predict`; None where it is one. See `ilt.envs.observations.ObservationLayout.flatten`.
+        action_space: what it chooses from, for `predict` to return actions of the environment's own shape; may be None.
+        flatten: turns an observation of the environment, or a batch of them, into (obs_dim,) or (n, obs_dim) for
+            `predict`, as `ObservationLayout.flatten` does; None where observations are vectors.
     """
 
     privileged: bool = False
@@ -39,10 +38,10 @@ class Policy(ABC):
 
     @abstractmethod
     def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
-        """(n,) slots and (n, obs_dim) float32 observations to (n,) or (n, dim) actions in the simulator's units."""
+        """Slots (n,), their observations (n, obs_dim) float32, to actions (n,) or (n, dim) in the simulator's units."""
 
     def set_deterministic(self, deterministic: bool) -> None:  # noqa: B027 (many know one way only)
-        """Take the most likely action from the next episodes on, or sample, where there is a choice."""
+        """Take the most likely action from the next episodes on, or sample; may do nothing where there is no choice."""
 
     def predict(
         self,

@@ -75,7 +75,7 @@ class Context:
         deterministic: bool,
         parents: Sequence[Artifact] = (),
     ) -> Artifact:
-        """A policy's `episodes.npz` on these consecutive seeds, from the store or run now.
+        """A policy's `episodes.npz` on these consecutive seeds, from the store or run now; shared by all that ask.
 
         Args:
             name: what its folder is called, before the hash.

@@ -185,7 +185,7 @@ def has_key() -> bool:
 
 def model_of(run_folder: Path, results: Mapping[str, Any]) -> Artifact:
     """A run's weights, as an artifact like those of the store."""
-    measured = {name: results[name] for name in MODEL_METRICS}
+    measured = {name: results[name] for name in MODEL_METRICS if results.get(name) is not None}
     imitation = results.get("imitation", {"by_round": []})  # which older runs do not name
     rounds = [each["artifact"] for each in imitation["by_round"][1:]]
     parents = [results["expert"], results["demonstrations"], *rounds]

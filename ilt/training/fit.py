@@ -160,6 +160,8 @@ def _learn(
     spec = model_spec(ctx, cfg)
     model, head = spec.build()
     model.set_normalization(*observation_statistics(labels.first))
+    if cfg.trainer.precision == "64-true":
+        model.double()  # before the average of its weights is made, which Lightning does not convert
     n_parameters = sum(p.numel() for p in model.parameters())
     n_episodes, n_steps = len(labels.first), len(labels.first.actions)
     log.info("%d demonstrations, %d steps; a model of %d parameters", n_episodes, n_steps, n_parameters)
@@ -186,7 +188,7 @@ def check_components(ctx: Context, cfg: DictConfig) -> None:
     """Build what a config names, to refuse what does not fit before any long work. ConfigError names the key."""
     make_imitation(cfg.imitation)
     make_source(cfg.demos)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         model, head = model_spec(ctx, cfg).build()
         _check_acting(model, head, target=cfg.model["_target_"])
     _make_optimizer(cfg.optimizer, model, total_steps=1, fused=False)
@@ -202,11 +204,11 @@ def _check_acting(model: SequenceModel, head: ActionHead, *, target: str) -> Non
     observations = np.zeros((2, length, model.observation_dim), dtype=np.float32)
     try:
         actions = torch.from_numpy(space.zeros(2, length))
-        outputs = model(torch.from_numpy(observations), actions, torch.ones(2, length, dtype=torch.bool))
+        outputs = model.eval()(torch.from_numpy(observations), actions, torch.ones(2, length, dtype=torch.bool))
         wanted = (2, length, model.n_outputs)
         if outputs.shape != wanted:
             raise ValueError(f"its outputs must be of shape {wanted}, got {tuple(outputs.shape)}")
-        policy = SequencePolicy(model.eval(), head)
+        policy = SequencePolicy(model, head)
         policy.reset(slots, slots)
         for _ in range(2):
             space.check(policy.act(slots, observations[:, 0]), 2, source="it")
@@ -262,7 +264,8 @@ def _make_trainer(
     strategy: "Strategy | None",
     logger: Logger | None,
 ) -> pl.Trainer:
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     # batches are gathered in one index, which is faster than handing them over from another process
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # on a resumed run the folder of checkpoints is meant not to be empty
@@ -290,7 +293,7 @@ def _export(spec: ModelSpec, model: SequenceModel, run: RunFolder, name: str) ->
     """The weights that a checkpoint's validation ran (averaged, if there is averaging), as safetensors."""
     checkpoint = torch.load(run.checkpoints / f"{name}.ckpt", weights_only=True, map_location="cpu")
     state: dict[str, torch.Tensor] = checkpoint["state_dict"]
-    model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in state.items()})
+    model.float().load_state_dict({name.removeprefix("model."): tensor for name, tensor in state.items()})
     path = run.path / "weights" / f"{name}.safetensors"
     path.parent.mkdir(exist_ok=True)
     spec.save(model, path)

@@ -48,7 +48,7 @@ class ImitationModule(pl.LightningModule):
         rank = (self.global_rank,) if self.global_rank > 0 else ()  # in rank 0 the draws of a process that is alone
         seed_draws(hash((self._seed, self.global_step, *rank)) % 2**63, self.device)
         outputs, mask = self.model(batch["observations"], batch["actions"], batch["mask"]), batch["mask"]
-        loss = self._head.loss(outputs[mask].float(), batch.get("targets", batch["actions"])[mask])
+        loss = self._head.loss(_at_least_float32(outputs[mask]), batch.get("targets", batch["actions"])[mask])
         if self.trainer.world_size > 1:  # gradients will be averaged, whatever the share of real steps
             n_real = batch["mask"].sum()
             loss = loss * (n_real * self.trainer.world_size / total(n_real))
@@ -59,7 +59,7 @@ class ImitationModule(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Every process sees all steps, so that there is nothing to add up."""
-        outputs = self.model(batch["observations"], batch["actions"], batch["mask"]).float()
+        outputs = _at_least_float32(self.model(batch["observations"], batch["actions"], batch["mask"]))
         scored = batch.get("scored", batch["mask"])
         outputs, targets = outputs[scored], batch.get("targets", batch["actions"])[scored]
         options = {"batch_size": len(targets), "sync_dist": True}
@@ -72,6 +72,10 @@ class ImitationModule(pl.LightningModule):
         # in mixed precision Lightning does not clip gradients in a fused step
         fused = "mixed" not in str(self.trainer.precision)
         return self._make_optimizer(self.model, total_steps=int(self.trainer.estimated_stepping_batches), fused=fused)
+
+
+def _at_least_float32(outputs: Tensor) -> Tensor:
+    return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
 
 
 def agreement(chosen: np.ndarray, wanted: np.ndarray) -> tuple[str, float]:

@@ -8,7 +8,6 @@ import functools
 import logging
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,7 +66,7 @@ def led(job: Callable[[], _Result]) -> _Result:
     if environment.global_rank() > 0:
         logging.getLogger().setLevel(logging.WARNING)
         if task := _wait_for(store):
-            learn, arguments = pickle.loads(task)  # noqa: S301 (from rank 0 of this job)
+            learn, arguments = ForkingPickler.loads(task)  # from rank 0 of this job
             learn(*arguments, DDPStrategy(cluster_environment=environment))
         sys.exit()
     if store.check([_TRAINING]):
@@ -75,7 +75,7 @@ def led(job: Callable[[], _Result]) -> _Result:
         return job()
     finally:
         if not store.check([_TRAINING]):
-            store.set(_TRAINING, b"")
+            store.set(_TRAINING, "")
 
 
 @functools.cache
@@ -139,7 +139,7 @@ def joined(
         on_gpus: whether the process of rank r is to use GPU r.
     """
     if (environment := cluster()) is not None:
-        _meeting().set(_TRAINING, pickle.dumps((learn, arguments)))
+        _meeting().set(_TRAINING, bytes(ForkingPickler.dumps((learn, arguments))))  # type: ignore[arg-type]
         yield DDPStrategy(cluster_environment=environment)
         distributed.destroy_process_group()
         return

@@ -12,6 +12,9 @@ from torch import Tensor
 from ilt.data.datamodule import EpochBatches, RoundBatches, WindowData
 from ilt.data.episodes import Episodes
 from ilt.data.windows import WindowDataset
+from ilt.envs.actions import ActionSpace
+
+FOUR = ActionSpace(n_choices=(4,), start=(0,))
 
 
 def stream(n_windows: int, batch_size: int, n_batches: int, *, seed: int = 0, first_step: int = 0) -> list[list[int]]:
@@ -137,7 +140,9 @@ def test_data_that_grow_hold_what_was_done_and_what_the_expert_would_have_done(t
 
 
 def data(episodes: Episodes, **changes: int) -> WindowData:
-    windows = WindowDataset(episodes, context_length=2)  # three windows: steps 0 1, 1 2; and 0 1 of the second
+    windows = WindowDataset(
+        episodes, action_space=FOUR, context_length=2
+    )  # three windows: steps 0 1, 1 2; and 0 1 of the second
     return WindowData(windows, windows, **{"batch_size": 2, "seed": 0, **changes})
 
 
@@ -152,7 +157,7 @@ def test_training_batches_are_whole_and_of_the_documented_shapes(two_episodes: E
 
 
 def test_training_batches_hold_the_windows_that_the_sampler_names(two_episodes: Episodes) -> None:
-    windows = WindowDataset(two_episodes, context_length=2)
+    windows = WindowDataset(two_episodes, action_space=FOUR, context_length=2)
     for indices, batch in zip(EpochBatches(3, 2, seed=5), data(two_episodes, seed=5).train_dataloader(), strict=True):
         expected = windows.__getitems__(indices)
         assert all(torch.equal(batch[name], expected[name]) for name in expected)
@@ -189,7 +194,7 @@ def test_a_trainer_is_given_the_stream_batch_by_batch(two_episodes: Episodes, ba
     )
     trainer = pl.Trainer(accelerator="cpu", max_steps=7, limit_val_batches=0, **switched_off)
     trainer.fit(module, data(two_episodes, batch_size=batch_size))
-    windows = WindowDataset(two_episodes, context_length=2)
+    windows = WindowDataset(two_episodes, action_space=FOUR, context_length=2)
     expected = [windows.__getitems__(rows)["observations"] for rows in stream(3, batch_size, 7)]
     assert len(module.given) == 7
     assert all(torch.equal(given, wanted) for given, wanted in zip(module.given, expected, strict=True))

@@ -34,7 +34,7 @@ class Broken(Echo):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         Broken.n_resets += 1
-        observation, info = super().reset(seed=seed + Broken.n_resets if self.how == "seed" else seed)  # type: ignore[operator]
+        observation, _ = super().reset(seed=seed + Broken.n_resets if self.how == "seed" else seed)  # type: ignore[operator]
         drawn = {"params": {"level": float(Broken.n_resets)}, "names": {f"level_{Broken.n_resets}": 0.0}}
         return observation, {"episode_params": drawn.get(self.how, {"level": 0.0})}
 

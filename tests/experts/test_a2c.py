@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from ilt.envs.actions import ActionSpace
 from ilt.envs.spec import EnvSpec
-from ilt.experts.a2c import A2C, RunningMoments, advantages_and_returns
+from ilt.experts.a2c import Distribution, Learner, RunningMoments, advantages_and_returns
+from tests.experts.toys import box
 from tests.toys import BLOCKS, countdown
+
+BLIND = {"mask": {"_target_": "ilt.envs.wrappers.MaskObservation", "hide": [1]}}
 
 SMALL: dict[str, Any] = {
     "hidden": [16],
@@ -29,8 +33,8 @@ SMALL: dict[str, Any] = {
 }
 
 
-def learner_of(spec: EnvSpec | None = None, seed: int = 0, **changes: Any) -> A2C:
-    return A2C(spec or countdown(), seed=seed, total_steps=320, **{**SMALL, **changes})
+def learner_of(spec: EnvSpec | None = None, seed: int = 0, **changes: Any) -> Learner:
+    return Learner(spec or countdown(), seed=seed, total_steps=320, **{**SMALL, **changes})
 
 
 def only_seed(seed: int) -> EnvSpec:
@@ -39,7 +43,7 @@ def only_seed(seed: int) -> EnvSpec:
 
 
 def test_only_a_privileged_expert_is_shown_what_is_hidden_from_a_student() -> None:
-    spec = replace(countdown(), wrappers={"blind": {"hide": [1]}})
+    spec = replace(countdown(), wrappers=BLIND)
     for privileged, size in ((False, 1), (True, 2)):
         learner = learner_of(spec, privileged=privileged)
         learner.start_episodes()
@@ -210,3 +214,28 @@ def test_further_epochs_move_the_critic_alone() -> None:
     for name, tensor in once.net.actor.state_dict().items():
         assert torch.equal(tensor, thrice.net.actor.state_dict()[name]), name
     assert not torch.equal(once.net.critic[0].weight, thrice.net.critic[0].weight)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        ActionSpace(n_choices=(3,), start=(0,)),
+        ActionSpace(n_choices=(2, 3), start=(0, 0), shape=(2,)),
+        ActionSpace(low=(-2.0, 0.0), high=(2.0, 5.0), shape=(2,)),
+    ],
+    ids=["discrete", "multi-discrete", "box"],
+)
+def test_samples_are_as_likely_as_their_log_probability_says(space: ActionSpace) -> None:
+    """Their mean log-probability is minus the entropy, and the mean of a Gaussian's is the network's."""
+    distribution, n = Distribution(space), 20_000
+    net = learner_of().net.actor if not space.continuous else learner_of(box(), log_std_init=-0.7).net.actor
+    width = 2 if space.continuous else sum(space.n_choices)
+    outputs = np.tile(np.linspace(-1, 1, width).astype(np.float32), (n, 1))
+    actions = distribution.choose(net, outputs, distribution.draw(np.random.default_rng(0), n))
+    assert (actions.shape, actions.dtype) == (space.zeros(n).shape, space.dtype)
+    log_prob, entropy = distribution.log_prob_and_entropy(net, torch.from_numpy(outputs), torch.from_numpy(actions))
+    assert -log_prob.mean().item() == pytest.approx(entropy.item(), abs=0.02)
+    if space.continuous:
+        np.testing.assert_allclose(actions.mean(axis=0), [-1, 1], atol=0.02)
+        np.testing.assert_allclose(actions.std(axis=0), np.exp(-0.7), atol=0.02)
+        assert (np.abs(actions) > 1).any()  # clipped by the environment alone

@@ -1,6 +1,5 @@
 """The gate that an expert passes before it may demonstrate."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -29,20 +28,9 @@ def test_without_a_gate_every_expert_passes() -> None:
     check_gate(EXPERT, gate=None, deterministic=False)
 
 
-@pytest.mark.parametrize(
-    "told",
-    [
-        "expert.gate",
-        "at least 250.0",
-        "reaches 180.0",
-        "by sampling",
-        "expert.training.total_steps",
-        "expert.seed",
-        "lower expert.gate",
-        "ppo-0123456789",
-        str(EXPERT.path),
-    ],
-)
-def test_the_error_says_what_was_reached_what_to_change_and_where_the_expert_is(told: str) -> None:
-    with pytest.raises(GateError, match=re.escape(told)):
+def test_the_error_says_what_was_reached_what_to_change_and_where_the_expert_is() -> None:
+    with pytest.raises(GateError) as error:
         check_gate(EXPERT, gate=250.0, deterministic=False)
+    for told in ("expert.gate", "at least 250.0", "sampling its actions, reaches 180.0", "(expert.total_steps)",
+                 "expert.seed", "lower expert.gate", "ppo-0123456789", str(EXPERT.path)):  # fmt: skip
+        assert told in str(error.value)

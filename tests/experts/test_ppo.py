@@ -5,11 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from ilt.envs.spec import EnvSpec
+from ilt.experts.actor import actor_policy
 from ilt.experts.ppo import BatchedVecEnv, actor_of, state_of
+from tests.experts.test_a2c import BLIND
+from tests.experts.toys import SPACES, target
 from tests.toys import BLOCKS, countdown
 
 
@@ -18,10 +23,10 @@ def learned_from(first: int, count: int = 1) -> EnvSpec:
     return replace(countdown(), seed_blocks={**BLOCKS, "demonstrations": (first, count)})
 
 
-def small_ppo() -> PPO:
-    """PPO on the toy, with weights far from their start."""
+def small_ppo(envs: VecEnv | None = None) -> PPO:
+    """PPO on a toy, with weights far from their start."""
     kwargs = {"net_arch": [16, 12], "activation_fn": torch.nn.Tanh}
-    model = PPO("MlpPolicy", BatchedVecEnv(countdown(), 2, [0]), device="cpu", seed=0, policy_kwargs=kwargs)
+    model = PPO("MlpPolicy", envs or BatchedVecEnv(countdown(), 2, [0]), device="cpu", seed=0, policy_kwargs=kwargs)
     for parameter in model.policy.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return model
@@ -53,7 +58,7 @@ def test_an_episode_that_ends_by_itself_is_not_called_cut() -> None:
 
 
 def test_only_a_privileged_expert_is_shown_what_is_hidden_from_a_student() -> None:
-    spec = replace(learned_from(3), wrappers={"blind": {"hide": [1]}})
+    spec = replace(learned_from(3), wrappers=BLIND)
     student, privileged = BatchedVecEnv(spec, 1, [0]), BatchedVecEnv(spec, 1, [0], privileged=True)
     assert (student.observation_space.shape, privileged.observation_space.shape) == ((1,), (2,))
     assert (student.reset().tolist(), privileged.reset().tolist()) == ([[4]], [[4, 3]])
@@ -84,14 +89,21 @@ def test_training_episodes_come_from_the_demonstrations_block() -> None:
     assert seeds == set(range(500, 507))
 
 
-def test_the_actor_has_the_logits_and_actions_of_the_policy_it_is_copied_from() -> None:
-    model = small_ppo()
-    actor, observations = actor_of(model), np.random.default_rng(0).normal(0, 2, (200, 2)).astype(np.float32)
-    logits = actor(torch.from_numpy(observations))
-    theirs = model.policy.get_distribution(torch.from_numpy(observations)).distribution.logits
-    torch.testing.assert_close(logits.log_softmax(dim=-1), theirs)
-    assert logits.argmax(dim=-1).tolist() == model.predict(observations, deterministic=True)[0].tolist()
-    assert actor.sizes == {"observation_dim": 2, "n_actions": 3, "hidden": [16, 12]}
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("kind", [*SPACES])
+def test_the_actor_acts_as_the_policy_it_is_copied_from(kind: str, normalize: bool) -> None:
+    envs: VecEnv = BatchedVecEnv(target(kind), 2, [0])
+    if normalize:
+        envs = VecNormalize(envs, clip_obs=np.inf)
+        envs.obs_rms.mean, envs.obs_rms.var = np.array([0.5, -2.0]), np.array([0.04, 9.0])
+    model, env = small_ppo(envs), target(kind)
+    observations = np.random.default_rng(0).normal(0, 4, (200, 2)).astype(np.float32)
+    seen = envs.normalize_obs(observations) if normalize else observations
+    expected = env.action_space.decode(model.predict(seen, deterministic=True)[0])
+    policy = actor_policy(actor_of(model), env.action_space, privileged=False, deterministic=True)
+    np.testing.assert_allclose(policy.act(np.arange(200), observations), expected, rtol=0, atol=2e-5)
+    if kind == "box":
+        torch.testing.assert_close(actor_of(model).log_std, model.policy.log_std)
 
 
 def test_the_actor_is_a_copy() -> None:

@@ -1,6 +1,7 @@
 """The data grow while the student learns, and a student's errors are counted."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,19 +13,46 @@ from torch import Tensor, nn
 from ilt.data.datamodule import WindowData
 from ilt.data.episodes import Episodes
 from ilt.data.windows import WindowDataset
-from ilt.imitation.rounds import Rounds, confusion
-from ilt.models.decoder import Decoder
+from ilt.envs.actions import ActionSpace
+from ilt.imitation.dart import _beside_the_expert, confusion
+from ilt.imitation.rounds import Rounds
+from ilt.models.base import SequenceModel
+from ilt.models.heads import ActionHead, Categorical, Regression
+from ilt.models.spec import ModelSpec
+from ilt.registry import load_option
 from ilt.rollout.policies import RandomPolicy
 from ilt.rollout.run import rollout
 from ilt.training.callbacks import EMA
 from ilt.training.module import ImitationModule
+from ilt.training.optimizer import adamw
 from tests.toys import recall
-from tests.training.test_callbacks import decoder
+
+SPACE = recall().action_space
+
+
+def decoder() -> tuple[SequenceModel, ActionHead]:
+    torch.manual_seed(0)
+    sizes = {"n_layer": 1, "n_head": 2, "d_model": 8}
+    return ModelSpec(
+        model={**load_option("model", "nano"), **sizes},
+        head=load_option("head", "auto"),
+        observation_dim=1,
+        action_space=SPACE,
+        context_length=4,
+    ).build()
+
+
+def windows_of(episodes: Episodes) -> WindowDataset:
+    return WindowDataset(episodes, action_space=SPACE, context_length=4)
+
+
+def first_weights(model: nn.Module) -> Tensor:
+    return next(model.parameters()).detach().clone()
 
 
 def play(first: int, n_episodes: int = 4) -> Episodes:
     """Random play, 12 steps each, which an expert calls wrong throughout."""
-    episodes = rollout(recall(), RandomPolicy(2), np.arange(first, first + n_episodes))
+    episodes = rollout(recall(), RandomPolicy(SPACE), np.arange(first, first + n_episodes))
     return replace(episodes, extras={"step/label": 1 - episodes.actions})
 
 
@@ -40,20 +68,22 @@ class Seen(pl.Callback):
 
 
 class Asked:
-    """Gives the episodes of a round; keeps who flew it."""
+    """Gives the episodes of a round; keeps who acted in it."""
 
     def __init__(self) -> None:
         self.by: list[tuple[int, Tensor | None]] = []
 
     def __call__(self, number: int, student: nn.Module | None) -> Episodes:
-        weights = None if student is None else student.action_head.weight.detach().clone()  # type: ignore[union-attr, operator]
+        weights = None if student is None else first_weights(student)
         self.by.append((number, weights))
         return play(100 * number)
 
 
-def train(model: Decoder, asked: Asked, *others: pl.Callback, n_rounds: int = 2, every: int = 4) -> Seen:
+def train(
+    made: tuple[SequenceModel, ActionHead], asked: Asked, *others: pl.Callback, n_rounds: int = 2, every: int = 4
+) -> Seen:
     """`n_rounds` + 1 times `every` steps, with a validation after every second one."""
-    windows = WindowDataset(replace(play(0), extras={}), context_length=4)
+    windows = windows_of(replace(play(0), extras={}))
     data = WindowData(windows, windows, batch_size=7, seed=0, steps_per_round=every)
     seen = Seen(windows)
     rounds = Rounds(data, n_rounds=n_rounds, every=every, episodes_of=asked)
@@ -70,8 +100,12 @@ def train(model: Decoder, asked: Asked, *others: pl.Callback, n_rounds: int = 2,
         num_sanity_val_steps=1,
         callbacks=[rounds, *others, seen],
     )
-    optimizer = {"learning_rate": 0.1, "betas": (0.9, 0.95), "weight_decay": 0.1}
-    module = ImitationModule(model, seed=0, **optimizer, warmup_fraction=0.0, final_learning_rate_fraction=1.0)
+
+    def optimizer(model: nn.Module, **options: Any) -> Any:
+        schedule = {"warmup_fraction": 0.0, "final_learning_rate_fraction": 1.0}
+        return adamw(model, learning_rate=0.1, betas=(0.9, 0.95), weight_decay=0.1, **schedule, **options)
+
+    module = ImitationModule(*made, seed=0, make_optimizer=optimizer)
     trainer.fit(module, data)
     return seen
 
@@ -96,7 +130,7 @@ def test_the_averaged_weights_decide_a_round() -> None:
         def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
             super().on_train_batch_end(*args, **kwargs)
             assert self._average_model is not None
-            self.after.append(self._average_model.module.model.action_head.weight.detach().clone())
+            self.after.append(first_weights(self._average_model.module.model))
 
     asked, averages, model = Asked(), Averages(), decoder()
     train(model, asked, averages)
@@ -105,8 +139,8 @@ def test_the_averaged_weights_decide_a_round() -> None:
         assert torch.equal(weights, averages.after[step - 1])
 
 
-def test_a_resumed_training_asks_for_the_rounds_that_it_had_and_nobody_flies() -> None:
-    windows = WindowDataset(play(0), context_length=4)
+def test_a_resumed_training_asks_for_the_rounds_that_it_had_and_nobody_acts() -> None:
+    windows = windows_of(play(0))
     data, asked = WindowData(windows, windows, batch_size=7, seed=0, steps_per_round=4), Asked()
     rounds = Rounds(data, n_rounds=3, every=4, episodes_of=asked)
     rounds.load_state_dict({"rounds": 2})
@@ -132,28 +166,53 @@ class Errs(nn.Module):
         return nn.functional.one_hot(chosen, 4).float()
 
 
-def seen_is_done(*actions: list[int]) -> WindowDataset:
-    """An expert that does what it sees, as it flew."""
+class Half(Errs):
+    """Numbers: half of what was seen."""
+
+    def forward(self, observations: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
+        return observations / 2
+
+
+def beside_an_expert_that_does_what_it_sees(
+    model: nn.Module, space: ActionSpace, *actions: list[Any], deterministic: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the two do at each step, in model units."""
     lengths = np.array([len(episode) for episode in actions])
+    steps = np.concatenate([np.array(episode, dtype=space.dtype) for episode in actions])
+    seen = [np.array([*episode, episode[0]], dtype=np.float32).reshape(len(episode) + 1, -1) for episode in actions]
     episodes = Episodes(
-        observations=np.concatenate([[*episode, 9] for episode in actions]).astype(np.float32)[:, None],
-        actions=np.concatenate(actions),
+        observations=np.concatenate(seen),
+        actions=space.decode(steps),
         rewards=np.zeros(lengths.sum()),
         lengths=lengths,
         terminated=np.ones(len(actions), dtype=bool),
         truncated=np.zeros(len(actions), dtype=bool),
         seeds=np.arange(len(actions)),
     )
-    return WindowDataset(episodes, context_length=2, as_deployed=True)
+    head = Regression(action_space=space) if space.continuous else Categorical(action_space=space)
+    env = SimpleNamespace(action_space=space)
+    round = {"validation": episodes, "env": env, "context_length": 2, "model": model, "head": head, "number": 1}
+    return _beside_the_expert(SimpleNamespace(**round, deterministic=deterministic))  # type: ignore[arg-type]
+
+
+FOUR = ActionSpace(n_choices=(4,), start=(0,))
 
 
 def test_a_students_errors_are_counted_by_what_the_expert_does() -> None:
-    found = confusion(Errs(), seen_is_done([0, 1, 2, 1, 2, 1, 1], [2, 1]), 4, deterministic=True)
+    expected, chosen = beside_an_expert_that_does_what_it_sees(Errs(), FOUR, [0, 1, 2, 1, 2, 1, 1], [2, 1])
+    found = confusion(expected, chosen, 4)
     np.testing.assert_allclose(found, [[1, 0, 0, 0], [0, 2 / 5, 3 / 5, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 
 
 def test_a_student_that_samples_errs_as_often_as_it_would() -> None:
-    found = confusion(Errs(), seen_is_done([0, 0]), 4, deterministic=False)
+    zeros = [[0] * 2000]
+    found = confusion(*beside_an_expert_that_does_what_it_sees(Errs(), FOUR, *zeros, deterministic=False), 4)
     e = np.e
-    np.testing.assert_allclose(found[0], np.array([e, 1, 1, 1]) / (e + 3), rtol=1e-6)
+    np.testing.assert_allclose(found[0], np.array([e, 1, 1, 1]) / (e + 3), atol=0.04)
     assert found.sum(axis=1) == pytest.approx(1)
+
+
+def test_errors_of_numbers_are_in_model_units() -> None:
+    space = ActionSpace(low=(0.0, -2.0), high=(4.0, 2.0), shape=(2,))
+    expected, chosen = beside_an_expert_that_does_what_it_sees(Half(), space, [[0.5, -1.0], [1.0, 0.0]])
+    np.testing.assert_allclose(chosen - expected, [[-0.25, 0.5], [-0.5, 0.0]])

@@ -1,39 +1,43 @@
 """The rollout loop."""
 
 from dataclasses import replace
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
-from ilt.envs.heuristics import lunar_lander
+from gymnasium import spaces
 
 from ilt.data.episodes import Episodes
+from ilt.envs.actions import ActionSpace
 from ilt.envs.batch import EnvBatch
+from ilt.envs.lunar_lander import heuristic
 from ilt.envs.spec import EnvSpec
 from ilt.rollout.loop import _Recorder
 from ilt.rollout.policies import FunctionPolicy, Policy, RandomPolicy
 from ilt.rollout.run import rollout
-from tests.toys import countdown, recall
+from tests.toys import HIDING, MULTI, TENSOR, VECTOR, countdown, echo, recall
 
 SEEDS = np.array([20_000_003, 7, 3, 4, 30_000_001, 5, 0, 9, 8, 6])
+FOUR = ActionSpace(n_choices=(4,), start=(0,))
+MASK = {"_target_": "ilt.envs.wrappers.MaskObservation", "hide": [0]}
+PHYSICS = {"_target_": "ilt.envs.lunar_lander.RandomizedPhysics", "gravity": [-11.5, -5.0], "wind_power": [0.0, 20.0]}
 
 
-class Constant:
+class Constant(Policy):
     """Always the same action; keeps the slots of every call."""
 
-    privileged = False
-
-    def __init__(self, action: int = 2) -> None:
+    def __init__(self, action: Any = 2) -> None:
         self.action = action
         self.begun: list[tuple[list[int], list[int]]] = []
         self.calls: list[list[int]] = []
 
-    def begin(self, slots: np.ndarray, seeds: np.ndarray) -> None:
+    def reset(self, slots: np.ndarray, seeds: np.ndarray) -> None:
         self.begun.append((slots.tolist(), seeds.tolist()))
 
     def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
         self.calls.append(slots.tolist())
-        return np.full(len(slots), self.action)
+        return np.array([self.action] * len(slots))
 
 
 def assert_identical(a: Episodes, b: Episodes) -> None:
@@ -41,7 +45,7 @@ def assert_identical(a: Episodes, b: Episodes) -> None:
         assert np.array_equal(getattr(a, name), getattr(b, name)), name
 
 
-@pytest.mark.parametrize("policy", [FunctionPolicy(lunar_lander), RandomPolicy(4)])
+@pytest.mark.parametrize("policy", [FunctionPolicy(heuristic, FOUR), RandomPolicy(FOUR)])
 @pytest.mark.parametrize("limit", [1000, 80])
 def test_replayed_actions_give_every_observation_and_reward_back(lander: EnvSpec, policy: Policy, limit: int) -> None:
     """On a plain `gymnasium.make`, with its own wrappers and its own time limit, bit for bit."""
@@ -62,7 +66,7 @@ def test_replayed_actions_give_every_observation_and_reward_back(lander: EnvSpec
 
 def test_the_replay_meets_both_ends_of_an_episode(lander: EnvSpec) -> None:
     short = replace(lander, kwargs={"max_episode_steps": 80})
-    assert set(rollout(short, RandomPolicy(4), SEEDS).truncated.tolist()) == {True, False}
+    assert set(rollout(short, RandomPolicy(FOUR), SEEDS).truncated.tolist()) == {True, False}
 
 
 def test_results_come_in_the_order_of_the_seeds() -> None:
@@ -95,7 +99,7 @@ class Watching(Constant):
 
 
 def test_only_a_privileged_policy_is_shown_what_is_hidden_from_a_student() -> None:
-    spec = replace(countdown(), wrappers={"blind": {"hide": [0]}})
+    spec = replace(countdown(), wrappers={"mask": MASK})
     student, expert = Watching(privileged=False), Watching(privileged=True)
     assert_identical(rollout(spec, student, [1]), rollout(spec, expert, [1]))
     assert student.shown == [[1], [1]]
@@ -103,7 +107,7 @@ def test_only_a_privileged_policy_is_shown_what_is_hidden_from_a_student() -> No
 
 
 def test_what_is_hidden_from_a_student_is_kept_apart_from_what_it_sees() -> None:
-    episodes = rollout(replace(countdown(), wrappers={"blind": {"hide": [0]}}), Constant(), [1, 4])
+    episodes = rollout(replace(countdown(), wrappers={"mask": MASK}), Constant(), [1, 4])
     assert episodes.observations.tolist() == [[1]] * 3 + [[4]] * 4
     assert {name: array.tolist() for name, array in episodes.extras.items()} == {
         "step/privileged": [[2], [1], [5], [4], [3]]
@@ -111,29 +115,105 @@ def test_what_is_hidden_from_a_student_is_kept_apart_from_what_it_sees() -> None
 
 
 def test_the_physics_of_an_episode_are_kept_and_do_not_depend_on_the_number_of_envs(lander: EnvSpec) -> None:
-    spec = replace(lander, wrappers={"hidden_physics": {"gravity": [-11.5, -5.0], "wind_power": [0.0, 20.0]}})
-    one, many = (rollout(spec, RandomPolicy(4), SEEDS[:5], n_envs=n) for n in (1, 64))
+    spec = replace(lander, wrappers={"physics": PHYSICS})
+    one, many = (rollout(spec, RandomPolicy(FOUR), SEEDS[:5], n_envs=n) for n in (1, 64))
     assert one.observations.shape[1] == 8
     assert one.extras["step/privileged"].shape == (len(one.actions), 7)
     for name in one.extras:
         np.testing.assert_array_equal(one.extras[name], many.extras[name])
-    env = spec.make()
-    env.reset(seed=int(SEEDS[3]))
-    assert one.extras["episode/gravity"][3] == env.facts["gravity"]
+    _, info = spec.make().reset(seed=int(SEEDS[3]))
+    assert one.extras["episode/gravity"][3] == info["episode_params"]["gravity"]
 
 
-def test_the_replay_of_actions_under_hidden_physics_gives_every_observation_back(lander: EnvSpec) -> None:
-    spec = replace(lander, wrappers={"hidden_physics": {"gravity": [-11.5, -5.0], "main_engine_power": [0.9, 1.1]}})
-    episodes = rollout(spec, RandomPolicy(4), SEEDS[:3])
-    env = spec.make()
-    for seed, first, start, length in zip(
-        episodes.seeds, episodes.observation_offsets, episodes.step_offsets, episodes.lengths, strict=True
-    ):
-        seen = [env.reset(seed=int(seed))[0]]
-        seen += [env.step(int(action))[0] for action in episodes.actions[start : start + length]]
-        np.testing.assert_array_equal(np.array(seen)[:, :8], episodes.observations[first : first + length + 1])
-        hidden = np.array(seen)[:-1, 8:]
-        np.testing.assert_array_equal(hidden, episodes.extras["step/privileged"][start : start + length])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        EnvSpec(id="Pendulum-v1", kwargs={"max_episode_steps": 30}),
+        EnvSpec(id="LunarLander-v3", wrappers={"physics": PHYSICS | {"main_engine_power": [0.9, 1.1]}}),
+        echo(HIDING, TENSOR),
+        echo(VECTOR, MULTI),
+        echo(spaces.Tuple([VECTOR, spaces.Discrete(3)]), spaces.Discrete(3, start=-1)),
+    ],
+    ids=lambda spec: f"{spec.id} {[*map(str, spec.kwargs.values())]}",
+)
+def test_recorded_actions_give_every_observation_back(spec: EnvSpec) -> None:
+    """On an env that is stepped by hand, bit for bit, whatever the number of envs."""
+    episodes, alone = (rollout(spec, RandomPolicy(spec.action_space), SEEDS[1:6], n_envs=n) for n in (3, 1))
+    assert_identical(episodes, alone)
+    env, layout = spec.make(), spec.observations
+    assert episodes.extras.keys() == {
+        *(f"episode/{name}" for name in spec.episode_params),
+        *(["step/privileged"] if layout.privileged_names else []),
+    }
+    for e, (seed, start, length) in enumerate(zip(SEEDS[1:6], episodes.step_offsets, episodes.lengths, strict=True)):
+        seen, info = env.reset(seed=int(seed))
+        rows, rewards = [layout.flatten(seen, privileged=True)], []
+        for action in spec.action_space.for_simulator(episodes.actions[start : start + length]):
+            seen, reward, *_ = env.step(action)
+            rows.append(layout.flatten(seen, privileged=True))
+            rewards.append(reward)
+        first = episodes.observation_offsets[e]
+        recorded = episodes.observations[first : first + length + 1]
+        np.testing.assert_array_equal(np.array(rows)[:, : layout.dim], recorded)
+        assert episodes.rewards[start : start + length].tolist() == [float(reward) for reward in rewards]
+        if layout.privileged_names:
+            hidden = episodes.extras["step/privileged"][start : start + length]
+            np.testing.assert_array_equal(np.array(rows)[:-1, layout.dim :], hidden)
+        for name, value in info.get("episode_params", {}).items():
+            assert episodes.extras[f"episode/{name}"][e] == value
+
+
+def test_an_env_that_only_truncates_is_never_recorded_as_terminated() -> None:
+    spec = EnvSpec(id="Pendulum-v1", kwargs={"max_episode_steps": 30})
+    episodes = rollout(spec, RandomPolicy(spec.action_space), SEEDS[:4])
+    assert (episodes.lengths.tolist(), episodes.truncated.all(), episodes.terminated.any()) == ([30] * 4, True, False)
+    assert (episodes.actions.shape, episodes.actions.dtype) == ((120, 1), np.float32)
+
+
+class Asking(Policy):
+    """Does the most there is, and is labeled with what is given."""
+
+    def __init__(self, spec: EnvSpec, label: Any) -> None:
+        self._space, self._label = spec.action_space, label
+
+    def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
+        self.labels = np.array([self._label] * len(slots))
+        return self._space.sample(np.full((len(slots), self._space.dim), 0.999))
+
+
+@pytest.mark.parametrize(
+    ("space", "label"),
+    [(spaces.Discrete(3, start=5), 6), (MULTI, [2, -1]), (spaces.Box(-2.0, 2.0, (2,)), [0.5, -9.0])],
+    ids=str,
+)
+def test_labels_are_recorded_beside_what_was_done(space: spaces.Space[Any], label: Any) -> None:
+    spec = echo(VECTOR, space)
+    episodes = rollout(spec, Asking(spec, label), SEEDS[1:4], n_envs=2)
+    labels = episodes.extras["step/label"]
+    assert (labels.shape, labels.dtype) == (episodes.actions.shape, episodes.actions.dtype)
+    assert labels.tolist() == [[0.5, -2.0] if isinstance(space, spaces.Box) else label] * len(labels)
+    assert not np.array_equal(labels, episodes.actions)
+
+
+@pytest.mark.parametrize(
+    ("space", "action", "message"),
+    [
+        (spaces.Discrete(3), 1.0, r"the policy must return actions of shape \(1,\) \(integers\), got float64"),
+        (spaces.Discrete(3), 3, "the policy must return actions of integers 0 … 2"),
+        (VECTOR, [0.1], r"the policy must return actions of shape \(1, 2\) \(numbers\), got float64 of \(1, 1\)"),
+        (VECTOR, [np.nan, 0.0], "the policy must return finite actions"),
+    ],
+    ids=str,
+)
+def test_a_policy_that_returns_no_action_is_stopped(space: spaces.Space[Any], action: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        rollout(echo(VECTOR, space), Constant(action), [0])
+
+
+def test_what_is_recorded_is_what_the_simulator_was_given() -> None:
+    """A policy's float64 numbers beyond the bounds are clipped and rounded before the step, and in the recording."""
+    episodes = rollout(echo(VECTOR, spaces.Box(-0.1, 0.7, (2,))), Constant([1 / 3, -5.0]), [0])
+    assert episodes.actions[0].tolist() == [np.float32(1 / 3), np.float32(-0.1)]
 
 
 def test_an_episode_that_ends_by_itself_on_its_last_allowed_step_is_terminated() -> None:
@@ -144,24 +224,24 @@ def test_an_episode_that_ends_by_itself_on_its_last_allowed_step_is_terminated()
 @pytest.mark.parametrize("spec", [countdown(), recall()])
 def test_toy_results_do_not_depend_on_the_number_of_envs(spec: EnvSpec) -> None:
     seeds = spec.seeds("selection", 70)
-    one, three, many = (rollout(spec, RandomPolicy(2), seeds, n_envs=n) for n in (1, 3, 64))
+    one, three, many = (rollout(spec, RandomPolicy(spec.action_space), seeds, n_envs=n) for n in (1, 3, 64))
     assert_identical(one, three)
     assert_identical(one, many)
 
 
 def test_lander_results_do_not_depend_on_the_number_of_envs(lander: EnvSpec) -> None:
-    one, three, many = (rollout(lander, FunctionPolicy(lunar_lander), SEEDS, n_envs=n) for n in (1, 3, 64))
+    one, three, many = (rollout(lander, FunctionPolicy(heuristic, FOUR), SEEDS, n_envs=n) for n in (1, 3, 64))
     assert_identical(one, three)
     assert_identical(one, many)
 
 
-def test_an_episode_does_not_depend_on_what_flies_beside_it(lander: EnvSpec) -> None:
-    together = rollout(lander, FunctionPolicy(lunar_lander), SEEDS, n_envs=4)
-    alone = rollout(lander, FunctionPolicy(lunar_lander), SEEDS[5:6])
+def test_an_episode_does_not_depend_on_what_runs_beside_it(lander: EnvSpec) -> None:
+    together = rollout(lander, FunctionPolicy(heuristic, FOUR), SEEDS, n_envs=4)
+    alone = rollout(lander, FunctionPolicy(heuristic, FOUR), SEEDS[5:6])
     assert_identical(together.select(np.array([5])), alone)
 
 
-def test_the_policy_is_called_once_per_step_on_all_envs_in_the_air() -> None:
+def test_the_policy_is_called_once_per_step_on_all_active_envs() -> None:
     policy = Constant()
     rollout(countdown(), policy, [0, 1, 2, 3, 4], n_envs=5)  # of 1, 2, 3, 3, 3 steps
     assert policy.calls == [[0, 1, 2, 3, 4], [1, 2, 3, 4], [2, 3, 4]]

@@ -1,4 +1,4 @@
-"""Flying in several processes: the same episodes, whatever happens to a process."""
+"""Rollouts in several processes: the same episodes, whatever happens to a process."""
 
 import logging
 import os
@@ -10,20 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ilt.envs.heuristics import lunar_lander
-from ilt.rollout.sequence_policy import SequencePolicy
 from torch import nn
 
 from ilt.data.episodes import Episodes
+from ilt.envs.actions import ActionSpace
+from ilt.envs.lunar_lander import heuristic
 from ilt.envs.spec import EnvSpec
-from ilt.experts.actor import Actor
-from ilt.models.decoder import Decoder
+from ilt.experts.actor import Actor, actor_policy
 from ilt.rollout.parallel import WorkerDied, dumps
-from ilt.rollout.policies import ExpertPolicy, FunctionPolicy, Policy, RandomPolicy
+from ilt.rollout.policies import FunctionPolicy, Policy, RandomPolicy
 from ilt.rollout.run import rollout
 from tests.rollout.test_loop import assert_identical
-from tests.toys import countdown, recall
+from tests.rollout.test_sequence_policy import acting, large_random_model
+from tests.toys import HIDING, MULTI, TENSOR, VECTOR, countdown, echo, recall
 
+TWO = ActionSpace(n_choices=(2,), start=(0,))
 SEEDS = np.array([2004, 2000, 2013, 2001, 2002, 2011, 2007, 2003, 2020, 2006, 2010])
 
 
@@ -31,7 +32,7 @@ class Drawing(RandomPolicy):
     """Two actions by chance; to read this class a worker imports the toy environments."""
 
     def __init__(self) -> None:
-        super().__init__(2)
+        super().__init__(TWO)
 
 
 class Deadly(Drawing):
@@ -41,8 +42,8 @@ class Deadly(Drawing):
         super().__init__()
         self._seeds, self._once = seeds, once
 
-    def begin(self, slots: np.ndarray, seeds: np.ndarray) -> None:
-        super().begin(slots, seeds)
+    def reset(self, slots: np.ndarray, seeds: np.ndarray) -> None:
+        super().reset(slots, seeds)
         if set(seeds.tolist()) & set(self._seeds) and (self._once is None or not self._once.exists()):
             if self._once is not None:
                 self._once.touch()
@@ -52,31 +53,26 @@ class Deadly(Drawing):
 class Unwell(Drawing):
     """Raises at one seed."""
 
-    def begin(self, slots: np.ndarray, seeds: np.ndarray) -> None:
-        super().begin(slots, seeds)
+    def reset(self, slots: np.ndarray, seeds: np.ndarray) -> None:
+        super().reset(slots, seeds)
         if 2003 in seeds:
             raise ArithmeticError("seed 2003 makes me unwell")
 
 
 def actor() -> Actor:
     torch.manual_seed(0)
-    made = Actor(observation_dim=1, n_actions=2, hidden=[4])
+    made = Actor(observation_dim=1, n_outputs=2, hidden=[4])
     nn.init.normal_(made.layers[-1].weight)  # type: ignore[arg-type]
     return made
 
 
-def decoder() -> Decoder:
-    torch.manual_seed(0)
-    return Decoder(observation_dim=1, n_actions=2, context_length=4, n_layer=1, n_head=1, d_model=8)
-
-
 class Toy:
-    """A policy together with the toys that it flies in: to read this class a worker imports them."""
+    """A policy together with the toys that it acts in: to read this class a worker imports them."""
 
     privileged = False
 
     def __init__(self, policy: Policy) -> None:
-        self.begin, self.act = policy.begin, policy.act
+        self.reset, self.act = policy.reset, policy.act
 
 
 @pytest.mark.parametrize("spec", [countdown(), recall()])
@@ -90,18 +86,26 @@ def test_episodes_do_not_depend_on_the_number_of_processes(spec: EnvSpec, n_proc
 @pytest.mark.parametrize(
     "policy",
     [
-        ExpertPolicy(actor(), deterministic=False),
-        SequencePolicy(decoder(), deterministic=False),
-        ExpertPolicy(nn.Sequential(nn.Linear(1, 2)), deterministic=True),
+        actor_policy(actor(), TWO, privileged=False, deterministic=False),
+        acting(large_random_model(recall()), deterministic=False),
     ],
 )
 def test_what_a_network_does_does_not_depend_on_the_number_of_processes(policy: Policy) -> None:
     assert_identical(rollout(recall(), Toy(policy), SEEDS, n_processes=2), rollout(recall(), policy, SEEDS))
 
 
-def test_the_lander_flies_in_several_processes(lander: EnvSpec) -> None:
+@pytest.mark.parametrize("spec", [echo(HIDING, TENSOR), echo(VECTOR, MULTI)], ids=["continuous", "several choices"])
+def test_neither_do_episodes_with_other_actions(spec: EnvSpec) -> None:
+    policy = RandomPolicy(spec.action_space)
+    alone, together = rollout(spec, policy, SEEDS), rollout(spec, Toy(policy), SEEDS, n_processes=2, n_envs=2)  # type: ignore[arg-type]
+    assert_identical(together, alone)
+    for name, array in alone.extras.items():
+        assert np.array_equal(together.extras[name], array), name
+
+
+def test_the_lander_runs_in_several_processes(lander: EnvSpec) -> None:
     short = replace(lander, kwargs={"max_episode_steps": 60, "enable_wind": True})
-    policy = FunctionPolicy(lunar_lander)
+    policy = FunctionPolicy(heuristic, lander.action_space)
     assert_identical(rollout(short, policy, SEEDS, n_processes=2, n_envs=3), rollout(short, policy, SEEDS))
 
 
@@ -112,9 +116,7 @@ def test_each_finished_episode_is_reported_once_with_its_return() -> None:
 
 
 @pytest.mark.parametrize("n_envs", [1, 2, 64])
-def test_what_a_killed_worker_held_is_flown_again(
-    n_envs: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_a_killed_worker_held_is_run_again(n_envs: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     returns: list[float] = []
     policy = Deadly([2007], once=tmp_path / "killed")
     with caplog.at_level(logging.ERROR):
@@ -125,7 +127,7 @@ def test_what_a_killed_worker_held_is_flown_again(
     assert "was killed by SIGKILL" in record.message
     # every second seed is this worker's, in this order they are begun, and every episode lasts 12 steps
     held = {1: "2007", 2: "2002, 2007", 64: "2004, 2013, 2002, 2007, 2020, 2010"}[n_envs]
-    assert record.message.endswith(f"it held these seeds, which are flown again: {held}") or n_envs == 2
+    assert record.message.endswith(f"it held these seeds, which are run again: {held}") or n_envs == 2
 
 
 @pytest.mark.parametrize("n_envs", [1, 64])
@@ -139,7 +141,7 @@ def test_seeds_that_kill_every_process_are_named_and_the_others_are_not_lost(n_e
     assert_identical(caught.value.episodes, rollout(recall(), Drawing(), SEEDS).select(others))
 
 
-def test_where_everything_dies_the_flight_is_given_up() -> None:
+def test_where_everything_dies_the_rollout_is_given_up() -> None:
     seeds = np.arange(2000, 2060)
     with pytest.raises(WorkerDied, match="0 other episodes") as caught:
         rollout(recall(), Deadly(seeds.tolist()), seeds, n_processes=2, n_envs=4)
@@ -156,7 +158,7 @@ def test_an_error_of_the_policy_is_raised_with_the_workers_traceback() -> None:
     assert_identical(rollout(recall(), Drawing(), SEEDS, n_processes=2), rollout(recall(), Drawing(), SEEDS))
 
 
-def test_an_interrupt_stops_a_flight_and_the_next_one_flies() -> None:
+def test_an_interrupt_stops_a_rollout_and_the_next_one_runs() -> None:
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
 
@@ -168,7 +170,10 @@ def test_an_interrupt_stops_a_flight_and_the_next_one_flies() -> None:
 def test_a_policy_that_cannot_be_sent_says_what_to_do() -> None:
     with pytest.raises((AttributeError, TypeError, RuntimeError, Exception)) as caught:
         rollout(
-            recall(), FunctionPolicy(lambda observations: np.zeros(len(observations), np.int64)), SEEDS, n_processes=2
+            recall(),
+            FunctionPolicy(lambda observations: np.zeros(len(observations), np.int64), TWO),
+            SEEDS,
+            n_processes=2,
         )
     assert "processes=1" in caught.value.__notes__[0]
 
@@ -180,12 +185,12 @@ def test_less_than_one_is_refused(n_envs: int, n_processes: int) -> None:
 
 
 def test_weights_are_sent_by_value_and_stay_what_they_are() -> None:
-    model = decoder()
+    model = large_random_model(recall())
     model.tied = model.get_parameter(next(name for name, _ in model.named_parameters()))
-    sent = dumps((recall(), SequencePolicy(model, recompute=True)))
+    sent = dumps((recall(), acting(model, recompute=True)))
     assert b"storage" not in sent
     _, policy = ForkingPickler.loads(sent)
-    arrived = policy._memory._model
+    arrived = policy._stepper._model
     assert arrived.tied is arrived.get_parameter(next(name for name, _ in arrived.named_parameters()))
     for (name, ours), (_, theirs) in zip(model.state_dict().items(), arrived.state_dict().items(), strict=True):
         assert torch.equal(ours, theirs), name

@@ -1,50 +1,40 @@
 """Policies that look at the present observation alone, and how actions are drawn."""
 
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
 import numpy as np
 import pytest
-import torch
+from gymnasium import spaces
 from gymnasium.utils.seeding import np_random
-from torch import Tensor, nn
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
 
+from ilt.envs.actions import ActionSpace
 from ilt.envs.spec import EnvSpec
-from ilt.rollout.policies import ExpertPolicy, FunctionPolicy, Policy, RandomPolicy, sample
+from ilt.models.heads import Categorical
+from ilt.rollout.policies import FunctionPolicy, NetworkPolicy, Policy, RandomPolicy, SequencePolicy
 from ilt.rollout.run import rollout
-from tests.toys import countdown, recall
+from tests.rollout.test_sequence_policy import acting, large_random_model
+from tests.toys import HIDING, MULTI, TENSOR, VECTOR, countdown, echo, recall
 
 
-class Fixed(nn.Module):
+def discrete(n: int) -> ActionSpace:
+    return ActionSpace(n_choices=(n,), start=(0,))
+
+
+def fixed(*logits: float, deterministic: bool = False) -> NetworkPolicy:
     """The same logits for every observation."""
+    space, row = discrete(len(logits)), np.array(logits, np.float32)
 
-    def __init__(self, *logits: float) -> None:
-        super().__init__()
-        self.logits = torch.tensor(logits)
+    def network(observations: np.ndarray) -> np.ndarray:
+        return np.tile(row, (len(observations), 1))
 
-    def forward(self, observations: Tensor) -> Tensor:
-        return self.logits.expand(len(observations), -1)
-
-
-@pytest.mark.parametrize(
-    ("uniform", "action"), [(0.0, 0), (0.2499, 0), (0.25, 1), (0.4999, 1), (0.5, 3), (0.75, 3), (0.9999, 3)]
-)
-def test_sample_inverts_the_cumulative_distribution(uniform: float, action: int) -> None:
-    assert sample(np.array([[0.25, 0.25, 0.0, 0.5]]), np.array([uniform])).tolist() == [action]
+    return NetworkPolicy(network, Categorical(action_space=space), space, deterministic=deterministic)
 
 
-def test_an_impossible_first_action_is_never_sampled() -> None:
-    assert sample(np.array([[0.0, 1.0]]), np.array([0.0])).tolist() == [1]
-
-
-def test_sample_stays_in_range_where_probabilities_add_up_to_less_than_one() -> None:
-    assert sample(np.array([[0.5, 0.4999]]), np.array([0.99999])).tolist() == [1]
-
-
-def test_each_row_is_sampled_by_its_own_number() -> None:
-    actions = sample(np.array([[0.5, 0.5], [0.5, 0.5], [1.0, 0.0]]), np.array([0.1, 0.9, 0.9]))
-    assert actions.tolist() == [0, 1, 0]
-    assert actions.dtype == np.int64
-
-
-@pytest.mark.parametrize("policy", [RandomPolicy(2), ExpertPolicy(Fixed(0.0, 1.0), deterministic=False)])
+@pytest.mark.parametrize("policy", [RandomPolicy(discrete(2)), fixed(0.0, 1.0)])
 def test_what_a_drawing_policy_does_is_decided_by_the_seed_alone(policy: Policy) -> None:
     seeds = np.arange(2000, 2030)
     order = np.random.default_rng(0).permutation(30)
@@ -54,43 +44,127 @@ def test_what_a_drawing_policy_does_is_decided_by_the_seed_alone(policy: Policy)
     assert np.array_equal(rollout(recall(), policy, seeds[4:5]).actions, reference.select(np.array([4])).actions)
 
 
-@pytest.mark.parametrize("policy", [RandomPolicy(4), ExpertPolicy(Fixed(0.0, 1.0, 1.0, 0.0), deterministic=False)])
-def test_a_drawing_policy_repeats_its_flights(lander: EnvSpec, policy: Policy) -> None:
+@pytest.mark.parametrize("policy", [RandomPolicy(discrete(4)), fixed(0.0, 1.0, 1.0, 0.0)])
+def test_a_drawing_policy_repeats_its_episodes(lander: EnvSpec, policy: Policy) -> None:
     first, second = (rollout(lander, policy, np.arange(4), n_envs=n) for n in (4, 2))
     assert np.array_equal(first.actions, second.actions)
     assert np.array_equal(first.observations, second.observations)
 
 
 def test_different_seeds_draw_different_actions() -> None:
-    actions = rollout(recall(), RandomPolicy(2), np.arange(20)).actions.reshape(20, 12)
+    actions = rollout(recall(), RandomPolicy(discrete(2)), np.arange(20)).actions.reshape(20, 12)
     assert len(np.unique(actions, axis=0)) == 20
 
 
 def test_every_action_of_the_random_policy_is_equally_likely() -> None:
-    actions = rollout(recall(), RandomPolicy(2), np.arange(1000)).actions
+    actions = rollout(recall(), RandomPolicy(discrete(2)), np.arange(1000)).actions
     assert np.bincount(actions) / len(actions) == pytest.approx([0.5, 0.5], abs=0.02)
 
 
 def test_the_random_policy_uses_all_actions_and_no_others() -> None:
-    assert np.unique(rollout(countdown(), RandomPolicy(3), np.arange(50)).actions).tolist() == [0, 1, 2]
+    assert np.unique(rollout(countdown(), RandomPolicy(discrete(3)), np.arange(50)).actions).tolist() == [0, 1, 2]
 
 
 def test_a_sampled_expert_follows_its_probabilities() -> None:
-    policy = ExpertPolicy(Fixed(0.0, float(np.log(3.0))), deterministic=False)
+    policy = fixed(0.0, float(np.log(3.0)))
     assert rollout(recall(), policy, np.arange(1000)).actions.mean() == pytest.approx(0.75, abs=0.02)
 
 
 def test_a_deterministic_expert_takes_its_most_likely_action() -> None:
-    policy = ExpertPolicy(Fixed(0.0, 0.2, 0.1), deterministic=True)
+    policy = fixed(0.0, 0.2, 0.1, deterministic=True)
     assert rollout(countdown(), policy, np.arange(5)).actions.tolist() == [1] * 12
 
 
 def test_a_policy_draws_other_numbers_than_the_env_of_the_same_seed() -> None:
-    actions = rollout(recall(), RandomPolicy(2), np.arange(100)).actions.reshape(100, 12)
+    actions = rollout(recall(), RandomPolicy(discrete(2)), np.arange(100)).actions.reshape(100, 12)
     of_the_env = np.array([np_random(seed)[0].random(12) * 2 for seed in range(100)]).astype(np.int64)
     assert np.mean(actions == of_the_env) == pytest.approx(0.5, abs=0.05)
 
 
-def test_a_function_flies() -> None:
-    policy = FunctionPolicy(lambda observations: observations[:, 0].astype(np.int64) % 3)
+def test_a_function_acts() -> None:
+    policy = FunctionPolicy(lambda observations: observations[:, 0].astype(np.int64) % 3, discrete(3))
     assert rollout(countdown(), policy, [4]).actions.tolist() == [2, 1, 0]
+
+
+# --- predict, as in Stable-Baselines3 ---
+
+
+def student(spec: EnvSpec, *, deterministic: bool = True) -> SequencePolicy:
+    policy = acting(large_random_model(spec), deterministic=deterministic)
+    policy.flatten = spec.observations.flatten
+    return policy
+
+
+def windows(spec: EnvSpec, observations: list[Any], policy: Policy) -> list[Any]:
+    """The actions of one episode with these observations."""
+    actions, state = [], None
+    for observation in observations:
+        action, state = policy.predict(observation, state)
+        actions.append(np.asarray(action).tolist())
+    return actions
+
+
+@pytest.mark.parametrize("actions", [spaces.Discrete(3, start=2), MULTI, TENSOR], ids=str)
+def test_predict_acts_as_a_rollout_does(actions: spaces.Space[Any]) -> None:
+    spec = echo(HIDING, actions)
+    policy, env = student(spec), spec.make()
+    recorded = rollout(spec, student(spec), [7])
+    observation, _ = env.reset(seed=7)
+    state, done = None, False
+    taken = []
+    while not done:
+        action, state = policy.predict(observation, state, deterministic=True)
+        assert actions.contains(action)
+        taken.append(np.ravel(action).tolist())
+        observation, _, done, _, _ = env.step(action)
+    assert taken == recorded.actions.reshape(len(taken), -1).tolist()
+
+
+def test_environments_side_by_side_each_have_a_memory_and_begin_when_they_are_said_to() -> None:
+    spec, policy = recall(), student(recall())
+    rng = np.random.default_rng(0)
+    seen = rng.integers(0, 2, (3, 20, 1)).astype(np.float32)
+    state, starts, together = None, np.ones(3, bool), []
+    for t in range(20):
+        actions, state = policy.predict(seen[:, t], state, episode_start=starts)
+        together.append(actions)
+        starts = np.array([False, t == 7, False])
+    together = np.array(together).T.tolist()
+    assert together[0] == windows(spec, list(seen[0]), policy)
+    assert together[1] == windows(spec, list(seen[1, :8]), policy) + windows(spec, list(seen[1, 8:]), policy)
+    assert together[2] == windows(spec, list(seen[2]), policy)
+
+
+def test_who_predicts_decides_whether_it_samples_and_the_policy_itself_remembers_nothing() -> None:
+    spec, policy = recall(), student(recall(), deterministic=False)
+    seen = np.zeros((300, 5, 1), np.float32)
+    sampled, _ = policy.predict(seen[:, 0])
+    again, _ = policy.predict(seen[:, 0], deterministic=False)
+    likely, _ = policy.predict(seen[:, 0], deterministic=True)
+    assert sampled.tolist() == again.tolist()
+    assert len(set(sampled.tolist())) == 2
+    assert len(set(likely.tolist())) == 1
+    before = rollout(spec, policy, np.arange(5)).actions
+    policy.predict(seen[:, 0])
+    assert np.array_equal(rollout(spec, policy, np.arange(5)).actions, before)
+
+
+@pytest.mark.parametrize("spec", [echo(spaces.Dict({"a": VECTOR, "b": VECTOR}), MULTI), recall()], ids=lambda s: s.id)
+def test_stable_baselines3_can_evaluate_a_student(spec: EnvSpec) -> None:
+    def make() -> gym.Env[Any, Any]:
+        return gym.make(spec.id, **spec.kwargs)
+
+    vector = make_vec_env(make, n_envs=2, seed=2000)
+    returns, lengths = evaluate_policy(student(spec), vector, n_eval_episodes=2, return_episode_rewards=True)  # type: ignore[arg-type]
+    recorded = rollout(spec, student(spec), [2000, 2001])
+    assert sorted(lengths) == sorted(recorded.lengths.tolist())  # in the order in which they end
+    assert sorted(returns) == pytest.approx(sorted(recorded.returns.tolist()), rel=1e-5)
+    vector.close()
+
+
+def test_a_privileged_policy_predicts_from_all_there_is() -> None:
+    spec = echo(HIDING, spaces.Discrete(3))
+    policy = FunctionPolicy(lambda seen: (seen[:, -1] > 0).astype(np.int64), spec.action_space, privileged=True)
+    policy.flatten = partial(spec.observations.flatten, privileged=True)
+    observation, _ = spec.make().reset(seed=1)
+    assert policy.predict(observation)[0] == int(observation["privileged"][1] > 0)

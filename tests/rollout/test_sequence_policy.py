@@ -1,4 +1,4 @@
-"""Students: what a sequence model is shown while it flies, and that it is what it was shown in training."""
+"""Students: what a sequence model is shown while it acts, and that it is what it was shown in training."""
 
 from dataclasses import replace
 from multiprocessing.reduction import ForkingPickler
@@ -13,10 +13,13 @@ from torch.nn.functional import one_hot
 
 from ilt.data.episodes import Episodes
 from ilt.data.windows import WindowDataset
+from ilt.envs.actions import ActionSpace
 from ilt.envs.spec import EnvSpec
+from ilt.models.base import SequenceModel
 from ilt.models.decoder import Decoder
+from ilt.models.heads import default_head
 from ilt.rollout.parallel import dumps
-from ilt.rollout.policies import Policy
+from ilt.rollout.policies import Policy, SequencePolicy
 from ilt.rollout.run import rollout
 from tests.rollout.test_loop import assert_identical
 from tests.toys import countdown, recall
@@ -25,34 +28,47 @@ FULL = {"attention": "full"}
 MEMORIES = [{}, {"recompute": True}]
 
 
-class Probe(nn.Module):
+def sizes(n_actions: int, context_length: int, observation_dim: int) -> dict[str, Any]:
+    """What a model of one choice is built with."""
+    return {
+        "observation_dim": observation_dim,
+        "action_space": ActionSpace(n_choices=(n_actions,), start=(0,)),
+        "n_outputs": n_actions,
+        "context_length": context_length,
+    }
+
+
+def acting(model: SequenceModel, **manner: Any) -> SequencePolicy:
+    """A model with the usual head as a policy."""
+    return SequencePolicy(model, default_head(action_space=model.action_space), **manner)
+
+
+class Probe(SequenceModel):
     """Keeps what it is shown; its action at a step is that step's first coordinate modulo 4."""
 
-    def __init__(self, context_length: int) -> None:
-        super().__init__()
-        self.context_length = context_length
+    def __init__(self, context_length: int, observation_dim: int = 1) -> None:
+        super().__init__(**sizes(4, context_length, observation_dim))
         self.weight = nn.Parameter(torch.zeros(1))
         self.drop = nn.Dropout(0.5)
         self.windows: list[list[list[float]]] = []
         self.actions: list[list[list[int]]] = []
         self.modes: list[bool] = []
 
-    def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
+    def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
         self.windows.append(observations[..., 0].tolist())
         self.actions.append(actions.tolist())
         self.modes.append(self.training or self.drop.training)
         return self.drop(one_hot(observations[..., 0].long() % 4, 4).float())
 
 
-class Causal(nn.Module):
+class Causal(SequenceModel):
     """Its action at a step depends on every observation and every past action of the window, and on their order."""
 
     def __init__(self, context_length: int) -> None:
-        super().__init__()
-        self.context_length = context_length
+        super().__init__(**sizes(2, context_length, 1))
         self.weight = nn.Parameter(torch.zeros(1))
 
-    def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
+    def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
         order = torch.arange(1, observations.shape[1] + 1)
         seen = (observations[..., 0].long() * order).cumsum(dim=1)
         past = (actions * (order + 1)).cumsum(dim=1) - actions * (order + 1)
@@ -68,9 +84,10 @@ class Causal(nn.Module):
 def large_random_model(spec: EnvSpec, **changes: Any) -> Decoder:
     """Weights so large that every token shows in the logits."""
     torch.manual_seed(0)
-    observation_dim, n_actions = spec.sizes()
-    sizes = {"context_length": 5, "n_layer": 2, "n_head": 2, "d_model": 16}
-    model = Decoder(observation_dim=observation_dim, n_actions=n_actions, **{**sizes, **changes})
+    observation_dim, space = spec.observations.dim, spec.action_space
+    given = {"context_length": 5, "n_layer": 2, "n_head": 2, "d_model": 16, **changes}
+    n_outputs = default_head(action_space=space).n_outputs
+    model = Decoder(observation_dim=observation_dim, action_space=space, n_outputs=n_outputs, **given)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     model.set_normalization(torch.full((observation_dim,), 0.1), torch.full((observation_dim,), 0.5))
@@ -85,12 +102,12 @@ def act(policy: SequencePolicy, observations: dict[int, float]) -> list[int]:
 
 
 def begin(policy: Policy, *slots: int) -> None:
-    policy.begin(np.array(slots), np.array(slots) + 100)
+    policy.reset(np.array(slots), np.array(slots) + 100)
 
 
 def test_a_window_grows_from_the_true_start_and_then_slides() -> None:
     model = Probe(context_length=3)
-    policy = SequencePolicy(model)
+    policy = acting(model)
     begin(policy, 0)
     assert [act(policy, {0: t}) for t in (5, 6, 7, 8, 9)] == [[1], [2], [3], [0], [1]]
     assert model.windows == [[[5]], [[5, 6]], [[5, 6, 7]], [[6, 7, 8]], [[7, 8, 9]]]
@@ -99,7 +116,7 @@ def test_a_window_grows_from_the_true_start_and_then_slides() -> None:
 
 def test_nothing_of_an_ended_episode_is_left_in_its_slot() -> None:
     model = Probe(context_length=3)
-    policy = SequencePolicy(model)
+    policy = acting(model)
     begin(policy, 0)
     for t in range(5):
         act(policy, {0: t})
@@ -111,7 +128,7 @@ def test_nothing_of_an_ended_episode_is_left_in_its_slot() -> None:
 
 def test_slots_of_different_age_each_act_on_their_own_newest_observation() -> None:
     model = Probe(context_length=3)
-    policy = SequencePolicy(model)
+    policy = acting(model)
     begin(policy, 0, 1)
     act(policy, {0: 1, 1: 20})
     act(policy, {0: 2, 1: 21})
@@ -126,7 +143,7 @@ def test_slots_of_different_age_each_act_on_their_own_newest_observation() -> No
 
 def test_slots_may_begin_late_and_rest() -> None:
     model = Probe(context_length=2)
-    policy = SequencePolicy(model)
+    policy = acting(model)
     begin(policy, 1)
     act(policy, {1: 5})
     begin(policy, 4)
@@ -138,7 +155,7 @@ def test_slots_may_begin_late_and_rest() -> None:
 
 def test_it_may_look_at_less_than_the_model_was_built_for() -> None:
     model = Probe(context_length=8)
-    policy = SequencePolicy(model, context_length=2)
+    policy = acting(model, context_length=2)
     begin(policy, 0)
     for t in range(4):
         act(policy, {0: t})
@@ -148,7 +165,7 @@ def test_it_may_look_at_less_than_the_model_was_built_for() -> None:
 @pytest.mark.parametrize("context_length", [1, 4, 20])
 @pytest.mark.parametrize("n_envs", [1, 5])
 def test_flying_is_one_pass_over_the_windows_of_the_recorded_episode(context_length: int, n_envs: int) -> None:
-    episodes = rollout(recall(), SequencePolicy(Causal(context_length)), np.arange(12), n_envs=n_envs)
+    episodes = rollout(recall(), acting(Causal(context_length)), np.arange(12), n_envs=n_envs)
     for e in range(12):
         one = episodes.select(np.array([e]))
         bits, actions = one.observations[:, 0].astype(int).tolist(), one.actions.tolist()
@@ -158,29 +175,29 @@ def test_flying_is_one_pass_over_the_windows_of_the_recorded_episode(context_len
 
 
 def test_one_policy_can_fly_twice() -> None:
-    policy = SequencePolicy(Causal(4))
+    policy = acting(Causal(4))
     first, second = (rollout(recall(), policy, np.arange(12), n_envs=n) for n in (3, 12))
     assert np.array_equal(first.actions, second.actions)
 
 
 def test_a_sampled_student_is_decided_by_the_seed_alone() -> None:
-    policy = SequencePolicy(Causal(4), deterministic=False)
+    policy = acting(Causal(4), deterministic=False)
     reference = rollout(recall(), policy, np.arange(12))
     shuffled = rollout(recall(), policy, np.arange(12)[::-1], n_envs=5)
     assert np.array_equal(shuffled.select(np.arange(12)[::-1]).actions, reference.actions)
-    assert not np.array_equal(reference.actions, rollout(recall(), SequencePolicy(Causal(4)), np.arange(12)).actions)
+    assert not np.array_equal(reference.actions, rollout(recall(), acting(Causal(4)), np.arange(12)).actions)
 
 
 @pytest.mark.parametrize("context_length", [0, -1, 4])
 def test_a_context_length_out_of_range_is_refused(context_length: int) -> None:
     with pytest.raises(ValueError, match=f"context_length must be from 1 to the model's 3, got {context_length}"):
-        SequencePolicy(Probe(3), context_length=context_length)
+        acting(Probe(3), context_length=context_length)
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_model_acts_in_evaluation_mode_and_is_put_back_into_its_own(training: bool) -> None:
     model = Probe(context_length=3).train(training)
-    policy = SequencePolicy(model)
+    policy = acting(model)
     begin(policy, 0)
     act(policy, {0: 1})
     assert model.modes == [False]
@@ -189,19 +206,19 @@ def test_the_model_acts_in_evaluation_mode_and_is_put_back_into_its_own(training
 
 def test_a_context_policy_flies_the_lander(lander: EnvSpec) -> None:
     short = replace(lander, kwargs={"max_episode_steps": 20})
-    assert rollout(short, SequencePolicy(Probe(5)), np.arange(3)).lengths.tolist() == [20, 20, 20]
+    assert rollout(short, acting(Probe(5, observation_dim=8)), np.arange(3)).lengths.tolist() == [20, 20, 20]
 
 
 # --- which memory flies ---
 
 
-def recomputes(model: nn.Module, **manner: Any) -> bool:
+def recomputes(model: SequenceModel, **manner: Any) -> bool:
     """Whether windows go through the model as in training, and not one step after the other."""
     windows: list[Any] = []
     model.register_forward_pre_hook(lambda module, inputs: windows.append(inputs))
-    policy = SequencePolicy(model, **manner)
+    policy = acting(model, **manner)
     begin(policy, 0)
-    policy.act(np.array([0]), np.zeros((1, 8), np.float32))
+    policy.act(np.array([0]), np.zeros((1, model.observation_dim), np.float32))
     return bool(windows)
 
 
@@ -223,7 +240,7 @@ def test_what_cannot_be_cached_or_shall_not_is_recomputed(
 
 
 @pytest.mark.parametrize("kind", [Probe, Causal])
-def test_other_models_are_recomputed(kind: type[nn.Module]) -> None:
+def test_other_models_are_recomputed(kind: type[Any]) -> None:
     assert recomputes(kind(3))
 
 
@@ -235,8 +252,7 @@ class Opposite(Decoder):
 
 
 def test_what_was_made_of_a_decoder_is_recomputed() -> None:
-    sizes = {"observation_dim": 8, "n_actions": 4, "context_length": 3, "n_layer": 1, "n_head": 1, "d_model": 8}
-    assert recomputes(Opposite(**sizes))
+    assert recomputes(Opposite(**sizes(4, 3, 8), n_layer=1, n_head=1, d_model=8))
 
 
 # --- online logits are offline logits ---
@@ -245,18 +261,18 @@ def test_what_was_made_of_a_decoder_is_recomputed() -> None:
 class Recording(SequencePolicy):
     """Keeps the logits of every step, by the seed of the episode."""
 
-    def __init__(self, model: nn.Module, **manner: Any) -> None:
-        super().__init__(model, **manner)
+    def __init__(self, model: SequenceModel, **manner: Any) -> None:
+        super().__init__(model, default_head(action_space=model.action_space), **manner)
         self.online: dict[int, list[Tensor]] = {}
         self.flown: dict[int, int] = {}
 
-    def begin(self, slots: np.ndarray, seeds: np.ndarray) -> None:
-        super().begin(slots, seeds)
+    def reset(self, slots: np.ndarray, seeds: np.ndarray) -> None:
+        super().reset(slots, seeds)
         self.flown.update(zip(slots.tolist(), seeds.tolist(), strict=True))
         self.online.update({seed: [] for seed in seeds.tolist()})
 
-    def logits(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
-        logits = super().logits(slots, observations)
+    def outputs(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
+        logits = super().outputs(slots, observations)
         for slot, row in zip(slots.tolist(), torch.from_numpy(logits), strict=True):
             self.online[self.flown[slot]].append(row)
         return logits
@@ -309,7 +325,9 @@ def test_online_logits_are_those_of_one_pass_over_the_windows_of_training(lander
     policy = Recording(model, deterministic=False)
     episodes = rollout(lander, policy, lander.seeds("validation", 4), n_envs=3)
     for e, seed in enumerate(episodes.seeds.tolist()):
-        windows = WindowDataset(episodes.select(np.array([e])), context_length=model.context_length)
+        windows = WindowDataset(
+            episodes.select(np.array([e])), action_space=model.action_space, context_length=model.context_length
+        )
         batch = windows.__getitems__(range(len(windows)))
         with torch.inference_mode():
             logits = model.eval()(batch["observations"], batch["actions"], batch["mask"])
@@ -351,10 +369,11 @@ def test_flying_does_not_use_dropout_and_training_goes_on_with_it(lander: EnvSpe
 @pytest.mark.parametrize("training", [True, False])
 def test_a_decoder_is_put_back_into_its_mode_even_if_it_fails(lander: EnvSpec, training: bool) -> None:
     model = large_random_model(lander).train(training)
-    policy = SequencePolicy(model, recompute=True)
+    policy = acting(model, recompute=True)
+    model.norm.weight = nn.Parameter(torch.ones(3))  # where there should be sixteen
     begin(policy, 0)
-    with pytest.raises(RuntimeError, match="must match"):
-        policy.act(np.array([0]), np.zeros((1, 3), np.float32))  # three coordinates where there should be eight
+    with pytest.raises(RuntimeError, match="normalized_shape"):
+        policy.act(np.array([0]), np.zeros((1, 8), np.float32))
     assert all(module.training == training for module in model.modules())
 
 
@@ -370,8 +389,7 @@ def test_cached_and_recomputed_flights_part_at_ties_alone(lander: EnvSpec, optio
     model = large_random_model(lander, **options).eval()
     cached = Recording(model)
     flights = [
-        rollout(lander, p, lander.seeds("validation", 8), n_envs=3)
-        for p in (cached, SequencePolicy(model, recompute=True))
+        rollout(lander, p, lander.seeds("validation", 8), n_envs=3) for p in (cached, acting(model, recompute=True))
     ]
     n_ties = 0
     for e, seed in enumerate(flights[0].seeds.tolist()):
@@ -389,7 +407,7 @@ def test_cached_and_recomputed_flights_part_at_ties_alone(lander: EnvSpec, optio
 @pytest.mark.parametrize("manner", MEMORIES, ids=str)
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_a_policy_that_was_sent_flies_equally(lander: EnvSpec, deterministic: bool, manner: dict[str, Any]) -> None:
-    policy = SequencePolicy(large_random_model(lander), deterministic=deterministic, **manner)
+    policy = acting(large_random_model(lander), deterministic=deterministic, **manner)
     fresh = dumps((lander, policy))
     flown = rollout(lander, policy, np.arange(4), n_envs=3)
     for sent in (fresh, dumps((lander, policy))):  # the second one with what it remembers
@@ -399,7 +417,7 @@ def test_a_policy_that_was_sent_flies_equally(lander: EnvSpec, deterministic: bo
 
 @pytest.mark.parametrize("manner", MEMORIES, ids=str)
 def test_a_sampled_decoder_is_decided_by_the_seed_alone(manner: dict[str, Any]) -> None:
-    policy = SequencePolicy(large_random_model(recall()), deterministic=False, **manner)
+    policy = acting(large_random_model(recall()), deterministic=False, **manner)
     reference = rollout(recall(), policy, np.arange(20))
     shuffled = rollout(recall(), policy, np.arange(20)[::-1], n_envs=3)
     assert np.array_equal(shuffled.select(np.arange(20)[::-1]).actions, reference.actions)
@@ -407,20 +425,20 @@ def test_a_sampled_decoder_is_decided_by_the_seed_alone(manner: dict[str, Any]) 
 
 def test_sampled_students_do_the_same_cached_and_recomputed() -> None:
     model = large_random_model(recall())
-    policies = [SequencePolicy(model, deterministic=False, **manner) for manner in MEMORIES]
+    policies = [acting(model, deterministic=False, **manner) for manner in MEMORIES]
     cached, recomputed = (rollout(recall(), policy, np.arange(20), n_envs=3) for policy in policies)
     assert_identical(cached, recomputed)
-    assert not np.array_equal(cached.actions, rollout(recall(), SequencePolicy(model), np.arange(20)).actions)
+    assert not np.array_equal(cached.actions, rollout(recall(), acting(model), np.arange(20)).actions)
 
 
 @pytest.mark.parametrize("manner", MEMORIES, ids=str)
 def test_a_policy_made_after_more_training_flies_with_the_new_weights(lander: EnvSpec, manner: dict[str, Any]) -> None:
     model = large_random_model(lander)
-    policy = SequencePolicy(model, **manner)
+    policy = acting(model, **manner)
     before = rollout(lander, policy, np.arange(2))
     with torch.no_grad():
         model.action_head.weight.neg_()
-    after = rollout(lander, SequencePolicy(model, **manner), np.arange(2))
+    after = rollout(lander, acting(model, **manner), np.arange(2))
     assert not np.array_equal(before.actions, after.actions)
     follows = "recompute" in manner  # what is cached belongs to the weights that it was computed with
     assert_identical(rollout(lander, policy, np.arange(2)), after if follows else before)

@@ -17,20 +17,18 @@ import pytest
 
 from ilt.rollout import workers
 
-FLIGHT = """
+ROLLOUT = """
 import signal
 
-from ilt.config import BLOCKS
 from ilt.envs.spec import EnvSpec
 from ilt.rollout.policies import RandomPolicy
 from ilt.rollout.run import rollout
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it runs in the background ignore it
-    blocks = {name: (i * 10**6, 10**6) for i, name in enumerate(BLOCKS)}
-    spec = EnvSpec(id="LunarLander-v3", success_return=200.0, seed_blocks=blocks)
+    spec = EnvSpec(id="LunarLander-v3")
     seeds = spec.seeds("demonstrations", 10**5)
-    rollout(spec, RandomPolicy(4), seeds, n_processes=2, on_episode=lambda _: print("flown", flush=True))
+    rollout(spec, RandomPolicy(spec.action_space), seeds, n_processes=2, on_episode=lambda _: print("done", flush=True))
 """
 
 
@@ -92,14 +90,14 @@ def gone(group: int, seconds: float) -> bool:
 
 
 @pytest.fixture
-def flight(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that flies in two others, in a group of their own, after its first episode."""
-    (tmp_path / "flight.py").write_text(FLIGHT)
+def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that runs episodes in two others, in a group of their own, after its first episode."""
+    (tmp_path / "running.py").write_text(ROLLOUT)
     pipe = subprocess.PIPE
-    command = [sys.executable, str(tmp_path / "flight.py")]
+    command = [sys.executable, str(tmp_path / "running.py")]
     process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
     assert process.stdout is not None
-    assert process.stdout.readline() == "flown\n", process.communicate()[1]
+    assert process.stdout.readline() == "done\n", process.communicate()[1]
     assert len(members(process.pid)) >= 4  # it, the server, two workers; and Python's resource tracker
     yield process
     process.kill()
@@ -190,17 +188,17 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
     assert 'below `if __name__ == "__main__":`' in process.stderr
 
 
-def test_an_interrupt_of_the_whole_group_ends_everything_at_once(flight: subprocess.Popen[str]) -> None:
-    os.killpg(flight.pid, signal.SIGINT)
-    _, errors = flight.communicate(timeout=30)
+def test_an_interrupt_of_the_whole_group_ends_everything_at_once(running: subprocess.Popen[str]) -> None:
+    os.killpg(running.pid, signal.SIGINT)
+    _, errors = running.communicate(timeout=30)
     assert errors.count("Traceback") == 1  # the parent's; workers say nothing
     assert "KeyboardInterrupt" in errors
-    assert gone(flight.pid, 15), members(flight.pid)
+    assert gone(running.pid, 15), members(running.pid)
 
 
-def test_workers_do_not_outlive_a_killed_parent(flight: subprocess.Popen[str]) -> None:
-    os.kill(flight.pid, signal.SIGKILL)
-    assert gone(flight.pid, 20), members(flight.pid)
+def test_workers_do_not_outlive_a_killed_parent(running: subprocess.Popen[str]) -> None:
+    os.kill(running.pid, signal.SIGKILL)
+    assert gone(running.pid, 20), members(running.pid)
 
 
 def test_a_worker_of_joblib_can_start_workers_of_its_own() -> None:

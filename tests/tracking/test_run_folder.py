@@ -14,8 +14,9 @@ import yaml
 
 from ilt.tracking.run_folder import RunFolder, peak_memory_mb, read_config
 
-CONFIG = {"seed": 0, "model": {"n_layer": 2}, "evaluation": {"n_episodes": 5, "video": True}}
-IDENTITY = {"seed": 0, "model": {"component": "transformer", "n_layer": 2}}
+ENV = {"success_return": 1.0, "crash_reward": None, "seed_blocks": {"test": [3000, 100]}}
+CONFIG = {"seed": 0, "model": {"n_layer": 2}, "env": ENV, "evaluation": {"n_episodes": 4, "video": True}}
+IDENTITY = {"kind": "training", "seed": 0}
 
 
 def open_run(
@@ -26,43 +27,68 @@ def open_run(
 
 def test_a_run_is_finished_when_its_results_and_figures_are_there(tmp_path: Path) -> None:
     with open_run(tmp_path / "run") as run:
-        assert read_config(tmp_path / "run") == CONFIG
+        with run.stage("training"):
+            pass
         assert not run.finished
-        for stage in ("scoring", "figures"):
-            with run.stage(stage):
-                pass
-            run.finish({"return_mean": 1.0})
-            assert run.finished == (stage == "figures")
+        run.finish({"return_mean": 1.0})
+        assert not run.finished
+        with run.stage("figures"):
+            pass
+        run.finish({"return_mean": 1.0})
+        assert run.finished
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["return_mean"] == 1.0
-    assert set(results["seconds"]) == {"startup", "scoring", "figures", "total"}
+    assert results["evaluation"] == CONFIG["evaluation"]
+    assert results["rules"] == {"success_return": 1.0, "crash_reward": None, "test_seeds": [3000, 100]}
+    assert set(results["seconds"]) == {"startup", "training", "figures", "total"}
     assert results["peak_memory_mb"] > 0
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"evaluation": {"n_episodes": 6, "video": True}},
-        {"env": {"success_return": 5.0}},
-        {"env": {"seed_blocks": {"test": [7, 9]}}},
+        {"evaluation": {"n_episodes": 5, "video": True}},
+        {"evaluation": {"n_episodes": 4, "video": False}},
+        {"env": {**ENV, "success_return": 2.0}},
+        {"env": {**ENV, "crash_reward": -1.0}},
+        {"env": {**ENV, "seed_blocks": {"test": [3000, 50]}}},
     ],
 )
-def test_the_same_training_scored_otherwise_is_not_finished(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_a_run_that_would_be_scored_otherwise_is_not_finished(tmp_path: Path, change: dict[str, Any]) -> None:
     with open_run(tmp_path / "run") as run, run.stage("figures"):
         pass
     run.finish({})
-    with open_run(tmp_path / "run", config={**CONFIG, **change}) as again:
-        assert not again.finished
+    with open_run(tmp_path / "run") as run:
+        assert run.finished
+    with open_run(tmp_path / "run", config={**CONFIG, **change}) as run:
+        assert not run.finished
+        assert read_config(run.path) == {**CONFIG, **change}
+
+
+def test_what_there_is_to_do_is_said(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run") as run:
+        assert run.next_steps == "expert, demonstrations, training, scores"
+        run.checkpoints.mkdir()
+        (run.checkpoints / "last.ckpt").touch()
+        assert run.next_steps == "goes on from its last checkpoint"
+        (run.path / "training.json").touch()
+        assert run.next_steps == "is trained; scores and figures are made"
+
+
+def test_the_config_is_read_back_as_it_was(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run"):
+        assert read_config(tmp_path / "run") == CONFIG
 
 
 def test_a_folder_is_worked_in_by_one_at_a_time(tmp_path: Path) -> None:
-    one, other = open_run(tmp_path / "run"), open_run(tmp_path / "run")
-    with one, pytest.raises(RuntimeError, match="another process is at work in"), other:
+    with (
+        open_run(tmp_path / "run"),
+        pytest.raises(RuntimeError, match="another process is at work in"),
+        open_run(tmp_path / "run"),
+    ):
         pass
-    with other:
+    with open_run(tmp_path / "run"):
         pass
-    with pytest.raises(ValueError, match=r"run must be the folder of a run, with a config\.yaml in it"):
-        read_config(tmp_path)
 
 
 def test_a_folder_with_another_training_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -118,6 +144,11 @@ def test_whoever_interrupts_a_run_is_told_how_to_go_on(tmp_path: Path, caplog: p
         raise SystemExit(1)
     assert caplog.messages[1:] == ["stopped; the same command goes on from the last checkpoint"]
     assert not (tmp_path / "run" / "error.txt").exists()
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"run must be the folder of a run, with a config\.yaml in it"):
+        read_config(tmp_path)
 
 
 def test_peak_memory_is_of_this_process_and_not_of_the_one_that_started_it() -> None:

@@ -13,63 +13,51 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 
 from ilt.data.datamodule import EpochBatches
 from ilt.data.episodes import Episodes
 from ilt.data.windows import WindowDataset
-from ilt.envs.spec import EnvSpec
-from ilt.rollout.policies import RandomPolicy
-from ilt.rollout.run import rollout
-from ilt.tracking.run_folder import RunFolder
-from ilt.tracking.store import Artifact
-from ilt.training.fit import Fitted, fit
+from ilt.models.heads import Categorical
+from ilt.schema import ConfigError
+from ilt.training.fit import Fitted
 from ilt.training.module import ImitationModule
-from ilt.training.ranks import Machines
-from tests.cli.test_train import ROOT, SMOKE, call, environment, only_run
-from tests.toys import countdown, recall
-from tests.training.test_callbacks import by_steps, decoder, train_config, untimed
+from ilt.training.runtime import check_devices
+from tests.toys import countdown
+from tests.training import toy_training
+from tests.training.toy_training import BIT, by_steps, decoder, demonstrations, train_config, untimed, windows
 
-
-class Toy(EnvSpec):
-    """Where this class is read, the toy environments are registered."""
-
-
-SPEC = Toy(**{name: getattr(countdown(), name) for name in ("id", "success_return", "crash_reward", "seed_blocks")})
+ROOT = Path(__file__).parents[2]
+COUNTDOWN = "tests.toys:ilt-toys/Countdown-v0"
 TWO = ["trainer.devices=2"]
 
 
-def demonstrations(folder: Path) -> Artifact:
-    """Episodes of one to three steps, so that windows of three steps are padded, each by another length."""
-    for name in ("demonstrations", "validation"):
-        rollout(SPEC, RandomPolicy(3), SPEC.seeds(name, 30)).save(folder / f"{name}.npz")
-    return Artifact(folder, {})
-
-
 def config(folder: Path, *overrides: str) -> DictConfig:
+    """Episodes of one to three steps, so that windows of three steps are padded, each by another length.
+
+    In double precision, sums in another order agree to many digits, also where small numbers divide them.
+    """
     small = ["dataset.context_length=3", "dataset.batch_size=8", "model.dropout=0.0", "callbacks.ema.decay=0.8"]
-    every_step = ["trainer.log_every_n_steps=1", "callbacks.rollout.n_episodes=20"]
-    return train_config(folder, *by_steps(2), *small, *every_step, *overrides)
+    every_step = ["trainer.log_every_n_steps=1", "callbacks.rollout.n_episodes=20", "trainer.precision=64-true"]
+    return train_config(folder, *by_steps(2), *small, *every_step, *overrides, env=COUNTDOWN)
 
 
 def train(cfg: DictConfig, folder: Path, **report: Any) -> Fitted:
-    with RunFolder(folder, {}, resume=True, started=0.0) as run:
-        fitted = fit(cfg, SPEC, run, demonstrations(folder.parent), None, **report)
-    assert fitted is not None, "pruned"
-    return fitted
+    demos = demonstrations(folder.parent, countdown(), n_episodes=30)
+    return toy_training.train(cfg, folder, demos, **report)[1]
 
 
 def assert_same(fitted: Fitted, expected: Fitted) -> None:
-    """To five digits: what several processes have computed is added up in another order."""
+    """To six digits: what several processes have computed is added up in another order."""
     rows, wanted = untimed(fitted.rows), untimed(expected.rows)
     assert [row.keys() for row in rows] == [row.keys() for row in wanted]
     for row, other in zip(rows, wanted, strict=True):
-        assert row == pytest.approx(other, abs=1e-5)
+        assert row == pytest.approx(other, abs=1e-6)
     for name in ("last", "best"):
         weights, theirs = load_file(fitted.weights[name]), load_file(expected.weights[name])
         for key, tensor in theirs.items():
-            torch.testing.assert_close(weights[key], tensor, atol=1e-5, rtol=0)
+            torch.testing.assert_close(weights[key], tensor, atol=1e-6, rtol=0)
 
 
 class Fall(pl.Callback):
@@ -104,53 +92,112 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path, alone: Fitted) -> N
     assert not torch.distributed.is_initialized()
 
 
-NODES = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
+# --- started by torchrun or srun ---
+
+SMALL = [
+    "experiment=smoke",
+    "threads=1",
+    "trainer.accelerator=cpu",
+    "evaluation.video=false",
+    "evaluation.n_episodes=2",
+]
+SMALL += ["model.dropout=0", "model.action_dropout=0", "trainer.precision=64-true"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
 
 
-def test_where_machines_meet_is_told_by_what_started_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Machines.read(1) == Machines()
-    for name in NODES:
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(
-        ValueError, match=r"trainer\.num_nodes=2 needs srun, or .*; NODE_RANK, MASTER_ADDR, MASTER_PORT"
-    ):
-        Machines.read(2)
-    for name, value in zip(NODES, ("1", "first", "29500"), strict=True):
-        monkeypatch.setenv(name, value)
-    assert Machines.read(2) == Machines(2, 1, "first", 29500)
-    monkeypatch.setenv("NODE_RANK", "2")
-    with pytest.raises(ValueError, match=r"NODE_RANK must be from 0 to 1 for trainer\.num_nodes=2, got 2"):
-        Machines.read(2)
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+def start(launcher: list[str], *overrides: str, **environment: str) -> subprocess.Popen[str]:
+    command = [*launcher, "-m", "ilt", "train", *SMALL, *overrides]
+    told = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env={**ENVIRONMENT, **environment}, **told)  # type: ignore[call-overload]
+
+
+def torchrun(*options: str) -> list[str]:
+    return [sys.executable, "-m", "torch.distributed.run", *options]
+
+
+def by_torchrun(*overrides: str) -> list[subprocess.Popen[str]]:
+    return [start(torchrun("--standalone", "--nproc-per-node=2"), *TWO, *overrides)]
+
+
+def by_torchrun_on_two_machines(*overrides: str) -> list[subprocess.Popen[str]]:
+    port = free_port()
+    options = ["--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}"]
+    nodes = [torchrun(*options, f"--node-rank={rank}") for rank in (1, 0)]
+    return [start(node, "+trainer.num_nodes=2", *overrides) for node in nodes]
+
+
+def by_srun(*overrides: str) -> list[subprocess.Popen[str]]:
+    """The variables that srun sets, without SLURM."""
+    shared = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1", "SLURM_JOB_ID": "12"}
+    shared |= {"SLURM_STEP_ID": "0", "SLURM_NODELIST": "127.0.0.1", "SLURM_NODEID": "0", "MASTER_PORT": free_port()}
+    ranks = [{"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in (1, 0)]
+    return [start([sys.executable], *TWO, *overrides, **shared, **rank) for rank in ranks]
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """The weights that one process learns."""
+    outputs = tmp_path_factory.mktemp("one")
+    process = start([sys.executable], f"outputs={outputs}")
+    said = process.communicate()[0]
+    assert process.returncode == 0, said
+    return weights_in(outputs)
+
+
+def weights_in(outputs: Path) -> dict[str, torch.Tensor]:
+    (path,) = outputs.glob("runs/*/weights/last.safetensors")
+    return load_file(path)
 
 
 @pytest.mark.slow
-def test_two_machines_learn_what_one_learns(tmp_path: Path) -> None:
-    """Two processes that meet over the network; each is a machine to the other."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    run = [*SMOKE, "trainer.accelerator=cpu", "evaluation.video=false", "evaluation.n_episodes=2"]
-    run += ["model.dropout=0", "model.action_dropout=0"]
-    both = [sys.executable, "-m", "ilt", "train", *run, "+trainer.num_nodes=2", f"outputs={tmp_path / 'two'}"]
-    machines = [
-        subprocess.Popen(
-            both,
-            cwd=ROOT,
-            env={**environment(), "NODE_RANK": str(this), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for this in (1, 0)
-    ]
-    said = [machine.communicate()[0] for machine in machines]
-    assert [machine.returncode for machine in machines] == [0, 0], said
-    assert f"machine 1 of 2 waits for 127.0.0.1:{port}" in said[0]
-    assert "test episodes" not in said[0]  # only the first one scores
-    call("train", *run, f"outputs={tmp_path / 'one'}")
-    ours, theirs = (load_file(only_run(tmp_path / name) / "weights" / "last.safetensors") for name in ("two", "one"))
-    for name, tensor in theirs.items():
-        torch.testing.assert_close(ours[name], tensor, atol=1e-4, rtol=1e-4)
+@pytest.mark.parametrize("launch", [by_torchrun, by_torchrun_on_two_machines, by_srun])
+def test_processes_that_were_started_together_learn_what_one_learns(
+    tmp_path: Path, expected: dict[str, torch.Tensor], launch: Any
+) -> None:
+    for words in ("expert, demonstrations, training, scores", "is finished"):  # the second time, there is nothing to do
+        processes = launch(f"outputs={tmp_path}", "logger=csv")
+        said = [process.communicate()[0] for process in processes]
+        assert [process.returncode for process in processes] == [0] * len(processes), said
+        assert "".join(said).count(words) == 1
+    for name, tensor in weights_in(tmp_path).items():
+        torch.testing.assert_close(tensor, expected[name], atol=1e-6, rtol=0)
+    (log,) = tmp_path.glob("runs/*/train.log")
+    assert log.read_text().count("step 20: return") == 1
+    assert len([*tmp_path.glob("runs/*")]) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rank", "how"), [(1, "killed"), (0, "killed"), (0, "told")])
+def test_a_process_that_dies_ends_the_others(tmp_path: Path, rank: int, how: str) -> None:
+    (process,) = by_torchrun(f"outputs={tmp_path}", *fall(rank=rank, step=3, how=how))
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode != 0, said
+    assert not [*tmp_path.glob("runs/*/results.json")]
+    (checkpoint,) = [*tmp_path.glob("runs/*/checkpoints/last.ckpt")] or [None]
+    assert (checkpoint is not None) == (how == "told")
+
+
+def test_what_was_started_must_be_what_the_trainer_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = OmegaConf.create({"devices": 1, "accelerator": "cpu", "num_nodes": 2})
+    with pytest.raises(ConfigError, match=r"num_nodes must be 1 where neither torchrun nor srun .*, got 2"):
+        check_devices(trainer, 8)
+    for name, value in {"TORCHELASTIC_RUN_ID": "1", "RANK": "0", "WORLD_SIZE": "3", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=r"trainer\.devices and .* \(1 \* 2\) does not match the world size \(3\)"):
+        check_devices(trainer, 8)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    check_devices(trainer, 8)
+    with pytest.raises(ConfigError, match=r"dataset\.batch_size must be divisible by trainer\.devices = 2"):
+        check_devices(trainer, 7)
+
+
+# --- started by one process ---
 
 
 @pytest.mark.slow
@@ -165,10 +212,11 @@ def test_two_processes_told_to_end_and_resumed_end_where_one_does(tmp_path: Path
 
 
 def test_what_is_compared_holds_padding_shared_out_unequally(tmp_path: Path) -> None:
-    demonstrations(tmp_path)
-    windows = WindowDataset(Episodes.load(tmp_path / "demonstrations.npz"), context_length=3)
+    demonstrations(tmp_path, countdown(), n_episodes=30)
+    episodes = Episodes.load(tmp_path / "demonstrations.npz")
+    dataset = WindowDataset(episodes, action_space=countdown().action_space, context_length=3)
     shares = [
-        [int(windows.__getitems__(batch)["mask"].sum()) for batch in EpochBatches(30, 8, seed=0, rank=r, n_ranks=2)]
+        [int(dataset.__getitems__(batch)["mask"].sum()) for batch in EpochBatches(30, 8, seed=0, rank=r, n_ranks=2)]
         for r in (0, 1)
     ]
     assert any(first != second for first, second in zip(*shares, strict=True))
@@ -193,12 +241,11 @@ def test_dropout_draws_differ_between_processes_and_are_those_of_one_in_rank_0(m
     draws: list[int] = []
     monkeypatch.setattr("ilt.training.module.seed_draws", lambda seed, device: draws.append(seed))
     torch.manual_seed(0)
-    optimizer = {"learning_rate": 0.1, "betas": (0.9, 0.95), "weight_decay": 0.1, "warmup_fraction": 0.0}
-    module = ImitationModule(decoder(), seed=3, **optimizer, final_learning_rate_fraction=1.0)
-    batch = WindowDataset(rollout(recall(), RandomPolicy(2), recall().seeds("test", 1)), context_length=4)[0]
+    module = ImitationModule(decoder(), Categorical(action_space=BIT), seed=3, make_optimizer=torch.optim.SGD)
+    batch = windows().__getitems__([0])
     for rank in (0, 1, 2):
         module._trainer = SimpleNamespace(global_rank=rank, world_size=1, global_step=7, log_every_n_steps=100)
-        module.training_step({name: array[None] for name, array in batch.items()}, 0)
+        module.training_step(batch, 0)
     assert len(set(draws)) == 3
     assert draws[0] == hash((3, 7)) % 2**63
 

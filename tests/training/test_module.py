@@ -1,24 +1,31 @@
 """Loss, schedule and parameter groups by hand, and what the module makes of them."""
 
+import functools
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from ilt.rollout.sequence_policy import SequencePolicy
 from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
 from ilt.data.datamodule import WindowData
 from ilt.data.episodes import Episodes
 from ilt.data.windows import WindowDataset
-from ilt.models.decoder import POSITIONS, TOKENS, Decoder
+from ilt.envs.actions import ActionSpace
+from ilt.models.decoder import Decoder
+from ilt.models.heads import Categorical
+from ilt.rollout.policies import Policy, SequencePolicy
 from ilt.rollout.run import rollout
-from ilt.training.module import ImitationModule, bc_loss, decay_groups, seed_draws, warmup_cosine
+from ilt.training.module import ImitationModule, agreement, seed_draws
+from ilt.training.optimizer import adamw, decay_groups, warmup_cosine
 from tests.toys import recall
+
+FOUR = ActionSpace(n_choices=(4,), start=(0,))
 
 OPTIMIZER: dict[str, Any] = {
     "learning_rate": 0.01,
@@ -31,8 +38,17 @@ OPTIMIZER: dict[str, Any] = {
 
 def decoder(**changes: Any) -> Decoder:
     torch.manual_seed(0)
-    sizes = {"observation_dim": 2, "n_actions": 4, "context_length": 3, "n_layer": 1, "n_head": 2, "d_model": 16}
-    return Decoder(**{**sizes, **changes})
+    task = {"observation_dim": 2, "action_space": FOUR, "n_outputs": 4, "context_length": 3}
+    return Decoder(**{**task, "n_layer": 1, "n_head": 2, "d_model": 16, **changes})
+
+
+def module_of(model: Any, *, seed: int = 0, space: ActionSpace = FOUR) -> ImitationModule:
+    make_optimizer = functools.partial(adamw, **OPTIMIZER)
+    return ImitationModule(model, Categorical(action_space=space), seed=seed, make_optimizer=make_optimizer)
+
+
+def windows_of(episodes: Episodes, context_length: int = 3, space: ActionSpace = FOUR) -> WindowDataset:
+    return WindowDataset(episodes, action_space=space, context_length=context_length)
 
 
 def quiet_trainer(max_steps: int, *, logger: Logger | bool = False, **changes: Any) -> pl.Trainer:
@@ -56,39 +72,47 @@ ACTIONS = torch.tensor([[1, 0], [0, 0]])
 MASK = torch.tensor([[True, True], [True, False]])
 
 
+def loss_of(logits: Tensor, actions: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """What a training step makes of a model's outputs."""
+    module = module_of(lambda *_: logits.to(dtype), space=ActionSpace(n_choices=(2,), start=(0,)))
+    module._trainer = SimpleNamespace(global_rank=0, world_size=1, global_step=7, log_every_n_steps=100)
+    batch = {"observations": torch.zeros(2, 2, 1), "actions": actions, "mask": MASK}
+    return module.training_step(batch, 0)
+
+
 def test_the_loss_is_the_mean_cross_entropy_over_real_steps() -> None:
     by_hand = (math.log(2) + math.log(4 / 3) + math.log(4)) / 3
-    assert bc_loss(LOGITS, ACTIONS, MASK).item() == pytest.approx(by_hand)
+    assert loss_of(LOGITS, ACTIONS).item() == pytest.approx(by_hand)
 
 
-def test_a_uniform_guess_among_four_costs_log_four() -> None:
-    loss = bc_loss(torch.zeros(5, 3, 4), torch.ones(5, 3, dtype=torch.int64), torch.ones(5, 3, dtype=torch.bool))
-    assert loss.item() == pytest.approx(math.log(4))
-
-
-def test_padded_places_never_count() -> None:
-    logits, actions = LOGITS.clone(), ACTIONS.clone()
-    logits[1, 1], actions[1, 1] = torch.tensor([-1e9, 1e9]), 0
-    assert torch.equal(bc_loss(logits, actions, MASK), bc_loss(LOGITS, ACTIONS, MASK))
+@pytest.mark.parametrize(
+    ("computed", "expected"),
+    [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float64, torch.float64)],
+)
+def test_the_loss_is_at_least_in_float32(computed: torch.dtype, expected: torch.dtype) -> None:
+    assert loss_of(LOGITS, ACTIONS, computed).dtype == expected
 
 
 @pytest.mark.parametrize("garbage", [0.0, 1e9, float("nan"), float("inf")])
-def test_padded_places_get_no_gradient(garbage: float) -> None:
-    logits = LOGITS.clone()
-    logits[1, 1, 0] = garbage
+@pytest.mark.parametrize("action", [0, -1, 99])
+def test_padded_places_never_count_and_get_no_gradient(garbage: float, action: int) -> None:
+    logits, actions = LOGITS.clone(), ACTIONS.clone()
+    logits[1, 1, 0], actions[1, 1] = garbage, action
     logits.requires_grad_()
-    bc_loss(logits, ACTIONS, MASK).backward()
+    loss = loss_of(logits, actions)
+    assert torch.equal(loss, loss_of(LOGITS, ACTIONS))
+    loss.backward()
     assert logits.grad is not None
     assert torch.equal(logits.grad[1, 1], torch.zeros(2))
     by_hand = torch.tensor([[[1 / 2, -1 / 2], [-1 / 4, 1 / 4]], [[-3 / 4, 3 / 4], [0.0, 0.0]]]) / 3
     torch.testing.assert_close(logits.grad, by_hand)
 
 
-@pytest.mark.parametrize("garbage", [-1, -100, 99])
-def test_no_action_in_a_padded_place_matters_even_one_that_does_not_exist(garbage: int) -> None:
-    actions = ACTIONS.clone()
-    actions[1, 1] = garbage
-    assert torch.equal(bc_loss(LOGITS, actions, MASK), bc_loss(LOGITS, ACTIONS, MASK))
+def test_agreement_is_accuracy_of_choices_and_error_of_numbers() -> None:
+    assert agreement(np.array([0, 1, 2]), np.array([0, 1, 1])) == ("action_accuracy", pytest.approx(2 / 3))
+    assert agreement(np.array([[0, 1], [2, 1]]), np.array([[0, 1], [0, 1]])) == ("action_accuracy", 0.5)
+    numbers = np.array([[0.5, -3.0]], dtype=np.float32), np.array([[0.0, -1.0]], dtype=np.float32)
+    assert agreement(*numbers) == ("action_error", 0.25)  # what lies outside of the bounds is clipped, as in acting
 
 
 # --- the schedule ---
@@ -114,8 +138,8 @@ def test_no_step_of_a_short_training_is_without_a_learning_rate() -> None:
 # --- parameter groups ---
 
 
-@pytest.mark.parametrize("positions", POSITIONS)
-@pytest.mark.parametrize("tokens", TOKENS)
+@pytest.mark.parametrize("positions", ["rotary", "learned", "none"])
+@pytest.mark.parametrize("tokens", ["states_actions", "states"])
 def test_every_parameter_is_in_exactly_one_group(tokens: str, positions: str) -> None:
     model = decoder(tokens=tokens, positions=positions)
     grouped = [id(p) for group in decay_groups(model, 0.1) for p in group["params"]]
@@ -155,14 +179,14 @@ class Recorded(pl.Callback):
 
 
 def learn(episodes: Episodes, max_steps: int, *, seed: int = 0, **changes: Any) -> tuple[pl.Trainer, Recorded]:
-    windows, recorded = WindowDataset(episodes, context_length=3), Recorded()
-    module = ImitationModule(decoder(**changes), seed=seed, **OPTIMIZER)
+    windows, recorded = windows_of(episodes), Recorded()
+    module = module_of(decoder(**changes), seed=seed)
     trainer = quiet_trainer(max_steps, callbacks=[recorded], val_check_interval=max_steps, check_val_every_n_epoch=None)
     trainer.fit(module, WindowData(windows, windows, batch_size=2, seed=seed))
     return trainer, recorded
 
 
-@pytest.mark.parametrize("tokens", TOKENS)
+@pytest.mark.parametrize("tokens", ["states_actions", "states"])
 def test_it_overfits_two_episodes(two_episodes: Episodes, tokens: str) -> None:
     trainer, _ = learn(two_episodes, 100, tokens=tokens)
     assert trainer.callback_metrics["val/action_accuracy"] == 1.0
@@ -191,11 +215,11 @@ def test_the_seed_decides_dropout_whatever_was_drawn_before(two_episodes: Episod
         def on_train_batch_start(self, *_: Any) -> None:
             torch.rand(3)
 
-    windows, losses = WindowDataset(two_episodes, context_length=3), []
+    windows, losses = windows_of(two_episodes), []
     for callbacks in ([], [Draws()]):
         recorded = Recorded()
         trainer = quiet_trainer(5, callbacks=[*callbacks, recorded], limit_val_batches=0)
-        module = ImitationModule(decoder(dropout=0.5), seed=3, **OPTIMIZER)
+        module = module_of(decoder(dropout=0.5), seed=3)
         trainer.fit(module, WindowData(windows, windows, batch_size=2, seed=0))
         losses.append(recorded.losses)
     assert losses[0] == losses[1]
@@ -215,9 +239,9 @@ def test_dropout_is_drawn_afresh_at_every_step_and_by_every_seed(two_episodes: E
             draws.append(torch.rand(1).item())
             return torch.zeros(*actions.shape, 4) + self.weight
 
-    windows = WindowDataset(two_episodes, context_length=3)
+    windows = windows_of(two_episodes)
     for seed in (0, 1):
-        module = ImitationModule(Noise(), seed=seed, **OPTIMIZER)
+        module = module_of(Noise(), seed=seed)
         quiet_trainer(3, limit_val_batches=0).fit(module, WindowData(windows, windows, batch_size=2, seed=0))
     assert len(set(draws)) == 6
 
@@ -234,9 +258,9 @@ def test_no_training_step_seeds_every_accelerator(two_episodes: Episodes, monkey
         def on_train_start(self, *_: Any) -> None:
             monkeypatch.setattr(torch, "manual_seed", lambda seed: pytest.fail("torch.manual_seed takes milliseconds"))
 
-    windows = WindowDataset(two_episodes, context_length=3)
+    windows = windows_of(two_episodes)
     module, data = (
-        ImitationModule(decoder(dropout=0.5), seed=0, **OPTIMIZER),
+        module_of(decoder(dropout=0.5), seed=0),
         WindowData(windows, windows, batch_size=2, seed=0),
     )
     trainer = quiet_trainer(5, callbacks=[Refusing()], limit_val_batches=0)
@@ -261,9 +285,9 @@ class Logged(Logger):
 
 
 def test_the_loss_is_logged_at_every_so_many_steps(two_episodes: Episodes) -> None:
-    logged, recorded, windows = Logged(), Recorded(), WindowDataset(two_episodes, context_length=1)
+    logged, recorded, windows = Logged(), Recorded(), windows_of(two_episodes, 1)
     trainer = quiet_trainer(10, callbacks=[recorded], logger=logged, log_every_n_steps=3, limit_val_batches=0)
-    module = ImitationModule(decoder(), seed=0, **OPTIMIZER)
+    module = module_of(decoder(), seed=0)
     trainer.fit(module, WindowData(windows, windows, batch_size=1, seed=0))  # five steps to an epoch
     rows = [row for row in logged.rows if "train/loss" in row]
     assert [row["step"] for row in rows] == [2, 5, 8]  # counted from 0
@@ -281,8 +305,8 @@ def test_validation_counts_real_steps_alone(two_episodes: Episodes) -> None:
         def forward(self, observations: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
             return torch.tensor([0.0, math.log(5), 0.0, 0.0]).expand(*actions.shape, 4) + self.weight
 
-    windows = WindowDataset(two_episodes, context_length=3)
-    module = ImitationModule(AlwaysOne(), seed=0, **OPTIMIZER)
+    windows = windows_of(two_episodes)
+    module = module_of(AlwaysOne(), seed=0)
     (metrics,) = quiet_trainer(1).validate(module, WindowData(windows, windows, batch_size=2, seed=0), verbose=False)
     assert metrics["val/action_accuracy"] == pytest.approx(2 / 5)
     assert metrics["val/loss"] == pytest.approx((2 * math.log(8 / 5) + 3 * math.log(8)) / 5)
@@ -302,9 +326,9 @@ def test_what_the_expert_would_have_done_is_learned_and_scored_wherever_it_is_kn
             return torch.tensor([0.0, math.log(5), 0.0, 0.0]).expand(*actions.shape, 4) + self.weight
 
     labelled = replace(two_episodes, extras={"step/label": np.ones(5, dtype=np.int64)})
-    windows, model = WindowDataset(labelled, context_length=3), AlwaysOne()
+    windows, model = windows_of(labelled), AlwaysOne()
     trainer = quiet_trainer(1, log_every_n_steps=1, val_check_interval=1, check_val_every_n_epoch=None)
-    trainer.fit(ImitationModule(model, seed=0, **OPTIMIZER), WindowData(windows, windows, batch_size=2, seed=0))
+    trainer.fit(module_of(model, seed=0), WindowData(windows, windows, batch_size=2, seed=0))
     assert model.told == {0, 1, 2}
     assert trainer.callback_metrics["val/action_accuracy"] == 1
     for name in ("train/loss", "val/loss"):
@@ -314,15 +338,13 @@ def test_what_the_expert_would_have_done_is_learned_and_scored_wherever_it_is_kn
 # --- what it is for ---
 
 
-class Remembers:
+class Remembers(Policy):
     """The optimal policy of `Recall`: the bit that was seen one step before, 0 at the start."""
-
-    privileged = False
 
     def __init__(self) -> None:
         self._before: dict[int, int] = {}
 
-    def begin(self, slots: np.ndarray, seeds: np.ndarray) -> None:
+    def reset(self, slots: np.ndarray, seeds: np.ndarray) -> None:
         self._before.update(dict.fromkeys(slots.tolist(), 0))
 
     def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
@@ -331,27 +353,26 @@ class Remembers:
         return actions
 
 
-def fly_after_learning_to_recall(max_steps: int, **changes: Any) -> np.ndarray:
+def returns_after_learning_to_recall(max_steps: int, **changes: Any) -> np.ndarray:
     """Returns on unseen seeds, at most 12 each, of a student of 40 optimal demonstrations."""
-    spec = recall()
-    model = decoder(observation_dim=1, n_actions=2, d_model=32, **changes)
+    spec, space = recall(), recall().action_space
+    model = decoder(observation_dim=1, action_space=space, n_outputs=2, d_model=32, **changes)
     demonstrations = rollout(spec, Remembers(), spec.seeds("demonstrations", 40))
     assert (demonstrations.returns == 12).all()
-    windows = WindowDataset(demonstrations, context_length=model.context_length)
-    module = ImitationModule(model, seed=0, **OPTIMIZER)
+    windows = windows_of(demonstrations, model.context_length, space)
     trainer = quiet_trainer(max_steps, limit_val_batches=0)
-    trainer.fit(module, WindowData(windows, windows, batch_size=32, seed=0))
-    return rollout(spec, SequencePolicy(model), spec.seeds("test", 50)).returns
+    trainer.fit(module_of(model, space=space), WindowData(windows, windows, batch_size=32, seed=0))
+    return rollout(spec, SequencePolicy(model, Categorical(action_space=space)), spec.seeds("test", 50)).returns
 
 
 def test_the_transformer_remembers_what_it_saw_one_step_before() -> None:
-    assert fly_after_learning_to_recall(300, context_length=12, n_layer=2).tolist() == [12.0] * 50
+    assert returns_after_learning_to_recall(300, context_length=12, n_layer=2).tolist() == [12.0] * 50
 
 
 def test_states_alone_are_enough_to_remember() -> None:
-    returns = fly_after_learning_to_recall(300, context_length=12, tokens="states", positions="learned")
+    returns = returns_after_learning_to_recall(300, context_length=12, tokens="states", positions="learned")
     assert returns.mean() > 11.5
 
 
 def test_a_student_without_context_cannot_remember() -> None:
-    assert fly_after_learning_to_recall(100, context_length=1).mean() < 9
+    assert returns_after_learning_to_recall(100, context_length=1).mean() < 9

@@ -10,7 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from tests.training.test_callbacks import by_epochs, by_steps, demonstrations, train, train_config, untimed
+from tests.training.toy_training import by_epochs, by_steps, demonstrations, train, train_config, untimed
 
 SIGNALS = [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from ilt.training.runtime import set_up
@@ -16,6 +15,6 @@ def blas_threads() -> set[int]:
 def test_threads_are_those_of_numpy_too(threads: int | None, expected: set[int]) -> None:
     before = torch.get_num_threads()
     with threadpool_limits(2, user_api="blas"):
-        set_up(OmegaConf.create({"threads": threads}))
+        set_up(threads)
         assert blas_threads() == expected
     assert torch.get_num_threads() == (threads or before)

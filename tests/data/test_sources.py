@@ -1,0 +1,113 @@
+"""Where demonstrations come from."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ilt.registry  # noqa: F401  (all schemas)
+from ilt.data.episodes import Episodes
+from ilt.data.sources import DataSource, check_fits, filter_episodes, make_source
+from ilt.envs.spec import EnvSpec
+from ilt.rollout.policies import RandomPolicy
+from ilt.rollout.run import rollout
+from ilt.schema import ConfigError
+from tests.toys import MULTI, TENSOR, VECTOR, countdown, echo
+
+
+def nobody(seeds: np.ndarray, title: str) -> Episodes:
+    raise AssertionError("the expert is not needed")
+
+
+def recordings(env: EnvSpec, block: str, *, count: int = 2) -> Episodes:
+    """A data source that is a function."""
+    return rollout(env, RandomPolicy(env.action_space), env.seeds(block, count))
+
+
+def test_the_expert_demonstrates_on_the_first_seeds_of_each_block() -> None:
+    target = "ilt.data.sources.ExpertEpisodes"
+    source = make_source({"_target_": target, "filters": {}, "n_episodes": 7, "n_validation_episodes": 3})
+    asked: dict[str, list[int]] = {}
+
+    def demonstrate(seeds: np.ndarray, title: str) -> Episodes:
+        asked[title] = seeds.tolist()
+        return recordings(countdown(), "test")
+
+    for block in ("demonstrations", "validation"):
+        source.episodes(countdown(), block, demonstrate)
+    assert asked == {"demonstrations": list(range(7)), "validation": [1000, 1001, 1002]}
+    assert (source.uses_expert, source.n_episodes, source.identity()) == (True, 7, {})
+
+
+def test_recorded_episodes_are_what_their_files_hold(two_episodes: Episodes, tmp_path: Path) -> None:
+    one, two = tmp_path / "one.npz", tmp_path / "two.npz"
+    values = {"_target_": "ilt.data.sources.EpisodesFile", "path": str(one), "validation_path": str(two)}
+    source = make_source(values)
+    two_episodes.save(one)
+    with pytest.raises(ConfigError, match=r"demos\.path and demos\.validation_path must be files, but .*two\.npz"):
+        source.identity()
+    two_episodes.first(1).save(two)
+    found = [source.episodes(countdown(), block, nobody) for block in ("demonstrations", "validation")]
+    assert [episodes.seeds.tolist() for episodes in found] == [[7, 8], [7]]
+    identity = source.identity()
+    two_episodes.save(two)
+    assert source.identity()["demonstrations"] == identity["demonstrations"] == source.identity()["validation"]
+    assert source.identity()["validation"] != identity["validation"]
+    assert not source.uses_expert
+
+
+def test_a_function_is_a_source() -> None:
+    source = make_source({"_target_": "tests.data.test_sources.recordings", "filters": {}, "count": 5})
+    assert isinstance(source, DataSource)
+    assert source.episodes(countdown(), "validation", nobody).seeds.tolist() == list(range(1000, 1005))
+
+
+@pytest.mark.parametrize(
+    ("values", "trust", "message"),
+    [
+        ({"_target_": "tests.data.test_sources.recordings", "amount": 1}, None, "cannot be called with env, block and"),
+        ({"_target_": "tests.data.test_sources.recordings"}, (), r"trust=\[tests\]"),
+        ({"_target_": "tests.data.test_sources.nothing"}, None, r"demos\._target_=.* names nothing"),
+        ({"_target_": "ilt.data.sources.EpisodesFile", "path": "a"}, None, r"demos\.validation_path must be given"),
+    ],
+)
+def test_a_source_that_cannot_be_made_is_refused_by_the_key(values: Any, trust: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_source(values, trust=trust)
+
+
+def test_episodes_of_another_environment_are_refused(two_episodes: Episodes) -> None:
+    check_fits(replace(two_episodes, actions=two_episodes.actions % 3), countdown(), source="it")
+    wide = replace(two_episodes, observations=np.zeros((7, 3), np.float32))
+    with pytest.raises(ValueError, match="it has observations of 3 numbers, but env shows students 2"):
+        check_fits(wide, countdown(), source="it")
+    with pytest.raises(ValueError, match="it must return actions of integers 0 … 2"):
+        check_fits(replace(two_episodes, actions=two_episodes.actions + 1), countdown(), source="it")
+    for space in (MULTI, TENSOR):
+        env = echo(VECTOR, space)
+        check_fits(recordings(env, "test"), env, source="it")
+        with pytest.raises(ValueError, match=r"it must return actions of shape"):
+            check_fits(two_episodes, env, source="it")
+    outside = np.full((5, 6), 50, np.float32)
+    with pytest.raises(ValueError, match="it has actions outside of their bounds"):
+        check_fits(replace(two_episodes, actions=outside), echo(VECTOR, TENSOR), source="it")
+
+
+@pytest.mark.parametrize(
+    ("filters", "kept", "dropped"),
+    [
+        ({}, [7, 8], (0, 0)),
+        ({"min_return": None, "drop_truncated": False}, [7, 8], (0, 0)),
+        ({"min_return": 6.0}, [7], (1, 0)),
+        ({"drop_truncated": True}, [8], (0, 1)),
+        ({"min_return": 7.0, "drop_truncated": True}, [], (2, 1)),
+    ],
+)
+def test_filters_drop_episodes_and_count_them(
+    two_episodes: Episodes, filters: dict[str, Any], kept: list[int], dropped: tuple[int, int]
+) -> None:
+    episodes, counts = filter_episodes(two_episodes, filters)
+    assert episodes.seeds.tolist() == kept
+    assert counts == dict(zip(("min_return", "drop_truncated"), dropped, strict=True))

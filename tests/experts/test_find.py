@@ -1,0 +1,107 @@
+"""Experts are found by what decides them, or trained; what is said of that, and what is refused."""
+
+import logging
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from ilt.evaluation.saved_policies import read_policy
+from ilt.experts.find import expert_policy, find, find_or_collect, find_or_train, load
+from ilt.experts.gate import GateError
+from ilt.registry import load_option, merge
+from ilt.rollout.recorded import Context
+from ilt.rollout.run import rollout
+from ilt.schema import ConfigError
+from ilt.tracking.store import Store
+from tests.experts.toys import target
+
+TINY = {"total_steps": 64, "score_every": 64, "n_envs": 4, "n_steps": 8, "batch_size": 32, "hidden": [8]}
+
+
+def config(option: str = "ppo", **changes: Any) -> DictConfig:
+    """An option of conf/expert, trained for seconds and without a gate."""
+    tiny = TINY if option in ("ppo", "a2c") else {}
+    values = {"gate": None, "selection_episodes": 2, "gate_episodes": 3, **tiny, **changes}
+    return OmegaConf.create(merge(load_option("expert", option), values))
+
+
+def context(folder: Path, kind: str = "box") -> Context:
+    return Context(target(kind), Store(folder), n_envs=4)
+
+
+def test_it_is_trained_once_and_found_afterwards(tmp_path: Path) -> None:
+    ctx, scored = context(tmp_path), list[int]()
+    made = find_or_train(ctx, config(), lambda steps, return_mean: scored.append(steps))
+    assert scored == [64]
+    assert sorted(path.name for path in made.path.iterdir()) == ["actor.safetensors", "history.json", "manifest.json"]
+    assert made.metrics["selection"]["seeds"] == [2002, 3]  # behind those that picked the checkpoint
+    for same in (config(), config(gate=-3.0), config(name="ppo", train=False)):
+        assert find_or_train(ctx, same).name == find(ctx, same).name == made.name
+    with pytest.raises(ValueError, match=r"the run's expert .* is not in"):
+        find(ctx, config(seed=1))
+
+
+def test_what_is_trained_and_why_and_how_long_is_said_first(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ctx = context(tmp_path)
+    with caplog.at_level(logging.INFO):
+        first = find_or_train(ctx, config())
+        find_or_train(ctx, config(gamma=0.5))
+    said = [record.getMessage() for record in caplog.records if "must be trained" in record.getMessage()]
+    assert "no such expert is there for this environment, for 64 steps, about" in said[0]
+    assert f"{first.name}, which differs in expert.gamma=0.5 (there: 0.999)), for 64 steps, about" in said[1]
+    assert re.search(r"about \d+ (seconds|minutes)$", said[1])
+
+
+def test_training_is_refused_before_any_work(tmp_path: Path) -> None:
+    ctx = context(tmp_path)
+    find_or_train(ctx, config())
+    with pytest.raises(
+        ConfigError, match=r"expert\.train must be true.*differs in expert\.seed=1 \(there: its default\)"
+    ):
+        find_or_train(ctx, config(seed=1, train=False))
+    assert len(list((tmp_path / "experts").glob("ppo-*"))) == 1
+    find_or_train(ctx, config("random", train=False))  # for which nothing is trained
+
+
+def test_a_cap_trains_less_and_a_whole_one_is_preferred(tmp_path: Path) -> None:
+    ctx, long = context(tmp_path), {"total_steps": 128}
+    capped = find_or_train(ctx, config(**long, train_at_most=64))
+    assert capped.metrics["training"]["steps"] == 64
+    assert find(ctx, config(**long, train_at_most=64)).name == capped.name == find_or_train(ctx, config()).name
+    whole = find_or_train(ctx, config(**long))
+    assert whole.metrics["training"]["steps"] == 128
+    assert find_or_train(ctx, config(**long, train_at_most=64)).name == whole.name
+
+
+def test_the_gate_stands_before_demonstrations(tmp_path: Path) -> None:
+    ctx = context(tmp_path)
+    demos = OmegaConf.create({**load_option("demos", "expert"), "n_episodes": 2, "n_validation_episodes": 1})
+    expert = config("random", gate=0.0)
+    loaded = load(ctx, expert, find_or_train(ctx, expert))
+    with pytest.raises(GateError, match=r"expert\.gate asks for a mean return of at least 0\.0"):
+        find_or_collect(ctx, demos, expert, loaded)
+    expert.gate = None
+    assert find_or_collect(ctx, demos, expert, loaded).metrics["demonstrations"]["n_episodes"] == 2
+
+
+@pytest.mark.parametrize("option", ["ppo", "a2c", "random"])
+def test_the_gate_of_an_environment_without_one_is_null(option: str) -> None:
+    both = {"env": {**load_option("env", "gymnasium"), "id": "CartPole-v1"}, "expert": load_option("expert", option)}
+    assert OmegaConf.create(both).expert.gate is None
+
+
+@pytest.mark.parametrize("kind", ["discrete", "multi_discrete", "box"])
+def test_an_expert_is_rebuilt_from_its_folder_alone(kind: str, tmp_path: Path) -> None:
+    ctx, expert = context(tmp_path, kind), config("a2c", deterministic=False)
+    artifact = find_or_train(ctx, expert)
+    ctx = replace(ctx, env=replace(ctx.env, trust=("tests",)))
+    saved = read_policy("policy", artifact.name, ctx, deterministic=False, trust=("tests",))
+    seeds = np.arange(3000, 3005)
+    there, here = (rollout(ctx.env, p, seeds) for p in (saved.policy, expert_policy(ctx, expert, artifact)))
+    assert np.array_equal(there.actions, here.actions)
+    assert (saved.name, saved.parents[0].name) == ("a2c", artifact.name)

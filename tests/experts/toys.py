@@ -1,0 +1,68 @@
+"""Toy environments with known answers, of every kind of action."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from ilt.envs.spec import EnvSpec
+from tests.toys import BLOCKS
+
+
+class Target(gym.Env[np.ndarray, Any]):
+    """Observes a target in [−1, 1] and its negative; for 6 steps, costs the squared distance of what the action means.
+
+    Choices mean −1 (the first), … 1 (the last); numbers are taken as they are, so the best ones are within the bounds.
+    """
+
+    observation_space = spaces.Box(-1, 1, (2,), np.float32)
+
+    def __init__(self, action_space: spaces.Space[Any]) -> None:
+        self.action_space = action_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self._left = 6
+        return self._observe(), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        assert self.action_space.contains(action), action
+        space = self.action_space
+        if isinstance(space, spaces.Box):
+            meant = np.asarray(action).ravel()
+        elif isinstance(space, spaces.Discrete):
+            meant = 2 * (np.array([action]) - space.start) / (space.n - 1) - 1
+        else:
+            meant = 2 * (action - space.start) / (space.nvec - 1) - 1
+        cost, self._left = float(((meant - self._target) ** 2).mean()), self._left - 1
+        return self._observe(), -cost, self._left == 0, False, {}
+
+    def _observe(self) -> np.ndarray:
+        self._target = self.np_random.choice([-1.0, 1.0])
+        return np.array([self._target, -self._target], dtype=np.float32)
+
+
+SPACES: dict[str, spaces.Space[Any]] = {
+    "discrete": spaces.Discrete(3, start=-1),
+    "multi_discrete": spaces.MultiDiscrete([2, 3], start=[0, 4]),
+    "box": spaces.Box(np.array([-2, -1.5], np.float32), np.array([2, 4], np.float32)),
+}
+
+
+def make(kind: str) -> Target:
+    """A `Target` with actions of a kind."""
+    return Target(SPACES[kind])
+
+
+gym.register("ilt-toys/Target-v0", make)
+
+
+def target(kind: str) -> EnvSpec:
+    """`Target` with actions of a kind, of `SPACES`."""
+    return EnvSpec(id="tests.experts.toys:ilt-toys/Target-v0", kwargs={"kind": kind}, seed_blocks=BLOCKS)
+
+
+def box() -> EnvSpec:
+    """`Target` with two numbers as actions."""
+    return target("box")

@@ -1,0 +1,127 @@
+"""Trainings of seconds on toy environments, as the main command runs them."""
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig
+
+from ilt.cli import app  # noqa: F401  (Hydra knows the schemas from here on)
+from ilt.data.windows import WindowDataset
+from ilt.envs.actions import ActionSpace
+from ilt.envs.spec import EnvSpec
+from ilt.models.decoder import Decoder
+from ilt.rollout.policies import RandomPolicy
+from ilt.rollout.recorded import Context
+from ilt.rollout.run import rollout
+from ilt.settings import run_config, training_config
+from ilt.tracking.run_folder import RunFolder
+from ilt.tracking.store import Artifact, Store
+from ilt.training import fit as training
+from tests.toys import recall
+
+BIT = ActionSpace(n_choices=(2,), start=(0,))
+
+
+class Follow(gym.Env[np.ndarray, np.ndarray]):
+    """Observes a number from −1 to 1; the right action, worth 1, is three times as much plus one. Nothing is drawn."""
+
+    observation_space = spaces.Box(-1, 1, (1,), np.float32)
+    action_space = spaces.Box(-2, 4, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self._t, self._numbers = 0, self.np_random.uniform(-1, 1, (5, 1)).astype(np.float32)
+        return self._numbers[0], {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        error = abs(3 * float(self._numbers[self._t, 0]) + 1 - float(action[0]))
+        self._t += 1
+        return self._numbers[self._t], 1 - error, self._t == 4, False, {}
+
+
+gym.register("ilt-toys/Follow-v0", Follow)
+
+
+def follow_expert(observations: np.ndarray) -> np.ndarray:
+    """The optimal policy of `Follow`."""
+    return 3 * observations + 1
+
+
+def decoder(kind: type[Decoder] = Decoder, **changes: Any) -> Decoder:
+    """A transformer of one layer for `Recall`."""
+    torch.manual_seed(0)
+    task = {"observation_dim": 1, "action_space": BIT, "n_outputs": 2, "context_length": 4}
+    return kind(**{**task, "n_layer": 1, "n_head": 2, "d_model": 8, **changes})
+
+
+def windows() -> WindowDataset:
+    """36 windows of random play in `Recall`: what is learned from them does not matter."""
+    spec = recall()
+    episodes = rollout(spec, RandomPolicy(spec.action_space), spec.seeds("demonstrations", 4))
+    return WindowDataset(episodes, action_space=spec.action_space, context_length=4)
+
+
+def train_config(folder: Path, *overrides: str, env: str = "tests.toys:ilt-toys/Recall-v0") -> DictConfig:
+    """The main config, tiny, for 36 windows: with batches of seven an epoch has five steps."""
+    changes = ["model=nano", "trainer=smoke", "logger=none", "processes=1", f"outputs={folder}", "run_name=run"]
+    changes += [
+        "env=gymnasium",
+        f"env.id={env}",
+        "env.success_return=12.0",
+        "env.crash_reward=-1.0",
+        "expert=random",
+        "expert.gate_episodes=2",
+        "demos.n_episodes=4",
+    ]
+    changes += ["demos.n_validation_episodes=4", "dataset.context_length=4", "dataset.batch_size=7"]
+    changes += ["evaluation.video=false", "evaluation.n_episodes=4", "callbacks.rollout.n_episodes=3"]
+    with initialize_config_module("ilt.conf", version_base="1.3"):
+        return compose("train", [*changes, *overrides])
+
+
+def context(cfg: DictConfig) -> Context:
+    """What `pipeline.prepare` makes, but threads stay as they are."""
+    return Context(EnvSpec.from_config(cfg.env), Store(Path(cfg.outputs)), n_envs=4)
+
+
+def run_folder(cfg: DictConfig, path: Path) -> RunFolder:
+    """The run's folder as the main command opens it."""
+    return RunFolder(path, run_config(cfg), training_config(cfg), resume=True, started=0.0)
+
+
+def demonstrations(folder: Path, env: EnvSpec | None = None, n_episodes: int = 4) -> Artifact:
+    """Random play, by default in `Recall`."""
+    env = env or recall()
+    for name in ("demonstrations", "validation"):
+        policy = RandomPolicy(env.action_space)
+        rollout(env, policy, env.seeds(name, n_episodes)).save(folder / f"{name}.npz")
+    return Artifact(folder, {})
+
+
+def train(cfg: DictConfig, folder: Path, demos: Artifact, **report: Any) -> tuple[dict[str, Any], training.Fitted]:
+    """The training stage alone; everything in its last checkpoint, and what it returns. AssertionError if pruned."""
+    with RunFolder(folder, {}, {}, resume=True, started=0.0) as run:
+        fitted = training.fit(context(cfg), cfg, run, demos, demos, **report)
+    assert fitted is not None, "pruned"
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True), fitted
+
+
+def untimed(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    """A learning curve without what depends on the machine."""
+    return [{name: value for name, value in row.items() if not name.endswith("seconds")} for row in rows]
+
+
+def by_steps(every: int) -> list[str]:
+    """Five validations, each after so many steps."""
+    return [f"trainer.max_steps={5 * every}", f"trainer.val_check_interval={every}"]
+
+
+def by_epochs(every: int) -> list[str]:
+    """Five validations, each after so many epochs."""
+    in_all = ["trainer.max_steps=-1", f"trainer.max_epochs={5 * every}"]
+    return [*in_all, "trainer.val_check_interval=1.0", f"trainer.check_val_every_n_epoch={every}"]
