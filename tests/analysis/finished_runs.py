@@ -1,6 +1,5 @@
 """Finished runs, made up in a moment."""
 
-import csv
 import json
 from collections.abc import Mapping
 from functools import cache
@@ -19,6 +18,7 @@ from ilt.rollout.policies import SequencePolicy
 from ilt.rollout.run import rollout
 from ilt.settings import check_config, run_config
 from ilt.tracking.store import sha256
+from ilt.training.fit import write_csv
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -88,7 +88,7 @@ def finish_run(
             }
         )
     )
-    _write(
+    write_csv(
         folder / "curve.csv",
         [
             {"step": 50, "train/loss": 1.0},
@@ -96,7 +96,7 @@ def finish_run(
             {"step": 200, "val/loss": 0.2, measure: 0.9, "rollout/return_mean": selection_return},
         ],
     )
-    _write(
+    write_csv(
         folder / "episodes.csv",
         [
             {
@@ -111,14 +111,6 @@ def finish_run(
         ],
     )
     return folder
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def roll_out_run(
