@@ -34,6 +34,9 @@ NOT_OF_THE_RUN = (
 )  # fmt: skip
 """Top-level keys that decide no weights, so a run's name neither."""
 
+STUDENT = ("context_length", "deterministic")
+"""Keys of `evaluation` that decide how the student acts while it learns."""
+
 
 def check_config(cfg: DictConfig, command: str = "train", *, partial: bool = False) -> None:
     """Complete a config, in place; raise ConfigError, which names key, value and what is allowed, if it cannot be used.
@@ -98,7 +101,7 @@ def training_config(cfg: DictConfig) -> dict[str, Any]:
             for name, callback in cfg.callbacks.items()
             if callback is not None and not _watches(callback)
         },
-        "student": {key: cfg.evaluation[key] for key in ("context_length", "deterministic")},
+        "student": {key: cfg.evaluation[key] for key in STUDENT},
         "seed": cfg.seed,
     }
     if cfg.expert.train_at_most is not None:  # an expert trained for less may take the place of the one that is named
@@ -115,6 +118,12 @@ def training_config(cfg: DictConfig) -> dict[str, Any]:
 def training_hash(cfg: DictConfig) -> str:
     """Ten hexadecimal digits that identify a training."""
     return config_hash(training_config(cfg))
+
+
+def is_of_the_run(override: str) -> bool:
+    """Whether an override, such as `+model.n_layer=2`, is of a key that may decide a run's weights."""
+    group, _, key = override.lstrip("+~").partition("=")[0].partition(".")
+    return group not in NOT_OF_THE_RUN or (group == "evaluation" and key in STUDENT)
 
 
 def run_config(cfg: DictConfig) -> dict[str, Any]:

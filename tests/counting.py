@@ -12,9 +12,10 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from ilt.config import check_config, run_config
 from omegaconf import DictConfig
 
+from ilt.cli import app  # noqa: F401  (which hands the schemas to Hydra)
+from ilt.settings import check_config, run_config, training_config
 from ilt.tracking.run_folder import RunFolder, discard_unused, selection_return
 
 
@@ -25,7 +26,7 @@ class CountingError(Exception):
         super().__init__(f"{key} is {value} | a bar")
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+@hydra.main(version_base="1.3", config_path="pkg://ilt.conf", config_name="train")
 def main(cfg: DictConfig) -> float:
     """Count, and return the seed as the selection-seed return."""
     hydra_config = HydraConfig.get()
@@ -35,7 +36,8 @@ def main(cfg: DictConfig) -> float:
     except ValueError:
         discard_unused(folder)
         raise
-    with RunFolder(folder, run_config(cfg), resume=cfg.resume, started=time.monotonic()) as run:
+    identity = training_config(cfg)
+    with RunFolder(folder, run_config(cfg), identity, resume=cfg.resume, started=time.monotonic()) as run:
         if run.finished:
             return selection_return(run)
         run.begin(config=cfg, hydra={"hydra": hydra_config}, overrides=hydra_config.overrides.task)
@@ -49,16 +51,10 @@ def main(cfg: DictConfig) -> float:
                 os.kill(os.getpid(), signal.SIGKILL)
         if cfg.model.dropout == 0.5:
             raise CountingError("model.dropout", cfg.model.dropout)
-        run.finish(
-            {
-                "selection_return_mean": float(cfg.seed),
-                "return_mean": -float(cfg.seed),
-                "return_mean_interval": [-cfg.seed - 1.0, -cfg.seed + 1.0],
-                "success_rate": 0.5,
-                "crash_rate": 0.25,
-                "processes": cfg.processes,
-            }
-        )
+        with run.stage("figures"):
+            rates = {"success_rate": 0.5, "crash_rate": 0.25, "processes": cfg.processes}
+        returns = {"return_mean": -float(cfg.seed), "return_mean_interval": [-cfg.seed - 1.0, -cfg.seed + 1.0]}
+        run.finish({"selection_return_mean": float(cfg.seed), **returns, **rates})
         return selection_return(run)
 
 

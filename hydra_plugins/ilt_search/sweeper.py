@@ -25,8 +25,8 @@ class SearchSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> dict[str, Any]:
         """Search, retrain the winner, report. Returns what `search.json` holds."""
+        from ilt.cli.search_space import parse_space
         from ilt.settings import check_config
-        from ilt.studies.optuna_study import parse_space
         from ilt.studies.search import Search
 
         HydraConfig.instance().set_config(self.config)  # which options were chosen is part of names
@@ -40,6 +40,13 @@ class SearchSweeper(Sweeper):
         OmegaConf.save(self.config, folder / "multirun.yaml")
         return search.run()
 
-    def _launch(self, batch: Sequence[Sequence[str]]) -> Sequence[JobReturn]:
+    def _launch(self, batch: Sequence[Sequence[str]]) -> list[float | Exception | None]:
         first, self._launched = self._launched, self._launched + len(batch)
-        return self.launcher.launch(batch, initial_job_idx=first)
+        return [_outcome(job) for job in self.launcher.launch(batch, initial_job_idx=first)]
+
+
+def _outcome(job: JobReturn) -> float | Exception | None:
+    try:
+        return job.return_value
+    except Exception as error:
+        return error

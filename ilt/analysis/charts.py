@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 MOST_SERIES = 6
-"""As many as can be told apart; the page's style has a color for each."""
+"""As many as readers can distinguish; the page's style has a color for each."""
 
 MOST_POINTS = 2000
 """Points of a scatter: more would only make the page larger."""
@@ -30,14 +30,8 @@ _VARIABLES = {
 """Colors that are drawn with, by the variable of the page's style that takes their place."""
 
 _COLOR = {variable: color for color, variable in _VARIABLES.items()}
-_DASHES = (
-    "-",
-    "--",
-    "-.",
-    ":",
-    (0, (6, 1, 1, 1, 1, 1)),
-    (0, (1, 2)),
-)  # so that color is not all that tells lines apart
+# so that lines differ in more than their color
+_DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 2)))
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
@@ -113,7 +107,14 @@ def histogram_chart(returns: Mapping[str, np.ndarray], *, success_return: float 
             color = _COLOR[f"--{name}"]
             clipped = np.clip(values, low, high)
             axes.hist(clipped, bins=bins, histtype="stepfilled", color=color, alpha=0.25)
-            axes.hist(clipped, bins=bins, histtype="step", color=color, label=name, linestyle=_line_of(name))
+            axes.hist(
+                clipped,
+                bins=bins,
+                histtype="step",
+                color=color,
+                label=name,
+                linestyle="-" if name == "student" else "--",
+            )
         if success_return is not None:
             axes.axvline(success_return, color=_COLOR["--ink"], linestyle=":", linewidth=1, label="success")
         axes.set(xlabel="return of an episode", ylabel="episodes")
@@ -160,10 +161,6 @@ def _is_wide(values: Sequence[np.ndarray]) -> bool:
 def _span(returns: Sequence[np.ndarray]) -> tuple[float, float]:
     low, high = min(np.percentile(values, 0.5) for values in returns), max(values.max() for values in returns)
     return (float(low) - 1.0, float(high) + 1.0) if low == high else (float(low), float(high))
-
-
-def _line_of(policy: str) -> str:
-    return "-" if policy == "student" else "--"
 
 
 def _axes() -> tuple[Figure, Axes]:

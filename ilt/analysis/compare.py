@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 
 from ilt.analysis.comparison_figure import comparison_figure
 from ilt.analysis.video import side_by_side, write_animation, write_mp4
@@ -16,7 +15,7 @@ from ilt.evaluation.comparison import ALL, compare_policies, headings, median_ru
 from ilt.evaluation.saved_policies import SavedPolicy, read_policy
 from ilt.rollout.recorded import RANDOM, Context
 from ilt.schema import ConfigError, config_hash
-from ilt.settings import run_config
+from ilt.tracking.records import setting
 from ilt.tracking.run_folder import read_config
 from ilt.tracking.store import Artifact
 
@@ -36,8 +35,7 @@ def runs_of(key: str, where: str) -> list[str]:
     runs = sorted(path for path in matched if re.sub(r"\.\d+$", "", path) not in matched - {path})
     if not runs:
         raise ConfigError(f"{key} must match the folder of at least one run, got {where}")
-    configs = {path: run_config(OmegaConf.create(read_config(Path(path), key=key))) for path in runs}
-    settings = {config_hash({**config, "seed": None}): path for path, config in configs.items()}
+    settings = {config_hash(setting(read_config(Path(path), key=key))): path for path in runs}
     if len(settings) > 1:
         examples = " and ".join(sorted(settings.values()))
         raise ConfigError(f"{key} must match runs that differ in nothing but their seed, but {examples} differ in more")

@@ -99,7 +99,7 @@ def _film(run: RunRecord, spec: EnvSpec, weights: str, videos: Mapping[int, Path
 
 
 def _name(run: RunRecord, spec: EnvSpec, weights: str, episode: int) -> str:
-    """The name of an episode's video, which tells all that the episode depends on."""
+    """The name of an episode's video, made of all that the episode depends on."""
     seed = int(run.episodes["seed"][episode])
     made_of = [
         run.results["files"][weights],

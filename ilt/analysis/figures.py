@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 COLORS = {"student": "#1f77b4", "expert": "#ff7f0e", "random": "#7f7f7f"}
@@ -43,7 +42,7 @@ def learning_curve(rows: Sequence[Mapping[str, float]], path: Path, *, expert_re
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
-    _save(figure, path)
+    figure.savefig(path, format="png")
 
 
 def return_distribution(
@@ -78,8 +77,4 @@ def return_distribution(
         axes.spines[["top", "right"]].set_visible(False)
     cumulative.legend(frameon=False, loc="upper left")
     figure.suptitle(title)
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    FigureCanvasAgg(figure).print_png(str(path))
+    figure.savefig(path, format="png")

@@ -23,9 +23,9 @@ from ilt.analysis.charts import (
     scatter_chart,
 )
 from ilt.analysis.episode_videos import EpisodeVideo
-from ilt.analysis.page_probe import probe_figures
 from ilt.analysis.page_tables import PageTable, group_table, run_table, time_table
 from ilt.tracking.records import Group, RunRecord, by_environment, differing_keys, flatten, middle_run
+from ilt.tracking.store import read_json
 
 CURVES = {
     "rollout/return_mean": "mean return on selection seeds",
@@ -33,6 +33,20 @@ CURVES = {
     "val/action_error": "action error on validation demonstrations",
     "val/loss": "loss on validation demonstrations",
 }
+
+PROBE_FIGURES = {
+    "probe.png": (
+        "What can be read off it",
+        "How much of what the environment hides (R², 1 for all of it) a ridge regression reads off the model's "
+        "activations, by steps since the start, on episodes that it was not fitted on. Shuffled: fitted to the values "
+        "of other episodes.",
+    ),
+    "attention.png": (
+        "What it looks at",
+        "Attention of the present state's token over the window at three moments of one episode, by layer and head.",
+    ),
+}
+"""Title, and how to read it, by the files that `ilt probe` leaves in a run's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +97,10 @@ class EnvPart:
 
 @dataclass(frozen=True)
 class Shown:
-    """A chart: its title, the drawing, what it shows in words, and how to read it."""
+    """A chart: its title, SVG or the address of an image, what it shows in words, and how to read it."""
 
     title: str
-    svg: Markup
+    drawing: str
     description: str
     reading: str
 
@@ -109,7 +123,7 @@ def write_page(report: Report, path: Path) -> None:
         time_table=time_table(report.runs),
         several_tests=len({run.test for run in report.runs}) > 1,
         probe=probe_figures(report.example.path),
-        videos=[(episode, _data_address(episode.video)) for episode in report.videos_of_episodes],
+        videos=[(episode, _data_address(episode.video, "video/mp4")) for episode in report.videos_of_episodes],
     )
     path.write_text(page)
 
@@ -239,5 +253,19 @@ def _n_drawn(drawn: int, there: int) -> str:
     return f"The {drawn} of {there} configs with the highest selection-seed return." if drawn < there else ""
 
 
-def _data_address(video: Path | None) -> str | None:
-    return None if video is None else "data:video/mp4;base64," + base64.b64encode(video.read_bytes()).decode()
+def probe_figures(run: Path) -> list[Shown]:
+    """The figures that `ilt probe` left in a run's folder; none if there was no probe or its files are damaged."""
+    folder = run / "probe"
+    try:
+        words = dict(read_json(folder / "probe.json")["words"])  # attention is there for models that have it
+        return [
+            Shown(title, str(_data_address(folder / name, "image/png")), str(words[name]), reading)
+            for name, (title, reading) in PROBE_FIGURES.items()
+            if name in words
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _data_address(file: Path | None, kind: str) -> str | None:
+    return None if file is None else f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"

@@ -1,12 +1,17 @@
 """The tables of the report page: configs, runs, and time by stage. What is shown and what is sorted by, no markup."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, TypeVar
 
 import numpy as np
 
-from ilt.evaluation.statistics import mean_interval_of_runs
+from ilt.evaluation.statistics import interval_of, mean_rate
+from ilt.evaluation.tables import percent
 from ilt.tracking.records import Group, RunRecord, differing_keys, flatten
+
+_Subject = TypeVar("_Subject")
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,9 @@ class Column:
     sorts: bool = True
 
 
+_GroupCell = Callable[[Group], Cell]
+
+
 @dataclass(frozen=True)
 class PageTable:
     """A table that the reader can sort; until then it is in descending order of one column."""
@@ -47,11 +55,16 @@ class PageTable:
 
     @classmethod
     def descending(
-        cls, caption: str, columns: Sequence[Column], rows: Sequence[Sequence[Cell]], by: str
+        cls, caption: str, cells: Mapping[Column, Callable[[_Subject], Cell]], subjects: Iterable[_Subject], by: str
     ) -> "PageTable":
-        """The rows in descending order of the numbers in the column `by`, without the columns that are empty."""
-        kept = [i for i in range(len(columns)) if any(row[i].value is not None or row[i].bar for row in rows)]
-        columns, rows = [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]
+        """A row per subject in descending order of the numbers in the column `by`, without the columns that are empty.
+
+        Args:
+            cells: what makes the cell of a subject, by column.
+        """
+        rows = [[cell(subject) for cell in cells.values()] for subject in subjects]
+        kept = [i for i in range(len(cells)) if any(row[i].value is not None or row[i].bar for row in rows)]
+        columns, rows = [list(cells)[i] for i in kept], [[row[i] for i in kept] for row in rows]
         place = [column.title for column in columns].index(by)
 
         def key(row: Sequence[Cell]) -> float:
@@ -62,114 +75,90 @@ class PageTable:
 
 
 def group_table(groups: Sequence[Group]) -> PageTable:
-    """One row per config: what tells it from the others, and means over its training seeds."""
-    flat = [flatten(group.runs[0].config) for group in groups]
-    keys = differing_keys(flat)
+    """One row per config: the keys in which configs differ, and means over its training seeds."""
+    flat = {group.label: flatten(group.runs[0].config) for group in groups}
     several_tests = len({group.runs[0].test for group in groups}) > 1
-    columns = [
-        Column("config", number=False),
-        *[Column(key, number=_all_numbers([config.get(key) for config in flat])) for key in keys],
-        Column("training seeds"),
-        Column("selection return"),
-        Column("test return"),
-        Column("student − expert"),
-        Column("crashes"),
-        *([Column("test seeds", number=False)] if several_tests else []),
-    ]
-    rows = []
-    for group, config in zip(groups, flat, strict=True):
-        results = [run.results for run in group.runs]
-        differences = [result["difference_to_expert"] for result in results]
-        rows.append(
-            [
-                text_cell(group.label),
-                *[_config_cell(config.get(key)) for key in keys],
-                Cell(str(len(results)), float(len(results))),
-                number_cell(group.selection_return),
-                _mean_cell([result["return_mean"] for result in results], results[0]["return_mean_interval"]),
-                _mean_cell([each["mean"] for each in differences], differences[0]["interval"], sign="+"),
-                _mean_rate([result["crash_rate"] for result in results]),
-                *([text_cell(group.runs[0].test_seeds)] if several_tests else []),
-            ]
-        )
+
+    def numbers(of: Callable[[Mapping[str, Any]], tuple[float, Sequence[float]]], sign: str = "") -> _GroupCell:
+        def cell(group: Group) -> Cell:
+            each = [of(run.results) for run in group.runs]
+            means = [mean for mean, _ in each]
+            return number_cell(fmean(means), interval_of(means, each[0][1]), sign=sign)
+
+        return cell
+
+    cells: dict[Column, _GroupCell] = {Column("config", number=False): lambda group: text_cell(group.label)}
+    for key in differing_keys(list(flat.values())):
+        column = Column(key, number=_all_numbers([config.get(key) for config in flat.values()]))
+        cells[column] = lambda group, key=key: _config_cell(flat[group.label].get(key))  # type: ignore[misc]
+    cells |= {
+        Column("training seeds"): lambda group: Cell(str(len(group.runs)), float(len(group.runs))),
+        Column("selection return"): lambda group: number_cell(group.selection_return),
+        Column("test return"): numbers(lambda results: (results["return_mean"], results["return_mean_interval"])),
+        Column("student − expert"): numbers(_difference, "+"),
+        Column("crashes"): lambda group: _rate_cell(mean_rate([run.results["crash_rate"] for run in group.runs])),
+        Column("test seeds", number=False): lambda group: text_cell(group.runs[0].test_seeds if several_tests else ""),
+    }
     caption = (
         "Each row is one config, its numbers are means over training seeds. Below them: the 95 % interval, Student's t "
         "over training seeds, or where there is only one, a bootstrap over its test episodes."
     )
-    return PageTable.descending(caption, columns, rows, "selection return")
+    return PageTable.descending(caption, cells, groups, "selection return")
 
 
 def run_table(groups: Sequence[Group]) -> PageTable:
     """One row per run."""
+    label = {run.name: group.label for group in groups for run in group.runs}
     several_tests = len({run.test for group in groups for run in group.runs}) > 1
-    columns = [
-        Column("run", number=False),
-        Column("config", number=False),
-        Column("seed"),
-        Column("selection return"),
-        Column("test return"),
-        Column("expert"),
-        Column("student − expert"),
-        Column("success"),
-        Column("crashes"),
-        Column("expert's crashes"),
-        *([Column("test seeds", number=False)] if several_tests else []),
-    ]
-    rows = [
-        [
-            text_cell(run.name),
-            text_cell(group.label),
-            Cell(str(run.results["seed"]), float(run.results["seed"])),
-            number_cell(run.selection_return),
-            number_cell(run.results["return_mean"], run.results["return_mean_interval"]),
-            number_cell(run.results["expert_return_mean"]),
-            number_cell(
-                run.results["difference_to_expert"]["mean"], run.results["difference_to_expert"]["interval"], sign="+"
-            ),
-            _percent(run.results["success_rate"]),
-            _percent(run.results["crash_rate"]),
-            _percent(run.results["policies"]["expert"]["crash_rate"]),
-            *([text_cell(run.test_seeds)] if several_tests else []),
-        ]
-        for group in groups
-        for run in group.runs
-    ]
+    cells: dict[Column, Callable[[RunRecord], Cell]] = {
+        Column("run", number=False): lambda run: text_cell(run.name),
+        Column("config", number=False): lambda run: text_cell(label[run.name]),
+        Column("seed"): lambda run: Cell(str(run.results["seed"]), float(run.results["seed"])),
+        Column("selection return"): lambda run: number_cell(run.selection_return),
+        Column("test return"): lambda run: number_cell(run.results["return_mean"], run.results["return_mean_interval"]),
+        Column("expert"): lambda run: number_cell(run.results["expert_return_mean"]),
+        Column("student − expert"): lambda run: number_cell(*_difference(run.results), sign="+"),
+        Column("success"): lambda run: _rate_cell(run.results["success_rate"]),
+        Column("crashes"): lambda run: _rate_cell(run.results["crash_rate"]),
+        Column("expert's crashes"): lambda run: _rate_cell(run.results["policies"]["expert"]["crash_rate"]),
+        Column("test seeds", number=False): lambda run: text_cell(run.test_seeds if several_tests else ""),
+    }
     caption = (
         "Below a number: its 95 % bootstrap interval over test episodes, paired by test seed for the difference. "
         "Sorted by the return on selection seeds; test returns are for reporting, not for choosing."
     )
-    return PageTable.descending(caption, columns, rows, "selection return")
+    return PageTable.descending(caption, cells, [run for group in groups for run in group.runs], "selection return")
 
 
 def time_table(runs: Sequence[RunRecord]) -> PageTable:
     """One row per run: seconds by stage, also as a bar."""
     stages = list(dict.fromkeys(stage for run in runs for stage in run.results["seconds"] if stage != "total"))
     longest = max([*(run.results["seconds"].get("total", 0.0) for run in runs), 1e-9])
-    columns = [
-        Column("run", number=False),
-        Column("by stage", number=False, sorts=False),
-        Column("total"),
-        *[Column(stage, color=i) for i, stage in enumerate(stages)],
-    ]
-    rows = []
-    for run in runs:
-        seconds: Mapping[str, float] = run.results["seconds"]
-        parts = [(i, 100 * max(seconds.get(stage, 0.0), 0.0) / longest) for i, stage in enumerate(stages)]
-        rows.append(
-            [
-                text_cell(run.name),
-                Cell("", None, bar=[(i, percent) for i, percent in parts if percent > 0]),
-                number_cell(seconds.get("total"), note="resumed" if run.results.get("resumed") else ""),
-                *[number_cell(seconds.get(stage)) for stage in stages],
-            ]
-        )
+
+    def bar(run: RunRecord) -> Cell:
+        parts = [(i, 100 * run.results["seconds"].get(stage, 0.0) / longest) for i, stage in enumerate(stages)]
+        return Cell("", None, bar=[(i, percent) for i, percent in parts if percent > 0])
+
+    cells: dict[Column, Callable[[RunRecord], Cell]] = {
+        Column("run", number=False): lambda run: text_cell(run.name),
+        Column("by stage", number=False, sorts=False): bar,
+        Column("total"): lambda run: number_cell(
+            run.results["seconds"].get("total"), note="resumed" if run.results.get("resumed") else ""
+        ),
+    }
+    for i, stage in enumerate(stages):
+        cells[Column(stage, color=i)] = lambda run, stage=stage: number_cell(run.results["seconds"].get(stage))  # type: ignore[misc]
     caption = "Seconds by stage. A run that was resumed counts those of its last part only."
-    return PageTable.descending(caption, columns, rows, "total")
+    return PageTable.descending(caption, cells, runs, "total")
+
+
+def _difference(results: Mapping[str, Any]) -> tuple[float, Sequence[float]]:
+    return results["difference_to_expert"]["mean"], results["difference_to_expert"]["interval"]
 
 
 def text_cell(text: str) -> Cell:
     """Text, sorted as it reads."""
-    return Cell(text, text)
+    return Cell(text, text or None)
 
 
 def number_cell(
@@ -183,20 +172,8 @@ def number_cell(
     return Cell(f"{value:{sign}.1f}", float(value), note)
 
 
-def _mean_cell(values: Sequence[float], interval: Sequence[float], *, sign: str = "") -> Cell:
-    """The mean over runs with the interval over runs; of a single run, with its own interval."""
-    if len(values) > 1:
-        interval = mean_interval_of_runs(np.array(values))
-    return number_cell(float(np.mean(values)), interval, sign=sign)
-
-
-def _percent(rate: float | None) -> Cell:
-    return Cell("–", None) if rate is None else Cell(f"{100 * rate:.1f} %", float(rate))
-
-
-def _mean_rate(rates: Sequence[float | None]) -> Cell:
-    known = [rate for rate in rates if rate is not None]
-    return _percent(float(np.mean(known)) if known else None)
+def _rate_cell(rate: float | None) -> Cell:
+    return Cell(percent(rate) or "–", rate)
 
 
 def _config_cell(value: str | None) -> Cell:

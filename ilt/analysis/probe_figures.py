@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
@@ -33,14 +33,20 @@ def probe_figure(
     shades = colormaps["viridis_r"](np.linspace(0.15, 0.95, len(places) - 1))
     for axes, quantity in zip(panels, quantities, strict=False):
         for place, shade in zip(places, [None, *shades], strict=True):
-            style = "-." if place == OBSERVATION else "-"
-            _line(
-                axes, scores, quantity, place, steps, label=place, color="0.5" if shade is None else shade, style=style
-            )
-        _line(axes, scores, quantity, places[-1], steps, label=f"{places[-1]}, shuffled", color="C3", style="--")
+            of_place = _of(scores, quantity, place)
+            if place == OBSERVATION:
+                _line(axes, of_place, steps, "-.", label=place, color="0.5", zorder=3)
+            else:
+                _line(axes, of_place, steps, "-", label=place, color=shade)
+                error = 1.96 * np.array([score.error for score in of_place])
+                x, r2 = [steps.index(score.step) for score in of_place], np.array([score.r2 for score in of_place])
+                low = np.maximum(r2 - error, LOWEST)
+                axes.fill_between(x, low, r2 + error, color=shade, alpha=0.15, linewidth=0)
+        shuffled = [score._replace(r2=score.shuffled_r2) for score in _of(scores, quantity, places[-1])]
+        _line(axes, shuffled, steps, "--", label=f"{places[-1]}, shuffled", color="C3")
         if other is not None:
-            label = f"{other[0]}, {other[1][-1].source}"
-            _line(axes, other[1], quantity, other[1][-1].source, steps, label=label, color="black", style=":")
+            name, last = other[0], other[1][-1].source
+            _line(axes, _of(other[1], quantity, last), steps, ":", label=f"{name}, {last}", color="black")
         axes.set(title=quantity, ylim=(LOWEST - 0.03, 1.03))
         axes.set_xticks(range(len(steps)), [str(step) for step in steps], fontsize=8)
         axes.grid(alpha=0.3)
@@ -52,38 +58,17 @@ def probe_figure(
     figure.supylabel("R² on held-out episodes", fontsize=10)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     figure.suptitle(title)
-    FigureCanvasAgg(figure).print_png(str(path))
+    figure.savefig(path, format="png")
 
 
-def _line(
-    axes: Axes,
-    scores: Sequence[Score],
-    quantity: str,
-    place: str,
-    steps: Sequence[int],
-    *,
-    label: str,
-    color: object,
-    style: str,
-) -> None:
-    """One line; a dashed one is the control. Steps stand side by side, however far apart they are."""
-    chosen = [score for score in scores if (score.quantity, score.source) == (quantity, place)]
-    x = [steps.index(score.step) for score in chosen]
-    r2 = np.array([score.shuffled_r2 if style == "--" else score.r2 for score in chosen])
-    axes.plot(
-        x,
-        np.maximum(r2, LOWEST),
-        style,
-        color=color,
-        label=label,
-        marker="o",
-        markersize=2.5,
-        linewidth=1.4,
-        zorder=3 if style == "-." else 2,
-    )
-    if style == "-":
-        error = 1.96 * np.array([score.error for score in chosen])
-        axes.fill_between(x, np.maximum(r2 - error, LOWEST), r2 + error, color=color, alpha=0.15, linewidth=0)
+def _of(scores: Sequence[Score], quantity: str, place: str) -> list[Score]:
+    return [score for score in scores if (score.quantity, score.source) == (quantity, place)]
+
+
+def _line(axes: Axes, scores: Sequence[Score], steps: Sequence[int], style: str, **options: Any) -> None:
+    """R² over steps, which stand side by side, however far apart they are."""
+    x, r2 = [steps.index(score.step) for score in scores], [max(score.r2, LOWEST) for score in scores]
+    axes.plot(x, r2, style, marker="o", markersize=2.5, linewidth=1.4, **{"zorder": 2, **options})
 
 
 def attention_figure(maps: Mapping[str, np.ndarray], path: Path, *, tokens_per_step: int, title: str) -> None:
@@ -116,4 +101,4 @@ def attention_figure(maps: Mapping[str, np.ndarray], path: Path, *, tokens_per_s
     figure.supxlabel(f"steps back ({between}gray: not looked at)", fontsize=10)
     figure.colorbar(drawn, ax=panels, label="weight", ticks=[0.0, 0.1, 0.3, 1.0])
     figure.suptitle(title)
-    FigureCanvasAgg(figure).print_png(str(path))
+    figure.savefig(path, format="png")

@@ -159,8 +159,8 @@ def in_words(scores: Sequence[Score]) -> str:
             max((score for score in scores if (score.quantity, score.source) == (quantity, source)), key=_r2)
             for source in (OBSERVATION, scores[-1].source)
         )
-        told = " and ".join(f"{score.r2:z.2f} from the {score.source} at step {score.step}" for score in best)
-        sentences.append(f"{quantity}: at most {told.replace('the layer', 'layer')}.")
+        said = " and ".join(f"{score.r2:z.2f} from the {score.source} at step {score.step}" for score in best)
+        sentences.append(f"{quantity}: at most {said.replace('the layer', 'layer')}.")
     return "R² on held-out episodes. " + " ".join(sentences)
 
 

@@ -71,7 +71,7 @@ def _sections() -> "list[Section]":
 
     return [
         Section(
-            name="Flying: mean and range over seeds",
+            name="Rollouts: mean and range over seeds",
             is_open=True,
             panels=[
                 curve("rollout/return_mean", "Return on selection seeds", **over_seeds),
@@ -101,13 +101,13 @@ def _sections() -> "list[Section]":
             ],
         ),
         Section(
-            name="Episodes",
+            name="Results by episode",
             panels=[wr.WeavePanelSummaryTable(table_name=name) for name in ("results", "episodes")],
         ),
         Section(
-            name="Landings and figures",
+            name="Episodes and figures",
             panels=[
-                wr.MediaBrowser(title="Student beside expert", media_keys=["landing"]),
+                wr.MediaBrowser(title="Student beside expert", media_keys=["episode"]),
                 wr.MediaBrowser(title="Figures", media_keys=["learning_curve", "return_distribution"]),
             ],
         ),

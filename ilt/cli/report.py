@@ -3,7 +3,7 @@
 import logging
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import hydra
 import yaml
@@ -19,18 +19,6 @@ if TYPE_CHECKING:
     from ilt.tracking.records import RunRecord
 
 log = logging.getLogger(__name__)
-
-COLUMNS = (
-    "run",
-    "env",
-    "student",
-    "95 % interval",
-    "expert",
-    "student − expert",
-    "interval of that",
-    "crashes",
-    "expert's crashes",
-)
 
 
 def find_runs(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
@@ -62,7 +50,7 @@ def set_aside(path: Path) -> bool:
 def read_runs(folder: Path) -> tuple[list["RunRecord"], list[tuple[str, str]]]:
     """The finished runs below a folder, each config and seed once; and what is left out, with why."""
     from ilt.schema import config_hash
-    from ilt.tracking.records import read_run
+    from ilt.tracking.records import read_run, setting
     from ilt.tracking.run_folder import read_config
 
     finished, others = find_runs(folder)
@@ -75,7 +63,7 @@ def read_runs(folder: Path) -> tuple[list["RunRecord"], list[tuple[str, str]]]:
         except (ValueError, yaml.YAMLError) as error:
             left_out.append((name, str(error)))
             continue
-        same = runs.setdefault(config_hash([run.config, run.test]), run)
+        same = runs.setdefault(config_hash([setting(run.config), run.results["seed"], run.test]), run)
         if same is not run:
             left_out.append((name, f"the same config and seed as {same.name}"))
     return list(runs.values()), left_out
@@ -83,67 +71,6 @@ def read_runs(folder: Path) -> tuple[list["RunRecord"], list[tuple[str, str]]]:
 
 def _name_in(folder: Path, path: Path) -> str:
     return path.name if path == folder else path.relative_to(folder).as_posix()
-
-
-def report_table(runs: list["RunRecord"]) -> tuple[list[str], list[list[str]]]:
-    """Columns, and one row per run, environment by environment, with the environment's name if there are several.
-
-    Where all runs in an environment differ in nothing but their seed, also their mean, to which each counts once. That
-    row's intervals are over runs, since that is what another training seed would vary.
-    """
-    from ilt.evaluation.tables import filled
-    from ilt.tracking.records import by_environment, group_runs
-
-    environments = by_environment(runs)
-    rows = []
-    for name, same_env in environments.items():
-        env, values = name if len(environments) > 1 else None, [_numbers(run) for run in same_env]
-        rows += [_row(run.name, env, numbers) for run, numbers in zip(same_env, values, strict=True)]
-        if len(same_env) > 1 and len(group_runs(same_env)) == 1:
-            rows.append(_row(f"all {len(same_env)} seeds", env, _mean_of(values)))
-    return filled(COLUMNS, rows)
-
-
-def _numbers(run: "RunRecord") -> dict[str, Any]:
-    results = run.results
-    return {
-        "return": results["return_mean"],
-        "interval": results["return_mean_interval"],
-        "expert": results["expert_return_mean"],
-        "difference": results["difference_to_expert"]["mean"],
-        "difference_interval": results["difference_to_expert"]["interval"],
-        "crashes": results["crash_rate"],
-        "expert_crashes": results["policies"]["expert"]["crash_rate"],
-    }
-
-
-def _mean_of(values: list[dict[str, Any]]) -> dict[str, Any]:
-    import numpy as np
-
-    from ilt.evaluation.statistics import mean_interval_of_runs
-
-    known = [name for name in values[0] if "interval" not in name and values[0][name] is not None]
-    column = {name: np.array([numbers[name] for numbers in values]) for name in known}
-    means: dict[str, Any] = {**values[0], **{name: column[name].mean() for name in column}}
-    means["interval"] = mean_interval_of_runs(column["return"])
-    means["difference_interval"] = mean_interval_of_runs(column["difference"])
-    return means
-
-
-def _row(name: str, env: str | None, numbers: dict[str, Any]) -> list[str | None]:
-    from ilt.evaluation.tables import percent
-
-    return [
-        name,
-        env,
-        f"{numbers['return']:.1f}",
-        "{:.1f} … {:.1f}".format(*numbers["interval"]),
-        f"{numbers['expert']:.1f}",
-        f"{numbers['difference']:+.1f}",
-        "{:+.1f} … {:+.1f}".format(*numbers["difference_interval"]),
-        percent(numbers["crashes"]),
-        percent(numbers["expert_crashes"]),
-    ]
 
 
 def make_videos(cfg: DictConfig, run: "RunRecord", folder: Path) -> tuple[list["EpisodeVideo"], str | None]:
@@ -190,11 +117,12 @@ def main(cfg: DictConfig) -> int:
     example = choose_example(runs, cfg.example)
 
     from ilt.analysis.page import Report, write_page
+    from ilt.evaluation.run_table import run_table
     from ilt.evaluation.tables import markdown_table, print_table
     from ilt.tracking.records import group_runs
     from ilt.tracking.store import provenance
 
-    table = report_table(runs)
+    table = run_table(runs)
     print_table(str(folder), *table)
     (folder / "report.md").write_text(markdown_table(*table))
     videos_of_episodes: list[EpisodeVideo] = []

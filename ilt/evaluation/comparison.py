@@ -1,6 +1,5 @@
 """Policies on the same seeds, over all episodes and over parts of them: numbers, tables, and the episode to show."""
 
-import csv
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from ilt.envs.spec import EnvSpec
 from ilt.evaluation.statistics import mean_interval, mean_interval_of_runs, performance, summarize
 from ilt.evaluation.tables import filled, markdown_table, percent
 from ilt.tracking.store import write_json
+from ilt.training.fit import write_csv
 
 ALL = "all episodes"
 METRICS = (
@@ -205,7 +205,4 @@ def write_comparison(folder: Path, comparison: Mapping[str, Any]) -> None:
         for subset, by_policy in metrics.items()
         for name, numbers in by_policy.items()
     ]
-    with (folder / "comparison.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(lines[0]))
-        writer.writeheader()
-        writer.writerows(lines)
+    write_csv(folder / "comparison.csv", lines)

@@ -85,10 +85,10 @@ def _expert(
     key: str, artifact: Artifact, ctx: Context, *, deterministic: bool, trust: Sequence[str] | None
 ) -> SavedPolicy:
     """An expert, trained in whatever environment of the same id."""
-    told = artifact.manifest.get("expert")
-    if not isinstance(told, Mapping) or "_target_" not in told:
+    config = artifact.manifest.get("expert")
+    if not isinstance(config, Mapping) or "_target_" not in config:
         raise ConfigError(f"{key} must be an expert, but {artifact.path} is none")
-    values = OmegaConf.create(dict(told))
+    values = OmegaConf.create(dict(config))
     made = make_expert(values, trust=trust)
     privileged = bool(values.get("privileged", False))
     _check_fit(key, artifact.manifest["env"], ctx, None, None, privileged=privileged, trust=trust)

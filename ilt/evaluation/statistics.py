@@ -1,6 +1,7 @@
 """How sure one can be of a mean, and what a student is worth beside its expert."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,17 @@ def mean_interval_of_runs(values: np.ndarray, *, confidence: float = 0.95) -> li
         return [float(values.mean())] * 2
     low, high = t.interval(confidence, len(values) - 1, loc=values.mean(), scale=sem(values))
     return [float(low), float(high)]
+
+
+def interval_of(means: Sequence[float], own: Sequence[float]) -> Sequence[float]:
+    """Interval of the mean over several runs; of a single run, its `own`, which is over episodes."""
+    return mean_interval_of_runs(np.array(means)) if len(means) > 1 else own
+
+
+def mean_rate(rates: Sequence[float | None]) -> float | None:
+    """Mean of the rates that are not None; None if all are."""
+    known = [rate for rate in rates if rate is not None]
+    return fmean(known) if known else None
 
 
 def summarize(episodes: "Episodes", spec: "EnvSpec") -> dict[str, Any]:

@@ -39,7 +39,7 @@ def _row(name: str, metrics: Mapping[str, Any], expert: float, random: float) ->
         f"{metrics['return_p05']:.1f}",
         percent(metrics["success_rate"]),
         percent(metrics["crash_rate"]),
-        f"{(metrics['return_mean'] - random) / span:.3f}" if span else "–",
+        f"{(metrics['return_mean'] - random) / span:z.3f}" if span else "–",
     ]
 
 
@@ -82,12 +82,12 @@ def demonstration_rows(episodes: "Episodes") -> list[dict[str, float]]:
     ]
 
 
-def log_comparison(run: "Run", results: Mapping[str, Any], flights: "Mapping[str, Episodes]") -> None:
+def log_comparison(run: "Run", results: Mapping[str, Any], episodes: "Mapping[str, Episodes]") -> None:
     """Log how a student did beside its expert: numbers named after the block of seeds, and two tables."""
     run.summarize({f"{results['seeds']['block']}/{name}": value for name, value in results.items()})
     columns, cells = result_table(results)
     rows = [dict(zip(columns, row, strict=True)) for row in cells]
-    run.log_tables({"results": rows, "episodes": episode_rows(flights)})
+    run.log_tables({"results": rows, "episodes": episode_rows(episodes)})
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -9,7 +9,9 @@ class Search:
 
     study_name: str = key("???", "The folder's name too: the same command finds the same study.", rule=NAME)
     n_trials: int = key(30, "In all, pruned and failed ones included.", ge=1)
-    trials_at_once: int = key(1, "With hydra/launcher=joblib; those in flight do not learn from each other.", ge=1)
+    trials_at_once: int = key(
+        1, "With hydra/launcher=joblib; those that run at once do not learn from each other.", ge=1
+    )
     sampler: str = key("tpe", "How values are chosen.", choices=("tpe", "random"))
     startup_trials: int = key(8, "Drawn at random; and so many must be complete before any is pruned.", ge=1)
     pruning: bool = key(True, "Give up a trial whose first seed is, at an evaluation, below the median so far.")

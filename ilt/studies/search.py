@@ -8,21 +8,24 @@ from typing import Any
 
 import optuna
 from filelock import FileLock, Timeout
-from hydra.core.utils import JobReturn
 from omegaconf import DictConfig
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.distributions import distribution_to_json as to_json
 from optuna.trial import Trial, TrialState
 
-from ilt.cli.report import report_table
+from ilt.evaluation.run_table import run_table
 from ilt.evaluation.tables import markdown_table
-from ilt.settings import run_config
+from ilt.schema import plain
+from ilt.settings import training_config
 from ilt.studies.optuna_study import open_study
 from ilt.studies.search_report import write_report
 from ilt.tracking.records import read_run
 from ilt.tracking.run_folder import read_config
 
 log = logging.getLogger(__name__)
+
+Outcome = float | Exception | None
+"""What became of a run: its selection-seed return, None if it was pruned, or the exception that it ended with."""
 
 MOST_STARTS = 3  # of a trial that is interrupted again and again: perhaps it is the trial that kills the search
 
@@ -49,7 +52,7 @@ class Search:
         space: Mapping[str, BaseDistribution],
         fixed: Sequence[str],
         folder: Path,
-        launch: Callable[[Sequence[Sequence[str]]], Sequence[JobReturn]],
+        launch: Callable[[Sequence[Sequence[str]]], Sequence[Outcome]],
     ) -> None:
         self._cfg, self._options, self._space, self._fixed = cfg, cfg.search, dict(space), list(fixed)
         self._folder, self._launch = folder, launch
@@ -78,7 +81,9 @@ class Search:
     def _check_that_it_is_this_search(self, study: optuna.Study) -> None:
         """What was found with another config, space or seeds would be counted as found with these."""
         described = {
-            **run_config(self._cfg),
+            **training_config(self._cfg),
+            "evaluation.reported_checkpoint": self._cfg.evaluation.reported_checkpoint,
+            "callbacks.rollout": plain(self._cfg.callbacks.rollout),
             "search.space": {key: to_json(distribution) for key, distribution in sorted(self._space.items())},
             "search.seeds": list(self._options.seeds),
             "search.fresh_seeds": list(self._options.fresh_seeds),
@@ -128,7 +133,7 @@ class Search:
         self,
         study: optuna.Study,
         trial: Trial,
-        outcomes: list[float | Exception | None],
+        outcomes: Sequence[Outcome],
         values: dict[int, list[float]],
     ) -> bool:
         """Keep the values of a trial's runs; or end it, if one of them failed or was pruned."""
@@ -143,21 +148,21 @@ class Search:
             values[trial.number].append(float(outcome))
         return True
 
-    def _outcomes(self, batch: list[list[str]]) -> list[float | Exception | None]:
-        """What each run returned: a selection-seed return, None if it was pruned, or the exception that it ended with.
+    def _outcomes(self, batch: list[list[str]]) -> Sequence[Outcome]:
+        """Run a batch of runs.
 
         A launcher that fails itself, as it does when a worker process is killed for its memory, fails the batch; one
         that fails twice in a row is not the fault of a trial, and ends the search.
         """
         try:
-            jobs = self._launch(batch)
+            outcomes = self._launch(batch)
         except Exception as error:
             if self._launcher_failed:
                 raise
             self._launcher_failed = True
             return [error] * len(batch)
         self._launcher_failed = False
-        return [_outcome(job) for job in jobs]
+        return outcomes
 
     def _train_winner_again(self, study: optuna.Study) -> dict[str, Any]:
         if not study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
@@ -166,12 +171,12 @@ class Search:
         log.info("training trial %d, the winner, from fresh seeds, to be scored on test seeds", best.number)
         study.set_user_attr("winners", [*dict.fromkeys([*study.user_attrs.get("winners", []), best.number])])
         seeds = self._options.fresh_seeds
-        jobs = self._launch([self._overrides(best.params, seed=seed, winner=best.number) for seed in seeds])
-        for job in jobs:
-            _ = job.return_value  # raises what a failed run raised
+        for outcome in self._launch([self._overrides(best.params, seed=s, winner=best.number) for s in seeds]):
+            if isinstance(outcome, Exception):
+                raise outcome
         runs = [self._folder / _subfolder(seed, winner=best.number) for seed in seeds]
         records = [read_run(path.name, path, read_config(path)) for path in runs]
-        found = write_report(study, self._folder, runs, markdown_table(*report_table(records)))
+        found = write_report(study, self._folder, runs, markdown_table(*run_table(records)))
         again = found["retrained"]
         log.info(
             "the winner, from fresh seeds, on test seeds: %.1f; %s", again["return_mean"], self._folder / "search.md"
@@ -195,13 +200,6 @@ def _fail(study: optuna.Study, trial: Trial, error: str) -> None:
     trial.set_user_attr("error", error)
     study.tell(trial, state=TrialState.FAIL)
     log.warning("trial %d failed and is passed over: %s", trial.number, error)
-
-
-def _outcome(job: JobReturn) -> float | Exception | None:
-    try:
-        return job.return_value
-    except Exception as error:
-        return error
 
 
 def _best(study: optuna.Study) -> tuple[int, float]:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ilt.studies.sweep_tables import SELECTION, TEST, Job, Row, group_rows, numbers_of, values_of
@@ -34,7 +33,7 @@ def sweep_figure(jobs: Sequence[Job], path: Path, *, title: str) -> None:
         figure.suptitle(title, fontsize=10)
     panels[-1].set(xlabel="mean return (dots: jobs; bars: 95 % interval over seeds)")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower right", ncols=2, frameon=False)
-    FigureCanvasAgg(figure).print_png(str(path))
+    figure.savefig(path, format="png")
 
 
 def _panel(axes: Axes, groups: Sequence[Row], finished: Sequence[Job]) -> None:

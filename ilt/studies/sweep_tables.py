@@ -64,8 +64,8 @@ def swept_keys(jobs: Sequence[Job]) -> list[str]:
     """The keys that were not given the same value in all jobs, and `env` where another key made it differ."""
     keys = dict.fromkeys(key for job in jobs for key in job.overrides)
     swept = [key for key in keys if len({job.overrides.get(key) for job in jobs}) > 1]
-    told = any(key.split(".")[0] == "env" for key in swept)
-    return swept if told or len({job.env for job in jobs if job.env}) < 2 else ["env", *swept]
+    named = any(key.split(".")[0] == "env" for key in swept)
+    return swept if named or len({job.env for job in jobs if job.env}) < 2 else ["env", *swept]
 
 
 def job_rows(jobs: Sequence[Job]) -> list[Row]:
@@ -93,7 +93,7 @@ def group_rows(jobs: Sequence[Job]) -> list[Row]:
 
 
 def sweep_csv(jobs: Sequence[Job]) -> str:
-    """Rows of jobs, then rows of groups, told apart by the column `row`; unrounded."""
+    """Rows of jobs, then rows of groups, distinguished by the column `row`; unrounded."""
     columns = ["row", *swept_keys(jobs), "status", *NUMBERS, "name"]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")

@@ -15,7 +15,7 @@ from filelock import FileLock
 from omegaconf import OmegaConf
 
 from ilt.schema import ConfigError
-from ilt.settings import NOT_OF_THE_RUN
+from ilt.settings import is_of_the_run
 from ilt.tracking.store import Artifact, provenance
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ Table = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class JobInfo:
-    """What a logger is told about a job.
+    """What a logger records about a job.
 
     Attributes:
         name: of the run.
@@ -251,8 +251,7 @@ class ExpertCurve:
 
 def tags_of(overrides: Sequence[str]) -> list[str]:
     """Overrides such as `model=small` as tags, without those that change no number (`outputs`, `logger`, …)."""
-    plain = [override.lstrip("+~") for override in overrides]
-    kept = [override for override in plain if override.split("=")[0].split(".")[0] not in NOT_OF_THE_RUN]
+    kept = [override.lstrip("+~") for override in overrides if is_of_the_run(override)]
     return [tag if len(tag) <= LONGEST_TAG else f"{tag[: LONGEST_TAG - 1]}…" for tag in kept]
 
 

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ilt.envs.naming import env_names
-from ilt.schema import config_hash
+from ilt.schema import config_hash, leaves
 from ilt.tracking.store import read_json
 
 EPISODE_COLUMNS = ("seed", "student_return", "expert_return", "random_return", "student_steps")
@@ -151,20 +151,22 @@ def by_environment(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     return found
 
 
+def setting(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's config without what its setting leaves open: the seed, and how much is scored and drawn of it."""
+    evaluation = {k: v for k, v in config.get("evaluation", {}).items() if k not in ("n_episodes", "video")}
+    return {**config, "seed": None, "evaluation": evaluation}
+
+
 def group_runs(runs: Sequence[RunRecord]) -> list[Group]:
     """Groups of runs that differ in nothing but `seed`, by environment; in each the best selection return first."""
     groups = []
     for same_env in by_environment(runs).values():
         found: dict[str, list[RunRecord]] = {}
         for run in same_env:
-            found.setdefault(config_hash([_without_seed(run), run.test]), []).append(run)
+            found.setdefault(config_hash([setting(run.config), run.test]), []).append(run)
         members = [Group(label="", runs=sorted(each, key=lambda run: run.results["seed"])) for each in found.values()]
         groups += sorted(members, key=lambda group: -group.selection_return)
     return [Group(label=_letters(i), runs=group.runs) for i, group in enumerate(groups)]
-
-
-def _without_seed(run: RunRecord) -> dict[str, Any]:
-    return {key: value for key, value in run.config.items() if key != "seed"}
 
 
 def _letters(number: int) -> str:
@@ -180,16 +182,8 @@ def middle_run(runs: Sequence[RunRecord]) -> RunRecord:
 
 def flatten(config: Mapping[str, Any]) -> dict[str, str]:
     """Each value of a nested config as text, by its dotted key; `seed` and what names classes are left out."""
-    flat = dict(_leaves(config, ""))
-    return {key: value for key, value in flat.items() if key != "seed" and not key.endswith("_target_")}
-
-
-def _leaves(config: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)
+    shown = {key: value for key, value in leaves(config) if key != "seed" and not key.endswith("_target_")}
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in shown.items()}
 
 
 def differing_keys(configs: Sequence[Mapping[str, str]]) -> list[str]:

@@ -63,10 +63,12 @@ class RunFolder:
             self._lock.release()
             keys = sorted(k for k in {*found, *self.identity} if found.get(k) != self.identity.get(k))
             raise ValueError(f"{self.path} holds a run with another config ({', '.join(keys)} differ)")
-        write_json(self.path / IDENTITY, self.identity)
-        temporary = self.path / ".config.new"
-        temporary.write_text(yaml.safe_dump(self.config, sort_keys=False))
-        os.replace(temporary, self.path / CONFIG)
+        if not (self.path / IDENTITY).exists():
+            write_json(self.path / IDENTITY, self.identity)
+        if not (self.path / CONFIG).exists() or read_config(self.path) != self.config:
+            temporary = self.path / ".config.new"
+            temporary.write_text(yaml.safe_dump(self.config, sort_keys=False))
+            os.replace(temporary, self.path / CONFIG)
         self.seconds["startup"] = round(time.monotonic() - self._started, 2)
         return self
 

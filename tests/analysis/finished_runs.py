@@ -1,6 +1,5 @@
 """Finished runs, made up in a moment."""
 
-import csv
 import json
 from collections.abc import Mapping
 from functools import cache
@@ -11,13 +10,15 @@ import numpy as np
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
-from ilt.config import run_config
-from ilt.rollout.sequence_policy import SequencePolicy
 
+from ilt.cli import app  # noqa: F401  (which hands the schemas to Hydra)
 from ilt.envs.spec import EnvSpec
-from ilt.models.decoder import Decoder
+from ilt.models.spec import ModelSpec
+from ilt.rollout.policies import SequencePolicy
 from ilt.rollout.run import rollout
+from ilt.settings import check_config, run_config
 from ilt.tracking.store import sha256
+from ilt.training.fit import write_csv
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -25,7 +26,9 @@ CONF = Path(__file__).parents[2] / "conf"
 @cache
 def _default_config() -> str:
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return yaml.safe_dump(run_config(compose("train", ["run_name=any"])), sort_keys=False)
+        cfg = compose("train", ["run_name=any"])
+    check_config(cfg)
+    return yaml.safe_dump(run_config(cfg), sort_keys=False)
 
 
 def default_config() -> dict[str, Any]:
@@ -85,7 +88,7 @@ def finish_run(
             }
         )
     )
-    _write(
+    write_csv(
         folder / "curve.csv",
         [
             {"step": 50, "train/loss": 1.0},
@@ -93,7 +96,7 @@ def finish_run(
             {"step": 200, "val/loss": 0.2, measure: 0.9, "rollout/return_mean": selection_return},
         ],
     )
-    _write(
+    write_csv(
         folder / "episodes.csv",
         [
             {
@@ -110,14 +113,6 @@ def finish_run(
     return folder
 
 
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def roll_out_run(
     folder: Path,
     spec: EnvSpec,
@@ -128,11 +123,19 @@ def roll_out_run(
 ) -> Path:
     """Write a finished run of an untrained student with real test episodes; `changes` as in `finish_run`."""
     torch.manual_seed(0)
-    sizes = {"n_layer": 1, "n_head": 1, "d_model": 8, "context_length": context_length}
-    model = Decoder(observation_dim=8, n_actions=4, **sizes)
-    episodes = rollout(spec, SequencePolicy(model), spec.seeds("test", n_episodes))
+    kind = {"_target_": "ilt.models.decoder.Decoder", "n_layer": 1, "n_head": 1, "d_model": 8}
+    head = {"_target_": "ilt.models.heads.Categorical"}
+    sizes = ModelSpec(
+        model=kind,
+        head=head,
+        observation_dim=spec.observations.size(privileged=False),
+        action_space=spec.action_space,
+        context_length=context_length,
+    )
+    model, action_head = sizes.build()
+    episodes = rollout(spec, SequencePolicy(model.eval(), action_head), spec.seeds("test", n_episodes))
     (folder / "weights").mkdir(parents=True)
-    model.save(folder / "weights" / "last.safetensors")
+    sizes.save(model, folder / "weights" / "last.safetensors")
     finish_run(
         folder,
         changes=changes,

@@ -17,27 +17,19 @@ def numbers(mean: float, *runs: float) -> dict[str, Any]:
 
 
 def draw(path: Path, **by_policy: dict[str, Any]) -> np.ndarray:
-    metrics = dict.fromkeys(("all", "windy"), by_policy)
-    comparison_figure(metrics, path, reference="expert", random="random", title="it")
+    by_policy = {"expert": numbers(250.0), "random": numbers(-200.0), **by_policy}
+    comparison_figure({"all": by_policy, "windy": by_policy}, path, reference="expert", random="random", title="it")
     return pixels(path)
 
 
-def test_there_is_a_line_for_each_policy_but_the_random_one(tmp_path: Path) -> None:
-    policies = {f"student-{number}": numbers(200.0 + number) for number in range(6)}
-    figure = draw(tmp_path / "it.png", expert=numbers(250.0), random=numbers(-200.0), **policies)
+def test_there_is_a_line_for_each_policy_but_the_random_one_and_a_stroke_for_each_of_several_runs(
+    tmp_path: Path,
+) -> None:
+    students = {f"student-{number}": numbers(200.0 + number) for number in range(6)}
+    figure = draw(tmp_path / "it.png", **students)
     assert has_color(figure, ORANGE)
     assert has_color(figure, BLUE)
-    fewer = draw(
-        tmp_path / "fewer.png", expert=numbers(250.0), random=numbers(-200.0), **dict(list(policies.items())[:5])
-    )
-    assert len(fewer) < len(figure)
-
-
-def test_each_run_of_several_is_a_stroke(tmp_path: Path) -> None:
-    padding = {f"student-{number}": numbers(200.0) for number in range(5)}
-    alone = draw(tmp_path / "alone.png", expert=numbers(250.0), student=numbers(220.0), **padding)
-    several = draw(
-        tmp_path / "several.png", expert=numbers(250.0), student=numbers(220.0, 190.0, 215.0, 240.0), **padding
-    )
-    gray = [(np.abs(figure.astype(int) - 0x4D).max(axis=2) <= 2).sum() for figure in (alone, several)]
+    assert len(draw(tmp_path / "fewer.png", **dict(list(students.items())[:5]))) < len(figure)
+    several = draw(tmp_path / "several.png", **students | {"student-0": numbers(220.0, 190.0, 215.0, 240.0)})
+    gray = [(np.abs(drawn.astype(int) - 0x4D).max(axis=2) <= 2).sum() for drawn in (figure, several)]
     assert gray[1] > gray[0]

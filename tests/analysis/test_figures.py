@@ -51,12 +51,6 @@ def test_the_learning_curve_shows_student_and_expert(tmp_path: Path) -> None:
     assert (figure == 255).all(axis=2).mean() > 0.5  # and is mostly background
 
 
-def test_the_learning_curve_depends_on_what_was_learned(tmp_path: Path) -> None:
-    first = draw_curve(tmp_path / "first.png", ROWS)
-    second = draw_curve(tmp_path / "second.png", [*ROWS[:-1], {**ROWS[-1], "rollout/return_mean": 0.0}])
-    assert not np.array_equal(first, second)
-
-
 @pytest.mark.parametrize(
     "row",
     [
@@ -73,26 +67,11 @@ def test_a_single_row_of_any_kind_can_be_drawn(row: dict[str, float], tmp_path: 
 def test_the_distribution_shows_every_policy(success_return: float | None, tmp_path: Path) -> None:
     return_distribution(RETURNS, tmp_path / "returns.png", success_return=success_return, title="a run")
     figure = pixels(tmp_path / "returns.png")
-    assert has_color(figure, "#1f77b4")
-    assert has_color(figure, "#ff7f0e")
-    assert has_color(figure, "#7f7f7f")
+    assert all(has_color(figure, color) for color in ("#1f77b4", "#ff7f0e", "#7f7f7f"))
 
 
-@pytest.mark.parametrize("n", [1, 2])
-def test_a_few_episodes_can_be_drawn(tmp_path: Path, n: int) -> None:
-    few = {name: returns[:n] for name, returns in RETURNS.items()}
-    return_distribution(few, tmp_path / "few.png", success_return=200.0, title="a run")
+@pytest.mark.parametrize("values", [[3.0], [3.0, 8.0], [3.0] * 5])
+def test_few_and_equal_returns_can_be_drawn(tmp_path: Path, values: list[float]) -> None:
+    returns = {name: np.array(values) for name in RETURNS}
+    return_distribution(returns, tmp_path / "few.png", success_return=3.0, title="a run")
     assert has_color(pixels(tmp_path / "few.png"), "#1f77b4")
-
-
-def test_policies_that_all_return_the_same_can_be_drawn(tmp_path: Path) -> None:
-    same = {name: np.full(5, 3.0) for name in RETURNS}
-    return_distribution(same, tmp_path / "same.png", success_return=3.0, title="a run")
-    pixels(tmp_path / "same.png")
-
-
-def test_figures_are_overwritten_and_leave_nothing_open(tmp_path: Path) -> None:
-    first = draw_curve(tmp_path / "curve.png", ROWS)
-    again = draw_curve(tmp_path / "curve.png", ROWS)
-    assert np.array_equal(first, again)
-    assert [path.name for path in tmp_path.iterdir()] == ["curve.png"]

@@ -55,7 +55,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[RunRecord]:
     return [
         read(finish_run(tmp_path / "small-0", seed=0, selection_return=50.0)),
         read(finish_run(tmp_path / "small-1", seed=1, selection_return=70.0)),
-        read(finish_run(tmp_path / "large", changes={"model.d_model": 64, "n_envs": 8}, selection_return=80.0)),
+        read(finish_run(tmp_path / "large", changes={"model.d_model": 64, "dataset.stride": 2}, selection_return=80.0)),
     ]
 
 
@@ -82,47 +82,47 @@ def test_what_runs_say_is_text(runs: list[RunRecord], tmp_path: Path) -> None:
     assert html.count("&lt;img") > 10
 
 
-def test_runs_are_sorted_by_selection_return_whatever_they_return_on_test_seeds(
-    runs: list[RunRecord], tmp_path: Path
+def test_runs_are_sorted_by_selection_return_and_means_are_over_seeds_of_one_config(
+    html: str, runs: list[RunRecord], tmp_path: Path
 ) -> None:
     best_on_test = replace(runs[0], results={**runs[0].results, "return_mean": 300.0})
-    html = text_of(report_on([best_on_test, *runs[1:]]), tmp_path)
-    places = [html.index(f'data-value="{name}"') for name in ("large", "small-1", "small-0")]
+    sorted_html = text_of(report_on([best_on_test, *runs[1:]]), tmp_path)
+    places = [sorted_html.index(f'data-value="{name}"') for name in ("large", "small-1", "small-0")]
     assert places == sorted(places)
     assert html.count(' aria-sort="descending"><button') == 3  # one per table
-
-
-def test_means_are_over_seeds_of_one_config(html: str) -> None:
-    configs = body(html, "ran")
-    assert "selection return" in configs
-    assert "B 256 32 2 60.0 30.0" in configs.replace("↕", "")  # n_envs, d_model, two seeds, means
-    assert "A 8 64 1 80.0 30.0 28.0 … 32.0" in configs
+    configs = body(html, "ran").replace("↕", "")
+    assert "B 1 32 2 60.0 30.0" in configs  # stride, d_model, two seeds, means
+    assert "A 2 64 1 80.0 30.0 28.0 … 32.0" in configs
 
 
 def test_only_what_differs_is_listed(runs: list[RunRecord], tmp_path: Path) -> None:
-    both = (
-        replace(runs[0], config={**runs[0].config, "n_envs": 9}),
-        replace(runs[1], config={**runs[1].config, "n_envs": 9}),
-    )
-    configs = body(text_of(report_on(list(both)), tmp_path), "ran")
-    assert "n_envs=9 (default 256)" in configs
+    stride = {**runs[0].config["dataset"], "stride": 2}
+    both = [replace(run, config={**run.config, "dataset": stride}) for run in runs[:2]]
+    configs = body(text_of(report_on(both), tmp_path), "ran")
+    assert "dataset.stride=2 (default 1)" in configs
     assert "d_model" not in configs
     assert "weight_decay" not in configs
     assert "The default config, with nothing changed but seed" in body(text_of(report_on(runs[:2]), tmp_path), "ran")
 
 
-def test_other_test_seeds_are_pointed_out_and_kept_apart(html: str, runs: list[RunRecord], tmp_path: Path) -> None:
+def test_other_test_seeds_and_runs_that_are_left_out_are_pointed_out(
+    html: str, runs: list[RunRecord], tmp_path: Path
+) -> None:
     assert "several sets of test seeds" not in html
     other = read(finish_run(tmp_path / "other", seed=2, returns={30_000_000: 5.0, 30_000_001: 6.0}))
-    html = text_of(report_on([*runs, other]), tmp_path)
+    assert 'id="left-out"' not in html
+    html = text_of(report_on([*runs, other], left_out=[("half", "not finished")]), tmp_path)
+    assert "half : not finished" in body(html, "left-out")
     assert "several sets of test seeds" in body(html, "ran")
     assert "30000000 to 30000001 (2 episodes)" in body(html, "runs")
     assert "Configs that were scored on other test seeds are not drawn" in body(html, "returns")
 
 
 def test_many_configs_are_all_in_the_table_and_the_best_in_the_charts(tmp_path: Path) -> None:
-    runs = [read(finish_run(tmp_path / str(n), changes={"n_envs": n}, selection_return=float(n))) for n in range(1, 10)]
-    html = text_of(report_on(runs), tmp_path)
+    strides = {
+        n: finish_run(tmp_path / str(n), changes={"dataset.stride": n}, selection_return=n) for n in range(1, 10)
+    }
+    html = text_of(report_on([read(path) for path in strides.values()]), tmp_path)
     assert "The 6 of 9 configs with the highest selection-seed return" in body(html, "learning")
     assert all(f'data-value="{n}"' in html for n in range(1, 10))
 
@@ -131,9 +131,9 @@ def test_every_figure_is_told_in_words(html: str) -> None:
     figures = re.findall(r"<figure>.*?</figure>", html, flags=re.DOTALL)
     assert len(figures) == 6
     for figure in figures:
-        told = re.search(r'role="img" aria-label="([^"]+)"', figure)
-        assert told is not None
-        assert len(told[1]) > 60
+        label = re.search(r'role="img" aria-label="([^"]+)"', figure)
+        assert label is not None
+        assert len(label[1]) > 60
     assert "Config B: 10 at step 100, 60 at step 200 (from 50 to 70 over 2 training seeds)" in html
 
 
@@ -145,8 +145,8 @@ def test_what_a_probe_of_the_example_left_is_shown_and_told_in_words(
     folder.mkdir(parents=True)
     for name in ("probe.png", "attention.png"):
         (folder / name).write_bytes(b"a figure")
-    told = {"words": {"probe.png": f"gravity: 0.50 {EVIL}", "attention.png": "layer 1 looks back"}}
-    (folder / "probe.json").write_text(json.dumps(told))
+    probed_words = {"words": {"probe.png": f"gravity: 0.50 {EVIL}", "attention.png": "layer 1 looks back"}}
+    (folder / "probe.json").write_text(json.dumps(probed_words))
     probed = replace(runs[0], path=tmp_path / "run")
     html = text_of(report_on([probed, *runs[1:]]), tmp_path)
     assert re.findall(r'<img src="data:image/png;base64,YSBmaWd1cmU=" alt="([^"]*)">', html) == [
@@ -157,12 +157,6 @@ def test_what_a_probe_of_the_example_left_is_shown_and_told_in_words(
     assert 'id="probe"' not in text_of(report_on([probed, *runs[1:]]), tmp_path)
     (folder / "probe.json").write_text(json.dumps({"words": {"probe.png": "gravity"}}))  # of a model without attention
     assert text_of(report_on([probed, *runs[1:]]), tmp_path).count("<img") == 1
-
-
-def test_what_was_left_out_is_listed(html: str, runs: list[RunRecord], tmp_path: Path) -> None:
-    assert 'id="left-out"' not in html
-    html = text_of(report_on(runs, left_out=[("half", "not finished")]), tmp_path)
-    assert "half : not finished" in body(html, "left-out")
 
 
 def test_a_null_that_differs_is_shown_and_stands_last(tmp_path: Path) -> None:

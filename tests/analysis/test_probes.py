@@ -95,38 +95,30 @@ def test_a_recurrent_student_is_read_after_the_whole_episode_so_far() -> None:
     assert all(abs(found["past", source, 5].r2) < 0.1 for source in (OBSERVATION, "embedding"))
 
 
-def test_what_is_nowhere_is_not_found(scores: dict[tuple[str, str, int], Score]) -> None:
+def test_what_is_nowhere_is_not_found_and_shuffled_labels_teach_nothing(
+    scores: dict[tuple[str, str, int], Score],
+) -> None:
     assert all(abs(score.r2) < 0.1 for (quantity, *_), score in scores.items() if quantity == "absent")
-
-
-def test_shuffled_labels_teach_nothing(scores: dict[tuple[str, str, int], Score]) -> None:
     assert all(abs(score.shuffled_r2) < 0.1 for score in scores.values())
 
 
-def test_what_does_not_vary_at_a_step_has_no_score(scores: dict[tuple[str, str, int], Score]) -> None:
+def test_what_does_not_vary_and_steps_that_few_episodes_reach_have_no_score(
+    scores: dict[tuple[str, str, int], Score],
+) -> None:
     assert ("past", "layer 1", 0) not in scores  # nothing is past at the start
-
-
-def test_steps_that_too_few_episodes_reach_are_left_out(scores: dict[tuple[str, str, int], Score]) -> None:
     assert {step for *_, step in scores} == {0, 1, 2, 5}
     assert {(score.n_fitted, score.n_scored) for score in scores.values()} == {(400, 200)}
     few = planted(LEAST_EPISODES - 1, 0)
     assert score_probes(untrained(3), planted(60, 1), few, COLUMNS, [0, 1], context_length=3) == []
 
 
-def test_quantities_that_never_vary_are_left_out() -> None:
+def test_what_is_hidden_and_varies_is_asked_for(two_episodes: Episodes) -> None:
     assert hidden_columns(NAMES, planted(3, 0)) == COLUMNS
-
-
-def test_coordinates_that_are_hidden_are_quantities_of_the_step() -> None:
     hide = {"_target_": "ilt.envs.wrappers.MaskObservation", "hide": [0]}
     spec = replace(countdown(), wrappers={"mask": hide})
     episodes = rollout(spec, RandomPolicy(spec.action_space), [1, 4])
     assert hidden_columns(spec.observations.privileged_names, episodes) == {"observation[0]": 0}
-
-
-def test_an_environment_that_hides_nothing_is_refused(two_episodes: Episodes) -> None:
-    with pytest.raises(ValueError, match=re.escape("env hides nothing")):
+    with pytest.raises(ValueError, match="env hides nothing"):
         hidden_columns((), two_episodes)
 
 

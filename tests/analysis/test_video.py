@@ -134,7 +134,7 @@ def test_text_fits_whatever_size_a_frame_has(size: tuple[int, int]) -> None:
     assert (written.max(axis=0) < np.array(frame.shape[:2]) - 1).all()
 
 
-def test_what_was_drawn_is_told_once_for_episodes_of_the_same_seed() -> None:
+def test_what_was_drawn_is_written_once_for_episodes_of_the_same_seed() -> None:
     def notes(frame: np.ndarray, panel: int) -> int:
         return int((frame[42:130, 600 * panel : 600 * panel + 300] != 255).sum())
 
@@ -148,17 +148,7 @@ def test_what_was_drawn_is_told_once_for_episodes_of_the_same_seed() -> None:
 def test_an_mp4_comes_back_as_it_was_written(height: int, width: int, tmp_path: Path) -> None:
     video = moving_frames(30, 10, height, width)
     write_mp4(video, tmp_path / "video.mp4")
-    command = [
-        get_ffmpeg_exe(),
-        "-nostdin",
-        "-i",
-        str(tmp_path / "video.mp4"),
-        "-f",
-        "rawvideo",
-        "-pix_fmt",
-        "rgb24",
-        "-",
-    ]
+    command = f"{get_ffmpeg_exe()} -nostdin -i {tmp_path / 'video.mp4'} -f rawvideo -pix_fmt rgb24 -".split()
     finished = subprocess.run(command, capture_output=True, check=True)  # readers of imageio leave pipes open
     back = np.frombuffer(finished.stdout, dtype=np.uint8).reshape(30, 64, 96, 3)[:, :height, :width]
     assert np.abs(back.astype(int) - np.stack(video.frames)).mean() < 5  # compressed, but the same frames

@@ -16,12 +16,12 @@ from ilt.evaluation.comparison import (
     ALL,
     compare_policies,
     comparison_table,
-    headings,
     median_run,
     subset_masks,
     typical_episode,
     write_comparison,
 )
+from tests.evaluation.test_statistics import single_steps
 from tests.toys import countdown
 
 WIND = np.array([3.0, 0.0, 1.0, 2.0])
@@ -31,17 +31,7 @@ SUBSETS = {"windy": ("wind", 0.6, 1.0)}
 
 def episodes(*returns: float, wind: np.ndarray = WIND) -> Episodes:
     """Episodes of one step each, for each of which a wind was drawn."""
-    count = len(returns)
-    return Episodes(
-        observations=np.zeros((2 * count, 2), dtype=np.float32),
-        actions=np.zeros(count, dtype=np.int64),
-        rewards=np.array(returns, dtype=np.float64),
-        lengths=np.ones(count, dtype=np.int64),
-        terminated=np.ones(count, dtype=bool),
-        truncated=np.zeros(count, dtype=bool),
-        seeds=np.arange(count),
-        extras={"episode/wind": wind},
-    )
+    return replace(single_steps(*returns), extras={"episode/wind": wind})
 
 
 EPISODES = {
@@ -95,11 +85,8 @@ def test_each_policy_has_its_numbers_in_each_subset() -> None:
     assert [metrics["windy"][name]["return_mean"] for name in EPISODES] == [10.0, 6.5, 0.0]
     assert metrics["windy"]["student"]["n_episodes"] == 2
     assert metrics[ALL]["student"]["return_median"] == 9.5
-
-
-def test_performance_is_0_for_the_random_policy_and_1_for_the_reference() -> None:
-    performances = {subset: [n["performance"] for n in by_policy.values()] for subset, by_policy in compared().items()}
-    assert performances == {ALL: [1.0, 0.8, 0.0], "windy": [1.0, 0.65, 0.0]}
+    assert [metrics[ALL][name]["performance"] for name in EPISODES] == [1.0, 0.8, 0.0]
+    assert [metrics["windy"][name]["performance"] for name in EPISODES] == [1.0, 0.65, 0.0]
 
 
 def test_differences_to_the_reference_are_paired_by_seed() -> None:
@@ -151,13 +138,10 @@ def test_the_median_run_is_the_middle_one_by_its_mean_return() -> None:
 
 def test_a_typical_episode_is_near_the_median_of_every_policy() -> None:
     returns = {"one": np.array([1.0, 2.0, 3.0, 4.0, 5.0]), "two": np.array([9.0, 300.0, 8.0, 7.0, 301.0])}
+    assert typical_episode({"any": np.array([5.0, 1.0, 9.0, 5.0])}) == 0  # of equals the first
     assert typical_episode({"one": returns["one"]}) == 2
     assert typical_episode({"two": returns["two"]}) == 0
     assert typical_episode(returns) == 1  # one rank from both medians; episode 0, median for two, is worst for one
-
-
-def test_of_episodes_that_are_equally_typical_the_first_is_taken() -> None:
-    assert typical_episode({"any": np.array([5.0, 1.0, 9.0, 5.0])}) == 0
 
 
 def test_a_row_says_how_a_policy_did_and_what_it_lacks() -> None:
@@ -166,13 +150,6 @@ def test_a_row_says_how_a_policy_did_and_what_it_lacks() -> None:
     assert student[1:3] == ["1", "6.5"]
     assert student[7:10] == ["0.650", "0.650", "-3.5"]
     assert expert[7:] == ["1.000", "1.000", "–", "–"]
-
-
-def test_a_table_says_which_episodes_it_is_about() -> None:
-    assert headings(comparison()) == {
-        ALL: "toy, 4 test episodes",
-        "windy": "toy, 2 test episodes (windy: wind between its quantiles 0.6 and 1)",
-    }
 
 
 def test_the_files_hold_the_same_numbers(tmp_path: Path) -> None:
@@ -188,7 +165,7 @@ def test_the_files_hold_the_same_numbers(tmp_path: Path) -> None:
         assert float(line["difference_mean"]) == numbers["difference"]["mean"]
     markdown = (tmp_path / "comparison.md").read_text()
     assert markdown.startswith("toy, 4 test episodes\n\n| policy | runs | return |")
-    assert "\n\ntoy, 2 test episodes" in markdown
+    assert "\n\ntoy, 2 test episodes (windy: wind between its quantiles 0.6 and 1)" in markdown
     assert "| student | 1 | 6.5 |" in markdown
 
 

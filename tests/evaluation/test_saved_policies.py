@@ -8,62 +8,77 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from ilt.config import ConfigError
 
 from ilt.envs.spec import EnvSpec
-from ilt.evaluation.saved_policies import TrainedPolicy, read_policy
+from ilt.evaluation.saved_policies import SavedPolicy, read_policy
 from ilt.experts.actor import Actor
+from ilt.rollout.recorded import Context
 from ilt.rollout.run import rollout
+from ilt.schema import ConfigError, named
 from ilt.tracking.run_folder import read_config
-from ilt.tracking.store import DamagedArtifactError, Store
+from ilt.tracking.store import SHIPPED, DamagedArtifactError, Store
 from tests.analysis.finished_runs import roll_out_run
 from tests.toys import countdown
 
-PPO = "ppo-c607fd4f4f"
+(PPO,) = (path.name for path in SHIPPED["experts"].glob("ppo-*") if "privileged" not in path.name)
 
 
 @pytest.fixture(scope="module")
 def run(lander: EnvSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of a student with a context of 4 steps, flown on two test seeds."""
+    """A finished run of a student with a context of 4 steps, scored on two test seeds."""
     return roll_out_run(tmp_path_factory.mktemp("runs") / "run", lander, n_episodes=2)
 
 
 @pytest.fixture
 def hidden(lander: EnvSpec) -> EnvSpec:
-    return replace(lander, wrappers={"hidden_physics": {"gravity": [-11.0, -6.0]}})
+    physics = {"_target_": "ilt.envs.lunar_lander.RandomizedPhysics", "gravity": [-11.0, -6.0]}
+    return replace(lander, wrappers={"randomized_physics": physics})
 
 
-def read(where: str | Path, spec: EnvSpec, outputs: Path = Path("outputs"), **options: Any) -> TrainedPolicy:
-    return read_policy("policies.it", str(where), spec, Store(outputs), **{"deterministic": True, **options})
+def masked(spec: EnvSpec, *hide: int) -> EnvSpec:
+    return replace(spec, wrappers={"mask": {"_target_": "ilt.envs.wrappers.MaskObservation", "hide": list(hide)}})
 
 
-def publish(outputs: Path, spec: EnvSpec, name: str = "tiny", **config: Any) -> str:
+def read(where: str | Path, spec: EnvSpec, outputs: Path = Path("outputs"), **options: Any) -> SavedPolicy:
+    ctx = Context(spec, Store(outputs))
+    return read_policy("policies.it", str(where), ctx, **{"deterministic": True, **options})
+
+
+def publish(outputs: Path, spec: EnvSpec, *, privileged: bool = False, name: str = "tiny", **changes: Any) -> str:
     """An expert in the store, with an untrained network for observations as long as an expert in `spec` sees."""
-    privileged = config.get("observes") == "privileged"
+    expert = {**named("expert", "a2c").defaults, "privileged": privileged, **changes}
 
     def make(folder: Path) -> dict[str, Any]:
-        observation_dim, n_actions = spec.sizes(privileged=privileged)
-        Actor(observation_dim=observation_dim, n_actions=n_actions, hidden=[4]).save(folder / "actor.safetensors")
+        observation_dim = spec.observations.size(privileged=privileged)
+        actor = Actor(observation_dim=observation_dim, n_outputs=4, hidden=[4])
+        actor.save(folder / "actor.safetensors")
         return {}
 
-    canonical_config = {"env": spec.identity(), "policy": "actor", **config}
-    return Store(outputs).find_or_make("experts", name, canonical_config, make).name
+    about = {"env": {"id": spec.id, "wrappers": dict(spec.wrappers)}, "expert": expert}
+    return Store(outputs).find_or_make("experts", name, {"env": spec.identity()}, make, about=about).name
 
 
-def test_a_student_flies_as_it_was_scored(lander: EnvSpec, run: Path) -> None:
+def copy(run: Path, folder: Path, **changes: Any) -> Path:
+    """A run with other values in its config, by dotted key with `__` for the dots."""
+    config = read_config(shutil.copytree(run, folder))
+    for key, value in changes.items():
+        group, _, name = key.partition("__")
+        config[group][name] = value
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+def test_a_student_acts_as_it_was_scored(lander: EnvSpec, run: Path) -> None:
     student = read(run, lander)
-    flown = rollout(lander, student.policy, lander.seeds("test", 2))
-    noted = np.genfromtxt(run / "episodes.csv", delimiter=",", names=True)["student_return"]
-    np.testing.assert_allclose(flown.returns, noted)
+    episodes = rollout(lander, student.policy, lander.seeds("test", 2))
+    scored = np.genfromtxt(run / "episodes.csv", delimiter=",", names=True)["student_return"]
+    np.testing.assert_allclose(episodes.returns, scored)
     assert student.identity["context_length"] == 4
 
 
 def test_the_same_weights_with_another_context_are_another_policy(lander: EnvSpec, run: Path, tmp_path: Path) -> None:
-    shorter = shutil.copytree(run, tmp_path / "shorter")
-    config = read_config(run)
-    config["evaluation"]["context_length"] = 2
-    (shorter / "config.yaml").write_text(yaml.safe_dump(config))
-    assert read(shutil.copytree(run, tmp_path / "copy"), lander).identity == read(run, lander).identity
+    assert read(copy(run, tmp_path / "copy"), lander).identity == read(run, lander).identity
+    shorter = copy(run, tmp_path / "shorter", evaluation__context_length=2)
     assert read(shorter, lander).identity != read(run, lander).identity
 
 
@@ -82,10 +97,15 @@ def test_an_expert_of_the_package_goes_by_its_name_also_where_it_was_not_trained
     assert rollout(hidden, expert.policy, hidden.seeds("test", 1)).observations.shape[1] == 8
 
 
-def test_an_expert_that_saw_what_is_hidden_is_shown_it_here_too(hidden: EnvSpec, tmp_path: Path) -> None:
-    expert = read(publish(tmp_path, hidden, observes="privileged"), hidden, tmp_path)
+def test_an_expert_that_saw_what_is_hidden_is_shown_it_here_too(
+    lander: EnvSpec, hidden: EnvSpec, tmp_path: Path
+) -> None:
+    name = publish(tmp_path, hidden, privileged=True)
+    expert = read(name, hidden, tmp_path)
     assert expert.policy.privileged
     assert len(rollout(hidden, expert.policy, hidden.seeds("test", 2))) == 2
+    with pytest.raises(ConfigError, match=r"^policies\.it was trained to see .*gravity.*, but env shows it "):
+        read(name, lander, tmp_path)
 
 
 def test_a_renamed_folder_is_the_same_expert(lander: EnvSpec, tmp_path: Path) -> None:
@@ -108,59 +128,46 @@ def test_what_is_not_there_is_refused_by_its_key(lander: EnvSpec, tmp_path: Path
         read("nowhere", lander, tmp_path)
 
 
-def test_a_privileged_expert_cannot_do_without_what_it_saw(lander: EnvSpec, hidden: EnvSpec, tmp_path: Path) -> None:
-    name = publish(tmp_path, hidden, observes="privileged")
-    with pytest.raises(ConfigError, match=r"^policies\.it takes .* of 15 numbers .* but env shows it 8 numbers"):
-        read(name, lander, tmp_path)
-
-
 def test_a_student_is_not_given_fewer_numbers_than_it_was_trained_with(lander: EnvSpec, run: Path) -> None:
-    blind = replace(lander, wrappers={"blind": {"hide": [2]}})
     with pytest.raises(ConfigError, match=r"^policies\.it takes .* of 8 numbers .* but env shows it 7 numbers"):
-        read(run, blind)
+        read(run, masked(lander, 2))
 
 
 def test_as_many_numbers_are_not_enough_if_they_are_others(lander: EnvSpec, tmp_path: Path) -> None:
-    blind, otherwise_blind = (replace(lander, wrappers={"blind": {"hide": [place]}}) for place in (2, 3))
-    name = publish(tmp_path, blind)
-    assert read(name, blind, tmp_path).identity == name
+    name = publish(tmp_path, masked(lander, 2))
+    assert read(name, masked(lander, 2), tmp_path).identity == name
     with pytest.raises(ConfigError, match=r"was trained to see .*observation\[3\].* env shows it .*observation\[2\]"):
-        read(name, otherwise_blind, tmp_path)
+        read(name, masked(lander, 3), tmp_path)
 
 
 def test_another_kind_of_environment_is_refused(run: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^policies\.it was trained in LunarLander-v3 and cannot fly in env"):
+    with pytest.raises(ConfigError, match=r"^policies\.it was trained in LunarLander-v3 and cannot act in env"):
         read(run, countdown())
 
 
 def test_damaged_weights_are_refused(lander: EnvSpec, run: Path, tmp_path: Path) -> None:
-    damaged = shutil.copytree(run, tmp_path / "damaged")
+    damaged = copy(run, tmp_path / "damaged")
     (damaged / "weights" / "last.safetensors").write_bytes(b"other")
     with pytest.raises(DamagedArtifactError, match=r"last\.safetensors is not the file that its manifest describes"):
         read(damaged, lander)
 
 
 def test_a_run_with_a_config_that_is_not_allowed_is_refused(lander: EnvSpec, run: Path, tmp_path: Path) -> None:
-    foreign = shutil.copytree(run, tmp_path / "foreign")
-    config = read_config(run)
-    config["evaluation"]["reported_checkpoint"] = "../../weights"
-    (foreign / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(
-        ConfigError, match=r"policies\.it: .*config\.yaml: evaluation\.reported_checkpoint must be one of"
-    ):
+    foreign = copy(run, tmp_path / "foreign", evaluation__reported_checkpoint="../../weights")
+    said = r"policies\.it: .*config\.yaml: evaluation\.reported_checkpoint must be one of"
+    with pytest.raises(ConfigError, match=said):
         read(foreign, lander)
 
 
-def test_nothing_that_a_run_names_is_called(lander: EnvSpec, run: Path, tmp_path: Path) -> None:
-    foreign = shutil.copytree(run, tmp_path / "foreign")
-    config = read_config(run)
-    config["env"]["_target_"] = config["model"]["_target_"] = config["expert"]["training"]["_target_"] = "os.abort"
-    (foreign / "config.yaml").write_text(yaml.safe_dump(config))
-    assert read(foreign, lander).identity == read(run, lander).identity
+def test_nothing_that_somebody_elses_files_name_is_called(lander: EnvSpec, run: Path, tmp_path: Path) -> None:
+    changes = {f"{group}___target_": "os.abort" for group in ("model", "expert", "optimizer")}
+    assert read(copy(run, tmp_path / "foreign", **changes), lander).identity == read(run, lander).identity
+    name = publish(tmp_path, lander, name="foreign", _target_="os.abort")
+    with pytest.raises(ConfigError, match=r"expert\._target_=os\.abort is no component of ilt"):
+        read(name, lander, tmp_path)
 
 
 def test_an_artifact_that_is_no_expert_is_refused(lander: EnvSpec, tmp_path: Path) -> None:
-    Store(tmp_path).find_or_make("demos", "any", {"env": lander.identity(), "policy": "ppo-1"}, lambda _: {})
-    (folder,) = (path for path in (tmp_path / "demos").iterdir() if path.is_dir())
+    folder = Store(tmp_path).find_or_make("demos", "any", {"env": lander.identity()}, lambda _: {}).path
     with pytest.raises(ConfigError, match=r"policies\.it must be an expert, but .* is none"):
         read(folder, lander)

@@ -41,10 +41,7 @@ def test_a_rate_that_is_none_has_no_column() -> None:
     columns, rows = result_table(results(success_rate=None))
     assert columns == [name for name in COLUMNS if name != "success"]
     assert rows[0] == ["student (last)", "50.0", "49.0 … 51.1", "-12.3", "0.0 %", "0.500"]
-
-
-def test_where_there_is_no_scale_performance_is_a_dash() -> None:
-    assert [row[-1] for row in result_table(results(expert=1.0, random=1.0))[1]] == ["–"] * 4
+    assert [row[-1] for row in result_table(results(expert=1.0, random=1.0))[1]] == ["–"] * 4  # without a scale
 
 
 def test_markdown_by_hand() -> None:
@@ -59,10 +56,3 @@ def test_printed_tables_break_no_line_where_there_is_no_terminal(capsys: pytest.
     student = next(line for line in lines if "student (last)" in line)
     assert " ".join(student.split()) == "student (last) 50.0 49.0 … 51.1 -12.3 87.5 % 0.0 % 0.500"
     assert all(sum(name in line for line in lines) == 1 for name in ("student (best)", "expert", "random"))
-
-
-def test_numbers_are_aligned_to_the_right(capsys: pytest.CaptureFixture[str]) -> None:
-    print_table("", ["stage", "seconds"], [["training", "1.0"], ["scoring", "100.0"]])
-    lines = capsys.readouterr().out.splitlines()
-    ends = {line.rstrip().rindex("0") for line in lines if "training" in line or "scoring" in line}
-    assert len(ends) == 1

@@ -2,10 +2,6 @@
 
 import json
 import math
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,22 +16,22 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import ConfigCompositionException
-from ilt.config import ConfigError, check_config
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from ilt.cli.search_space import parse_space
 from ilt.cli.train import main
+from ilt.schema import ConfigError
+from ilt.settings import check_config
 from ilt.studies import search_report
-from ilt.studies.optuna_study import parse_space, reporter
-from ilt.studies.search import Search
-from tests.cli.test_train import ROOT, call, environment
+from ilt.studies.optuna_study import reporter
+from ilt.studies.search import Outcome, Search
+from tests.analysis.finished_runs import CONF
 from tests.studies import toy_search
 
-CONF = ROOT / "conf"
 RATE = "optimizer.learning_rate"
-PICTURES = search_report.PICTURES
+FIGURES = search_report.FIGURES
 
 
 @dataclass(frozen=True)
@@ -73,24 +69,24 @@ def search(folder: Path, task: Task = train, *, space: dict[str, Any] | None = N
     """A search over the learning rate, in which the task stands for a training."""
     cfg = composed().copy()
     for key, value in changes.items():
-        OmegaConf.update(cfg, key.replace("__", ".") if "__" in key else f"search.{key}", value, merge=False)
+        key = key.replace("__", ".") if "__" in key or key in cfg else f"search.{key}"
+        OmegaConf.update(cfg, key, value, merge=False)
     check_config(cfg)
     folder.mkdir(parents=True, exist_ok=True)
 
-    def launch(batch: Sequence[Sequence[str]]) -> list[JobReturn]:
-        return [job(dict(override.split("=", 1) for override in overrides)) for overrides in batch]
+    def launch(batch: Sequence[Sequence[str]]) -> list[Outcome]:
+        return [outcome(dict(override.split("=", 1) for override in overrides)) for overrides in batch]
 
-    def job(options: dict[str, str]) -> JobReturn:
+    def outcome(options: dict[str, str]) -> Outcome:
         trial = None if options["search.trial"] == "null" else int(options["search.trial"])
         own = cfg.copy()
         own.seed, own.search.trial = int(options["seed"]), trial
-        run = Run(trial, own.seed, float(options[RATE]), folder / options["hydra.sweep.subdir"], own)
         try:
-            return JobReturn(status=JobStatus.COMPLETED, _return_value=task(run))
+            return task(Run(trial, own.seed, float(options[RATE]), folder / options["hydra.sweep.subdir"], own))
         except WorkerKilledError:
             raise
         except Exception as error:
-            return JobReturn(status=JobStatus.FAILED, _return_value=error)
+            return error
 
     rates = {RATE: FloatDistribution(1e-4, 1e-1, log=True)}
     return Search(cfg, space or rates, [], folder, launch).run()
@@ -110,9 +106,9 @@ def multirun(task: Callable[[DictConfig], float | None], *overrides: str) -> dic
 
 
 @pytest.fixture(autouse=True)
-def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than everything else, and one test looks at them."""
-    monkeypatch.setattr(search_report, "PICTURES", {})
+    monkeypatch.setattr(search_report, "FIGURES", {})
 
 
 def starts(folder: Path) -> dict[str, int]:
@@ -154,11 +150,11 @@ def worse_and_worse(run: Run) -> float | None:
     return 20 - 100.0 * run.trial
 
 
-def fail_second_trial(run: Run) -> float | None:
-    """The second seed of the second trial fails."""
+def fail_some(run: Run) -> float | None:
+    """The second seed of the second trial fails; the third trial's value is no number."""
     if (run.trial, run.seed) == (1, 1):
         raise ValueError("a pipe | in a message")
-    return train(run)
+    return float("nan") if run.trial == 2 else train(run)
 
 
 def test_the_best_trial_by_the_mean_over_its_seeds_is_trained_again_from_fresh_ones(tmp_path: Path) -> None:
@@ -177,26 +173,22 @@ def test_the_best_trial_by_the_mean_over_its_seeds_is_trained_again_from_fresh_o
         **{f"trial-{trial:03d}/seed-{seed}": 1 for trial in range(4) for seed in range(3)},
         **{f"winner-{winner['trial']:03d}/seed-{seed}": 1 for seed in (7, 8)},
     }
+    assert {path.parts[-3] for path in tmp_path.glob("*/*/results.json")} == {f"winner-{winner['trial']:03d}"}
 
 
-def test_runs_of_trials_are_told_apart_from_those_that_see_test_seeds(tmp_path: Path) -> None:
-    search(tmp_path, n_trials=1)
-    assert {path.parts[-3] for path in tmp_path.glob("*/*/results.json")} == {"winner-000"}
-
-
-def test_the_report_has_words_numbers_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_report, "PICTURES", PICTURES)
+def test_the_report_has_words_numbers_and_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_report, "FIGURES", FIGURES)
 
     def task(run: Run) -> float | None:
         report = reporter(run.cfg, run.folder.parents[1])
         if report is not None:
             report(1.0, 10)
-        return fail_second_trial(run)
+        return fail_some(run)
 
-    found = search(tmp_path, task, n_trials=3)
+    found = search(tmp_path, task, n_trials=4)
     assert json.loads((tmp_path / "search.json").read_text()) == found
     words = (tmp_path / "search.md").read_text()
-    assert "3 trials: 2 complete, 1 fail." in words
+    assert "4 trials: 2 complete, 2 fail." in words
     assert f"## The winner: trial {found['winner']['trial']}" in words
     assert "a pipe \\| in a message" in words
     assert f"**{found['retrained']['return_mean']:.1f}**" in words
@@ -206,15 +198,10 @@ def test_the_report_has_words_numbers_and_pictures(tmp_path: Path, monkeypatch: 
         assert (tmp_path / f"{name}.png").stat().st_size > 1000
 
 
-def test_the_same_command_again_trains_no_trial_again(tmp_path: Path) -> None:
-    found = search(tmp_path, n_trials=2)
-    assert search(tmp_path, n_trials=2) == found
-    assert {n for run, n in starts(tmp_path).items() if run.startswith("trial")} == {1}
-
-
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_a_search_is_extended_to_a_total_and_repeats_no_trial(tmp_path: Path, sampler: str) -> None:
     first = search(tmp_path, n_trials=2, sampler=sampler)
+    assert search(tmp_path, n_trials=2, sampler=sampler) == first
     found = search(tmp_path, n_trials=5, sampler=sampler)
     assert found["trials"][:2] == first["trials"]
     assert len(set(rates(found))) == 5
@@ -245,25 +232,12 @@ def test_a_trial_that_is_killed_again_and_again_is_passed_over(tmp_path: Path) -
 
 
 def test_a_failed_trial_is_recorded_and_passed_over(tmp_path: Path) -> None:
-    found = search(tmp_path, fail_second_trial, n_trials=3)
-    assert states(found) == ["complete", "fail", "complete"]
+    found = search(tmp_path, fail_some, n_trials=4)
+    assert states(found) == ["complete", "fail", "fail", "complete"]
     assert found["trials"][1]["error"] == "ValueError: a pipe | in a message"
-    assert found["winner"]["trial"] != 1
-
-
-def test_a_value_that_is_no_number_is_a_failure(tmp_path: Path) -> None:
-    def task(run: Run) -> float | None:
-        return float("nan") if run.trial == 0 else train(run)
-
-    assert states(search(tmp_path, task, n_trials=2)) == ["fail", "complete"]
-
-
-def test_a_search_without_a_complete_trial_says_so(tmp_path: Path) -> None:
-    def task(run: Run) -> float | None:
-        raise ValueError("never")
-
+    assert found["winner"]["trial"] in (0, 3)
     with pytest.raises(RuntimeError, match="none of the 2 trials"):
-        search(tmp_path, task, n_trials=2)
+        search(tmp_path / "never", lambda run: 1 / 0, n_trials=2)
 
 
 def test_a_trial_below_the_median_at_its_first_seed_is_pruned_and_trains_no_other(tmp_path: Path) -> None:
@@ -272,11 +246,8 @@ def test_a_trial_below_the_median_at_its_first_seed_is_pruned_and_trains_no_othe
     assert found["trials"][2]["value"] == 10 - 200
     assert {run for run in starts(tmp_path) if run.startswith("trial-002")} == {"trial-002/seed-0"}
     assert "2 complete, 2 pruned" in (tmp_path / "search.md").read_text()
-
-
-def test_without_pruning_every_trial_is_trained_to_its_end(tmp_path: Path) -> None:
-    found = search(tmp_path, worse_and_worse, n_trials=3, startup_trials=1, pruning=False)
-    assert states(found) == ["complete"] * 3
+    unpruned = search(tmp_path / "unpruned", worse_and_worse, n_trials=3, startup_trials=1, pruning=False)
+    assert states(unpruned) == ["complete"] * 3
 
 
 def test_a_launcher_that_fails_loses_one_batch_and_ends_the_search_only_when_it_fails_again(tmp_path: Path) -> None:
@@ -298,6 +269,7 @@ def test_a_folder_holds_one_search_and_one_process_at_a_time(tmp_path: Path) -> 
     search(tmp_path, n_trials=1)
     with pytest.raises(ValueError, match=r"holds another search \(search.space differ\); give this one a"):
         search(tmp_path, n_trials=1, space={RATE: FloatDistribution(1e-4, 1e-2)})
+    search(tmp_path, n_trials=1, evaluation__video=False, evaluation__n_episodes=7, threads=2)  # is the same one
     with pytest.raises(ValueError, match=r"holds another search \(model, search.seeds differ\)"):
         search(tmp_path, n_trials=1, model__n_layer=1, seeds=[0, 1, 2, 3])
     with FileLock(tmp_path / ".search.lock"), pytest.raises(RuntimeError, match="another process searches in"):
@@ -334,25 +306,6 @@ def test_a_search_trains_and_scores_transformers(tmp_path: Path) -> None:
     assert len(list(folder.glob("trial-000/*/weights/last.safetensors"))) == 3
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{folder / 'study.db'}")
     assert list(study.trials[0].intermediate_values) == [2, 4]
-
-
-@pytest.mark.slow
-def test_a_killed_search_goes_on_from_the_checkpoint_that_it_was_at(tmp_path: Path) -> None:
-    options = ["-m", "sweep=optuna", "experiment=smoke", f"outputs={tmp_path}", "evaluation.video=false"]
-    options += ["search.n_trials=1", "search.study_name=it", "search.fresh_seeds=[9]", "model=nano"]
-    options += ["trainer.max_steps=400", "trainer.val_check_interval=100"]
-    command = [sys.executable, "-m", "ilt", "train", *options]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    while not list(tmp_path.glob("multirun/it/trial-000/seed-1/checkpoints/last.ckpt")):
-        assert process.poll() is None, process.stdout and process.stdout.read()
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    output = call("train", *options).stdout
-    assert f"resuming from {tmp_path}/multirun/it/trial-000/seed-1" in output
-    (trial,) = json.loads((tmp_path / "multirun" / "it" / "search.json").read_text())["trials"]
-    assert trial["state"] == "complete"
-    assert len(trial["returns"]) == 3
 
 
 # --- the space ---

@@ -58,20 +58,15 @@ def test_jobs_are_sorted_by_selection_return_and_never_by_test_return() -> None:
 
 
 def test_groups_are_means_over_seeds_with_students_t_intervals() -> None:
-    tiny = next(row for row in group_rows(JOBS) if row.swept == {"model": "tiny"})
+    small, tiny, _ = group_rows(JOBS)
+    assert (small.status, small.numbers["test_return"]) == ("1 of 2 finished", 100.0)
+    assert "test_return_low" not in small.numbers  # of a single job
     assert tiny.status == "2 of 2 finished"
     assert tiny.numbers["selection_return"] == 12.0
     assert tiny.numbers["test_return"] == 250.0
     half = t.ppf(0.975, 1) * np.std([10, 14], ddof=1) / np.sqrt(2)
     assert tiny.numbers["selection_return_low"] == pytest.approx(12 - half)
     assert tiny.numbers["selection_return_high"] == pytest.approx(12 + half)
-
-
-def test_a_group_of_one_finished_job_has_no_interval() -> None:
-    small = next(row for row in group_rows(JOBS) if row.swept == {"model": "small"})
-    assert small.status == "1 of 2 finished"
-    assert small.numbers["test_return"] == 100.0
-    assert "test_return_low" not in small.numbers
 
 
 def test_the_csv_has_a_row_for_each_job_and_each_group() -> None:
@@ -90,10 +85,7 @@ def test_the_markdown_has_both_tables_and_every_line_as_many_cells() -> None:
     assert [len(lines) - 2 for lines in tables] == [5, 3]
     for lines in tables:
         assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
-
-
-def test_without_several_seeds_there_is_one_table() -> None:
-    assert "Over seeds" not in sweep_markdown("a sweep", JOBS[:2])
+    assert "Over seeds" not in sweep_markdown("a sweep", JOBS[:2])  # of which each has one
 
 
 SEVERAL_ENVS = [
@@ -132,8 +124,5 @@ def test_the_figure_shows_selection_and_test_returns(tmp_path: Path) -> None:
         assert has_color(figure, "#7f7f7f")
         shapes.append(figure.shape)
     assert shapes[1][0] > shapes[0][0]  # a panel for each environment
-
-
-def test_nothing_finished_is_no_figure(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one finished job"):
         sweep_figure(JOBS[3:], tmp_path / "sweep.png", title="a sweep")

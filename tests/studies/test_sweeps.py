@@ -1,6 +1,5 @@
 """Sweeps: found again, shared out, resumed, summed up."""
 
-import csv
 import json
 import os
 import signal
@@ -16,9 +15,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from ilt.cli import sweep as multirun
+from ilt.cli.sweep import ShareCores, sweep_name
 from ilt.rollout.workers import cores
-from ilt.studies import sweeps
-from ilt.studies.sweeps import ShareCores, find_jobs, sweep_name
+from ilt.studies.sweeps import find_jobs
 from ilt.tracking.store import files_below
 from tests.cli.test_train import ROOT, environment
 from tests.rollout.test_workers import gone, members
@@ -66,7 +66,9 @@ def test_another_command_names_another_sweep() -> None:
 
 def test_what_changes_no_result_does_not_change_the_sweep() -> None:
     others = ["threads=2", "processes=1", "logger=none", "logger.project=other", "outputs=/elsewhere", "resume=false"]
+    others += ["evaluation.video=true,false", "evaluation.n_episodes=9", "n_envs=2"]
     assert sweep_name("train", ["seed=0,1", *others]) == sweep_name("train", ["seed=0,1"])
+    assert sweep_name("train", ["evaluation.context_length=2,4"]).startswith("context_length-")  # decides weights
 
 
 # --- sharing the machine ---
@@ -98,7 +100,7 @@ def shared(overrides: list[str], *launcher: str) -> DictConfig:
 def test_jobs_at_once_divide_the_cores(
     monkeypatch: pytest.MonkeyPatch, overrides: list[str], n_jobs: int, at_once: int, added: list[str]
 ) -> None:
-    monkeypatch.setattr(sweeps, "cores", lambda: 8)
+    monkeypatch.setattr(multirun, "cores", lambda: 8)
     cfg = shared(overrides, JOBLIB, f"hydra.launcher.n_jobs={n_jobs}")
     assert (cfg.hydra.launcher.n_jobs, cfg.hydra.launcher.batch_size) == (at_once, "1")
     assert list(cfg.hydra.overrides.task) == [*overrides, *added]
@@ -117,12 +119,8 @@ def test_jobs_on_ray_have_the_cores_that_they_ask_for(overrides: list[str], num_
     assert list(cfg.hydra.overrides.task) == [*overrides, *added]
 
 
-def test_jobs_one_after_the_other_keep_all_cores() -> None:
-    assert list(shared(["seed=0,1"]).hydra.overrides.task) == ["seed=0,1"]
-
-
 def test_what_a_sweep_imports_is_not_heavy() -> None:
-    modules = "ilt.cli.train, ilt.studies.sweeps, ilt.studies.sweep_tables, ilt.evaluation.tables"
+    modules = "ilt.cli.train, ilt.cli.sweep, ilt.studies.sweeps, ilt.studies.sweep_tables, ilt.evaluation.tables"
     heavy = "{'torch', 'pytorch_lightning', 'gymnasium', 'scipy', 'matplotlib', 'wandb'}"
     code = f"import sys, {modules}; print(*{heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == []
@@ -141,21 +139,17 @@ def write_job(sweep: Path, name: str, overrides: list[str], **files: Any) -> Pat
 
 
 def test_a_job_is_finished_or_failed_or_not_finished(tmp_path: Path) -> None:
-    write_job(tmp_path, "a", ["seed=0", "+expert.extra=1", "~callbacks.ema", "threads=3"], results_json={})
+    others = ["threads=3", "evaluation.video=false"]
+    write_job(tmp_path, "a", ["seed=0", "+expert.extra=1", "~callbacks.ema", *others], results_json={})
     write_job(tmp_path, "b", ["seed=1"], error_txt="ValueError: no\n\nTraceback")
     write_job(tmp_path, "c", ["seed=2"], error_txt="ValueError: once", results_json={})
     write_job(tmp_path, "d", ["seed=3"])
     (tmp_path / "e").mkdir()
+    write_job(tmp_path, "a.1", ["seed=0"])  # set aside when it was run again
     jobs = find_jobs(tmp_path)
     statuses = {"a": "finished", "b": "failed: ValueError: no", "c": "finished", "d": "not finished"}
     assert {job.name: job.status for job in jobs} == statuses
     assert jobs[0].overrides == {"seed": "0", "expert.extra": "1", "~callbacks.ema": ""}
-
-
-def test_runs_that_were_set_aside_are_no_jobs(tmp_path: Path) -> None:
-    for name in ("run", "run.1", "run.2", "lr0.1"):
-        write_job(tmp_path, name, ["seed=0"])
-    assert [job.name for job in find_jobs(tmp_path)] == ["lr0.1", "run"]
 
 
 # --- whole sweeps ---
@@ -230,34 +224,7 @@ def kill_once_finished(process: "subprocess.Popen[bytes]", outputs: Path, *, job
 
 
 @pytest.mark.slow
-def test_a_real_sweep_killed_in_the_middle_loses_nothing_and_does_nothing_twice(tmp_path: Path) -> None:
-    swept = ["experiment=smoke", "trainer.max_steps=300", "trainer.val_check_interval=50", "evaluation.video=false"]
-    swept += ["seed=0,1,2,3", "model.n_layer=1,2", JOBLIB, "hydra.launcher.n_jobs=2"]
-    line = command(*swept, outputs=tmp_path, program=("ilt", "train"))
-    with (tmp_path / "output.txt").open("w") as output:
-        process = subprocess.Popen(line, cwd=ROOT, env=environment(), stdout=output, start_new_session=True)
-    kill_once_finished(process, tmp_path, jobs=3)
-    finished = contents(only_sweep(tmp_path), "results.json")
-    shared = contents(tmp_path / "demos", "*.npz")
-    assert 3 <= len(finished) < 8
-    again = subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True).stdout
-    after = contents(only_sweep(tmp_path), "results.json")
-    assert len(after) == 8
-    assert {path: after[path] for path in finished} == finished
-    assert again.count("is finished; resume=false") == len(finished)
-    assert contents(tmp_path / "demos", "*.npz") == shared
-    assert "8 of 8 jobs finished" in (only_sweep(tmp_path) / "sweep.md").read_text()
-    for folder in only_sweep(tmp_path).glob("*/"):  # no step of the curve is there twice
-        steps = [
-            row["step"]
-            for row in csv.DictReader((folder / "curve.csv").read_text().splitlines())
-            if row["rollout/return_mean"]
-        ]
-        assert steps == ["50", "100", "150", "200", "250", "300"]
-
-
-@pytest.mark.slow
-def test_jobs_in_parallel_may_fly_in_worker_processes_of_their_own(tmp_path: Path) -> None:
+def test_jobs_in_parallel_may_run_rollouts_in_worker_processes_of_their_own(tmp_path: Path) -> None:
     swept = ["experiment=smoke", "seed=0,1", "processes=choice(2)", JOBLIB, "hydra.launcher.n_jobs=2"]  # not capped
     line = command(*swept, "evaluation.video=false", outputs=tmp_path, program=("ilt", "train"))
     process = subprocess.Popen(line, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True)

@@ -27,7 +27,7 @@ def leave_traces(folder: Path, value: float, *, seed: int, scored: bool) -> None
             **{name: {} for name in ("seconds", "packages", "files")},
         }
         (folder / "results.json").write_text(json.dumps(results))
-        (folder / "config.yaml").write_text(f"seed: {seed}\nenv: {{success_return: 200}}")
+        (folder / "config.yaml").write_text(f"seed: {seed}\nenv: {{id: Toy-v0, success_return: 200}}")
         (folder / "curve.csv").write_text("step\n")
         columns = ("seed", "student_return", "expert_return", "random_return", "student_steps", "student_terminated")
         (folder / "episodes.csv").write_text(f"{','.join(columns)}\n0,{value},0,0,1,1\n")

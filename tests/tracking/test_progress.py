@@ -15,20 +15,17 @@ import pytest
 from ilt.tracking.progress import Progress
 
 
-def test_without_a_terminal_notes_are_logged_as_plain_lines(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_terminal_lines_come_with_notes_and_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO), Progress("expert", total=10, unit="steps") as progress:
         progress.update(3)
         progress.update(5, note="return 1.5")
-    assert len(caplog.messages) == 1
-    assert caplog.messages[0].startswith("expert: 5 of 10 steps")
-    assert caplog.messages[0].endswith("return 1.5")
-
-
-def test_without_notes_a_line_comes_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+    (line,) = caplog.messages
+    assert line.startswith("expert: 5 of 10 steps")
+    assert line.endswith("return 1.5")
     with caplog.at_level(logging.INFO), Progress("demonstrations", total=3, unit="episodes", every=0.0) as progress:
         for done in range(1, 4):
             progress.update(done)
-    assert len(caplog.messages) == 3
+    assert len(caplog.messages) == 1 + 3
 
 
 def test_a_notebook_has_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +55,7 @@ with Progress("training", total=2, unit="steps") as outer:
     for step in range(1, 3):
         with Progress("round", total=3, unit="episodes") as inner:
             inner.update(3)
-            logging.info("round %d was flown", step)
+            logging.info("round %d was collected", step)
         outer.update(step)
         logging.info("step %d was taken", step)
 """
@@ -66,15 +63,15 @@ with Progress("training", total=2, unit="steps") as outer:
 
 def lines_on_a_terminal(program: str) -> list[str]:
     """What a program leaves there."""
-    ours, theirs = pty.openpty()
+    reads, writes = pty.openpty()
     command = [sys.executable, "-c", program]
-    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm"})
-    os.close(theirs)
+    process = subprocess.Popen(command, stdout=writes, stderr=writes, env={**os.environ, "TERM": "xterm"})
+    os.close(writes)
     shown = b""
     with suppress(OSError):  # which a terminal gives that nobody writes to any more
         while True:
-            shown += os.read(ours, 4096)
-    os.close(ours)
+            shown += os.read(reads, 4096)
+    os.close(reads)
     assert process.wait() == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
     return [line.split("\r")[-1].rstrip() for line in text.split("\r\n")]
@@ -90,7 +87,7 @@ def test_on_a_terminal_what_is_logged_stands_on_lines_of_its_own_above_the_bar()
 def test_a_bar_within_the_work_of_another_takes_a_line_of_its_own() -> None:
     lines = lines_on_a_terminal(BAR_BELOW_A_BAR)
     logged = [line for line in lines if "was" in line]
-    assert logged == ["round 1 was flown", "step 1 was taken", "round 2 was flown", "step 2 was taken"]
+    assert logged == ["round 1 was collected", "step 1 was taken", "round 2 was collected", "step 2 was taken"]
     assert any(line.startswith("round") and "3/3 episodes" in line for line in lines)
     assert any(line.startswith("training") and "2/2 steps" in line for line in lines)
     assert not any("training" in line and "round" in line for line in lines)
@@ -98,12 +95,12 @@ def test_a_bar_within_the_work_of_another_takes_a_line_of_its_own() -> None:
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_what_goes_to_a_file_stays_there(stream: str, tmp_path: Path) -> None:
-    ours, theirs = pty.openpty()
+    reads, writes = pty.openpty()
     with (tmp_path / "file").open("w") as file:
-        streams = {"stdout": theirs, "stderr": theirs, stream: file}
+        streams = {"stdout": writes, "stderr": writes, stream: file}
         subprocess.run([sys.executable, "-c", LINE_BESIDE_A_BAR], check=True, **streams)
-    os.close(theirs)
-    os.close(ours)
+    os.close(writes)
+    os.close(reads)
     written = (tmp_path / "file").read_text()
     if stream == "stdout":
         assert written.splitlines() == [*(f"step {step} was taken" for step in range(1, 5)), "done"]

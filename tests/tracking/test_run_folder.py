@@ -81,14 +81,13 @@ def test_the_config_is_read_back_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_worked_in_by_one_at_a_time(tmp_path: Path) -> None:
-    with (
-        open_run(tmp_path / "run"),
-        pytest.raises(RuntimeError, match="another process is at work in"),
-        open_run(tmp_path / "run"),
-    ):
+    one, other = open_run(tmp_path / "run"), open_run(tmp_path / "run")
+    with one, pytest.raises(RuntimeError, match="another process is at work in"), other:
         pass
-    with open_run(tmp_path / "run"):
+    with other:
         pass
+    with pytest.raises(ValueError, match=r"run must be the folder of a run, with a config\.yaml in it"):
+        read_config(tmp_path)
 
 
 def test_a_folder_with_another_training_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -144,11 +143,6 @@ def test_whoever_interrupts_a_run_is_told_how_to_go_on(tmp_path: Path, caplog: p
         raise SystemExit(1)
     assert caplog.messages[1:] == ["stopped; the same command goes on from the last checkpoint"]
     assert not (tmp_path / "run" / "error.txt").exists()
-
-
-def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"run must be the folder of a run, with a config\.yaml in it"):
-        read_config(tmp_path)
 
 
 def test_peak_memory_is_of_this_process_and_not_of_the_one_that_started_it() -> None:

@@ -16,6 +16,7 @@ from ilt.tracking import store
 from ilt.tracking.store import Artifact, DamagedArtifactError, Store, files_below, open_artifact, read_json, write_json
 
 CONFIG = {"env": {"id": "Toy"}, "steps": 3}
+CANONICAL_HASH = hashlib.sha256(b'{"env":{"id":"Toy"},"steps":3}').hexdigest()[:10]
 
 
 def maker(content: str = "hello") -> Callable[[Path], Mapping[str, Any]]:
@@ -42,29 +43,15 @@ def published(root: Path) -> list[str]:
     return sorted(path.name for path in (root / "things").iterdir() if not path.name.startswith("."))
 
 
-def test_what_is_missing_is_made(tmp_path: Path) -> None:
+def test_what_is_missing_is_made_and_found_from_then_on_in_whatever_order_its_keys_are(tmp_path: Path) -> None:
     assert Store(tmp_path).find("things", "toy", CONFIG) is None
     artifact = made(tmp_path)
     assert artifact.file("data.txt").read_text() == "hello"
     assert artifact.metrics == {"length": 5}
     assert artifact.path.parent == tmp_path / "things"
-
-
-def test_what_is_there_is_found_and_not_made_again(tmp_path: Path) -> None:
-    first = made(tmp_path)
-    assert Store(tmp_path).find_or_make("things", "toy", CONFIG, never) == first
-    assert Store(tmp_path).find("things", "toy", CONFIG) == first
-
-
-def test_its_name_ends_in_a_hash_of_its_config(tmp_path: Path) -> None:
-    canonical = b'{"env":{"id":"Toy"},"steps":3}'
-    assert made(tmp_path).name == f"toy-{hashlib.sha256(canonical).hexdigest()[:10]}"
-
-
-def test_the_order_of_keys_makes_no_other_artifact(tmp_path: Path) -> None:
-    first = made(tmp_path)
-    swapped = {"steps": 3, "env": {"id": "Toy"}}
-    assert Store(tmp_path).find_or_make("things", "toy", swapped, never).path == first.path
+    assert artifact.name == f"toy-{CANONICAL_HASH}"
+    assert Store(tmp_path).find("things", "toy", CONFIG) == artifact
+    assert Store(tmp_path).find_or_make("things", "toy", {"steps": 3, "env": {"id": "Toy"}}, never) == artifact
 
 
 @pytest.mark.parametrize("change", [{"steps": 4}, {"steps": "3"}, {"env": {"id": "Other"}}, {"more": None}])
@@ -90,19 +77,9 @@ def test_the_manifest_says_what_made_it_from_what_and_when(tmp_path: Path) -> No
     assert {"torch", "numpy", "gymnasium"} <= manifest["packages"].keys()
 
 
-def test_a_maker_that_fails_publishes_nothing(tmp_path: Path) -> None:
-    def fail(folder: Path) -> Mapping[str, Any]:
-        (folder / "half.txt").write_text("half")
-        raise RuntimeError("killed")
-
-    with pytest.raises(RuntimeError, match="killed"):
-        Store(tmp_path).find_or_make("things", "toy", CONFIG, fail)
-    assert published(tmp_path) == []
-    assert Store(tmp_path).find("things", "toy", CONFIG) is None
-
-
-def test_the_next_try_finds_what_a_failed_one_had_saved(tmp_path: Path) -> None:
+def test_a_maker_that_fails_publishes_nothing_and_the_next_try_finds_what_it_had_saved(tmp_path: Path) -> None:
     def try_until_third(folder: Path) -> Mapping[str, Any]:
+        assert published(tmp_path) == []  # nor while it is being made
         tries = [*folder.glob("try*")]
         (folder / f"try{len(tries)}").write_text("")
         if len(tries) < 2:
@@ -112,20 +89,10 @@ def test_the_next_try_finds_what_a_failed_one_had_saved(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(RuntimeError, match="killed"):
             Store(tmp_path).find_or_make("things", "toy", CONFIG, try_until_third)
+        assert Store(tmp_path).find("things", "toy", CONFIG) is None
     artifact = Store(tmp_path).find_or_make("things", "toy", CONFIG, try_until_third)
     assert artifact.metrics == {"tries": 3}
     assert sorted(artifact.manifest["files"]) == ["try0", "try1", "try2"]
-
-
-def test_nothing_is_published_while_it_is_being_made(tmp_path: Path) -> None:
-    seen: list[list[str]] = []
-
-    def make(folder: Path) -> Mapping[str, Any]:
-        seen.append(published(tmp_path))
-        return {}
-
-    Store(tmp_path).find_or_make("things", "toy", CONFIG, make)
-    assert seen == [[]]
 
 
 def test_a_kill_while_the_manifest_is_written_harms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,40 +108,26 @@ def test_a_kill_while_the_manifest_is_written_harms_nothing(tmp_path: Path, monk
     assert Store(tmp_path).find_or_make("things", "toy", CONFIG, never).manifest["files"].keys() == {"data.txt"}
 
 
-def test_a_changed_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_a_changed_or_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     artifact = made(tmp_path)
     artifact.file("data.txt").write_text("jello")
     with pytest.raises(DamagedArtifactError, match=r"data\.txt is not the file that its manifest describes; remove"):
         Store(tmp_path).find_or_make("things", "toy", CONFIG, never)
-
-
-def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
-    artifact = made(tmp_path)
     artifact.file("data.txt").unlink()
     with pytest.raises(DamagedArtifactError, match=r"data\.txt is missing; remove the folder"):
         Store(tmp_path).find("things", "toy", CONFIG)
 
 
-@pytest.mark.parametrize("manifest", ["", "{", "{}", '{"files": {', "[]", "null", '{"files": null}'])
-def test_a_damaged_manifest_is_an_error_that_names_it(tmp_path: Path, manifest: str) -> None:
-    artifact = made(tmp_path)
-    artifact.file("manifest.json").write_text(manifest)
-    with pytest.raises(DamagedArtifactError, match=r"manifest\.json is damaged"):
-        Store(tmp_path).find("things", "toy", CONFIG)
-
-
-def test_a_folder_without_a_manifest_is_an_error_that_names_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("manifest", [None, "", "{", "{}", '{"files": {', "[]", "null", '{"files": null}'])
+def test_a_damaged_manifest_is_an_error_that_names_it(tmp_path: Path, manifest: str | None) -> None:
     artifact = made(tmp_path)
     artifact.file("manifest.json").unlink()
-    with pytest.raises(DamagedArtifactError, match=r"manifest\.json is damaged"):
-        open_artifact(artifact.path)
-
-
-def test_what_was_damaged_is_made_again_once_it_is_removed(tmp_path: Path) -> None:
-    artifact = made(tmp_path)
-    for file in artifact.path.iterdir():
-        file.unlink()
-    artifact.path.rmdir()
+    if manifest is not None:
+        artifact.file("manifest.json").write_text(manifest)
+    for read in (lambda: Store(tmp_path).find("things", "toy", CONFIG), lambda: open_artifact(artifact.path)):
+        with pytest.raises(DamagedArtifactError, match=r"manifest\.json is damaged"):
+            read()
+    shutil.rmtree(artifact.path)
     assert open_artifact(made(tmp_path).path).metrics == {"length": 5}
 
 
@@ -219,30 +172,19 @@ def test_two_processes_that_ask_at_once_make_it_once(tmp_path: Path) -> None:
     assert (tmp_path / "made.txt").read_text() == "made\n"
 
 
-def test_json_is_read_as_it_was_written(tmp_path: Path) -> None:
-    content = {"a": [1, 2.5, None, "é"], "b": {"c": True}}
-    write_json(tmp_path / "a.json", content)
-    assert read_json(tmp_path / "a.json") == content
-    assert json.loads((tmp_path / "a.json").read_text()) == content
-    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
-
-
-def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {"old": 1})
-    with pytest.raises(TypeError):
-        write_json(tmp_path / "a.json", {"new": object()})
-    assert read_json(tmp_path / "a.json") == {"old": 1}
-
-
 def test_json_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(source: Path, target: Path) -> None:
         raise KeyboardInterrupt
 
-    write_json(tmp_path / "a.json", {"old": 1})
+    content = {"a": [1, 2.5, None, "é"], "b": {"c": True}}
+    write_json(tmp_path / "a.json", content)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"new": object()})
     monkeypatch.setattr(store.os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         write_json(tmp_path / "a.json", {"new": 2})
-    assert read_json(tmp_path / "a.json") == {"old": 1}
+    assert read_json(tmp_path / "a.json") == json.loads((tmp_path / "a.json").read_text()) == content
 
 
 def test_files_are_found_though_folders_go_while_one_looks(tmp_path: Path) -> None:

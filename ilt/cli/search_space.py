@@ -1,0 +1,58 @@
+"""A search space in Hydra's syntax, as Optuna's distributions."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Transformer
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from ilt.schema import ConfigError
+
+
+def parse_space(
+    space: Mapping[str, str] | None, arguments: Sequence[str], parser: OverridesParser
+) -> tuple[dict[str, BaseDistribution], list[str]]:
+    """What is searched over, and the overrides of every run.
+
+    Args:
+        space: sweeps in Hydra's syntax by override key, such as `tag(log, interval(0.0001, 0.01))`.
+        arguments: of the command line. A sweep goes before the one in `space`, a value takes the key out of it.
+
+    ConfigError if nothing is left to search over, or if it is the seed.
+    """
+    found = {key: distribution(parser.parse_override(f"{key}={text}")) for key, text in (space or {}).items()}
+    fixed = []
+    for argument, override in zip(arguments, parser.parse_overrides(list(arguments)), strict=True):
+        key = override.get_key_element()
+        if override.key_or_group == "seed":
+            raise ConfigError(f"seed is set by search.seeds and search.fresh_seeds in a search, got {argument}")
+        if override.is_sweep_override():
+            found[key] = distribution(override)
+        else:
+            found.pop(key, None)
+            fixed.append(argument)
+    if not found:
+        raise ConfigError("search.space must hold something to search over, or a sweep must be given")
+    return found, fixed
+
+
+def distribution(override: Override) -> BaseDistribution:
+    """A sweep of Hydra's as Optuna's distribution.
+
+    `interval(a, b)` is continuous, `int(interval(a, b))` whole numbers, both with `tag(log, …)` on a logarithmic scale;
+    `range(a, b, step)` leaves out b, as everywhere in Hydra; `choice(…)` or `a,b,c` are unordered.
+    """
+    if not override.is_sweep_override():
+        raise ConfigError(f"search.space must hold sweeps such as interval(0, 1), got {override.input_line}")
+    sweep = override.value()
+    if isinstance(sweep, IntervalSweep):
+        return _numbers([sweep.start, sweep.end])(sweep.start, sweep.end, log="log" in sweep.tags)
+    values: list[Any] = list(override.sweep_iterator(Transformer.encode))
+    if isinstance(sweep, RangeSweep):
+        return _numbers(values)(min(values), max(values), step=abs(sweep.step))
+    return CategoricalDistribution(values)
+
+
+def _numbers(values: Sequence[Any]) -> Callable[..., BaseDistribution]:
+    return IntDistribution if all(isinstance(value, int) for value in values) else FloatDistribution

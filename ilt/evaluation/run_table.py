@@ -1,0 +1,53 @@
+"""A table of finished runs: each beside its expert, and the mean of those that differ in nothing but their seed."""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from ilt.evaluation.statistics import interval_of, mean_rate
+from ilt.evaluation.tables import filled, percent
+from ilt.tracking.records import RunRecord, by_environment, group_runs
+
+COLUMNS = (
+    "run",
+    "env",
+    "student",
+    "95 % interval",
+    "expert",
+    "student − expert",
+    "interval of that",
+    "crashes",
+    "expert's crashes",
+)
+
+
+def run_table(runs: Sequence[RunRecord]) -> tuple[list[str], list[list[str]]]:
+    """Columns, and one row per run, environment by environment, with the environment's name if there are several.
+
+    Where all runs in an environment differ in nothing but their seed, a row with their mean follows. Its intervals are
+    over runs, since that is what another training seed would vary.
+    """
+    environments = by_environment(runs)
+    rows = []
+    for name, same_env in environments.items():
+        env = name if len(environments) > 1 else None
+        rows += [_row(run.name, env, [run.results]) for run in same_env]
+        if len(same_env) > 1 and len(group_runs(same_env)) == 1:
+            rows.append(_row(f"all {len(same_env)} seeds", env, [run.results for run in same_env]))
+    return filled(COLUMNS, rows)
+
+
+def _row(name: str, env: str | None, results: Sequence[Mapping[str, Any]]) -> list[str | None]:
+    returns = [each["return_mean"] for each in results]
+    differences = [each["difference_to_expert"]["mean"] for each in results]
+    return [
+        name,
+        env,
+        f"{fmean(returns):.1f}",
+        "{:.1f} … {:.1f}".format(*interval_of(returns, results[0]["return_mean_interval"])),
+        f"{fmean(each['expert_return_mean'] for each in results):.1f}",
+        f"{fmean(differences):+.1f}",
+        "{:+.1f} … {:+.1f}".format(*interval_of(differences, results[0]["difference_to_expert"]["interval"])),
+        percent(mean_rate([each["crash_rate"] for each in results])),
+        percent(mean_rate([each["policies"]["expert"]["crash_rate"] for each in results])),
+    ]
