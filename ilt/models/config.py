@@ -66,7 +66,7 @@ class LSTM:
 
 @component("head", "auto", "ilt.models.heads.default_head")
 class Auto:
-    """Categorical for choices, Gaussian for numbers."""
+    """Categorical for choices, least squares for numbers."""
 
 
 @component("head", "categorical", "ilt.models.heads.Categorical")

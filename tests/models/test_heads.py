@@ -60,10 +60,12 @@ def test_losses_of_several_choices_add_up() -> None:
     assert loss.item() == pytest.approx(-math.log(0.25) - math.log(0.1), rel=1e-5)
 
 
-def test_the_gaussian_loss_is_the_negative_log_likelihood() -> None:
+def test_the_gaussian_loss_is_the_negative_log_likelihood_times_the_variance() -> None:
     outputs = torch.tensor([[0.5, -0.5, log_std(math.log(0.1)), log_std(math.log(2.0))]])
     loss = Gaussian(action_space=BOX).loss(outputs, torch.tensor([[0.7, 0.5]]))
-    assert loss.item() == pytest.approx(-norm.logpdf(0.7, 0.5, 0.1) - norm.logpdf(0.5, -0.5, 2.0), rel=1e-5)
+    assert loss.item() == pytest.approx(
+        -norm.logpdf(0.7, 0.5, 0.1) * 0.1**2 - norm.logpdf(0.5, -0.5, 2.0) * 2.0**2, rel=1e-5
+    )
 
 
 def test_the_loss_of_a_mixture_is_that_of_its_weighted_densities() -> None:
