@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ilt.rollout.sequence_policy import SequencePolicy
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
