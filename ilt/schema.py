@@ -342,7 +342,12 @@ _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 
 def _parameters(target: Any) -> tuple[set[str], bool]:
     """Names that a call takes, those included that a class hands on to its bases; and whether it takes any others."""
-    owners = [c for c in target.__mro__[:-1] if "__init__" in vars(c)] if isinstance(target, type) else []
+    classes = target.__mro__[:-1] if isinstance(target, type) else ()
+    own = {
+        "ilt",
+        str(target.__module__).partition(".")[0],
+    }  # what goes to others' bases, such as gym.Wrapper, is unknown
+    owners = [c for c in classes if "__init__" in vars(c) and c.__module__.partition(".")[0] in own]
     names: set[str] = set()
     for call in [vars(owner)["__init__"] for owner in owners] or [target]:
         found = inspect.signature(call).parameters.values()

@@ -171,5 +171,5 @@ def test_nothing_that_somebody_elses_run_names_is_called(key: str, runs: Path, t
     if key == "model":
         probe(f"run={run}", *QUICK)
         return
-    with pytest.raises(ConfigError, match=r"os\.abort is code of another package"):
+    with pytest.raises(ConfigError, match=r"os\.abort is no component of ilt"):
         probe(f"run={run}", *QUICK)
