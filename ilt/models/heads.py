@@ -89,8 +89,8 @@ class _Continuous(ActionHead):
 class Gaussian(_Continuous):
     """A mean and a deviation for each number, independent of each other.
 
-    The loss is the negative log-likelihood, weighted by the present variance (β-NLL with β = 1, Seitzer et al. 2022),
-    so the mean learns as by least squares: unweighted, the many steps at which an expert repeats itself drown the few that
+    The loss is the negative log-likelihood weighted by the present variance (β-NLL with β = 1, Seitzer et al. 2022), so
+    the mean learns as by least squares. Unweighted, the many steps at which an expert repeats itself drown the few that
     matter. Deviations stay above e⁻⁵, since those of a deterministic expert would fall without end.
     """
 

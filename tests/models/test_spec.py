@@ -49,7 +49,7 @@ class Foreign(Recurrent):
 def test_code_of_other_packages_is_run_only_where_it_is_trusted(tmp_path: Path) -> None:
     saved = ModelSpec(**{**vars(spec("nano", BOX)), "model": {"_target_": f"{__name__}.Foreign"}})
     saved.save(saved.build()[0], tmp_path / "model.safetensors")
-    with pytest.raises(ConfigError, match=r"model\._target_=.*Foreign is code of another package.*trust=\[tests\]"):
+    with pytest.raises(ConfigError, match=r"model\._target_=.*Foreign is no component of ilt.*trust=\[tests\]"):
         ModelSpec.load(tmp_path / "model.safetensors")
     assert isinstance(ModelSpec.load(tmp_path / "model.safetensors", trust=["tests"])[1], Foreign)
 
@@ -58,7 +58,7 @@ def test_a_target_of_a_file_is_not_called(tmp_path: Path) -> None:
     saved = spec("nano", BOX)
     evil = ModelSpec(**{**vars(saved), "head": {"_target_": "os.abort"}})
     evil.save(saved.build()[0], tmp_path / "model.safetensors")
-    with pytest.raises(ConfigError, match=r"head\._target_=os\.abort is code of another package"):
+    with pytest.raises(ConfigError, match=r"head\._target_=os\.abort is no component of ilt"):
         ModelSpec.load(tmp_path / "model.safetensors")
 
 
