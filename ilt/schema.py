@@ -338,7 +338,7 @@ _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 
 
 def _parameters(target: Any) -> tuple[set[str], bool]:
-    """Return the parameter names of a call, including those of base classes it calls, and whether it takes any others."""
+    """Return the parameter names of a call, including those passed on to base classes, and whether it takes others."""
     owners = [c for c in target.__mro__[:-1] if "__init__" in vars(c)] if isinstance(target, type) else []
     names: set[str] = set()
     for call in [vars(owner)["__init__"] for owner in owners] or [target]:

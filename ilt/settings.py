@@ -123,7 +123,7 @@ def run_config(cfg: DictConfig) -> dict[str, Any]:
 
 
 def parse_seeds(text: str, blocks: Mapping[str, Any], key: str = "seeds") -> tuple[str, int, int]:
-    """Parse BLOCK:COUNT or BLOCK:OFFSET:COUNT to (block, offset, count). Raise ConfigError, naming the key, if wrong."""
+    """Parse BLOCK:COUNT or BLOCK:OFFSET:COUNT to (block, offset, count). Raise ConfigError if it is wrong."""
     wanted = f"BLOCK:COUNT or BLOCK:OFFSET:COUNT with one of {sorted(blocks)}, such as test:1000"
     block, *numbers = text.split(":")
     if block not in blocks or not 1 <= len(numbers) <= 2 or not all(n.isdecimal() for n in numbers):
