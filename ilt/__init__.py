@@ -8,7 +8,7 @@
     run = ilt.train(demos, env=env, model="tiny", context_length=8)
     print(ilt.evaluate(run.policy, env, n_episodes=200))
 
-Every name is imported when it is first used.
+Names are imported lazily, on first use.
 """
 
 from importlib import import_module

@@ -1,7 +1,7 @@
-"""The Python API: what a command does, a few lines do. Its functions are those of `ilt` itself.
+"""The Python API, whose functions `ilt` exports: the commands as functions.
 
 Settings are those of the commands, as keyword arguments: a group by its option's name or as a mapping
-(`model="tiny"`, `optimizer={"learning_rate": 1e-3}`). What is made is kept in the same store, under the same names.
+(`model="tiny"`, `optimizer={"learning_rate": 1e-3}`). Results go to the same store, under the same names.
 """
 
 import hashlib
@@ -44,11 +44,11 @@ DEFAULTS = {
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """What a student learns from.
+    """The episodes that a student learns from.
 
     Attributes:
-        episodes, validation: whose actions are learned, and others that are never trained on.
-        expert: who showed them, if that is known.
+        episodes, validation: training episodes, and others that are never trained on.
+        expert: the expert that acted in them, if known.
     """
 
     episodes: Episodes
@@ -65,7 +65,7 @@ class Run:
 
     Attributes:
         path: its folder, which `ilt evaluate`, `compare`, `probe` and `report` take.
-        results: what its `results.json` says.
+        results: the content of its `results.json`.
         policy: the student, as it was scored.
     """
 
@@ -79,7 +79,7 @@ def make_env(id: str, *, wrappers: Sequence[Mapping[str, Any]] = (), **settings:
 
     Args:
         id: an option's name such as `lunar_lander_hidden`, Gymnasium's id, or `module:Name-v0`.
-        wrappers: further ones, the innermost first: the `_target_` of each, and its arguments.
+        wrappers: wrappers, innermost first: the `_target_` of each, and its arguments.
         settings: other keys of the config's `env`, such as `kwargs` and `success_return`.
     """
     values = load_option("env", id) if id in options_of("env") else {**load_option("env", "gymnasium"), "id": id}
@@ -88,7 +88,7 @@ def make_env(id: str, *, wrappers: Sequence[Mapping[str, Any]] = (), **settings:
     values = merge(values, settings)
     check_config(OmegaConf.create({"env": values}), "expert", partial=True)
     spec = EnvSpec.from_config(values)
-    _ = spec.action_space  # makes one, so that errors come here
+    _ = spec.action_space  # makes one environment, so that errors are raised here
     return spec
 
 
@@ -101,13 +101,13 @@ def load_expert(
     privileged: bool = False,
     **settings: Any,
 ) -> LoadedExpert:
-    """Find an expert: shipped, trained before, trained now, in a Stable-Baselines3 file, a function, or a policy.
+    """Load an expert: a shipped or trained one, a Stable-Baselines3 file, a function, or a policy.
 
     Args:
-        expert: an option of `conf/expert` such as `ppo`, which is trained if it is not there (`train=False` refuses);
-            the path of a zip file that Stable-Baselines3 saved; a function from observations (n, obs_dim) to n actions;
-            or a `Policy`.
-        env: where it is to act.
+        expert: an option of `conf/expert` such as `ppo`, which is trained if there is none yet (`train=False` raises
+            ConfigError); the path of a zip file that Stable-Baselines3 saved; a function from observations (n, obs_dim)
+            to n actions; or a `Policy`.
+        env: the environment that it acts in.
         privileged: whether it sees what the environment hides from students.
         deterministic: whether it takes its most likely action, or samples.
         settings: other keys of the config's `expert`, such as `total_steps` and `gate`.
@@ -144,7 +144,7 @@ def collect(
     n_validation_episodes: int | None = None,
     outputs: str | Path = "outputs",
 ) -> Demonstrations:
-    """Collect episodes of an expert, one for each of the first seeds of the demonstrations and validation blocks.
+    """Collect an expert's episodes, one for each of the first seeds of the demonstrations and validation blocks.
 
     Args:
         n_validation_episodes: None for a tenth of `n_episodes`.
@@ -171,15 +171,15 @@ def train(
 ) -> Run:
     """Train a student on demonstrations, and score it on test seeds beside its expert and the random policy.
 
-    The same call finds what is there: a finished run is read, a killed one goes on. (Not so in rounds of DAgger with
-    an expert that is a function, of which nobody knows whether it is the same.)
+    The same call reads a finished run and resumes a killed one, except in rounds of DAgger with a function as the expert,
+    which has no identity.
 
     Args:
-        demos: what `collect` gave, or episodes from anywhere, of which the last tenth is kept for validation.
+        demos: demonstrations from `collect`, or any episodes, of which the last tenth is kept for validation.
         model: an option of `conf/model`, or a mapping with a `_target_`.
-        expert: whom the student is compared with, and who is asked in rounds of DAgger; None for who showed the
+        expert: the expert that the student is compared with and that labels rounds of DAgger; None for the one of the
             demonstrations, or else the random policy.
-        max_steps: batches, with four rollout evaluations on the way.
+        max_steps: training steps, with four rollout evaluations on the way.
         logger: as the config's `logger`; None for none.
         settings: other groups of the config: an option's name, a mapping of keys, or both as a tuple, such as
             `imitation="dagger"`, `optimizer={"learning_rate": 1e-3}`, `evaluation={"n_episodes": 200}`.
@@ -228,7 +228,7 @@ def load_policy(
     """Load the policy of a finished run or of an expert, by its folder or name; see `Policy.predict`.
 
     Args:
-        trust: packages beside `ilt` whose code may be run to build it; None for all, if it is your own.
+        trust: packages besides `ilt` whose code may be run to build it; None for all, if it is your own.
     """
     saved = read_policy("where", str(where), _context(env, outputs), deterministic=deterministic, trust=trust)
     saved.policy.flatten = partial(env.observations.flatten, privileged=saved.policy.privileged)
@@ -239,10 +239,10 @@ def load_policy(
 def evaluate(
     policy: Policy | LoadedExpert | Run, env: EnvSpec, *, n_episodes: int = 1000, seeds: str | None = None
 ) -> dict[str, Any]:
-    """Measure what a policy earns: the metrics of its episodes, with the 95 % interval of its mean return.
+    """Evaluate a policy: return the metrics of its episodes, with the 95 % confidence interval of its mean return.
 
     Args:
-        seeds: which episodes, as BLOCK:COUNT or BLOCK:OFFSET:COUNT; None for the first `n_episodes` of the test block.
+        seeds: the episodes, as BLOCK:COUNT or BLOCK:OFFSET:COUNT; None for the first `n_episodes` of the test block.
     """
     block, offset, count = parse_seeds(seeds or f"test:{n_episodes}", env.seed_blocks)
     actor = policy if isinstance(policy, Policy) else policy.policy
@@ -259,11 +259,11 @@ def compare(
     outputs: str | Path = "outputs",
     trust: Sequence[str] | None = (),
 ) -> dict[str, Any]:
-    """Run policies on the same seeds: metrics by name, with the difference to the reference, paired by seed.
+    """Run policies on the same seeds; return metrics by name, with the paired difference from the reference.
 
     Args:
-        policies: by name: policies, or what `load_policy` takes. A random policy is always compared.
-        reference: whom the others are compared with; None for the first.
+        policies: policies by name, or what `load_policy` takes. A random policy is always included.
+        reference: the policy that the others are compared with; None for the first.
     """
     block, offset, count = parse_seeds(seeds, env.seed_blocks)
     chosen, ctx = env.seeds(block, count, offset), _context(env, outputs)
@@ -292,7 +292,7 @@ def _env_config(env: EnvSpec) -> dict[str, Any]:
 def _compose(
     env: EnvSpec, seed: int, outputs: str | Path, presets: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> DictConfig:
-    """Compose a whole config of `ilt train`, without Hydra. ConfigError names a setting that is wrong."""
+    """Compose a whole config of `ilt train` without Hydra. Raise ConfigError, naming the wrong setting."""
     values: dict[str, Any] = {
         **named("command", "train").defaults, "seed": seed, "outputs": str(outputs), "run_name": "api", "logger": None
     }  # fmt: skip
@@ -310,7 +310,7 @@ def _compose(
 
 
 def _keep(ctx: Context, demos: Demonstrations) -> Artifact:
-    """Keep demonstrations that were handed in, found again by their content."""
+    """Put demonstrations into the store, identified by their content."""
     blocks = {"demonstrations": demos.episodes, "validation": demos.validation}
     digest = hashlib.sha256()
     for episodes in blocks.values():

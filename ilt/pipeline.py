@@ -1,4 +1,4 @@
-"""The whole story: expert → demonstrations → windows → model → rollouts → numbers."""
+"""The whole pipeline: expert → demonstrations → windows → model → rollouts → results."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -27,13 +27,13 @@ log = logging.getLogger(__name__)
 
 
 def prepare(cfg: Any, env: Any = None, *, trust: Sequence[str] | None = None) -> Context:
-    """Set up threads and memory; the environment that a config describes, and the store it works in.
+    """Set up threads and memory, and return the environment and the store that a config names.
 
-    An environment that cannot be made, or has spaces that cannot be learned, is refused here.
+    Raise ConfigError if the environment cannot be made or its spaces are not supported.
 
     Args:
-        env: the config's `env`, if it is another one's than `cfg`.
-        trust: packages beside `ilt` whose code may be run, where the config is somebody else's.
+        env: an `env` config to use instead of that of `cfg`.
+        trust: packages besides `ilt` whose code may be run, for somebody else's config.
     """
     set_up(cfg.threads)
     spec = EnvSpec.from_config(cfg.env if env is None else env, trust=trust)
@@ -50,16 +50,16 @@ def run(
     report: Callable[[float, int], bool] | None = None,
     in_trial: bool = False,
 ) -> dict[str, Any] | None:
-    """Everything from an expert to a scored student, each stage found if it is there already.
+    """Run every stage from the expert to a scored student; reuse stages that are finished.
 
     Args:
         cfg: a whole config of `ilt train`.
         logger: the job's run in a logger.
-        report: takes a selection-seed return and a step, and says whether to give up; see `Pruning`.
-        in_trial: whether this is part of a search, so that test seeds stay untouched.
+        report: takes a selection-seed return and a step, and returns whether to stop; see `Pruning`.
+        in_trial: whether this is part of a search, so that test seeds stay unused.
 
     Returns:
-        what `results.json` holds; in a trial the selection-seed return alone; None if it was given up.
+        the content of `results.json`; in a trial only the selection-seed return; None if the training was pruned.
     """
     check(ctx, cfg)
     with folder.stage("expert"):
@@ -70,7 +70,7 @@ def run(
 
 
 def check(ctx: Context, cfg: DictConfig) -> None:
-    """Refuse what this machine or this environment cannot do before any long work. ConfigError names the key."""
+    """Raise ConfigError, naming the key, for what this machine or environment cannot do, before any long work."""
     check_devices(cfg.trainer, cfg.dataset.batch_size)
     check_components(ctx, cfg)
 
@@ -86,7 +86,7 @@ def train_and_score(
     report: Callable[[float, int], bool] | None = None,
     in_trial: bool = False,
 ) -> dict[str, Any] | None:
-    """The same from demonstrations that are there; see `run`."""
+    """Run the stages after the demonstrations; see `run`."""
     logger.use_artifacts(demonstrations=demos, **({} if expert.artifact is None else {"expert": expert.artifact}))
     with folder.stage("training"):
         fitted = Fitted.read(folder.path) or fit(ctx, cfg, folder, demos, expert, logger.lightning, report=report)
@@ -113,7 +113,7 @@ def make_figures(
     episodes: Mapping[str, Episodes],
     logger: Run,
 ) -> None:
-    """Figures and a video, into the run's folder and to its logger. One that fails is a warning."""
+    """Write figures and a video to the run's folder and its logger. Warn about any that fails."""
     path, made, videos = folder.path, {}, {}
     title, n = path.name, cfg.evaluation.n_episodes
 

@@ -1,4 +1,4 @@
-"""All schemas, and the options of `conf/` read without Hydra, for Python callers."""
+"""All schemas, and the options of `conf/` read without Hydra for the Python API."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -17,12 +17,12 @@ for _schemas in ("envs.spec", *(f"{room}.config" for room in ROOMS)):
 
 
 def stored_as(found: Component) -> str:
-    """The option under which the ConfigStore knows a component: its name, unless a file of `conf/` has it."""
+    """Return a component's option in the ConfigStore: its name, or NAME_keys if a file of `conf/` has that name."""
     return f"{found.name}_keys" if _file(found.group, found.name).is_file() else found.name or "default"
 
 
 def store_schemas(store: Callable[..., None]) -> None:
-    """Hand every schema's keys and defaults to Hydra.
+    """Pass every schema's keys and defaults to Hydra.
 
     Args:
         store: `ConfigStore.store`.
@@ -35,9 +35,9 @@ def store_schemas(store: Callable[..., None]) -> None:
 
 
 def load_option(group: str, name: str) -> dict[str, Any]:
-    """An option of a group, such as `model` and `tiny`, with all its keys, as plain containers.
+    """Load an option of a group, such as `tiny` of `model`, with all its keys, as plain containers.
 
-    What its defaults list names within the group is read first, as Hydra does. ConfigError if there is no such option.
+    The options in its defaults list are read first, as in Hydra. Raise ConfigError if there is no such option.
     """
     path = _file(group, name)
     if not path.is_file():
@@ -55,14 +55,14 @@ def load_option(group: str, name: str) -> dict[str, Any]:
 
 
 def options_of(group: str) -> list[str]:
-    """The options of a group that come with the package."""
+    """List the options of a group that come with the package."""
     folder = files("ilt.conf").joinpath(group)
     found = [path.name.removesuffix(".yaml") for path in folder.iterdir()] if folder.is_dir() else []
     return sorted({*found, *map(stored_as, _options(group))})
 
 
 def merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested mappings, the second one's values over the first one's."""
+    """Merge nested mappings; values of the second override those of the first."""
     merged = dict(first)
     for name, value in second.items():
         inner = merged.get(name)
@@ -71,7 +71,7 @@ def merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _options(group: str) -> list[Component]:
-    """The components of a group, or the one schema of a part of a config."""
+    """Return the components of a group, or the one schema of a part of a config."""
     found = [c for c in COMPONENTS if c.group == group and "." not in group]
     return [c for c in found if c.target] or found
 

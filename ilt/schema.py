@@ -1,10 +1,9 @@
-"""Config schemas: dataclasses that say what each key may hold, and the identity that follows from them.
+"""Config schemas: dataclasses that say what each key may hold, and the identities that follow from them.
 
 A component that a config names by `_target_` has a dataclass in the `config.py` of its package, with a type, a default,
-a range and a sentence for every key. They stand nowhere else: the ConfigStore hands them to Hydra, `complete` fills in
-what a config leaves out, `check` holds configs to them, and `canonical` leaves out what has its default value, so that
-a new key renames nothing. Values are kept as Hydra parsed them, and are not converted by OmegaConf, which would read
-`"8"` as 8 and 1 as true.
+a range and a sentence for every key. This is their only definition: the ConfigStore passes them to Hydra, `complete`
+fills in missing keys, `check` validates configs, and `canonical` omits default values, so that a new key changes no
+identity. Values stay as Hydra parsed them; OmegaConf's conversion would read `"8"` as 8 and 1 as true.
 
 A component without a dataclass, such as one from your own package, is checked against its constructor's signature.
 Nothing heavy is imported here.
@@ -46,19 +45,19 @@ class Rule:
     wanted: str
 
     def or_null(self) -> "Rule":
-        """The same, or null."""
+        """Return a rule that also allows null."""
         return Rule(lambda value: value is None or self.allows(value), f"{self.wanted}, or null")
 
 
 def integer(least: float = -math.inf, most: float = math.inf) -> Rule:
-    """A whole number in a range."""
+    """Allow an integer in a range."""
     wanted = f"an integer of at least {least}" if most == math.inf else f"an integer from {least} to {most}"
     wanted = "an integer" if (least, most) == (-math.inf, math.inf) else wanted
     return Rule(lambda v: isinstance(v, int) and not isinstance(v, bool) and least <= v <= most, wanted)
 
 
 def number(least: float = -math.inf, most: float = math.inf, *, above: bool = False, below: bool = False) -> Rule:
-    """A finite number in a range; `above` and `below` take its ends away."""
+    """Allow a finite number in a range; `above` and `below` exclude its ends."""
     bounds = []
     if least > -math.inf:
         bounds.append(f"{'above' if above else 'at least'} {least:g}")
@@ -74,12 +73,12 @@ def number(least: float = -math.inf, most: float = math.inf, *, above: bool = Fa
 
 
 def one_of(*values: Any) -> Rule:
-    """One of these."""
+    """Allow one of these values."""
     return Rule(lambda v: v in values and type(v) in {type(w) for w in values}, f"one of {list(values)}")
 
 
 def list_of(rule: Rule, length: int | None = None) -> Rule:
-    """A list of such values."""
+    """Allow a list of values that `rule` allows."""
 
     def allows(v: Any) -> bool:
         return isinstance(v, ListConfig | list) and (length is None or len(v) == length) and all(map(rule.allows, v))
@@ -112,15 +111,15 @@ def key(
     rule: Rule | None = None,
     identity: bool = True,
 ) -> Any:
-    """A field of a schema. Its rule follows from its annotation and these, unless `rule` is given.
+    """Declare a field of a schema. Its rule follows from its annotation and the arguments, unless `rule` is given.
 
     Args:
-        default: what it is where a config does not say; "???" for a key that must be given.
-        doc: what it means, in one sentence.
-        ge, gt, le, lt: bounds of numbers, or of each number in a list.
-        choices: all that it may be.
-        length: of a list.
-        identity: whether it is part of what a thing is; if not, another value is still the same thing.
+        default: the default value; "???" for a key that must be given.
+        doc: its meaning, in one sentence.
+        ge, gt, le, lt: bounds of a number, or of each number in a list.
+        choices: all allowed values.
+        length: required length of a list.
+        identity: whether the value is part of the component's identity.
     """
     bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices, "length": length}
     metadata = {"doc": doc, "rule": rule, "identity": identity, **bounds}
@@ -134,14 +133,14 @@ class Component:
     """What a config may name by a `_target_`, or a part of a config without one.
 
     Attributes:
-        group: where it stands in a config, such as `model`.
-        name: under which it is known, in identities and in the ConfigStore: it stays when code moves. Empty for the
-            keys that every component of the group has.
+        group: its place in a config, such as `model`.
+        name: its name in identities and in the ConfigStore, which stays when code moves. Empty for the keys that every
+            component of the group has.
         schema: the dataclass of its keys.
         target: dotted path of what is called; empty for a part of a config that is no component.
-        version: raised when what it computes changes.
-        open: whether other keys are handed on to the target.
-        watches: whether it changes nothing that it watches, so that it is no part of an identity.
+        version: increased when the component's results change.
+        open: whether other keys are passed on to the target.
+        watches: whether it only observes a training, so that it is not part of an identity.
     """
 
     group: str
@@ -175,7 +174,7 @@ class Component:
 
 
 COMPONENTS: list[Component] = []
-"""All that are registered; `ilt.registry` imports every schema."""
+"""All registered components; `ilt.registry` imports every schema."""
 
 
 def component(group: str, name: str = "", target: str = "", **options: Any) -> Callable[[type], type]:
@@ -190,25 +189,25 @@ def component(group: str, name: str = "", target: str = "", **options: Any) -> C
 
 
 def components(group: str) -> list[Component]:
-    """The components of a group."""
+    """Return the components of a group."""
     importlib.import_module("ilt.registry")
     return [c for c in COMPONENTS if c.group == group and c.name]
 
 
 def named(group: str, name: str) -> Component:
-    """The component of this name."""
+    """Return the component of this name."""
     return next(c for c in components(group) if c.name == name)
 
 
 def common_keys(group: str) -> Component | None:
-    """The keys that every component of a group has, or those of a part of a config."""
+    """Return the schema of the keys that every component of a group has, or of a part of a config."""
     return next((c for c in COMPONENTS if c.group == group and not c.name), None)
 
 
 def schema_of(group: str, values: Any, *, prefix: str = "") -> Component | None:
-    """The schema of a group's values; None if they are of another package's component and the group has no common keys.
+    """Return the schema of a group's values; None for another package's component in a group without common keys.
 
-    Where a group has one component, `_target_` may be left out. ConfigError if it is missing elsewhere.
+    `_target_` may be omitted if the group has one component. Otherwise raise ConfigError if it is missing.
     """
     prefix, known = prefix or group, [c for c in components(group) if c.target]
     if not isinstance(values, DictConfig | Mapping):
@@ -225,19 +224,19 @@ def schema_of(group: str, values: Any, *, prefix: str = "") -> Component | None:
 
 
 def complete(found: Component | None, values: Any) -> None:
-    """Give keys that are missing their defaults, in place."""
+    """Fill in missing keys with their defaults, in place."""
     if found is None:
         return
     with open_dict(values) if isinstance(values, DictConfig) else contextlib.nullcontext():
         for name, default in found.defaults.items():
-            if name not in list(values):  # a DictConfig's `in` says no of "???"
+            if name not in list(values):  # `in` of a DictConfig is False for "???"
                 values[name] = copy.deepcopy(default)
             elif inner := common_keys(f"{found.group}.{name}"):
                 complete(inner, values[name])
 
 
 def check(found: Component | None, values: Any, *, prefix: str) -> None:
-    """Hold values to their schema. ConfigError names the key, the value and what is allowed."""
+    """Raise ConfigError, with the key, its value and what is allowed, unless values fit their schema."""
     if found is None:
         return
     dot = f"{prefix}." if prefix else ""
@@ -255,22 +254,20 @@ def check(found: Component | None, values: Any, *, prefix: str) -> None:
 
 
 def did_you_mean(word: str, known: Iterable[str], dot: str = "") -> str:
-    """The closest of the known names as a clause, if one is close."""
+    """Return a clause that suggests the closest known name, if one is close."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {dot}{close[0]}?" if close else ""
 
 
 def locate(target: str, *, key: str, trust: Sequence[str] | None = None) -> Any:
-    """What a dotted path names. ConfigError if there is no such thing, or if it is not trusted.
+    """Import what a dotted path names. Raise ConfigError if it does not exist or is not trusted.
 
     Args:
-        trust: packages whose code may be run beside our own components; None for all, for the caller's own config.
+        trust: packages whose code may be run besides ilt's components; None for all, for the caller's own config.
     """
     if trust is not None and (package := target.split(".")[0]) not in trust:
         importlib.import_module("ilt.registry")
-        if target not in {
-            c.target for c in COMPONENTS
-        }:  # ilt's other functions, and what it imports, could do anything
+        if target not in {c.target for c in COMPONENTS}:  # other functions of ilt and its imports could do anything
             raise ConfigError(
                 f"{key}={target} is no component of ilt; other code is not run for somebody else's files unless you "
                 f"trust its package: trust=[{package}]"
@@ -292,7 +289,7 @@ def locate(target: str, *, key: str, trust: Sequence[str] | None = None) -> Any:
 
 
 def own_keys(group: str, values: Any) -> dict[str, Any]:
-    """The values that a component itself is called with: all but `_target_` and the keys that the whole group has."""
+    """Return the keyword arguments of a component: all but `_target_` and the keys that the whole group has."""
     shared = common.fields if (common := common_keys(group)) else {}
     return {str(k): plain(v) for k, v in values.items() if k != "_target_" and k not in shared}
 
@@ -305,13 +302,13 @@ def build(
     trust: Sequence[str] | None = None,
     prefix: str | None = None,
 ) -> Any:
-    """Call what a group's `_target_` names with its own keys and with what only the run knows.
+    """Call a group's `_target_` with its own keys and with what only the run knows.
 
-    ConfigError names a key that its constructor does not take, or one that it asks for.
+    Raise ConfigError, naming the key, if the target does not take a key or lacks a required one.
 
     Args:
-        known: keyword arguments beside those of the config; of these it is given the ones that it takes.
-        prefix: where the values stand in the config, if not at `group`.
+        known: further keyword arguments; the target gets those that it takes.
+        prefix: key of the values in the config, if not `group`.
     """
     prefix = prefix or group
     target = locate(values["_target_"], key=f"{prefix}._target_", trust=trust)
@@ -323,7 +320,7 @@ def build(
 
 
 def accepted(target: Any, options: Mapping[str, Any], known: Mapping[str, Any], *, prefix: str) -> dict[str, Any]:
-    """The keyword arguments for a call: all options, and of what is known those that it takes. See `build`."""
+    """Return the keyword arguments for a call: all options, and those of `known` that it takes. See `build`."""
     parameters, anything = _parameters(target)
     for name in options:
         if name not in parameters and not anything:
@@ -341,7 +338,7 @@ _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 
 
 def _parameters(target: Any) -> tuple[set[str], bool]:
-    """Names that a call takes, those included that a class hands on to its bases; and whether it takes any others."""
+    """Return the parameter names of a call, including those passed on to base classes, and whether it takes others."""
     classes = target.__mro__[:-1] if isinstance(target, type) else ()
     own = {
         "ilt",
@@ -358,15 +355,15 @@ def _parameters(target: Any) -> tuple[set[str], bool]:
 
 
 def path_of(target: Any) -> str:
-    """The dotted path of a class or function."""
+    """Return the dotted path of a class or function."""
     return f"{target.__module__}.{target.__qualname__}" if hasattr(target, "__qualname__") else str(target)
 
 
 def canonical(group: str, values: Any) -> dict[str, Any]:
-    """What a group of a config is, whatever its code is called and whatever keys were added since.
+    """Return the canonical form of a group of a config, which stays the same when code moves or keys are added.
 
-    The component's registered name and version, and the values that differ from its defaults. Of a component without a
-    schema: its target, the `version` of its class, and the values that differ from its constructor's defaults.
+    It has the component's registered name and version, and the values that differ from its defaults. For a component
+    without a schema: its target, the `version` of its class, and values that differ from its constructor's defaults.
     """
     found = schema_of(group, values)
     target = values.get("_target_") or (found.target if found else "")
@@ -379,7 +376,7 @@ def canonical(group: str, values: Any) -> dict[str, Any]:
 
 
 def _differing(found: Component | None, values: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that are part of an identity and not as their schema has them, nor as `defaults`."""
+    """Return the values that are part of an identity and differ from their schema's defaults and from `defaults`."""
     kept: dict[str, Any] = {}
     known = {**defaults, **(found.defaults if found else {})}
     for name, value in plain(values).items():
@@ -393,18 +390,18 @@ def _differing(found: Component | None, values: Any, defaults: Mapping[str, Any]
 
 
 def config_hash(config: Any) -> str:
-    """Ten hexadecimal digits of the SHA-256 of a plain container's canonical JSON."""
+    """Return ten hexadecimal digits of the SHA-256 of a plain container's canonical JSON."""
     text = json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def plain(value: Any) -> Any:
-    """A value of a config as plain containers, resolved."""
+    """Convert a value of a config to plain containers, resolved."""
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of a nested mapping; an empty mapping is a value."""
+    """Yield dotted keys and values of a nested mapping; an empty mapping is a value."""
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from leaves(value, f"{prefix}{name}.")
@@ -413,7 +410,7 @@ def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def _rule(hint: Any, bounds: Mapping[str, Any]) -> Rule:
-    """The rule that an annotation and its bounds amount to."""
+    """Return the rule that follows from an annotation and its bounds."""
     arguments = typing.get_args(hint)
     if typing.get_origin(hint) in (types.UnionType, typing.Union) and type(None) in arguments:
         others = [argument for argument in arguments if argument is not type(None)]

@@ -1,4 +1,4 @@
-"""A whole config: which groups it has, which values go together, and what identifies the training that it describes."""
+"""A whole config: its groups, checks across them, and the identity of the training that it describes."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -27,22 +27,22 @@ GROUPS = ("env", "expert", "demos", "dataset", "head", "imitation", "model", "op
 """Groups of a config that name one component each."""
 
 PARTS = ("logger", "evaluation", "search", "callbacks")
-"""Other groups, and parts of a config that are no components."""
+"""Other groups and parts of a config, which are no single component."""
 
 NOT_OF_THE_RUN = (
     "hydra", "outputs", "run_name", "resume", "logger", "threads", "processes", "n_envs", "search", "evaluation"
 )  # fmt: skip
-"""Top-level keys that decide no weights, so a run's name neither."""
+"""Top-level keys that affect neither the weights nor a run's name."""
 
 STUDENT = ("context_length", "deterministic")
 """Keys of `evaluation` that decide how the student acts while it learns."""
 
 
 def check_config(cfg: DictConfig, command: str = "train", *, partial: bool = False) -> None:
-    """Complete a config, in place; raise ConfigError, which names key, value and what is allowed, if it cannot be used.
+    """Fill in a config's defaults, in place; raise ConfigError, with key, value and what is allowed, if it is wrong.
 
     Args:
-        command: whose config it is.
+        command: the command of the config.
         partial: whether top-level keys may be missing, as in the config that a run's folder keeps.
     """
     keys = named("command", command)
@@ -72,7 +72,7 @@ def check_config(cfg: DictConfig, command: str = "train", *, partial: bool = Fal
 
 
 def _parts(cfg: DictConfig) -> Iterator[tuple[str, Component | None, Any]]:
-    """Every part of a config that has a schema of its own: its key, schema and values."""
+    """Yield the key, schema and values of every part of a config that has its own schema."""
     for group in (*GROUPS, *PARTS):
         several = {"callbacks": "callbacks", "env": "env.wrappers"}.get(group)
         if group in cfg and group != "callbacks" and (group in GROUPS or cfg[group]):
@@ -84,9 +84,9 @@ def _parts(cfg: DictConfig) -> Iterator[tuple[str, Component | None, Any]]:
 
 
 def training_config(cfg: DictConfig) -> dict[str, Any]:
-    """All that decides a training's weights, in canonical form; see `ilt.schema.canonical`.
+    """Return all that decides a training's weights, in canonical form; see `ilt.schema.canonical`.
 
-    What is scored, drawn and logged afterwards is no part of it.
+    Scoring, figures and logging are not part of it.
     """
     cfg = cfg.copy()
     for _, found, values in _parts(cfg):
@@ -104,11 +104,11 @@ def training_config(cfg: DictConfig) -> dict[str, Any]:
         "student": {key: cfg.evaluation[key] for key in STUDENT},
         "seed": cfg.seed,
     }
-    if cfg.expert.train_at_most is not None:  # an expert trained for less may take the place of the one that is named
+    if cfg.expert.train_at_most is not None:  # a shorter training may replace the expert that is named
         kept["expert"]["train_at_most"] = cfg.expert.train_at_most
     groups = ("demos", "dataset", "head", "imitation", "model", "optimizer", "trainer")
     kept |= {group: canonical(group, cfg[group]) for group in groups}
-    if kept["demos"]["component"] != "expert":  # whose episodes its config decides
+    if kept["demos"]["component"] != "expert":  # those of an expert are decided by its config
         from ilt.data.sources import make_source
 
         kept["demos"] |= make_source(cfg.demos).identity()
@@ -116,7 +116,7 @@ def training_config(cfg: DictConfig) -> dict[str, Any]:
 
 
 def training_hash(cfg: DictConfig) -> str:
-    """Ten hexadecimal digits that identify a training."""
+    """Return ten hexadecimal digits that identify a training."""
     return config_hash(training_config(cfg))
 
 
@@ -127,12 +127,12 @@ def is_of_the_run(override: str) -> bool:
 
 
 def run_config(cfg: DictConfig) -> dict[str, Any]:
-    """A run's config, resolved, as plain containers, without what decides no numbers."""
+    """Return a run's config as plain containers, resolved, without the keys that affect no numbers."""
     return {str(key): plain(cfg[key]) for key in cfg if key not in NOT_OF_THE_RUN or key == "evaluation"}
 
 
 def parse_seeds(text: str, blocks: Mapping[str, Any], key: str = "seeds") -> tuple[str, int, int]:
-    """`test:1000` or `test:500:1000` (block, offset, count) to (block, offset, count). ConfigError names the key."""
+    """Parse BLOCK:COUNT or BLOCK:OFFSET:COUNT to (block, offset, count). Raise ConfigError if it is wrong."""
     wanted = f"BLOCK:COUNT or BLOCK:OFFSET:COUNT with one of {sorted(blocks)}, such as test:1000"
     block, *numbers = text.split(":")
     if block not in blocks or not 1 <= len(numbers) <= 2 or not all(n.isdecimal() for n in numbers):
@@ -144,7 +144,7 @@ def parse_seeds(text: str, blocks: Mapping[str, Any], key: str = "seeds") -> tup
 
 
 def parse_subset(key: str, text: str) -> tuple[str, float, float]:
-    """`wind_power:0.75:1` to (parameter, lowest quantile, highest quantile). ConfigError names the key."""
+    """Parse PARAMETER:LOW:HIGH, with two quantiles, such as `wind_power:0.75:1`. Raise ConfigError if it is wrong."""
     name, *bounds = text.split(":")
     try:
         low, high = map(float, bounds)
@@ -218,7 +218,7 @@ def _check_model(cfg: DictConfig) -> None:
 
 
 def _check_trainer(cfg: DictConfig) -> None:
-    """Training counts steps or epochs, and ends on a rollout evaluation, whose weights are the last ones."""
+    """Check that training counts either steps or epochs, and ends on a rollout evaluation of the last weights."""
     trainer = cfg.trainer
     by_steps = trainer.check_val_every_n_epoch is None
     counts = f"where trainer.check_val_every_n_epoch is {'null' if by_steps else 'set'}"
@@ -252,7 +252,7 @@ def _check_trainer(cfg: DictConfig) -> None:
 
 
 def _check_rounds(trainer: DictConfig, rounds: int) -> None:
-    """A round begins at a rollout evaluation, and one process asks the expert."""
+    """Check that rounds begin at rollout evaluations and that one process trains."""
     why = "where imitation.rounds is above 0"
     if (n_nodes := trainer.get("num_nodes", 1)) != 1:
         raise ConfigError(f"trainer.num_nodes must be 1 {why}, got {n_nodes}")
@@ -272,7 +272,7 @@ def _check_rounds(trainer: DictConfig, rounds: int) -> None:
 
 
 def _check_search(search: DictConfig) -> None:
-    """One training seed says little, and the winner must not be judged by those that it was chosen by."""
+    """Check that a search has several training seeds, and other seeds to judge the winner by."""
     if len(set(search.seeds)) < max(3, len(search.seeds)):
         raise ConfigError(f"search.seeds must be at least 3 different seeds, got {list(search.seeds)}")
     fresh = set(search.fresh_seeds) - set(search.seeds)
@@ -287,10 +287,10 @@ OmegaConf.register_new_resolver("run_hash", lambda *, _root_: training_hash(_roo
 
 
 def _env_name(env_id: str, option: str) -> str:
-    """What a run's name says of its environment: the option that was chosen, or its id where that is another one's."""
+    """Return the environment's part of a run's name: the option, or the id if it is not the option's."""
     try:
         own = registry.load_option("env", option).get("id")
-    except ConfigError:  # an option of the user's
+    except ConfigError:  # the user's own option
         own = env_id
     return option if own == env_id else env_id.rpartition(":")[2].rpartition("/")[2]
 

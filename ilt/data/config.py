@@ -1,4 +1,4 @@
-"""Schemas of the config group `dataset`."""
+"""Schemas of the config groups `dataset` and `demos`."""
 
 from ilt.schema import COUNT, Rule, component, key
 
@@ -10,10 +10,10 @@ AMOUNT = Rule(
 
 @component("dataset")
 class AnyDataset:
-    """What every dataset of windows has."""
+    """Keys of every dataset of windows."""
 
     episodes: int | float = key(
-        1.0, "How many demonstrations are used: a number or a fraction; the first ones.", rule=AMOUNT
+        1.0, "How many demonstrations are used, from the first on: a number or a fraction.", rule=AMOUNT
     )
     batch_size: int = key(256, "Windows in a batch.", ge=1)
 
@@ -28,15 +28,15 @@ class Windows(AnyDataset):
 
 @component("demos.filters")
 class Filters:
-    """Which demonstrations are kept; the manifest counts what is dropped."""
+    """Which demonstrations are kept; the manifest counts those that are dropped."""
 
     min_return: float | None = key(None, "Keep episodes with at least this return.")
-    drop_truncated: bool = key(False, "Drop episodes that the time limit cut.")
+    drop_truncated: bool = key(False, "Drop truncated episodes.")
 
 
 @component("demos")
 class AnyDemos:
-    """What every data source has."""
+    """Keys of every data source."""
 
     filters: dict[str, object] = key({}, "Which episodes are kept.")
 
@@ -45,8 +45,8 @@ class AnyDemos:
 class ExpertEpisodes(AnyDemos):
     """Episodes of the expert, one for each of the first seeds of each block."""
 
-    n_episodes: int = key(1000, "Run by the expert; filters may keep fewer.", ge=1)
-    n_validation_episodes: int = key(100, "From the validation block; never trained on.", ge=1)
+    n_episodes: int = key(1000, "Episodes that the expert runs; filters may keep fewer.", ge=1)
+    n_validation_episodes: int = key(100, "Episodes from the validation block, never trained on.", ge=1)
 
 
 @component("demos", "file", "ilt.data.sources.EpisodesFile")

@@ -1,4 +1,4 @@
-"""Batches of windows, in an order that the seed and the step decide alone."""
+"""Batches of windows, in an order decided by the seed and the training step alone."""
 
 from collections.abc import Callable, Iterator, Sized
 from itertools import chain, islice, repeat
@@ -13,21 +13,20 @@ from ilt.data.episodes import Episodes
 from ilt.data.windows import WindowDataset
 
 VALIDATION_STEPS = 4_096
-"""In one validation batch: about as many as a training batch has, which the caches of a CPU still hold."""
+"""Steps in a validation batch: about as many as in a training batch, and few enough for a CPU's caches."""
 
 
 class EpochBatches(Sampler[Any]):
-    """Shuffled batches of indices, epoch after epoch; which ones is a function of seed and step alone.
+    """Shuffled batches of indices, epoch after epoch, decided by seed and step alone.
 
-    Every epoch is a permutation of its own; what does not fill a batch at its end is left to the next ones.
+    Every epoch has its own permutation. Windows that do not fill a last batch are dropped from the epoch.
 
     Args:
         n_windows, batch_size: an epoch has n_windows // batch_size batches, but at least one.
         seed: decides every permutation.
-        first_step: the training step to begin at, so that a resumed run sees what it had not seen; a function is
-            asked when the first batch is.
-        rank, n_ranks: of n_ranks processes that learn together, each is given its part of every batch; together they
-            see the batches of one.
+        first_step: training step to begin at, so that a resumed run goes on with batches that it has not seen; a
+            function is called when the first batch is requested.
+        rank, n_ranks: each of the n_ranks processes that train together gets its share of every batch.
     """
 
     def __init__(
@@ -62,13 +61,13 @@ class EpochBatches(Sampler[Any]):
 
 
 class RoundBatches(Sampler[Any]):
-    """`EpochBatches` of data that grow. They end where a round begins, and start anew with what there is then.
+    """`EpochBatches` of growing data: they end where a round begins, and start again with the data there is then.
 
     Args:
-        windows: as many as it has, whenever the batches of another round are asked for.
+        windows: its length is read whenever the batches of another round are requested.
         batch_size, seed: as `EpochBatches` takes them.
         n_steps: training steps from one round to the next.
-        step: tells the training step that the next batch is for.
+        step: returns the training step that the next batch is for.
     """
 
     def __init__(
@@ -88,7 +87,7 @@ class RoundBatches(Sampler[Any]):
 
 
 class WindowLoader(DataLoader[dict[str, Tensor]]):
-    """A DataLoader that Lightning may resume in the middle of an epoch: its sampler already stands at the step."""
+    """A DataLoader that Lightning may resume mid-epoch: its sampler already begins at the right step."""
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -98,13 +97,13 @@ class WindowLoader(DataLoader[dict[str, Tensor]]):
 
 
 class WindowData(pl.LightningDataModule):
-    """Training and validation windows, kept where the model learns. Batches are as `WindowDataset` describes.
+    """Training and validation windows, kept on the model's device. `WindowDataset` describes the batches.
 
     Args:
         train, validation: windows over different episodes.
-        batch_size: windows in a training batch, of all processes that learn together.
+        batch_size: windows in a training batch, over all processes that train together.
         seed: decides the order of training batches.
-        steps_per_round: training steps after which, each time, further episodes may be added; None for never.
+        steps_per_round: training steps between rounds, where episodes may be added; None for never.
     """
 
     def __init__(
@@ -121,13 +120,13 @@ class WindowData(pl.LightningDataModule):
         self._batch_size, self._seed, self._steps_per_round = batch_size, seed, steps_per_round
 
     def extend(self, episodes: Episodes) -> None:
-        """Add episodes to the training windows, for the steps of the next round and all later ones."""
+        """Add episodes to the training windows, for the next round and all later ones."""
         assert self._steps_per_round is not None
         self._train.extend(episodes)
 
     @property
     def _device(self) -> torch.device:
-        """Where the model learns."""
+        """The device of the model."""
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
 
     def train_dataloader(self) -> WindowLoader:
@@ -147,6 +146,5 @@ class WindowData(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         self._validation.to(self._device)
-        # as many windows at once as hold some thousands of steps
         batch_size = max(VALIDATION_STEPS // self._validation.context_length, 1)
         return DataLoader(self._validation, batch_size=batch_size, collate_fn=lambda batch: batch)

@@ -1,4 +1,4 @@
-"""Episodes: what was seen, done and earned, laid end to end in flat arrays, and their file."""
+"""Episodes: observations, actions and rewards, concatenated in flat arrays, and their file."""
 
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ _REQUIRED = ("observations", "actions", "rewards", "lengths", "terminated", "tru
 
 @dataclass(frozen=True, kw_only=True)
 class Episodes:
-    """E episodes laid end to end; episode e has T_e = lengths[e] steps and T_e + 1 observations.
+    """E concatenated episodes; episode e has T_e = lengths[e] steps and T_e + 1 observations.
 
     `observations[t]` is what was seen when `actions[t]` was chosen, `rewards[t]` is what that action earned, and the
     last observation of an episode is what was seen after its last action.
@@ -92,7 +92,7 @@ class Episodes:
         return self.rewards[self.step_offsets + self.lengths - 1]
 
     def select(self, keep: np.ndarray) -> "Episodes":
-        """The episodes of a boolean mask (E,), or at the given indices, in that order."""
+        """Return the episodes of a boolean mask (E,), or at the given indices, in that order."""
         keep = np.flatnonzero(keep) if keep.dtype == np.bool_ else keep
         steps = _ranges(self.step_offsets[keep], self.lengths[keep])
         rows = _ranges(self.observation_offsets[keep], self.lengths[keep] + 1)
@@ -108,7 +108,7 @@ class Episodes:
         )
 
     def first(self, count: int) -> "Episodes":
-        """The first episodes, as views: nothing is copied."""
+        """Return the first `count` episodes as views, without copying."""
         n_steps = int(self.lengths[:count].sum())
         return Episodes(
             observations=self.observations[: n_steps + count],
@@ -124,7 +124,7 @@ class Episodes:
         )
 
     def first_steps(self, count: int) -> "Episodes":
-        """The first `count` steps; an episode that is cut by that is one that was truncated. Arrays are views."""
+        """Return the first `count` steps as views; an episode that this cuts is marked as truncated."""
         ends = np.cumsum(self.lengths)
         assert 1 <= count <= ends[-1]
         n_episodes = int(np.searchsorted(ends, count)) + 1
@@ -147,7 +147,7 @@ class Episodes:
 
     @classmethod
     def concatenate(cls, parts: Sequence["Episodes"]) -> "Episodes":
-        """The episodes of all parts, one part behind the other; all must have the same extras."""
+        """Concatenate the episodes of all parts, which must have the same extras."""
         assert all(part.extras.keys() == parts[0].extras.keys() for part in parts)
         return cls(
             **{name: np.concatenate([getattr(part, name) for part in parts]) for name in _REQUIRED},
@@ -168,7 +168,7 @@ class Episodes:
 
     @classmethod
     def load(cls, path: Path) -> "Episodes":
-        """Read what `save` wrote; unknown keys are kept in `extras`. ValueError if the file is not such a file."""
+        """Read what `save` wrote; unknown keys are kept in `extras`. Raise ValueError if it is no episode file."""
         try:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
@@ -184,6 +184,6 @@ class Episodes:
 
 
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The concatenation of `arange(start, start + length)` over all pairs."""
+    """Concatenate `arange(start, start + length)` over all pairs."""
     ends = np.cumsum(lengths)
     return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - lengths), lengths)

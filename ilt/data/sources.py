@@ -1,6 +1,6 @@
 """The contract of a data source: where demonstrations come from.
 
-The simplest one is a function `(env, block) -> Episodes`, with `block` being "demonstrations" or "validation"; name it
+The simplest one is a function `(env, block) -> Episodes`, where `block` is "demonstrations" or "validation"; name it
 as `demos._target_`. A class is called with the config's own keys:
 
     class MyRecordings(DataSource):
@@ -25,16 +25,16 @@ from ilt.schema import ConfigError, accepted, locate, own_keys, path_of
 from ilt.tracking.store import sha256
 
 Demonstrate = Callable[[np.ndarray, str], Episodes]
-"""Runs the expert, if it passes its gate: takes seeds (E,) int64 and a title, and returns an episode for each."""
+"""Runs the expert, if it passes its gate: takes seeds (E,) int64 and a title, and returns an episode per seed."""
 
 
 class DataSource(ABC):
     """Where demonstrations come from.
 
     Attributes:
-        version: raise it when what it gives changes, so that older artifacts are not taken for it.
-        uses_expert: whether the expert decides what it gives.
-        n_episodes: how many seeds of the demonstrations block, from the first one on, it uses up.
+        version: increase it when the episodes change, so that older artifacts are not reused.
+        uses_expert: whether the episodes depend on the expert.
+        n_episodes: how many seeds of the demonstrations block it uses, from the first on.
     """
 
     version = 1
@@ -43,10 +43,10 @@ class DataSource(ABC):
 
     @abstractmethod
     def episodes(self, env: EnvSpec, block: str, demonstrate: Demonstrate) -> Episodes:
-        """The episodes of a block, "demonstrations" or "validation"; actions are in the simulator's units."""
+        """Return the episodes of a block ("demonstrations" or "validation"), actions in the simulator's units."""
 
     def identity(self) -> dict[str, Any]:
-        """What decides its episodes beside its config, such as the content of a file."""
+        """Return what decides the episodes besides the config, such as the content of a file."""
         return {}
 
 
@@ -73,7 +73,7 @@ class EpisodesFile(DataSource):
 
     Args:
         path: the `.npz` of the demonstrations.
-        validation_path: that of the validation episodes.
+        validation_path: the `.npz` of the validation episodes.
     """
 
     def __init__(self, *, path: str, validation_path: str) -> None:
@@ -90,7 +90,7 @@ class EpisodesFile(DataSource):
 
 
 class FunctionSource(DataSource):
-    """A plain function from environment and block to episodes."""
+    """A data source made of a plain function from environment and block to episodes."""
 
     def __init__(self, function: Callable[..., Episodes], **options: Any) -> None:
         self._function, self._options = function, options
@@ -100,7 +100,7 @@ class FunctionSource(DataSource):
 
 
 def make_source(values: Any, *, trust: Sequence[str] | None = None) -> DataSource:
-    """The data source of a config's `demos`: a `DataSource` of a class, or a plain function as one."""
+    """Build the data source of a config's `demos`, which names a `DataSource` or a plain function."""
     target = locate(values["_target_"], key="demos._target_", trust=trust)
     options = own_keys("demos", values)
     if isinstance(target, type) and issubclass(target, DataSource):
@@ -115,7 +115,7 @@ def make_source(values: Any, *, trust: Sequence[str] | None = None) -> DataSourc
 
 
 def check_fits(episodes: Episodes, env: EnvSpec, *, source: str) -> None:
-    """Raise ConfigError unless observations and actions are what the environment has."""
+    """Raise ConfigError unless observations and actions fit the environment."""
     dim = env.observations.dim
     if episodes.observations.shape[1] != dim:
         raise ConfigError(
@@ -127,7 +127,7 @@ def check_fits(episodes: Episodes, env: EnvSpec, *, source: str) -> None:
 
 
 def filter_episodes(episodes: Episodes, filters: Mapping[str, Any]) -> tuple[Episodes, dict[str, int]]:
-    """The episodes that every filter lets through, and how many each one dropped (an episode counts for each)."""
+    """Return the episodes that pass every filter, and how many each filter drops (an episode counts for each)."""
     least = filters.get("min_return")
     low = episodes.returns < (-np.inf if least is None else least)
     cut = episodes.truncated & bool(filters.get("drop_truncated"))

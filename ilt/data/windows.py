@@ -11,15 +11,15 @@ from ilt.data.episodes import Episodes
 from ilt.envs.actions import ActionSpace
 
 LABEL = "step/label"
-"""What `Episodes` call the actions that an expert would have taken, where others were."""
+"""Name in `Episodes.extras` of the expert's actions where other actions were executed."""
 
 
 class WindowIndex:
     """Where windows of up to `context_length` steps begin, so that every step of every episode is in one.
 
     An episode of T steps has windows at 0, stride, 2·stride, … as long as they fit, and one that ends on its last
-    step. The first one begins at the true start of the episode; an episode shorter than a window has that one alone.
-    Kept is what each episode has, not each window: there may be millions of them.
+    step. An episode shorter than `context_length` has one window, from its start.
+    The index stores numbers per episode, not per window: there may be millions of windows.
 
     Args:
         lengths: (E,) int64, in steps.
@@ -36,11 +36,11 @@ class WindowIndex:
         return int(self._ends[-1])
 
     def to(self, device: torch.device) -> None:
-        """Move what is kept to a device."""
+        """Move the index to a device."""
         self._last, self._ends, self._firsts = (kept.to(device) for kept in (self._last, self._ends, self._firsts))
 
     def find(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """Windows (n,) by number to their episode (n,) and start (n,) in steps from its beginning, all int64."""
+        """Map window numbers (n,) to their episodes (n,) and their first steps in these (n,), all int64."""
         episode = torch.searchsorted(self._ends, windows, right=True)
         start = torch.minimum((windows - self._firsts[episode]) * self._stride, self._last[episode])
         return episode, start
@@ -52,19 +52,18 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
     A batch of B windows is a dictionary:
 
     - `observations` (B, K, obs_dim) float32: `observations[:, t]` is what was seen when `actions[:, t]` was chosen;
-    - `actions` (B, K) or (B, K, dim), in model units: what was done, the model's past inputs;
-    - `targets`, of the same shape: what the expert would have done, where that may be something else; without this
-      key, it is what was done;
+    - `actions` (B, K) or (B, K, dim), in model units: the executed actions, which the model sees as past inputs;
+    - `targets`, of the same shape: the expert's actions; without this key, the targets are `actions`;
     - `mask` (B, K) bool: True at real steps, False at padding;
-    - `scored` (B, K) bool, only with `as_deployed`: the steps at which the model sees what it would see in flight.
+    - `scored` (B, K) bool, only with `as_deployed`: the steps at which the model sees what it would see in a rollout.
 
     Args:
-        episodes: where the windows are cut from; an expert's labels are their `step/label`.
-        action_space: of their environment, to turn actions into model units.
+        episodes: the source of the windows; `step/label` holds an expert's labels.
+        action_space: of the environment, to convert actions to model units.
         context_length: K, in steps, at least 1.
         stride: steps between the starts of neighboring windows, from 1 to K (a larger one would skip steps).
-        as_deployed: for validation. With stride 1, every step is scored exactly once, in the window that ends with it:
-            after the K − 1 steps before it, or after all there are since the start of the episode.
+        as_deployed: for validation. With stride 1, every step is scored exactly once: after the K − 1 steps before it,
+            or after all steps since the start of the episode if they are fewer.
     """
 
     def __init__(
@@ -96,7 +95,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         return len(self._windows)
 
     def to(self, device: torch.device) -> "WindowDataset":
-        """Move the demonstrations to a device, so that batches are gathered there and none is copied."""
+        """Move the demonstrations to a device, so that batches are gathered there and not copied to it."""
         self._windows.to(device)
         for name in ("_observations", "_actions", "_lengths", "_first_steps", "_positions"):
             setattr(self, name, getattr(self, name).to(device))
@@ -104,7 +103,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         return self
 
     def extend(self, episodes: Episodes) -> None:
-        """Add the windows of further episodes behind those that are there. From now on, batches hold `targets`."""
+        """Append the windows of further episodes. From now on, batches hold `targets`."""
         device, targets = self._positions.device, self._actions if self._targets is None else self._targets
         self._targets = torch.cat(
             [targets, torch.from_numpy(self._action_space.encode(labels_of(episodes))).to(device)]
@@ -126,7 +125,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         inside = torch.minimum(self._positions, n_real - 1)  # padding repeats the last real step
         steps = (self._first_steps[episode] + start)[:, None] + inside
         batch = {
-            "observations": self._observations[steps + episode[:, None]],  # an episode has one observation more
+            "observations": self._observations[steps + episode[:, None]],  # each episode has one more observation
             "actions": self._actions[steps],
             "mask": self._positions < n_real,
         }
@@ -138,26 +137,26 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         return batch
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """One window, without the batch dimension."""
+        """Return one window, without the batch dimension."""
         return {name: array[0] for name, array in self.__getitems__([index]).items()}
 
 
 def labels_of(episodes: Episodes) -> np.ndarray:
-    """What the expert would have done at every step, as `actions` are; without labels, what was done."""
+    """Return the expert's action at every step, shaped like `actions`; without labels, the executed actions."""
     return episodes.extras.get(LABEL, episodes.actions)
 
 
 def windows_at(
     episodes: Episodes, step: int, *, action_space: ActionSpace, context_length: int
 ) -> tuple[np.ndarray, Tensor, Tensor]:
-    """What a student looks at when it chooses the action of one step, in each episode that gets there.
+    """Return what a student sees when it chooses the action of one step, in each episode that is long enough.
 
     Args:
-        step: how many steps lie behind it.
+        step: index of the step in its episode.
 
     Returns:
-        which of the episodes these are (n,) int64; and their windows, observations (n, L, obs_dim) and actions
-        (n, L[, dim]) in model units, with L = `context_length`, or all steps there are since the start of the episode.
+        indices of these episodes (n,) int64; and their windows, observations (n, L, obs_dim) and actions
+        (n, L[, dim]) in model units, with L = min(step + 1, context_length).
     """
     which = np.flatnonzero(episodes.lengths > step)
     places = np.arange(max(step + 1 - context_length, 0), step + 1)
@@ -171,10 +170,10 @@ def windows_at(
 
 
 def take_episodes(episodes: Episodes, amount: int | float) -> Episodes:
-    """The first episodes, so that a smaller set is part of every larger one.
+    """Return the first episodes, so that a smaller set is part of every larger one.
 
     Args:
-        amount: how many (int), or which fraction of all, in (0, 1] (float), rounded up.
+        amount: a number (int), or a fraction in (0, 1] (float), rounded up.
     """
     count = int(np.ceil(round(amount * len(episodes), 9))) if isinstance(amount, float) else amount
     if not 1 <= count <= len(episodes):
@@ -183,13 +182,13 @@ def take_episodes(episodes: Episodes, amount: int | float) -> Episodes:
 
 
 def observation_statistics(episodes: Episodes) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (obs_dim,) float32 over the observations at which an action was chosen.
+    """Return mean and deviation (obs_dim,) float32 over the observations at which an action was chosen.
 
-    Computed over real steps of the flat arrays, so padding has no part in it; a constant coordinate gets deviation 1.
+    A constant coordinate gets deviation 1.
     """
     seen = np.ones(len(episodes.observations), dtype=bool)
-    seen[episodes.observation_offsets + episodes.lengths] = False  # the last one of each episode
-    blocks = [slice(first, first + 100_000) for first in range(0, len(seen), 100_000)]  # or copies would be made of all
+    seen[episodes.observation_offsets + episodes.lengths] = False  # the final observation of each episode
+    blocks = [slice(first, first + 100_000) for first in range(0, len(seen), 100_000)]  # to avoid a copy of the whole
     n_steps = seen.sum()
 
     def mean_of(values: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""Environments: what a config says about one, and many of them stepped in one process."""
+"""Environments: specs, observation and action spaces, wrappers, and batches stepped in one process."""

@@ -1,4 +1,4 @@
-"""Action spaces: what an action is to the simulator, in files, and to a model."""
+"""Action spaces: conversion of actions between simulator, files and models."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,16 +12,16 @@ from ilt.schema import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class ActionSpace:
-    """The actions of an environment: one choice, several choices at once, or a vector of numbers.
+    """The actions of an environment: one discrete choice, several at once, or a vector of continuous numbers.
 
-    Policies, experts and files hold actions in the *simulator's units*: int64 for choices, from `start` on, and float32
-    within the bounds for numbers. Models hold them in *model units*: choices from 0 on, numbers in [−1, 1].
+    Policies, experts and files hold actions in the *simulator's units*: int64 choices that begin at `start`, or float32
+    numbers within the bounds. Models hold them in *model units*: choices that begin at 0, or numbers in [−1, 1].
 
     Attributes:
-        n_choices: how many values each choice has; empty for numbers.
-        start: the least value of each choice.
+        n_choices: number of values of each choice; empty for numbers.
+        start: smallest value of each choice.
         low, high: finite bounds of each number; empty for choices.
-        shape: of one action as the simulator takes it; () for a single choice.
+        shape: shape of one action as the simulator takes it; () for a single choice.
     """
 
     n_choices: tuple[int, ...] = ()
@@ -32,7 +32,7 @@ class ActionSpace:
 
     @classmethod
     def of(cls, space: spaces.Space[Any], *, key: str = "env.id") -> "ActionSpace":
-        """Describe a Gymnasium space. ConfigError names `key` if actions of this kind cannot be learned."""
+        """Describe a Gymnasium space. Raise ConfigError, naming `key`, if its actions are not supported."""
         if isinstance(space, spaces.Discrete):
             return cls(n_choices=(int(space.n),), start=(int(space.start),))
         if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
@@ -53,56 +53,56 @@ class ActionSpace:
 
     @property
     def dim(self) -> int:
-        """How many choices or numbers an action has."""
+        """Number of choices or numbers in an action."""
         return len(self.n_choices) or len(self.low)
 
     @property
     def flat(self) -> bool:
-        """Whether actions are stored as (n,) instead of (n, dim): those of a single choice."""
+        """Whether actions are stored as (n,) instead of (n, dim), which is so for a single choice."""
         return self.shape == () and not self.continuous
 
     @property
     def dtype(self) -> type[np.generic]:
-        """Of stored actions: float32 or int64."""
+        """Dtype of stored actions: float32 or int64."""
         return np.float32 if self.continuous else np.int64
 
     def zeros(self, *n: int) -> np.ndarray:
-        """An array for actions of shape (*n,) or (*n, dim)."""
+        """Return an array of zeros for actions, of shape (*n,) or (*n, dim)."""
         return np.zeros(n if self.flat else (*n, self.dim), dtype=self.dtype)
 
     def encode(self, actions: np.ndarray) -> np.ndarray:
-        """Simulator's units (n,) or (n, dim) to model units of the same shape."""
+        """Convert actions (n,) or (n, dim) from the simulator's units to model units of the same shape."""
         if self.continuous:
             return ((actions - self._center) / self._half).astype(np.float32)
         return actions if not any(self.start) else actions - self._start
 
     def decode(self, actions: np.ndarray) -> np.ndarray:
-        """Model units (n,) or (n, dim) to the simulator's units; numbers beyond ±1 are clipped first."""
+        """Convert actions (n,) or (n, dim) from model units to the simulator's units; clip numbers to ±1 first."""
         if self.continuous:
             scaled = self._center + self._half * np.clip(actions, -1.0, 1.0)
             return np.clip(scaled, self._low32, self._high32).astype(np.float32)  # rounding stays within the bounds
         return actions if not any(self.start) else actions + self._start
 
     def clip(self, actions: np.ndarray) -> np.ndarray:
-        """What the simulator is given for actions in its own units that may lie outside of the bounds."""
+        """Clip numbers in the simulator's units to their bounds, as float32; return choices unchanged."""
         return np.clip(actions, self._low32, self._high32).astype(np.float32) if self.continuous else actions
 
     def sample(self, uniform: np.ndarray) -> np.ndarray:
-        """Uniform numbers (n, dim) in [0, 1) to actions in the simulator's units, each equally likely."""
+        """Map uniform numbers (n, dim) in [0, 1) to equally likely actions in the simulator's units."""
         if self.continuous:
             return self.decode(2.0 * uniform - 1.0)
         chosen = (uniform * self._sizes).astype(np.int64)
         return self.decode(chosen[:, 0] if self.flat else chosen)
 
     def for_simulator(self, actions: np.ndarray) -> list[Any]:
-        """Actions (n,) or (n, dim), each as `Env.step` takes it: an int, or a copy in the space's own shape."""
+        """List actions (n,) or (n, dim), each as `Env.step` takes it: an int, or a copy in the space's own shape."""
         return actions.tolist() if self.flat else list(actions.reshape(-1, *self.shape).copy())
 
     def check(self, actions: np.ndarray, n: int, *, source: str) -> np.ndarray:
-        """Actions of `n` environments as they are stored. ValueError, naming the source, if they are not of this space.
+        """Return the actions of `n` environments as they are stored. Raise ValueError if they are not in this space.
 
         Args:
-            source: where they come from, such as "the expert", for the error.
+            source: where the actions come from, such as "the expert", for the error message.
         """
         actions = np.asarray(actions)
         shape = (n,) if self.flat else (n, self.dim)

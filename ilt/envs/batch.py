@@ -10,19 +10,19 @@ from ilt.envs.spec import EnvSpec
 
 
 class EnvBatch:
-    """`n_envs` environments in slots 0 … n_envs − 1. The caller decides when a slot is reset, and with which seed.
+    """`n_envs` environments in slots 0 … n_envs − 1. The caller decides when to reset a slot, and with which seed.
 
-    Nothing is reset behind the caller's back, so the last observation of an episode is never lost.
+    There is no autoreset, so the final observation of an episode is never lost.
 
     Args:
-        privileged: whether `observations` hold what is hidden from the student too.
+        privileged: whether `observations` include what is hidden from the student.
 
     Attributes:
-        observations: (n_envs, dim) float32, the newest observation of each slot.
-        everything: the same with what is hidden from the student, which stands behind what it sees.
-        action_space: what `step` takes.
-        observation_space: Gymnasium's description of a row of `observations`.
-        episode_params: what the episode in each slot was drawn to be, such as its physics, by name.
+        observations: (n_envs, dim) float32, the latest observation of each slot.
+        everything: (n_envs, dim + privileged) float32, the same followed by what is hidden from the student.
+        action_space: the actions that `step` takes.
+        observation_space: Gymnasium's description of one row of `observations`.
+        episode_params: the parameters drawn for the episode in each slot, such as its physics, by name.
     """
 
     def __init__(self, spec: EnvSpec, n_envs: int, *, privileged: bool = False) -> None:
@@ -42,7 +42,7 @@ class EnvBatch:
 
     @property
     def observation_space(self) -> spaces.Box:
-        """A Box of `observations`' width; bounds are those of the environment where it is a flat Box."""
+        """The Box of one row of `observations`, with the bounds of the environment's flattened space."""
         parts = [self._layout.space, self._layout.privileged_space]
         flat = [spaces.flatten_space(part) for part in parts if part is not None]
         low, high = (
@@ -59,15 +59,15 @@ class EnvBatch:
         self._elapsed[slot] = 0
 
     def step(self, slots: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Act once in each of `slots`; `observations` then holds what is seen after the action.
+        """Step each of `slots` once; `observations` then holds the observations after the action.
 
         Args:
-            slots: (n,) slots that are in an episode.
-            actions: (n,) or (n, dim), one for each of them, in the simulator's units.
+            slots: (n,) slots with an active episode.
+            actions: (n,) or (n, dim), one for each slot, in the simulator's units.
 
         Returns:
-            rewards (n,) float64, terminated (n,) bool, truncated (n,) bool. An episode that ends by itself on its
-            last allowed step is terminated, not truncated.
+            rewards (n,) float64, terminated (n,) bool, truncated (n,) bool. An episode that terminates on its last
+            allowed step is not truncated.
         """
         rewards = np.zeros(len(slots))
         terminated, cut = np.zeros(len(slots), dtype=bool), np.zeros(len(slots), dtype=bool)
@@ -86,7 +86,7 @@ class EnvBatch:
 
 
 def gymnasium_box(space: Any) -> Any:
-    """Gymnasium's own description of an `ActionSpace`, as Stable-Baselines3 takes it."""
+    """Return the Gymnasium space of an `ActionSpace`, as Stable-Baselines3 takes it."""
     if space.continuous:
         return spaces.Box(np.array(space.low, np.float32), np.array(space.high, np.float32))
     if space.flat:

@@ -1,4 +1,4 @@
-"""Whether an environment keeps the contract; to be called in its author's own tests."""
+"""Check that an environment keeps the contract; call it in the environment's own tests."""
 
 from typing import Any
 
@@ -6,18 +6,16 @@ import numpy as np
 
 from ilt.envs.spec import EnvSpec
 
-MOST_STEPS = 10_000  # by which an episode without a time limit must end
+MOST_STEPS = 10_000  # an episode without a time limit must end within these
 
 
 def check_env(env: EnvSpec) -> None:
     """Run a few random episodes and raise ValueError, saying what is wrong, unless the environment keeps the contract.
 
-    Observations are finite and of one size, also what only a teacher sees; all actions are taken; episodes end by
-    their time limit, or without one within 10,000 steps; the seed of a reset decides the episode and its
-    `info["episode_params"]` bit for bit, in a fresh environment and in one that was used before; and these have the
-    same names in every episode.
-
-    ConfigError if it cannot be made, or has spaces that cannot be learned.
+    Observations, including privileged ones, must be finite and of one size. The environment must accept every action.
+    Episodes must end by their time limit, or within 10,000 steps if they have none. The reset seed must decide the
+    episode and its `info["episode_params"]` bit for bit, in a fresh environment and in a used one. The parameters must
+    have the same names in every episode. Raise ConfigError if the environment or its spaces are not supported.
     """
     used, fresh = env.make(), env.make()
     try:

@@ -1,6 +1,6 @@
-"""Schemas of wrappers and hand-written controllers; that of an environment stands beside it, in `ilt.envs.spec`.
+"""Schemas of wrappers and hand-written controllers; the schema of an environment is in `ilt.envs.spec`.
 
-Wrappers are named by the path that they had when the shipped experts, whose identities hold these names, were trained.
+The names of wrappers are part of the identities of the shipped experts, so they must stay even if the code moves.
 """
 
 from ilt.schema import component, key
@@ -10,14 +10,14 @@ _MASK, _PHYSICS = "ilt.envs.wrappers.MaskObservation", "ilt.envs.lunar_lander.Ra
 
 @component("env.wrappers", _MASK, _MASK)
 class MaskObservation:
-    """Takes numbers of the observation away from students."""
+    """Hides entries of the observation from students."""
 
-    hide: list[int] = key("???", "Places of the hidden numbers.", ge=0)
+    hide: list[int] = key("???", "Indices of the hidden entries.", ge=0)
 
 
 @component("env.wrappers", _PHYSICS, _PHYSICS, open=True)
 class RandomizedPhysics:
-    """Draws the lander's physics anew for every episode; its keys are the parameters that vary."""
+    """Draws new lander physics for every episode; its keys are the parameters that vary."""
 
 
 @component("env.heuristic", "lunar_lander", "ilt.envs.lunar_lander.heuristic")

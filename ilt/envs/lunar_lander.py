@@ -1,4 +1,4 @@
-"""All that knows the Lunar Lander: its physics, drawn anew for every episode, and its hand-written controller."""
+"""The Lunar Lander: randomized physics, and a hand-written controller."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,20 +14,18 @@ from PIL import Image, ImageDraw
 from ilt.envs.observations import OBSERVATION, PRIVILEGED
 from ilt.schema import ConfigError
 
-_PHYSICS = (
-    0x9417  # keeps the numbers that decide the physics apart from the simulator's, which start from the same seed
-)
+_PHYSICS = 0x9417  # separates the random stream of the physics from the simulator's, which has the same seed
 _DISCRETE = SimpleNamespace(unwrapped=SimpleNamespace(continuous=False))
-_ARROW = 180  # pixels of the strongest wind
+_ARROW = 180  # length in pixels of the arrow for the strongest wind
 
 
 class Parameter(NamedTuple):
     """One physical quantity of the Lunar Lander.
 
     Attributes:
-        nominal: what Gymnasium's own lander has.
+        nominal: the value in Gymnasium's lander.
         low, high: the simulator's bounds.
-        scale: what its distance from the nominal value is divided by, for a privileged teacher.
+        scale: divisor of the distance from the nominal value in privileged observations.
     """
 
     nominal: float
@@ -37,31 +35,30 @@ class Parameter(NamedTuple):
 
 
 PARAMETERS: Mapping[str, Parameter] = {
-    "gravity": Parameter(-10.0, -11.99, -0.01, 5.0),  # refused by Gymnasium outside (−12, 0)
-    "wind_power": Parameter(0.0, 0.0, 20.0, 20.0),  # of its documentation
+    "gravity": Parameter(-10.0, -11.99, -0.01, 5.0),  # Gymnasium refuses values outside (−12, 0)
+    "wind_power": Parameter(0.0, 0.0, 20.0, 20.0),  # the ranges in Gymnasium's documentation
     "turbulence_power": Parameter(0.0, 0.0, 2.0, 2.0),
-    # of the nominal power; with less it falls, with more it rises
+    # relative to the nominal power; with less the lander falls, with more it rises
     "main_engine_power": Parameter(1.0, 0.5, 1.5, 0.2),
     "side_engine_power": Parameter(1.0, 0.5, 1.5, 0.2),
 }
-"""What `RandomizedPhysics` can vary. Gravity is in m/s², powers of wind and turbulence as in `gymnasium.make`."""
+"""What `RandomizedPhysics` can vary. Gravity is in m/s²; wind and turbulence powers are as in `gymnasium.make`."""
 
 
 class RandomizedPhysics(gym.Wrapper[Any, Any, Any, Any]):
-    """A Lunar Lander whose physics are drawn anew for every episode, from its seed alone (domain randomization).
+    """A Lunar Lander with new physics in every episode, decided by its seed alone (domain randomization).
 
-    Students see the lander's own 8 numbers, a privileged teacher 7 more: each of `PARAMETERS`, as its distance from the
-    nominal value in units of its scale, and the wind's force and torque that the next step meets, over the greatest
-    there are.
-    Where nothing varies, an episode is that of the bare lander bit for bit. `render` draws the wind as an arrow.
+    Students see the lander's own 8 numbers. A privileged teacher sees 7 more: for each of `PARAMETERS` the distance
+    from its nominal value divided by its scale, and the wind's force and torque in the next step, relative to their
+    largest values. If nothing varies, episodes equal those of the bare lander bit for bit.
 
     Args:
         env: the bare lander.
-        ranges: for each parameter that varies, `[low, high]` of the uniform distribution that it is drawn from; the
-            others are as the bare lander has them. ConfigError if a range leaves the simulator's bounds.
+        ranges: `[low, high]` of the uniform distribution of each parameter that varies; the others keep the bare
+            lander's values. Raises ConfigError if a range exceeds the simulator's bounds.
 
     Attributes:
-        privileged_names: what the 7 numbers are.
+        privileged_names: names of the 7 numbers.
     """
 
     privileged_names = (*PARAMETERS, "wind_force", "wind_torque")
@@ -87,7 +84,7 @@ class RandomizedPhysics(gym.Wrapper[Any, Any, Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         if seed is not None:
             self._rng = np.random.default_rng([_PHYSICS, seed])
-        # one number for each parameter, in their order, so that the range of one changes no other
+        # always one number for each parameter, so that the range of one does not change the others
         shares = self._rng.random(len(PARAMETERS)).tolist()
         drawn = zip(self._ranges.items(), shares, strict=True)
         params = {name: low + (high - low) * share for (name, (low, high)), share in drawn}
@@ -100,7 +97,7 @@ class RandomizedPhysics(gym.Wrapper[Any, Any, Any, Any]):
         return self._with_hidden(observation), {**info, "episode_params": params}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        # the simulator reads the power of its engines from its module, where all landers find it
+        # the simulator reads its engine powers from module globals, which all landers share
         main, side = self._nominal_engines
         lunar_lander.MAIN_ENGINE_POWER = main * self._params["main_engine_power"]
         lunar_lander.SIDE_ENGINE_POWER = side * self._params["side_engine_power"]
@@ -111,7 +108,7 @@ class RandomizedPhysics(gym.Wrapper[Any, Any, Any, Any]):
         return self._with_hidden(observation), *others
 
     def render(self) -> Any:
-        """The lander's own picture, with an arrow as long as the wind is strong; a tick marks where it begins."""
+        """Render the lander, with an arrow as long as the wind is strong; a tick marks where it begins."""
         frame = self._lander.render()
         if not isinstance(frame, np.ndarray):
             return frame
@@ -133,7 +130,7 @@ class RandomizedPhysics(gym.Wrapper[Any, Any, Any, Any]):
         return {OBSERVATION: observation, PRIVILEGED: hidden}
 
     def _wind(self) -> tuple[float, float]:
-        """Force and torque in the next step, by Gymnasium's formula; none once a leg is on the ground."""
+        """Return the wind's force and torque in the next step, by Gymnasium's formula; zero once a leg is down."""
         lander = self._lander
         if not lander.enable_wind or lander.legs[0].ground_contact or lander.legs[1].ground_contact:
             return 0.0, 0.0
@@ -143,12 +140,12 @@ class RandomizedPhysics(gym.Wrapper[Any, Any, Any, Any]):
 
 
 def heuristic(observations: np.ndarray) -> np.ndarray:
-    """Gymnasium's own controller for the Lunar Lander: (n, 8) float32 observations to (n,) int64 actions."""
+    """Choose actions by Gymnasium's own controller: (n, 8) float32 observations to (n,) int64 actions."""
     return np.array([lunar_lander.heuristic(_DISCRETE, observation) for observation in observations], dtype=np.int64)
 
 
 def check_ranges(ranges: Mapping[str, Sequence[float]]) -> None:
-    """Raise ConfigError, naming the config key, unless each range is one of a parameter's, within its bounds."""
+    """Raise ConfigError, naming the config key, unless each range lies within the bounds of a parameter."""
     for name, given in ranges.items():
         key = f"env.wrappers.randomized_physics.{name}"
         if name not in PARAMETERS:
@@ -160,5 +157,5 @@ def check_ranges(ranges: Mapping[str, Sequence[float]]) -> None:
 
 
 def _gust(index: int) -> float:
-    """Gymnasium's wind in [−1, 1], which never repeats."""
+    """Return Gymnasium's wind in [−1, 1], which never repeats."""
     return math.tanh(math.sin(0.02 * index) + math.sin(math.pi * 0.01 * index))

@@ -6,9 +6,9 @@ from typing import Any
 
 
 def env_names(envs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A short name for each `env` of a config, the same for two of them only if they are the same environment.
+    """Return a short name for each `env` config; two names are equal only if the environments are the same.
 
-    It is the id; where others share it, also the arguments and the names of the wrappers, and if need be all of these.
+    It is the id. If others share it, keyword arguments and wrapper names are added, and if need be wrapper arguments.
     """
     described = []
     for env in envs:

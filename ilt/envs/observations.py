@@ -1,4 +1,4 @@
-"""Observations as flat vectors: what a student sees first, what only a privileged teacher sees behind it."""
+"""Observations as flat vectors: first what a student sees, then what only a privileged teacher sees."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class ObservationLayout:
     A `Dict` observation with exactly the keys `observation` and `privileged` hides the latter from students.
 
     Attributes:
-        dim: how many numbers the student sees; they stand first.
-        names, privileged_names: what the numbers are, of each part: of a flat Box by their place, of a `Dict` by key.
-        space, privileged_space: Gymnasium's description of each part; the second is None where nothing is hidden.
+        dim: how many numbers the student sees; they come first.
+        names, privileged_names: names of the numbers of each part: by index for a Box, by key for a `Dict`.
+        space, privileged_space: Gymnasium's description of each part; the second is None if nothing is hidden.
     """
 
     dim: int
@@ -35,7 +35,7 @@ class ObservationLayout:
 
     @classmethod
     def of(cls, env: gym.Env[Any, Any], *, key: str) -> "ObservationLayout":
-        """Read it off an environment. ConfigError names `key` if its observations have no fixed size."""
+        """Read the layout of an environment. Raise ConfigError, naming `key`, if observations have no fixed size."""
         space: Any = env.observation_space
         hidden = None
         if isinstance(space, spaces.Dict) and set(space) == {OBSERVATION, PRIVILEGED}:
@@ -45,11 +45,11 @@ class ObservationLayout:
         return cls(len(names), names, privileged_names, space, hidden)
 
     def size(self, *, privileged: bool) -> int:
-        """How many numbers a policy sees."""
+        """Return how many numbers a policy sees."""
         return self.dim + (len(self.privileged_names) if privileged else 0)
 
     def shown(self, *, privileged: bool) -> tuple[str, ...]:
-        """Names of the numbers that a policy sees, in their order."""
+        """Return the names of the numbers that a policy sees, in order."""
         return (*self.names, *self.privileged_names) if privileged else self.names
 
     @property
@@ -68,11 +68,11 @@ class ObservationLayout:
         return write
 
     def flatten(self, observation: Any, *, privileged: bool = False) -> np.ndarray:
-        """What a policy sees of one observation: (size,) float32; of a batch as vector envs give it, (n, size)."""
+        """Return what a policy sees of one observation, (size,) float32, or of a vector env's batch, (n, size)."""
         if self.privileged_space is None:
             return _flat(self.space, observation)
         if not isinstance(observation, Mapping):
-            return _flat(self.space, observation)  # of an environment that hides nothing
+            return _flat(self.space, observation)  # from an environment that hides nothing
         seen = _flat(self.space, observation[OBSERVATION])
         if not privileged:
             return seen
@@ -84,14 +84,14 @@ def _copy(row: np.ndarray, observation: Any) -> None:
 
 
 def _flattener(space: spaces.Space[Any]) -> Callable[[Any], Any] | None:
-    """What makes a vector of an observation; None where it is one."""
+    """Return a function that flattens an observation; None if it is flat already."""
     if isinstance(space, spaces.Box):
         return None if len(space.shape) == 1 else np.ravel
     return partial(spaces.flatten, space)
 
 
 def _flat(space: spaces.Space[Any], observation: Any) -> np.ndarray:
-    """One observation to (n,) float32, a batch of them to (batch, n)."""
+    """Flatten one observation to (n,) float32, or a batch to (batch, n)."""
     rows = iterate(batch_space(space), observation) if _is_batch(space, observation) else [observation]
     flattener = _flattener(space) or np.asarray
     flat = np.array([flattener(row) for row in rows], dtype=np.float32)
@@ -107,7 +107,7 @@ def _is_batch(space: Any, observation: Any) -> bool:
 
 
 def _names(space: spaces.Space[Any], part: str, env: gym.Env[Any, Any], key: str) -> tuple[str, ...]:
-    """A name for each number of a flattened space."""
+    """Return a name for each number of a flattened space."""
     if not space.is_np_flattenable:
         raise ConfigError(
             f"{key}: observations must be of a fixed size, as Box, Discrete, Dict and Tuple are, got {space}"

@@ -1,4 +1,4 @@
-"""What an environment's config says: how to make it, its rules of success, and which seeds serve which purpose."""
+"""The spec of an environment: how to make it, what counts as success, and which seeds serve which purpose."""
 
 import copy
 import importlib
@@ -27,29 +27,29 @@ _BLOCK = list_of(integer(0), 2)
 @component("env", "gymnasium", "ilt.envs.spec.EnvSpec")
 @dataclass(frozen=True, kw_only=True)
 class EnvSpec:
-    """One environment: anything that `gymnasium.make` returns, the wrappers of its registration included.
+    """One environment: anything that `gymnasium.make` returns, including the wrappers of its registration.
 
-    Observations may be any space that Gymnasium flattens. What only a teacher may see is the key `privileged` of a
-    `Dict` observation whose other key is `observation`; what was drawn for an episode is `info["episode_params"]` of
-    `reset` (name → number). Actions are as `ActionSpace` describes them.
+    Observations may be any space that Gymnasium flattens. A `Dict` with the keys `observation` and `privileged` hides
+    the latter from students. `reset` may report the parameters drawn for an episode as `info["episode_params"]`
+    (name → number). `ActionSpace` describes the actions.
     """
 
-    id: str = key("???", "Gymnasium's id; `module:Name-v0` for one that importing a module registers.")
+    id: str = key("???", "Gymnasium's id; `module:Name-v0` imports the module that registers it.")
     kwargs: Mapping[str, Any] = key({}, "For `gymnasium.make`, such as {gravity: -8.0}.", rule=MAPPING)
     wrappers: Mapping[str, Any] = key(
-        {}, "Further wrappers by name, the innermost first: the `_target_` of each, and its arguments.", rule=MAPPING
+        {}, "Further wrappers by name, innermost first: the `_target_` of each, and its arguments.", rule=MAPPING
     )
     success_return: float | None = key(
-        None, "An episode that returns at least this is a success; null where that means nothing.", identity=False
+        None, "An episode with at least this return is a success; null if there is no such rule.", identity=False
     )
     crash_reward: float | None = key(
-        None, "An episode that ends by itself on this reward is a crash; null where that means nothing.", identity=False
+        None, "An episode that terminates on this reward is a crash; null if there is no such rule.", identity=False
     )
     gate: float | None = key(
-        None, "Least mean return on selection seeds of an expert that may demonstrate; null for none.", identity=False
+        None, "Minimum mean return on selection seeds for an expert to demonstrate; null for none.", identity=False
     )
     heuristic: str | None = key(
-        None, "Dotted path of a hand-written controller, which expert=heuristic runs.", identity=False
+        None, "Dotted path of the hand-written controller that expert=heuristic runs.", identity=False
     )
     seed_blocks: Mapping[str, Sequence[int]] = key(
         {
@@ -69,17 +69,17 @@ class EnvSpec:
 
     @classmethod
     def from_config(cls, values: Any, *, trust: Sequence[str] | None = None) -> "EnvSpec":
-        """The environment of a config's `env`.
+        """Create the spec from a config's `env`.
 
         Args:
-            trust: packages beside `ilt` whose code may be run, where the config is somebody else's; see
-                `ilt.schema.locate`. Then Gymnasium's own environments and those of these packages can be made.
+            trust: packages besides `ilt` whose code may be run, for somebody else's config; see `ilt.schema.locate`.
+                Gymnasium's own environments can always be made.
         """
         given = {str(name): plain(value) for name, value in values.items() if name != "_target_"}
         return cls(**given, trust=None if trust is None else tuple(trust))
 
     def seeds(self, block: str, count: int, offset: int = 0) -> np.ndarray:
-        """`count` seeds of a block, from its `offset`-th on: (count,) int64. ValueError if the block is too small."""
+        """Return `count` seeds of a block from `offset` on: (count,) int64. Raise ValueError if it is too small."""
         first, size = self.seed_blocks[block]
         if count < 1 or offset < 0 or offset + count > size:
             raise ValueError(
@@ -89,18 +89,18 @@ class EnvSpec:
         return np.arange(first + offset, first + offset + count, dtype=np.int64)
 
     def block_of(self, seeds: np.ndarray) -> str:
-        """The block that holds all of `seeds`. ValueError if none does."""
+        """Return the block that holds all of `seeds`. Raise ValueError if none does."""
         if len(seeds) == 0:
-            raise ValueError("no seeds lie in no block")
+            raise ValueError("seeds must not be empty")
         for name, (first, count) in self.seed_blocks.items():
             if first <= seeds.min() and seeds.max() < first + count:
                 return name
         raise ValueError(f"seeds {seeds.min()} to {seeds.max()} do not lie in one block of env.seed_blocks")
 
     def make(self, **kwargs: Any) -> "gym.Env[Any, Any]":
-        """One environment, without Gymnasium's checker, order enforcer and time limit, which `EnvBatch` keeps.
+        """Make one environment, without Gymnasium's checker, order enforcer and time limit; `EnvBatch` keeps that.
 
-        Where its registration names wrappers of its own, these are kept, and so is the time limit below them.
+        Wrappers that the registration names are kept, and with them the time limit below them.
         """
         import gymnasium as gym
 
@@ -152,7 +152,7 @@ class EnvSpec:
 
     @cached_property
     def _probe(self) -> "tuple[ObservationLayout, ActionSpace, tuple[str, ...]]":
-        """What one environment, made and reset once, says of itself."""
+        """Properties of one environment that is made and reset once."""
         from ilt.envs.actions import ActionSpace
         from ilt.envs.observations import ObservationLayout
 
@@ -168,29 +168,29 @@ class EnvSpec:
 
     @property
     def observations(self) -> "ObservationLayout":
-        """What a student and a privileged teacher see. ConfigError for spaces that cannot be flattened."""
+        """The observations of students and privileged teachers. Raises ConfigError if they cannot be flattened."""
         return self._probe[0]
 
     @property
     def action_space(self) -> "ActionSpace":
-        """Its actions. ConfigError for kinds that cannot be learned."""
+        """The actions. Raises ConfigError if they are not supported."""
         return self._probe[1]
 
     @property
     def episode_params(self) -> tuple[str, ...]:
-        """Names of what is drawn for each episode, which a rollout keeps as `episode/<name>`."""
+        """Names of the parameters drawn for each episode, which a rollout records as `episode/<name>`."""
         return self._probe[2]
 
     @property
     def max_episode_steps(self) -> int | None:
-        """The time limit in steps: of `kwargs` (where −1 means none, as in `gymnasium.make`), else as registered."""
+        """Time limit in steps: from `kwargs` (−1 for none, as in `gymnasium.make`), otherwise as registered."""
         limit = self.kwargs.get("max_episode_steps")
         if limit is None:
             return self._registered.max_episode_steps
         return None if limit == -1 else int(limit)
 
     def identity(self) -> dict[str, Any]:
-        """What decides an episode beside its seed and the policy: goes into the hash of every artifact."""
+        """Return what decides an episode besides its seed and the policy; part of the hash of every artifact."""
         identity: dict[str, Any] = {"id": self.id, "kwargs": dict(self.kwargs)}
         if self.wrappers:
             identity["wrappers"] = [canonical_config("env.wrappers", dict(w)) for w in self.wrappers.values()]
@@ -198,7 +198,7 @@ class EnvSpec:
 
 
 def check_disjoint(seed_blocks: Mapping[Any, Any]) -> None:
-    """Raise ConfigError unless there are the four blocks, of which no two share a seed."""
+    """Raise ConfigError unless the four blocks are there and no two share a seed."""
     if sorted(map(str, seed_blocks)) != sorted(BLOCKS):
         raise ConfigError(f"env.seed_blocks must name {list(BLOCKS)}, got {list(seed_blocks)}")
     for name, block in seed_blocks.items():

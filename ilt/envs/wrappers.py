@@ -12,17 +12,17 @@ from ilt.schema import ConfigError
 
 
 class MaskObservation(gym.Wrapper[Any, Any, Any, Any]):
-    """Takes numbers of the observation away from students and leaves them to a privileged teacher.
+    """Hides entries of the observation from students; a privileged teacher still sees them.
 
-    Its observations are a `Dict` of `observation` and `privileged`: the hidden numbers, in their order, and behind them
-    what the wrapped environment hides already.
+    Observations become a `Dict` of `observation` and `privileged`. The privileged part holds the hidden entries in
+    order, followed by what the wrapped environment already hides.
 
     Args:
         env: an environment whose observations, or whose students' observations, are a flat Box.
-        hide: places of the hidden numbers, from 0 on.
+        hide: indices of the hidden entries, counted from 0.
 
     Attributes:
-        observation_names, privileged_names: what the numbers of each part are.
+        observation_names, privileged_names: names of the entries of each part.
     """
 
     def __init__(self, env: gym.Env[Any, Any], *, hide: Sequence[int]) -> None:

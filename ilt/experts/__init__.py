@@ -1,1 +1,1 @@
-"""Experts: how they are trained or found, and the gate they pass before they demonstrate."""
+"""Experts: training, lookup, and the gate that they must pass before they demonstrate."""

@@ -32,14 +32,14 @@ def advantages_and_returns(
     gamma: float,
     gae_lambda: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Generalized advantage estimation over (T, N) arrays (Schulman et al. 2016, equation 16).
+    """Compute generalized advantage estimates over (T, N) arrays (Schulman et al. 2016, equation 16).
 
     Args:
-        rewards, values: what each step earned, and the value of the observation it was taken from.
-        next_values: the value of the observation that each step led to; the last one of its episode where it ended.
-        terminated: nothing follows this step, so its target is the reward alone.
-        truncated: the episode was cut after this step; the value of what would have followed still counts, but
-            the advantage of the next row, which belongs to another episode, does not.
+        rewards, values: reward of each step, and value of the observation before it.
+        next_values: value of the observation after each step; where an episode ended, of its final observation.
+        terminated: the episode terminated after this step, so the target is the reward alone.
+        truncated: the episode was truncated after this step; the next value still counts, but the advantage of the next
+            row, which belongs to another episode, does not.
 
     Returns:
         advantages (T, N) and returns (T, N), the targets of the critic.
@@ -61,7 +61,7 @@ class RunningMoments:
         self.mean, self.variance, self.count = np.zeros(shape), np.ones(shape), 1e-4
 
     def update(self, batch: np.ndarray) -> None:
-        """Take in a batch of shape (n, *shape)."""
+        """Merge a batch of shape (n, *shape)."""
         n, mean, variance = len(batch), batch.mean(axis=0), batch.var(axis=0)
         total = self.count + n
         shift = mean - self.mean
@@ -94,7 +94,7 @@ class ActorCritic(nn.Module):
         self.critic = mlp([observation_dim, *hidden, 1])
 
     def values(self, observations: Tensor) -> Tensor:
-        """(..., observation_dim) to (...,)."""
+        """Map observations (..., observation_dim) to values (...,)."""
         normalized = (observations - self.actor.observation_mean) / self.actor.observation_std
         return self.critic(normalized).squeeze(-1)
 
@@ -106,14 +106,14 @@ class Distribution:
         self._space, self._sizes = action_space, list(action_space.n_choices)
 
     def draw(self, rng: np.random.Generator, *n: int) -> np.ndarray:
-        """Noise for actions of shape (*n,): of which `choose` is a function."""
+        """Draw the noise that `choose` needs for (*n,) actions."""
         if self._space.continuous:
             return rng.standard_normal((*n, self._space.dim))
-        # the Gumbel-max trick: an argmax over perturbed logits is a sample from their softmax
+        # Gumbel-max trick: an argmax over perturbed logits is a sample from their softmax
         return rng.gumbel(size=(*n, sum(self._sizes)))
 
     def choose(self, actor: Actor, outputs: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        """A sample for outputs (n, n_outputs): (n,) or (n, dim), numbers not yet clipped."""
+        """Sample actions (n,) or (n, dim) from outputs (n, n_outputs); numbers are not clipped."""
         if actor.log_std is not None:
             return (outputs + np.exp(actor.log_std.detach().numpy()) * noise).astype(np.float32)
         if self._space.flat:
@@ -122,7 +122,7 @@ class Distribution:
         return np.stack([part.argmax(axis=1) for part in parts], axis=1)
 
     def log_prob_and_entropy(self, actor: Actor, outputs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities (n,) of actions, and the mean entropy."""
+        """Return the log-probabilities (n,) of actions, and the mean entropy."""
         if actor.log_std is not None:
             normal = torch.distributions.Normal(outputs, actor.log_std.exp(), validate_args=False)
             return normal.log_prob(actions).sum(dim=-1), normal.entropy().sum(dim=-1).mean()
@@ -136,12 +136,12 @@ class Distribution:
 
 
 class Learner:
-    """Advantage actor-critic over `n_envs` envs stepped in one process, the policy called once for all of them.
+    """Advantage actor-critic over `n_envs` environments in one process, with batched policy calls.
 
-    Rollouts are long, so that advantages window_size far, and are cut into shuffled batches for the gradient steps. The
-    policy takes one pass over them: each environment step is part of exactly one policy gradient. Within that pass
-    the later batches come from a policy a few steps older than the one they change, which is left uncorrected. The
-    critic's regression takes `critic_epochs` passes: with fewer, more training seeds learned to hover, not to land.
+    Rollouts are long, so that advantages look far ahead, and are split into shuffled batches for gradient steps. The
+    policy takes one pass over them: each environment step is part of exactly one policy gradient. Later batches of that
+    pass are a few updates off-policy, which is not corrected. The critic takes `critic_epochs` passes: with fewer,
+    more training seeds learned to hover instead of landing.
 
     Args:
         spec: the environment; training episodes take their seeds from its demonstrations block.
@@ -149,16 +149,16 @@ class Learner:
         seed: decides weights, sampling and episodes.
         hidden: width of each hidden layer of actor and critic.
         n_envs, n_steps: one rollout is n_envs × n_steps steps.
-        batch_size: how many of them make one gradient step.
+        batch_size: steps of one gradient.
         critic_epochs: passes of the critic over each rollout.
         gamma, gae_lambda: discount, and the GAE trade-off between bias and variance.
-        learning_rate: at the start; falls linearly to `final_learning_rate_fraction` of it at `total_steps`.
+        learning_rate: initial rate; decays linearly to `final_learning_rate_fraction` of it at `total_steps`.
         ent_coef: weight of the entropy bonus.
-        max_grad_norm: the gradients of actor and critic are each clipped to this norm.
-        normalize_observations: by running moments, which end up in the actor.
+        max_grad_norm: norm to which the gradients of actor and critic are clipped, each on its own.
+        normalize_observations: standardize by running moments, which become part of the actor.
         normalize_rewards: divide rewards by the running deviation of the discounted return, so that the critic's
-            targets are of order one whatever the env's scale.
-        log_std_init: log deviation of the first policy, for Box actions.
+            targets are of order one, whatever the scale of the rewards.
+        log_std_init: initial log deviation, for Box actions.
     """
 
     def __init__(
@@ -206,7 +206,7 @@ class Learner:
         self._slots = np.arange(n_envs)
 
     def start_episodes(self) -> None:
-        """Begin a fresh episode in every slot; a resumed training does not see the same seeds again."""
+        """Begin an episode in every slot; a resumed training does not draw the same seeds again."""
         self.seeds = SeedStream(self.spec, [self.seed, self.steps])
         self.rng = np.random.default_rng([self.seed, self.steps])
         for slot in self._slots:
@@ -215,12 +215,12 @@ class Learner:
             self._take_in_observations(self.batch.observations)
 
     def collect(self) -> dict[str, np.ndarray]:
-        """Act for `n_steps` in every env: arrays (n_steps, n_envs, …); returns and advantages included."""
+        """Collect `n_steps` of every environment: arrays (n_steps, n_envs, …), with returns and advantages."""
         shape = (self.n_steps, self.batch.n_envs)
         observations = np.zeros((self.n_steps + 1, *self.batch.observations.shape), dtype=np.float32)
         actions, rewards = self.batch.action_space.zeros(*shape), np.zeros(shape)
         terminated, truncated = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
-        last_seen = []  # of truncated episodes, in the order of `truncated`
+        last_seen = []  # final observations of truncated episodes, in the order of `truncated`
         noise = self._distribution.draw(self.rng, *shape)
         for t in range(self.n_steps):
             observations[t] = self.batch.observations
@@ -250,7 +250,7 @@ class Learner:
         return {"observations": observations, "actions": actions, "advantages": advantages, "returns": returns}
 
     def update(self, data: dict[str, np.ndarray]) -> None:
-        """One pass of the policy and `critic_epochs` of the critic over what was collected."""
+        """Update the policy in one pass and the critic in `critic_epochs` passes over the collected data."""
         flat = {name: torch.from_numpy(array).flatten(0, 1) for name, array in data.items()}
         flat["advantages"] = (flat["advantages"] - flat["advantages"].mean()) / (flat["advantages"].std() + 1e-8)
         progress = min(self.steps / self.total_steps, 1.0)
@@ -271,14 +271,14 @@ class Learner:
         return -(chosen * batch["advantages"]).mean() - self.ent_coef * entropy
 
     def _descend(self, loss: Tensor) -> None:
-        self.optimizer.zero_grad(set_to_none=True)  # what has no gradient, the actor in later epochs, takes no step
+        self.optimizer.zero_grad(set_to_none=True)  # without a gradient, as the actor in later epochs, no step
         loss.backward()
-        for part in (self.net.actor, self.net.critic):  # apart, or the critic's larger gradients drown the actor's
+        for part in (self.net.actor, self.net.critic):  # separately, since the critic's gradients are larger
             nn.utils.clip_grad_norm_(part.parameters(), self.max_grad_norm)
         self.optimizer.step()
 
     def state(self) -> dict[str, Any]:
-        """Everything a resumed training needs, as plain containers and tensors."""
+        """Return all that a resumed training needs, as plain containers and tensors."""
         return {
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -288,7 +288,7 @@ class Learner:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up what `state` gave."""
+        """Restore what `state` returned."""
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.observation_moments.restore(state["observation_moments"])
@@ -300,7 +300,7 @@ class Learner:
         return self.net.values(torch.from_numpy(observations)).numpy()
 
     def _scale_rewards(self, rewards: np.ndarray, ended: np.ndarray) -> np.ndarray:
-        """(n_steps, n_envs) rewards over the deviation of the discounted returns so far."""
+        """Divide rewards (n_steps, n_envs) by the deviation of the discounted returns so far."""
         discounted = np.zeros_like(rewards)
         for t in range(len(rewards)):
             discounted[t] = self._discounted * self.gamma + rewards[t]
@@ -316,7 +316,7 @@ class Learner:
 
 
 class A2C(Expert):
-    """Our own advantage actor-critic; see `Learner` for what it does and for its hyperparameters.
+    """Our own advantage actor-critic; see `Learner` for the algorithm and its hyperparameters.
 
     Args:
         total_steps: environment steps.

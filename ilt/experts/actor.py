@@ -1,4 +1,4 @@
-"""The plain actor network in which every trained expert ends, in torch and in NumPy."""
+"""The plain actor network of every trained expert, in torch and in NumPy."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -22,7 +22,7 @@ class Actor(nn.Module):
         n_outputs: logits over choices, or means of numbers in model units.
         hidden: width of each hidden layer.
         continuous: whether actions are numbers; then their log deviations are parameters, the same in every state.
-        log_std_init: where these begin.
+        log_std_init: initial log deviation.
     """
 
     observation_mean: Tensor
@@ -47,7 +47,7 @@ class Actor(nn.Module):
         self.log_std = nn.Parameter(torch.full((n_outputs,), log_std_init)) if continuous else None
 
     def forward(self, observations: Tensor) -> Tensor:
-        """(B, observation_dim) float32 to logits or means (B, n_outputs) float32."""
+        """Map observations (B, observation_dim) float32 to logits or means (B, n_outputs) float32."""
         return self.layers((observations - self.observation_mean) / self.observation_std)
 
     def save(self, path: Path) -> None:
@@ -64,10 +64,10 @@ class Actor(nn.Module):
 
 
 class NumpyActor:
-    """What an `Actor` computes, to rounding, with a copy of the weights that it has now.
+    """An `Actor` in NumPy, up to float rounding, with a copy of its current weights.
 
-    In a rollout, where the simulator empties the caches between two calls, torch's dispatch costs more than the
-    arithmetic: this takes a sixth of the actor's time. Its outputs are those that the head of `actor_policy` takes.
+    In a rollout, where the simulator evicts the CPU caches between two calls, torch's dispatch costs more than the
+    arithmetic: this takes a sixth of the time. Its outputs fit the head of `actor_policy`.
     """
 
     def __init__(self, actor: Actor) -> None:
@@ -77,7 +77,7 @@ class NumpyActor:
         self._log_std = None if actor.log_std is None else for_deviation(_copy(actor.log_std))
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
-        """(n, obs_dim) float32 to logits (n, A) float32, or to means and log deviations (n, 2 · dim)."""
+        """Map (n, obs_dim) float32 to logits (n, A) float32, or to means and log deviations (n, 2 · dim)."""
         x = (observations - self._mean) / self._std
         for weight, bias in self._inner:
             x = np.tanh(x @ weight + bias)
@@ -89,13 +89,13 @@ class NumpyActor:
 
 
 def actor_policy(actor: Actor, action_space: ActionSpace, *, privileged: bool, deterministic: bool) -> NetworkPolicy:
-    """The policy of an actor: its most likely action, or a sample."""
+    """Build the policy of an actor, which takes its most likely action or samples."""
     head = Gaussian(action_space=action_space) if action_space.continuous else Categorical(action_space=action_space)
     return NetworkPolicy(NumpyActor(actor), head, action_space, deterministic=deterministic, privileged=privileged)
 
 
 def mlp(sizes: Sequence[int]) -> nn.Sequential:
-    """Linear layers with tanh between them; orthogonal weights, as PPO and A2C are usually started.
+    """Build linear layers with tanh between them and orthogonal weights, the usual initialization of PPO and A2C.
 
     Gains: √2 for hidden layers, 0.01 for the output, so that a new policy is close to uniform
     (Andrychowicz et al. 2021, "What matters for on-policy deep actor-critic methods?", section 3.2).

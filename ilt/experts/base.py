@@ -1,8 +1,8 @@
-"""The contract of an expert: who demonstrates, and how it comes to be.
+"""The contract of an expert: how it is trained or read, and how it acts.
 
 The simplest expert is a function from observations (n, obs_dim) float32 to n actions in the simulator's units; name it
-as `expert._target_`. Its further arguments are keys of the config; so are those of a class whose objects are such
-functions. An expert that is trained, or read from a file, is a subclass of `Expert`, called with the config's own keys:
+as `expert._target_`. Its other arguments are keys of the config, as are those of a class with callable instances. An
+expert that is trained, or read from a file, is a subclass of `Expert`, called with the config's own keys:
 
     class MyExpert(Expert):
         def __init__(self, *, path: str):
@@ -11,9 +11,8 @@ functions. An expert that is trained, or read from a file, is a subclass of `Exp
         def policy(self, env, folder, *, privileged, deterministic):
             return MyPolicy(...)          # a Policy; see ilt.rollout.policies
 
-What `train` leaves in the folder it is given becomes an artifact: it is found again by the config, and `policy` reads
-it.
-`ilt.check_expert(expert, env)` holds it to what is said here.
+The files that `train` writes to its folder become an artifact, which is found again by the config; `policy` reads them.
+`ilt.check_expert(expert, env)` checks that it keeps this contract.
 """
 
 import inspect
@@ -30,19 +29,19 @@ from ilt.rollout.policies import FunctionPolicy, Policy, RandomPolicy
 from ilt.schema import ConfigError, accepted, locate, own_keys
 
 Score = Callable[[Policy], float]
-"""The mean return of a policy over the selection seeds that pick checkpoints."""
+"""Returns the mean return of a policy over the selection seeds that pick checkpoints."""
 
 Report = Callable[[int, float | None], None]
-"""Told how many environment steps are done and, after a scoring, the return."""
+"""Called with the number of environment steps done and, after a scoring, the return."""
 
 
 class Expert(ABC):
-    """Who demonstrates.
+    """An expert, which demonstrates and labels.
 
     Attributes:
-        version: raise it when what it computes changes, so that older artifacts are not taken for it.
+        version: increase it when its results change, so that older artifacts are not reused.
         total_steps: environment steps of its training; 0 if it is not trained.
-        gradient_steps: optimizer steps of its training, to estimate how long it takes.
+        gradient_steps: optimizer steps of its training, to estimate the duration.
     """
 
     version = 1
@@ -50,16 +49,16 @@ class Expert(ABC):
     gradient_steps: int = 0
 
     def identity(self) -> dict[str, Any]:
-        """What decides it beside the config, such as the content of a file; goes into the artifact's hash."""
+        """Return what decides it besides the config, such as a file's content; part of the artifact's hash."""
         return {}
 
     def train(
         self, env: EnvSpec, folder: Path, *, seed: int, privileged: bool, score: Score, report: Report
     ) -> dict[str, Any] | None:
-        """Leave in `folder` what `policy` needs, and return what its manifest is to say of the training.
+        """Write what `policy` needs to `folder`, and return the manifest's entry about the training.
 
-        The folder is the same at every try, so a training that was killed finds what it saved in `folder / "training"`,
-        which is removed at the end. It draws its episodes from the demonstrations block; see `SeedStream`.
+        Every attempt gets the same folder, so a killed training can resume from `folder / "training"`, which is removed
+        at the end. Training episodes take their seeds from the demonstrations block; see `SeedStream`.
 
         Args:
             score, report: see the types.
@@ -68,7 +67,7 @@ class Expert(ABC):
 
     @abstractmethod
     def policy(self, env: EnvSpec, folder: Path, *, privileged: bool, deterministic: bool) -> Policy:
-        """What acts. Loading it runs no code from the folder.
+        """Return the policy. Loading it must run no code from the folder.
 
         Args:
             privileged: whether it sees what the environment hides from students.
@@ -80,7 +79,7 @@ class FunctionExpert(Expert):
     """A plain function from observations to actions.
 
     Args:
-        source: what errors call it.
+        source: its name in error messages.
     """
 
     def __init__(self, function: Callable[[np.ndarray], np.ndarray], *, source: str = "the expert") -> None:
@@ -102,14 +101,14 @@ class HeuristicExpert(Expert):
 
 
 class RandomExpert(Expert):
-    """Every action equally likely: to compare with, and the worst demonstrator there is."""
+    """Uniformly random actions: a baseline, and the worst possible demonstrator."""
 
     def policy(self, env: EnvSpec, folder: Path, *, privileged: bool, deterministic: bool) -> Policy:
         return RandomPolicy(env.action_space)
 
 
 def make_expert(values: Any, *, trust: Sequence[str] | None = None) -> Expert:
-    """The expert of a config's `expert`: an `Expert`, or a function as one. ConfigError names the key."""
+    """Build the expert of a config's `expert`, a subclass of `Expert` or a function. Raise ConfigError otherwise."""
     target = locate(values["_target_"], key="expert._target_", trust=trust)
     options, source = own_keys("expert", values), f"expert._target_={values['_target_']}"
     if isinstance(target, type):

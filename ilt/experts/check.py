@@ -1,4 +1,4 @@
-"""Hold an expert to its contract, in the tests of whoever writes one."""
+"""Check that an expert keeps its contract; call it in the expert's own tests."""
 
 import copy
 from collections.abc import Callable
@@ -22,19 +22,19 @@ def check_expert(
     privileged: bool = False,
     deterministic: bool = True,
 ) -> None:
-    """Check an expert's actions on what random play sees in four episodes of at most 50 steps.
+    """Check an expert's actions on the observations of four random episodes of at most 50 steps.
 
-    They must be of the environment's space. Neither the other observations of a batch nor their order nor the slot may
-    change one; the episode's seed decides what is sampled, and nothing else.
+    They must be in the environment's space. Other observations in a batch, their order, and the slot must not change an
+    action; samples must depend on the episode's seed alone.
 
     Args:
-        folder: what its training left; None for an expert that is not trained.
-        privileged: whether it sees what the environment hides from students; a `Policy` says so itself.
-        deterministic: whether it has a deterministic way to act; False for one that can only sample.
+        folder: the folder that its training wrote; None for an expert that is not trained.
+        privileged: whether it sees what the environment hides from students; a `Policy` has its own attribute.
+        deterministic: whether it can act deterministically; False for an expert that can only sample.
 
     Raises:
-        ValueError: an action is not of the environment's space.
-        AssertionError: something changes an action that must not; says what.
+        ValueError: an action is not in the environment's space.
+        AssertionError: an action depends on something that it must not depend on.
     """
     if not isinstance(expert, Expert | Policy):
         expert = FunctionExpert(expert)

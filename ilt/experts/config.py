@@ -7,22 +7,20 @@ from ilt.schema import NAME, component, key
 
 @component("expert")
 class AnyExpert:
-    """What every expert has."""
+    """Keys of every expert."""
 
-    name: str = key("expert", "What its folder is called, before the hash.", rule=NAME, identity=False)
+    name: str = key("expert", "Name of its folder, before the hash.", rule=NAME, identity=False)
     gate: float | None = key(
-        None, "Least mean return on selection seeds before it may demonstrate; null for none.", identity=False
+        None, "Minimum mean return on selection seeds for it to demonstrate; null for none.", identity=False
     )
     privileged: bool = key(False, "Whether it sees what the environment hides from students.")
-    deterministic: bool = key(
-        True, "How it demonstrates and is compared: its most likely action, or a sample.", identity=False
-    )
+    deterministic: bool = key(True, "Whether it takes its most likely action or samples.", identity=False)
     seed: int = key(0, "Decides its weights, its samples and its training episodes.", ge=0)
     selection_episodes: int = key(100, "Selection seeds of each scoring, to pick the best checkpoint.", ge=1)
-    gate_episodes: int = key(400, "Further selection seeds, on which the best one is measured for the gate.", ge=1)
-    train: bool = key(True, "Whether it may be trained where it is not found; false refuses.", identity=False)
+    gate_episodes: int = key(400, "Further selection seeds, to evaluate the best checkpoint for the gate.", ge=1)
+    train: bool = key(True, "Whether it may be trained if it is not found; false is an error then.", identity=False)
     train_at_most: int | None = key(
-        None, "Environment steps of a training, if one is needed; null for `total_steps`.", ge=1, identity=False
+        None, "Limit on the environment steps of a new training; null for `total_steps`.", ge=1, identity=False
     )
 
 
@@ -37,8 +35,8 @@ class _Trained(AnyExpert):
         0.95, "Trade-off of generalized advantage estimation between bias and variance.", ge=0, le=1
     )
     ent_coef: float = key(0.0, "Weight of the entropy bonus.", ge=0)
-    learning_rate: float = key(0.0005, "At the start; falls linearly.", gt=0)
-    final_learning_rate_fraction: float = key(0.0, "Where it ends, as a fraction of `learning_rate`.", ge=0, le=1)
+    learning_rate: float = key(0.0005, "Initial learning rate; decays linearly.", gt=0)
+    final_learning_rate_fraction: float = key(0.0, "Final learning rate, as a fraction of the first.", ge=0, le=1)
     max_grad_norm: float = key(0.5, "Norm that gradients are clipped to.", gt=0)
     normalize_observations: bool = key(False, "Standardize observations by running moments.")
     normalize_rewards: bool = key(False, "Divide rewards by the running deviation of the discounted return.")
@@ -51,7 +49,7 @@ class PPO(_Trained):
     n_steps: int = key(1024, "Steps of each environment between updates.", ge=1)
     batch_size: int = key(64, "Steps of one gradient.", ge=2)
     n_epochs: int = key(4, "Passes over each rollout.", ge=1)
-    clip_range: float = key(0.2, "How far the policy may move from the one that acted.", gt=0)
+    clip_range: float = key(0.2, "Clipping of the probability ratio between the new policy and the old.", gt=0)
     vf_coef: float = key(0.5, "Weight of the critic's loss.", ge=0)
     log_std_init: float = key(0.0, "Log deviation of the first policy, for Box actions.")
 
@@ -82,6 +80,6 @@ class Heuristic(AnyExpert):
 
 @component("expert", "random", "ilt.experts.base.RandomExpert")
 class Random(AnyExpert):
-    """Every action equally likely."""
+    """Uniformly random actions."""
 
-    deterministic: bool = key(False, "It knows one way only.", identity=False)
+    deterministic: bool = key(False, "Has no effect: actions are always random.", identity=False)

@@ -1,4 +1,4 @@
-"""Find an expert, or train it; measure it; and collect demonstrations from it."""
+"""Find, train and evaluate experts, and collect demonstrations from them."""
 
 import logging
 import shutil
@@ -24,7 +24,7 @@ from ilt.tracking.store import SHIPPED, Artifact, Store, read_json
 log = logging.getLogger(__name__)
 
 _SECONDS_PER_GRADIENT = 0.003
-"""Of a small network on one core."""
+"""Seconds of a gradient step of a small network on one core."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class LoadedExpert:
     """An expert that can act in an environment.
 
     Attributes:
-        policy: what acts, as it demonstrates.
-        name: of its folder, before the hash.
+        policy: the policy that demonstrates.
+        name: name of its folder, before the hash.
         identity: what decides its actions.
         deterministic: whether it takes its most likely action.
-        artifact: where it is kept; None for a function or policy that was handed in.
+        artifact: its artifact; None for a function or policy that a caller passed in.
     """
 
     policy: Policy
@@ -47,19 +47,19 @@ class LoadedExpert:
 
     @property
     def parents(self) -> list[Artifact]:
-        """What artifacts that it decides are made from."""
+        """The parents of artifacts that depend on it."""
         return [] if self.artifact is None else [self.artifact]
 
     @property
     def selection_return(self) -> float | None:
-        """Its mean return on selection seeds that no checkpoint was picked by."""
+        """Its mean return on selection seeds that were not used to pick a checkpoint."""
         if self.artifact is None:
             return None
         measured = self.artifact.metrics["selection"]["deterministic" if self.deterministic else "sampled"]
         return float(measured["return_mean"])
 
     def rollout(self, ctx: Context, seeds: np.ndarray) -> Artifact:
-        """What it earns on these seeds."""
+        """Return the artifact of its episodes on these seeds."""
         return ctx.find_or_rollout(
             self.policy,
             seeds,
@@ -71,13 +71,13 @@ class LoadedExpert:
 
 
 def load(ctx: Context, expert: Any, artifact: Artifact) -> LoadedExpert:
-    """The expert that an artifact was made of, as a config's `expert` says that it demonstrates."""
+    """Load the expert of an artifact, which demonstrates as a config's `expert` says."""
     policy = expert_policy(ctx, expert, artifact)
     return LoadedExpert(policy, expert.name, artifact.name, expert.deterministic, artifact)
 
 
 def canonical_config_of(ctx: Context, expert: Any) -> dict[str, Any]:
-    """All that decides an expert. Its gate does not: a trained expert is kept whatever it is worth."""
+    """Return all that decides an expert. The gate is not part of it: a trained expert is kept in any case."""
     made = make_expert(expert, trust=ctx.env.trust)  # before anything that it names is imported
     return {
         "env": ctx.env.identity(),
@@ -87,13 +87,13 @@ def canonical_config_of(ctx: Context, expert: Any) -> dict[str, Any]:
 
 
 def find_or_train(ctx: Context, expert: Any, on_score: Callable[[int, float], None] | None = None) -> Artifact:
-    """The expert that a config's `expert` describes, from the store or trained now, measured on selection seeds.
+    """Find the expert of a config's `expert` in the store, or train it and evaluate it on selection seeds.
 
     Args:
         on_score: called after each scoring of a training, with the environment steps so far and the mean return.
 
     Raises:
-        ConfigError: it would have to be trained, and `expert.train` is false.
+        ConfigError: it must be trained, but `expert.train` is false.
     """
     if (found := ctx.store.find("experts", expert.name, canonical_config_of(ctx, expert))) is not None:
         return found
@@ -103,7 +103,7 @@ def find_or_train(ctx: Context, expert: Any, on_score: Callable[[int, float], No
     def make(folder: Path) -> dict[str, Any]:
         training = _train(ctx, expert, made, folder, on_score)
         metrics = {"selection": _measure(ctx, expert, made, folder), "training": training}
-        shutil.rmtree(folder / "training", ignore_errors=True)  # not before everything that needs it is done
+        shutil.rmtree(folder / "training", ignore_errors=True)  # last, since a retry after a kill needs it
         return metrics
 
     config = canonical_config_of(ctx, expert)
@@ -122,7 +122,7 @@ def find_or_train(ctx: Context, expert: Any, on_score: Callable[[int, float], No
 
 
 def find(ctx: Context, expert: Any) -> Artifact:
-    """The same, but never trained: ConfigError if it is not there."""
+    """Find the expert of a config's `expert` in the store. Raise ConfigError if it is not there."""
     found = ctx.store.find("experts", expert.name, canonical_config_of(ctx, expert))
     found = found or ctx.store.find("experts", expert.name, canonical_config_of(ctx, _capped(expert)))
     if found is None and not make_expert(expert, trust=ctx.env.trust).total_steps:
@@ -133,15 +133,15 @@ def find(ctx: Context, expert: Any) -> Artifact:
 
 
 def expert_policy(ctx: Context, expert: Any, artifact: Artifact) -> Policy:
-    """The expert as the config says that it demonstrates."""
+    """Load the policy of an expert, as the config says that it demonstrates."""
     made = make_expert(expert, trust=ctx.env.trust)
     return made.policy(ctx.env, artifact.path, privileged=expert.privileged, deterministic=expert.deterministic)
 
 
 def find_or_collect(ctx: Context, demos: Any, expert: Any, loaded: LoadedExpert) -> Artifact:
-    """Demonstrations of a config's `demos`: `demonstrations.npz`, and `validation.npz` from other seeds.
+    """Find or collect the demonstrations of a config's `demos`: `demonstrations.npz`, and `validation.npz`.
 
-    GateError if they come from an expert that does not pass its gate.
+    Raise GateError if they come from an expert that does not pass its gate.
     """
     source = make_source(demos)
     if source.uses_expert and loaded.artifact is not None:
@@ -176,7 +176,7 @@ def find_or_collect(ctx: Context, demos: Any, expert: Any, loaded: LoadedExpert)
 
 
 def _capped(expert: Any) -> Any:
-    """The expert with no more training than `train_at_most`."""
+    """Limit the expert's training to `train_at_most` steps."""
     if expert.get("train_at_most") is None or expert.get("total_steps", 0) <= expert.train_at_most:
         return expert
     capped = expert.copy()
@@ -203,7 +203,7 @@ def _train(
 
 
 def _measure(ctx: Context, expert: Any, made: Expert, folder: Path) -> dict[str, Any]:
-    """Metrics on selection seeds that no checkpoint was picked by: acting deterministically and sampled."""
+    """Evaluate on selection seeds that were not used to pick a checkpoint, acting deterministically and sampling."""
     seeds = ctx.env.seeds("selection", expert.gate_episodes, offset=expert.selection_episodes)
     metrics: dict[str, Any] = {}
     for name, deterministic in (("deterministic", True), ("sampled", False)):
@@ -213,7 +213,7 @@ def _measure(ctx: Context, expert: Any, made: Expert, folder: Path) -> dict[str,
 
 
 def _why(ctx: Context, expert: Any, config: Mapping[str, Any]) -> str:
-    """That an expert must be trained, and what tells it from the one there is that is most like it."""
+    """Explain that an expert must be trained, and how it differs from the most similar one in the store."""
     wanted, told = (
         dict(leaves(config)),
         f"{expert.name} for {ctx.env.id} must be trained, since no such expert is there",
@@ -233,7 +233,7 @@ def _why(ctx: Context, expert: Any, config: Mapping[str, Any]) -> str:
 
 
 def _duration(ctx: Context, made: Expert) -> str:
-    """How long a training may take: twice as long as the simulator alone, and what gradients cost."""
+    """Estimate the duration of a training: twice that of the simulator alone, plus the gradient steps."""
     policy = RandomPolicy(ctx.env.action_space)
     started = time.monotonic()
     seeds = ctx.env.seeds("selection", 8)

@@ -1,4 +1,4 @@
-"""The gate that an expert passes before it may demonstrate."""
+"""The gate that an expert must pass before it demonstrates."""
 
 from ilt.tracking.store import Artifact
 
@@ -11,9 +11,9 @@ def check_gate(expert: Artifact, *, gate: float | None, deterministic: bool) -> 
     """Raise GateError unless the expert's mean return on selection seeds is at least `gate`.
 
     Args:
-        expert: its manifest holds the measured return, acting deterministically and sampling.
-        gate: the least mean return; None lets everything pass.
-        deterministic: how it is going to demonstrate.
+        expert: the artifact, whose manifest has the mean returns of acting deterministically and of sampling.
+        gate: minimum mean return; None for no gate.
+        deterministic: whether it will demonstrate deterministically.
     """
     measured = expert.metrics["selection"]["deterministic" if deterministic else "sampled"]["return_mean"]
     if gate is not None and measured < gate:

@@ -1,4 +1,4 @@
-"""PPO by Stable-Baselines3, on a vector env of ours that adds nothing to `Env.step`."""
+"""PPO by Stable-Baselines3, on a vector env that adds no overhead to `Env.step`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ from ilt.rollout.policies import Policy
 
 
 class BatchedVecEnv(VecEnv):
-    """An `EnvBatch` behind Stable-Baselines3's interface: resets by itself, hands over the last observation."""
+    """An `EnvBatch` as a Stable-Baselines3 VecEnv, with autoreset and `terminal_observation`."""
 
     def __init__(self, spec: EnvSpec, n_envs: int, entropy: list[int], *, privileged: bool = False) -> None:
         self._batch = EnvBatch(spec, n_envs, privileged=privileged)
@@ -68,7 +68,7 @@ class BatchedVecEnv(VecEnv):
 
 
 def model_units(action_space: ActionSpace) -> spaces.Space[Any]:
-    """What an algorithm acts in: choices from 0 on, numbers in [−1, 1]."""
+    """Return the Gymnasium space of actions in model units: choices from 0 on, numbers in [−1, 1]."""
     if action_space.continuous:
         return spaces.Box(-1.0, 1.0, (action_space.dim,), np.float32)
     if action_space.flat:
@@ -77,7 +77,7 @@ def model_units(action_space: ActionSpace) -> spaces.Space[Any]:
 
 
 class _Callback(BaseCallback):
-    """After each rollout of PPO: report, score, save."""
+    """Reports, scores and saves after each rollout of PPO."""
 
     def __init__(self, log: TrainingLog) -> None:
         super().__init__()
@@ -93,14 +93,14 @@ class _Callback(BaseCallback):
 
 
 def actor_of(model: OnPolicyAlgorithm) -> Actor:
-    """Copy the policy network of an MLP policy with tanh layers and nothing shared into an `Actor`."""
+    """Copy the policy network of an MLP policy, with tanh and without shared layers, into an `Actor`."""
     policy = model.policy
     layers = [*policy.mlp_extractor.policy_net, policy.action_net]
     linears = [layer for layer in layers if isinstance(layer, torch.nn.Linear)]
     log_std = getattr(policy, "log_std", None)
     actor = Actor(
         observation_dim=linears[0].in_features,
-        n_outputs=int(linears[-1].out_features),  # SB3 has a NumPy integer for MultiDiscrete
+        n_outputs=int(linears[-1].out_features),  # a NumPy integer for MultiDiscrete
         hidden=[layer.out_features for layer in linears[:-1]],
         continuous=log_std is not None,
     )
@@ -117,7 +117,7 @@ def actor_of(model: OnPolicyAlgorithm) -> Actor:
 
 
 def state_of(model: OnPolicyAlgorithm) -> dict[str, Any]:
-    """Weights, optimizer, moments and step count: tensors and plain containers (SB3's own zips hold pickles)."""
+    """Return weights, optimizer, moments and steps as tensors and plain containers (SB3's own zips hold pickles)."""
     moments = {}
     if isinstance(model.env, VecNormalize):
         for name in ("obs_rms", "ret_rms") if model.env.norm_obs else ("ret_rms",):
@@ -139,10 +139,10 @@ class PPO(Expert):
         score_every: steps between scorings on selection seeds.
         hidden: width of each hidden layer of actor and critic.
         n_envs: environments stepped together.
-        learning_rate: at the start; falls linearly to `final_learning_rate_fraction` of it.
-        normalize_observations, normalize_rewards: by running moments, as SB3's VecNormalize does.
-        log_std_init: log deviation of the first policy, for Box actions.
-        hyperparameters: handed to `stable_baselines3.PPO`.
+        learning_rate: initial rate; decays linearly to `final_learning_rate_fraction` of it.
+        normalize_observations, normalize_rewards: by running moments, as in SB3's VecNormalize.
+        log_std_init: initial log deviation, for Box actions.
+        hyperparameters: passed to `stable_baselines3.PPO`.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class PPO(Expert):
         steps = 0 if state is None else state["steps"]
         envs: VecEnv = BatchedVecEnv(env, self._n_envs, [seed, steps], privileged=privileged)
         if any(self._normalize.values()):
-            # the actor that is copied does not clip what it sees, so it must not be clipped here
+            # the `Actor` that is exported does not clip observations, so training must not either
             envs = VecNormalize(envs, gamma=self._hyperparameters["gamma"], clip_obs=np.inf, **self._normalize)  # type: ignore[arg-type]
         model = stable_baselines3.PPO(
             "MlpPolicy",

@@ -1,4 +1,4 @@
-"""Experts from files that Stable-Baselines3 saved. Only weights are read: nothing in the file is unpickled."""
+"""Experts from files that Stable-Baselines3 saved. Only weights are read; no pickled code runs."""
 
 import io
 import json
@@ -25,17 +25,17 @@ _LAYOUTS = {
     "squashed": (("actor.latent_pi.", "actor.mu."), "ReLU"),  # SAC, TQC
     "deterministic": (("actor.mu.",), "ReLU"),  # TD3, DDPG
 }
-"""Where each kind of policy keeps its layers, and what it has between them by default."""
+"""Prefixes of the layers of each kind of policy, and its default activation."""
 
 _SQUASHED = ("squashed", "deterministic")
-"""Kinds that end in a tanh."""
+"""Kinds with a tanh output."""
 
 
 class SB3File(Expert):
     """The policy network of a PPO, A2C, DQN, SAC, TQC, TD3 or DDPG with an MLP policy.
 
-    Only PPO and A2C sample their actions where `expert.deterministic=false`. Running moments that VecNormalize saved to
-    a file of its own are not read, so a policy must have been trained on the environment's own observations.
+    Only PPO and A2C sample their actions with `expert.deterministic=false`. VecNormalize saves its running moments to
+    another file, which is not read, so the policy must have been trained on the environment's own observations.
 
     Args:
         path: the zip file, whose content is part of the expert's identity.
@@ -54,7 +54,7 @@ class SB3File(Expert):
             with zipfile.ZipFile(self._path) as archive:
                 state = dict(torch.load(io.BytesIO(archive.read("policy.pth")), weights_only=True, map_location="cpu"))
                 data = dict(json.loads(archive.read("data")))
-        except Exception as error:  # whatever is wrong with somebody else's file
+        except Exception as error:  # a foreign file may fail in any way
             raise ConfigError(
                 f"expert.path must be a file that Stable-Baselines3 saved, got {self._path}: {error}"
             ) from error
@@ -103,7 +103,7 @@ class SB3File(Expert):
 
 
 class _Network:
-    """The layers in NumPy: (n, obs_dim) observations to the outputs of an action head, in model units."""
+    """The layers in NumPy: (n, obs_dim) observations to the inputs of an action head, in model units."""
 
     def __init__(
         self, kind: str, activation: str, layers: list[tuple[np.ndarray, np.ndarray]], log_std: np.ndarray | None
@@ -129,7 +129,7 @@ def _relu(x: np.ndarray) -> np.ndarray:
 
 
 def _layers(state: dict[str, Tensor], path: Path) -> tuple[str, list[dict[str, Tensor]]]:
-    """The kind of policy, and its linear layers in order."""
+    """Return the kind of policy, and its linear layers in order."""
     for kind, (prefixes, _) in _LAYOUTS.items() if not any("features_extractor" in key for key in state) else ():
         found = [key.removesuffix("weight") for key in state if key.startswith(prefixes) and key.endswith("weight")]
         if all(any(name.startswith(prefix) for name in found) for prefix in prefixes) and all(
@@ -140,7 +140,7 @@ def _layers(state: dict[str, Tensor], path: Path) -> tuple[str, list[dict[str, T
 
 
 def _activation(data: dict[str, Any], kind: str, path: Path) -> str:
-    """What is between the layers: SB3's default, or the one that the file names in plain text."""
+    """Return the activation: SB3's default, or the one that the file names in plain text."""
     given = (data.get("policy_kwargs") or {}).get("activation_fn")
     if given is None:
         return _LAYOUTS[kind][1]

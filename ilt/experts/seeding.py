@@ -1,4 +1,4 @@
-"""Seeds of the episodes that an expert learns from."""
+"""Seeds of an expert's training episodes."""
 
 import numpy as np
 
@@ -6,11 +6,11 @@ from ilt.envs.spec import EnvSpec
 
 
 class SeedStream:
-    """An endless stream of seeds drawn from the demonstrations block: never one of selection or test.
+    """An endless stream of seeds from the demonstrations block, never of selection or test.
 
     Args:
         spec: the environment.
-        entropy: what the stream is decided by.
+        entropy: seeds the stream.
     """
 
     def __init__(self, spec: EnvSpec, entropy: list[int]) -> None:
@@ -18,5 +18,5 @@ class SeedStream:
         self._rng = np.random.default_rng(entropy)
 
     def next(self) -> int:
-        """The next seed."""
+        """Return the next seed."""
         return int(self._first + self._rng.integers(self._count))

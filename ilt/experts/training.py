@@ -1,4 +1,4 @@
-"""What both trainers need: score now and then, keep the best actor, save a checkpoint, and go on after a kill."""
+"""What both trainers share: scoring, keeping the best actor, checkpoints, and resuming after a kill."""
 
 import json
 import logging
@@ -19,12 +19,12 @@ log = logging.getLogger(__name__)
 
 
 class TrainingLog:
-    """Scores the actor every so many steps and remembers the best; everything is in `folder`, so a kill loses little.
+    """Scores the actor periodically and keeps the best; its state is in `folder`, so a killed training can resume.
 
     Attributes:
-        history: one entry per scoring: environment `steps`, `seconds` of training so far (scoring included, time
-            between a kill and the resumption not), and `return_mean` on selection seeds.
-        resumed_at: steps at which a killed training was taken up again.
+        history: one entry per scoring: environment `steps`, `seconds` of training so far (including scoring, excluding
+            the time between a kill and its resumption), and `return_mean` on selection seeds.
+        resumed_at: steps at which a killed training was resumed.
     """
 
     def __init__(
@@ -40,11 +40,11 @@ class TrainingLog:
 
     @property
     def best_path(self) -> Path:
-        """The best actor so far, as the history knows it: also after a kill in the middle of a scoring."""
+        """Path of the best actor so far, by the history; valid also after a kill during a scoring."""
         return self._folder / f"{max(self.history, key=_return_mean)['steps']}.safetensors"
 
     def resume(self) -> dict[str, Any] | None:
-        """The state last given to `after`, if training was interrupted; else None."""
+        """Return the last saved state if training was interrupted, otherwise None."""
         path = self._folder / "checkpoint.pt"
         if not path.exists():
             return None
@@ -57,13 +57,13 @@ class TrainingLog:
         return checkpoint["state"]
 
     def after(self, steps: int, actor: Callable[[], Actor], state: Callable[[], Mapping[str, Any]]) -> None:
-        """Note that `steps` environment steps are done; score and save a checkpoint when it is time."""
+        """Report that `steps` environment steps are done; score and save a checkpoint when it is time."""
         self._report(steps, None)
         if steps // self._every > (self.history[-1]["steps"] if self.history else 0) // self._every:
             self.score_now(steps, actor(), state)
 
     def score_now(self, steps: int, actor: Actor, state: Callable[[], Mapping[str, Any]]) -> None:
-        """Score the actor, keep it if it is the best so far, save a checkpoint."""
+        """Score the actor, keep it if it is the best so far, and save a checkpoint."""
         policy = actor_policy(actor, self._env.action_space, privileged=self._privileged, deterministic=True)
         return_mean = self._score(policy)
         seconds = self._before + time.monotonic() - self._started
@@ -86,7 +86,7 @@ class TrainingLog:
         self._report(steps, return_mean)
 
     def finish(self, steps: int, actor: Actor, state: Callable[[], Mapping[str, Any]], folder: Path) -> dict[str, Any]:
-        """Score what was not scored yet, leave the best actor in `folder`, and return what its manifest is to say."""
+        """Score the last steps, copy the best actor to `folder`, and return the manifest's entry about the training."""
         if not self.history or self.history[-1]["steps"] < steps:
             self.score_now(steps, actor, state)
         shutil.copy(self.best_path, folder / "actor.safetensors")

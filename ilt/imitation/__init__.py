@@ -1,1 +1,1 @@
-"""Imitation algorithms: which labels a training is given, and when."""
+"""Imitation algorithms: which expert labels a training gets, and when."""

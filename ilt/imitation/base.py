@@ -1,14 +1,14 @@
-"""The contract of an imitation algorithm: which labels a training is given, from whose episodes, in which rounds.
+"""The contract of an imitation algorithm: which expert labels a training gets, and from whose episodes.
 
-To write another, subclass `Imitation` and name the class as `imitation._target_`; it is called with the config's own
-keys. An algorithm with rounds says who acts in one:
+To write your own, subclass `Imitation` and name the class as `imitation._target_`; it is called with the config's own
+keys. `round_policy` returns the policy that acts in a round:
 
     class MyAlgorithm(Imitation):
         def round_policy(self, round):
             return MyPolicy(round.student, round.expert), {}
 
 Every algorithm gets the same budget: as many expert labels as the demonstrations have steps. `initial_fraction` of them
-are the demonstrations' own, the rest is shared equally by `rounds` rounds, evenly over the training.
+come from the demonstrations; `rounds` rounds, evenly spaced over the training, share the rest equally.
 """
 
 from abc import ABC, abstractmethod
@@ -26,15 +26,15 @@ from ilt.schema import ConfigError, build
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """What an algorithm has when a round begins.
+    """The inputs of an algorithm when a round begins.
 
     Attributes:
         number: from 1 on.
         env: the environment.
         model, head: the student as it is now, in evaluation mode.
-        expert: as it demonstrates; it may be privileged.
+        expert: the expert, which may be privileged.
         validation: episodes that are never trained on.
-        context_length: how many steps the student looks back on.
+        context_length: how many steps the student sees.
         deterministic: whether the student takes its most likely action, or samples.
     """
 
@@ -56,14 +56,14 @@ class Round:
 
 
 class Imitation(ABC):
-    """Which labels a training is given.
+    """An imitation algorithm.
 
     Args:
-        rounds: in which the expert is asked while the student learns; 0 for none.
-        initial_fraction: of all labels, those of the demonstrations.
+        rounds: number of rounds in which the expert labels more steps during training; 0 for none.
+        initial_fraction: fraction of all labels that come from the demonstrations.
 
     Attributes:
-        version: raise it when what it computes changes.
+        version: increase it when its results change.
     """
 
     version = 1
@@ -77,22 +77,23 @@ class Imitation(ABC):
 
     @abstractmethod
     def round_policy(self, round: Round) -> tuple[Policy, Mapping[str, Any]]:
-        """Who acts in a round, and what its manifest is to say of that.
+        """Return the policy that acts in a round, and the manifest's entry about it.
 
-        The policy must have the attribute `labels`: what the expert would have done at the newest call of `act`; see
-        `ilt.rollout.policies.Labeling`. What it is trained on is `step/label`; what was executed is the model's past.
+        The policy must have the attribute `labels`, the expert's actions at the last call of `act`; see
+        `ilt.rollout.policies.Labeling`. Training targets are `step/label`; the model's past inputs are the executed
+        actions.
         """
 
 
 class BC(Imitation):
-    """Behavior cloning: the expert's demonstrations are all there is."""
+    """Behavior cloning: training on the expert's demonstrations only."""
 
     def round_policy(self, round: Round) -> tuple[Policy, Mapping[str, Any]]:
         raise AssertionError("behavior cloning has no rounds")
 
 
 def make_imitation(values: Any) -> Imitation:
-    """The algorithm of a config's `imitation`."""
+    """Build the algorithm of a config's `imitation`."""
     made = build("imitation", values, known={})
     if not isinstance(made, Imitation):
         raise ConfigError(f"imitation._target_ must be a subclass of ilt.Imitation, got {values['_target_']}")

@@ -10,11 +10,11 @@ from ilt.rollout.policies import MIXING, EpisodeRNG, Policy, SequencePolicy
 
 
 class DAgger(Imitation):
-    """In each round the student acts, or by chance the expert, who labels every step.
+    """In each round the student acts, or with some probability the expert, which labels every step.
 
     Args:
         rounds, initial_fraction: see `Imitation`.
-        beta: how likely the expert acts at a step of round 1; its square in round 2, and so on. 0: the student alone.
+        beta: probability that the expert acts at a step of round 1; its square in round 2, and so on.
     """
 
     def __init__(self, *, rounds: int, initial_fraction: float, beta: float) -> None:
@@ -27,20 +27,20 @@ class DAgger(Imitation):
 
 
 class MixturePolicy(Policy):
-    """The student acts, or by chance the expert, who labels every step (section 3 of the paper).
+    """The student acts, or with probability `beta` the expert, which labels every step (section 3 of the paper).
 
-    Who acts is drawn anew at every step, from the episode's seed alone. The student is told what was done.
+    The actor is drawn at every step, from the episode's seed alone. The student observes the executed actions.
 
     Args:
-        student, expert: the two.
-        visible: how many numbers of an observation the student sees; they stand first.
-        beta: how likely it is that the expert acts.
+        student, expert: the two policies.
+        visible: how many numbers of an observation the student sees; they come first.
+        beta: probability that the expert acts.
 
     Attributes:
-        labels: what the expert would have done at the newest call of `act`, in the simulator's units.
+        labels: the expert's actions at the last call of `act`, in the simulator's units.
     """
 
-    privileged = True  # the expert may be, and the student is shown its part
+    privileged = True  # the expert may be privileged; the student gets only its own part
 
     def __init__(self, student: SequencePolicy, expert: Policy, *, visible: int, beta: float) -> None:
         self._student, self._expert, self._visible = student, expert, visible

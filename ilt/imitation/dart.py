@@ -1,4 +1,4 @@
-"""DART: the expert acts with noise in what it does, as much as the student errs (Laskey et al. 2017)."""
+"""DART: the expert acts with noise fitted to the student's errors (Laskey et al. 2017)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,10 +16,10 @@ from ilt.rollout.policies import MIXING, EpisodeRNG, Policy
 
 
 class DART(Imitation):
-    """In each round the expert acts, but what it means to do is disturbed; the labels are what it meant to do.
+    """In each round the expert acts with noise; the labels are its actions before the noise.
 
-    The noise is the one under which what the student does is most likely: for choices, how often it takes which action
-    where the expert takes another; for numbers, a Gaussian with the covariance of its errors.
+    The noise maximizes the likelihood of the student's actions on validation episodes: for choices, it is the confusion
+    matrix of student and expert; for numbers, a Gaussian with the covariance of the student's errors.
     """
 
     def round_policy(self, round: Round) -> tuple[Policy, Mapping[str, Any]]:
@@ -37,10 +37,10 @@ class DART(Imitation):
 
 
 class _Disturbed(Policy):
-    """An expert whose actions are disturbed by noise that an episode's seed decides.
+    """An expert with noise in its actions, decided by the episode's seed.
 
     Attributes:
-        labels: what the expert meant to do at the newest call of `act`, in the simulator's units.
+        labels: the expert's actions before the noise at the last call of `act`, in the simulator's units.
     """
 
     def __init__(self, expert: Policy, action_space: ActionSpace) -> None:
@@ -62,11 +62,11 @@ class _Disturbed(Policy):
 
 
 class NoiseInjectionPolicy(_Disturbed):
-    """Choices are replaced by chance.
+    """Replaces choices at random.
 
     Args:
-        confusion: (A, A) float64 for each choice: `confusion[a]` is the distribution of what is done where the expert
-            means to do `a`.
+        confusion: (A, A) float64 for each choice: row `a` is the distribution of executed actions where the expert's
+            action is `a`.
     """
 
     def __init__(self, expert: Policy, action_space: ActionSpace, confusion: list[np.ndarray]) -> None:
@@ -80,7 +80,7 @@ class NoiseInjectionPolicy(_Disturbed):
 
 
 class GaussianNoisePolicy(_Disturbed):
-    """Numbers are disturbed by Gaussian noise.
+    """Adds Gaussian noise to numbers.
 
     Args:
         covariance: (dim, dim) float64, in model units.
@@ -96,13 +96,13 @@ class GaussianNoisePolicy(_Disturbed):
 
 
 def confusion(expected: np.ndarray, chosen: np.ndarray, n: int) -> np.ndarray:
-    """What is done where the expert does what: (n, n) float64, row a is P(student's action | expert's action a).
+    """Return the confusion matrix (n, n) float64, whose row a is P(student's action | expert's action a).
 
-    The row of an action that the expert never takes is that action alone.
+    The row of an action that the expert never takes is one at that action.
 
     Args:
         expected: (N,) int64, the expert's actions.
-        chosen: (N,) int64, the student's; or (N, n) float64, how likely it takes each.
+        chosen: (N,) int64, the student's actions; or (N, n) float64, their probabilities.
     """
     rows = np.eye(n)[chosen] if chosen.ndim == 1 else chosen
     counts = np.zeros((n, n))
@@ -113,7 +113,7 @@ def confusion(expected: np.ndarray, chosen: np.ndarray, n: int) -> np.ndarray:
 
 @torch.no_grad()
 def _beside_the_expert(round: Round) -> tuple[np.ndarray, np.ndarray]:
-    """The expert's and the student's actions at every step of the validation episodes, in model units."""
+    """Return the expert's and the student's actions at every step of the validation episodes, in model units."""
     windows = WindowDataset(
         round.validation,
         action_space=round.env.action_space,

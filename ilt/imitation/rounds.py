@@ -1,4 +1,4 @@
-"""Rounds: at some steps of a training the expert is asked again, and the data grow. A round is an artifact."""
+"""Rounds: at some steps of a training the expert labels more episodes, and the data grow. A round is an artifact."""
 
 from collections.abc import Callable, Mapping
 from itertools import count
@@ -24,28 +24,27 @@ from ilt.tracking.store import Artifact
 
 
 class LabelBudget:
-    """The labels that a training is given: as many as the demonstrations that it uses have steps.
+    """The expert labels of a training: as many as the demonstrations that it uses have steps.
 
-    The first ones are those of the demonstrations themselves. The others are what the expert says in rounds, which have
-    equal parts of the rest; a round goes on until there are enough, from seeds behind those of the demonstrations, and
-    its last episode is cut where they are used up.
+    The first labels come from the demonstrations; rounds share the rest equally. A round collects episodes, from seeds
+    after those of the demonstrations, until it has enough labels, and truncates the last episode there.
 
     Args:
-        algorithm: who acts in a round.
-        name: of the algorithm, for folders.
+        algorithm: the imitation algorithm.
+        name: name of the algorithm, for folders.
         demos: the artifact of the demonstrations; `demonstrations` are those of them that the run uses.
-        first_seed: how many seeds of the demonstrations block are used up by the demonstrations.
-        expert: who is asked in rounds.
+        first_seed: how many seeds of the demonstrations block the demonstrations use.
+        expert: the expert that labels rounds.
         identity: all that decides the training.
         context_length, deterministic: how the student acts.
-        n_steps: of the training.
+        n_steps: training steps.
 
     Attributes:
-        first: what the training begins with.
-        steps_per_round: training steps from one round to the next; None where there are no rounds.
+        first: the data that training begins with.
+        steps_per_round: training steps from one round to the next; None if there are no rounds.
         rounds: the artifacts of all rounds so far.
 
-    ValueError if there are too few labels for the rounds, or too few seeds in the demonstrations block.
+    Raises ValueError if there are too few labels for the rounds, or too few seeds in the demonstrations block.
     """
 
     def __init__(
@@ -71,11 +70,11 @@ class LabelBudget:
         self.first = demonstrations.first_steps(self._n_labels[0])
         self.steps_per_round = n_steps // (n_rounds + 1) if n_rounds else None
         if n_rounds:
-            self._seeds(n_rounds, 2 * self._n_labels[-1])  # or refused now, and not half way
+            self._seeds(n_rounds, 2 * self._n_labels[-1])  # raise now, not in the middle of the training
         self.rounds: list[Artifact] = []
 
     def callbacks(self, data: WindowData, head: ActionHead) -> list[Callback]:
-        """What takes part in the training; it must stand before other callbacks."""
+        """Return the callback that adds rounds, if there are any; it must come before other callbacks."""
         if self.steps_per_round is None:
             return []
 
@@ -85,7 +84,7 @@ class LabelBudget:
         return [Rounds(data, n_rounds=self._algorithm.rounds, every=self.steps_per_round, episodes_of=episodes_of)]
 
     def results(self) -> dict[str, Any]:
-        """What `results.json` says of it. The first of `by_round` are the demonstrations."""
+        """Return the entry of `results.json`. The first of `by_round` is the demonstrations."""
         own = {
             "artifact": self._demos.name,
             "expert_labels": self._n_labels[0],
@@ -100,7 +99,7 @@ class LabelBudget:
         }
 
     def _episodes_of(self, number: int, student: SequenceModel | None, head: ActionHead) -> Episodes:
-        """The episodes of a round, from the store, or collected now. ValueError if they are gone and nobody can act."""
+        """Return a round's episodes, stored or collected now. Raise ValueError if they are gone without a student."""
         store, name = self._ctx.store, f"{self._name}-{number}"
         config = {"training": self._identity, "round": number, "first_seed": int(self._seeds(number, 1)[0])}
         if student is None:
@@ -140,9 +139,9 @@ class LabelBudget:
         return Episodes.load(found.file("episodes.npz"))
 
     def _collect(self, number: int, policy: Policy) -> Episodes:
-        """Whole episodes with at least as many steps as the round has labels, in the order of their seeds."""
+        """Collect whole episodes, with at least as many steps as the round has labels, in the order of their seeds."""
         wanted, mean_length = self._n_labels[number], float(self._demonstrations.lengths.mean())
-        n_episodes = ceil(wanted / mean_length)  # at a time
+        n_episodes = ceil(wanted / mean_length)  # of each part
         parts: list[Episodes] = []
         for part in count():
             seeds = self._seeds(number, n_episodes, part * n_episodes)
@@ -152,23 +151,23 @@ class LabelBudget:
         return Episodes.concatenate(parts)
 
     def _seeds(self, number: int, n_episodes: int, offset: int = 0) -> np.ndarray:
-        """Seeds of a round, which has two for each label, more than it can use: every episode has a step."""
+        """Return seeds of a round; it has two per label, more than it can use, since every episode has a step."""
         first = self._first_seed + 2 * sum(self._n_labels[1:number])
         return self._ctx.env.seeds("demonstrations", n_episodes, offset=first + offset)
 
 
 class Rounds(Callback):
-    """Adds the episodes of a round to the training data, at the validation after every so many steps.
+    """Adds the episodes of a round to the training data, at the validation after every `every` steps.
 
-    It must stand before a weight-averaging callback, which puts the averaged weights in place during validation: then
-    it is these that decide the round, as in `RolloutEvaluation`. A resumed training has the rounds of its checkpoint.
+    It must come before a weight-averaging callback, which swaps in the averaged weights during validation: these then
+    act in the round, as in `RolloutEvaluation`. A resumed training loads the rounds of its checkpoint.
 
     Args:
         data: the training data.
-        n_rounds: how many there are, not counting the data that training begins with.
+        n_rounds: number of rounds, not counting the data that training begins with.
         every: training steps from one round to the next; there are validations at these steps.
-        episodes_of: takes the number of a round, from 1 on, and the student as it is then, or None for the episodes of
-            a round that a checkpoint remembers.
+        episodes_of: takes the number of a round, from 1 on, and the current student, or None to load a round of a
+            checkpoint.
     """
 
     def __init__(
@@ -200,7 +199,7 @@ class Rounds(Callback):
 
 
 def split_labels(budget: int, *, initial_fraction: float, n_rounds: int) -> list[int]:
-    """How many labels come from the demonstrations, and from each round: together the budget."""
+    """Split the budget into the labels of the demonstrations and of each round."""
     first = round(initial_fraction * budget)
     ends = [first + (budget - first) * number // n_rounds for number in range(1, n_rounds + 1)]
     counts = np.diff([0, first, *ends]).tolist()

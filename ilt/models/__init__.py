@@ -1,1 +1,1 @@
-"""Models: plain modules from windows to outputs, which know no Lightning and no environment."""
+"""Models: plain modules from windows to outputs, independent of Lightning and of environments."""

@@ -1,4 +1,4 @@
-"""One pre-norm transformer block, with rotary positions where they are wanted."""
+"""A pre-norm transformer block with optional rotary positions."""
 
 import torch
 from torch import Tensor, nn
@@ -7,21 +7,21 @@ from torch.nn.functional import gelu, scaled_dot_product_attention
 EVERY = slice(None)
 
 SHORT = 32
-"""Tokens at which attention written out is fastest on a CPU: torch's kernel goes by larger blocks, and shorter windows
-cost more calls than arithmetic. From about half as many more on, its kernel wins."""
+"""Tokens at which `plain_attention` is fastest on a CPU: torch's kernel works in larger blocks, and in shorter windows
+call overhead dominates. From about 1.5 times as many tokens on, torch's kernel is faster."""
 
 
 def build_rope_cache(positions: Tensor, head_dim: int) -> Tensor:
-    """Cosines and sines of position times frequency (Su et al. 2021, RoFormer, equation 15).
+    """Compute cosines and sines of position times frequency (Su et al. 2021, RoFormer, equation 15).
 
-    Computed in float64: an angle of a thousand radians has lost four digits in float32, and with them the promise that
-    only distances count.
+    Computed in float64: in float32 an angle of a thousand radians has lost four digits, so that attention would depend
+    on more than distances.
 
     Args:
         positions: (…) integers.
 
     Returns:
-        (2, …, head_dim) float32: what `apply_rope` multiplies by.
+        (2, …, head_dim) float32: the factors that `apply_rope` takes.
     """
     frequencies = 10_000.0 ** (-torch.arange(0, head_dim, 2, dtype=torch.float64, device=positions.device) / head_dim)
     angles = positions[..., None] * frequencies
@@ -30,42 +30,42 @@ def build_rope_cache(positions: Tensor, head_dim: int) -> Tensor:
 
 
 def apply_rope(x: Tensor, rope_cache: Tensor) -> Tensor:
-    """Turn each pair of coordinates by its position's angle, so that q · k depends on their distance alone.
+    """Rotate each pair of coordinates by its position's angle, so that q · k depends on their distance alone.
 
     Args:
         x: (…, head_dim); coordinate i is paired with i + head_dim / 2.
-        rope_cache: (2, …, head_dim), as `build_rope_cache` makes them.
+        rope_cache: (2, …, head_dim), from `build_rope_cache`.
     """
     cos, sin = rope_cache.to(x.dtype)
     return x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin
 
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, dropout: float) -> Tensor:
-    """Softmax attention by torch's kernel; shapes as in `plain_attention`, `attn_mask` also (B, 1, T', T)."""
+    """Compute softmax attention by torch's kernel; shapes as in `plain_attention`, `attn_mask` also (B, 1, T', T)."""
     return scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, dropout_p=dropout)
 
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, dropout: float) -> Tensor:
-    """Softmax attention written out: (B, n_head, T', head_dim) over (B, n_head, T, head_dim), attn_mask (T', T)."""
+    """Compute softmax attention of (B, n_head, T', head_dim) over (B, n_head, T, head_dim), attn_mask (T', T)."""
     weights = torch.dropout(attention_weights(q, k, attn_mask), dropout, train=dropout > 0)
     return torch.bmm(weights, v.flatten(0, 1)).unflatten(0, q.shape[:2])
 
 
 def attention_weights(q: Tensor, k: Tensor, attn_mask: Tensor) -> Tensor:
-    """How much each query takes from each key: (B · n_head, T', T), rows sum to one; 0 where attn_mask is False."""
+    """Return attention weights (B · n_head, T', T), whose rows sum to one; they are 0 where attn_mask is False."""
     bias = torch.zeros_like(attn_mask, dtype=q.dtype).masked_fill(~attn_mask, float("-inf"))
     q, k = q.flatten(0, 1), k.flatten(0, 1)
     return torch.baddbmm(bias, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5).softmax(dim=-1)
 
 
 class Block(nn.Module):
-    """Self-attention and an MLP, each behind a LayerNorm and beside a residual path.
+    """Self-attention and an MLP, each behind a LayerNorm and with a residual connection.
 
-    `forward` is `join` after `attend` after `project`; flying with cached keys and values puts the cache in between.
+    `forward` is `project`, `attend` and `join`; a rollout with cached keys and values computes the same from the cache.
 
     Args:
         d_model, n_head: width, and number of heads; d_model must be divisible by n_head.
-        dropout: probability, applied to attention weights and to what joins the residual path.
+        dropout: probability, applied to attention weights and to what is added to the residual stream.
     """
 
     def __init__(self, *, d_model: int, n_head: int, dropout: float) -> None:
@@ -79,17 +79,17 @@ class Block(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, rope_cache: Tensor | None, attn_mask: Tensor, read: slice = EVERY) -> Tensor:
-        """(B, T, d_model) to (B, T', d_model): the T' tokens that `read` picks.
+        """Map (B, T, d_model) to (B, T', d_model), for the T' tokens that `read` selects.
 
         Args:
-            rope_cache: (2, T, head_dim), what queries and keys are turned by; None for no positions.
-            attn_mask: (T', T) bool, which tokens each of them attends to.
+            rope_cache: (2, T, head_dim), the rotations of queries and keys; None for no positions.
+            attn_mask: (T', T) bool, the tokens that each of them attends to.
         """
         q, k, v = self.project(x, rope_cache)
         return self.join(x[:, read], self.attend(q[:, read], k, v, attn_mask))
 
     def project(self, x: Tensor, rope_cache: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T, d_model) to queries, keys, values (B, T, n_head, head_dim); rope_cache (2, T, …) or (2, B, T, …)."""
+        """Map (B, T, d_model) to q, k and v (B, T, n_head, head_dim); rope_cache is (2, T, …) or (2, B, T, …)."""
         qkv = self.qkv(self.norm_attention(x)).unflatten(-1, (3, self.n_head, -1))
         qk, v = qkv.split((2, 1), dim=2)
         if rope_cache is not None:
@@ -98,11 +98,11 @@ class Block(nn.Module):
         return q, k, v.squeeze(2)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor) -> Tensor:
-        """Queries (B, T', n_head, head_dim), keys and values (B, T, …), attn_mask (T', T) or (B, 1, T', T)."""
+        """Attend from queries (B, T', n_head, …) to keys and values (B, T, …); attn_mask (T', T) or (B, 1, T', T)."""
         n_batch, n_tokens = k.shape[:2]
         together = max(SHORT // n_tokens, 1)
         plain = q.is_cpu and attn_mask.ndim == 2 and n_tokens <= 1.5 * SHORT and n_batch % together == 0
-        if plain and together > 1:  # windows side by side, none of which sees another
+        if plain and together > 1:  # several windows in one block-diagonal attention
             attn_mask = torch.block_diag(*[attn_mask] * together)
             q, k, v = (part.reshape(n_batch // together, -1, *part.shape[2:]) for part in (q, k, v))
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))
@@ -111,6 +111,6 @@ class Block(nn.Module):
         return y.transpose(1, 2).reshape(n_batch, -1, self.attention_out.in_features)
 
     def join(self, x: Tensor, y: Tensor) -> Tensor:
-        """Let what attention gave, and then the MLP, join the residual path; all (B, T', d_model)."""
+        """Add the attention output, and then the MLP's, to the residual stream; all (B, T', d_model)."""
         x = x + self.drop(self.attention_out(y))
         return x + self.drop(self.mlp_out(gelu(self.mlp_in(self.norm_mlp(x)))))

@@ -1,7 +1,7 @@
 """The contract of a model: from windows of observations and actions to outputs, and how it acts step by step.
 
-To write another, subclass `SequenceModel`, say in `__init__` (keyword arguments) what of your own it needs, and name
-the class as `model._target_`. Whatever keys you put beside `_target_` are arguments of `__init__`:
+To write your own, subclass `SequenceModel`, declare your options as keyword arguments of `__init__`, and name the class
+as `model._target_`. The keys beside `_target_` are passed to `__init__`:
 
     class MyModel(SequenceModel):
         def __init__(self, *, hidden: int = 64, **sizes):
@@ -15,7 +15,7 @@ the class as `model._target_`. Whatever keys you put beside `_target_` are argum
             ...
             return self.out(x)
 
-`ilt.check_model(model)` holds it to what is said here.
+`ilt.check_model(model)` checks that it keeps this contract.
 """
 
 from typing import Protocol
@@ -28,22 +28,21 @@ from ilt.envs.actions import ActionSpace
 
 
 class Stepper(Protocol):
-    """A model that takes in one step at a time, of many episodes at once, each in a slot of its own."""
+    """A model that acts step by step in many episodes at once, each in its own slot."""
 
     def reset(self, slots: np.ndarray) -> None:
-        """Episodes begin in these slots (n,) int64: forget what was there."""
+        """Forget the episodes in these slots (n,) int64, where new ones begin."""
 
     def step(self, slots: np.ndarray, observations: np.ndarray, previous: np.ndarray) -> np.ndarray:
-        """Take in one step of each slot's episode.
+        """Process one step of each slot's episode.
 
         Args:
-            slots: (n,) int64, each once.
-            observations: (n, obs_dim) float32, what is seen now.
-            previous: (n,) or (n, dim), the actions before it in model units; at the start of an episode, what stands
-                there has no influence.
+            slots: (n,) int64, without repetition.
+            observations: (n, obs_dim) float32, the current observations.
+            previous: (n,) or (n, dim), the previous actions in model units; ignored at the start of an episode.
 
         Returns:
-            (n, n_outputs) float32, of the actions to choose now.
+            (n, n_outputs) float32, outputs for the actions to choose now.
         """
         ...
 
@@ -53,14 +52,14 @@ class SequenceModel(nn.Module):
 
     Args:
         observation_dim: size of one observation.
-        action_space: the actions, which the model is given in model units: choices (B, L) int64 from 0 on, several
+        action_space: the actions, which the model gets in model units: choices (B, L) int64 from 0 on, several
             choices (B, L, dim) int64, or numbers (B, L, dim) float32 in [−1, 1].
         n_outputs: how many numbers the action head needs for each step.
         context_length: K, the longest window in steps.
 
     Attributes:
-        recurrent: whether it carries a state beyond K steps. Then `forward` takes windows of any length, and acting
-            starts at the start of the episode; otherwise the last K steps are all it sees.
+        recurrent: whether it carries a state beyond K steps. Then `forward` takes windows of any length, and in a
+            rollout the state is carried from the start of the episode; otherwise it sees the last K steps only.
         observation_mean, observation_std: (obs_dim,) buffers, set before training and saved with the weights.
     """
 
@@ -76,25 +75,25 @@ class SequenceModel(nn.Module):
         self.register_buffer("observation_std", torch.ones(observation_dim))
 
     def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Outputs for the action at every step of a window.
+        """Compute outputs for the action at every step of a window.
 
         Args:
             observations: (B, L, obs_dim) float32, with 1 ≤ L ≤ K.
             actions: (B, L) or (B, L, dim); `actions[:, t]` follows `observations[:, t]` and is seen from step t + 1 on,
-                so what stands in the last place has no influence.
+                so the last one has no influence.
             mask: (B, L) bool, True at real steps; padding is on the right. Without it, all steps are real.
 
         Returns:
-            (B, L, n_outputs): `[:, t]` speaks of the action at step t, from everything before it and nothing after it.
+            (B, L, n_outputs): `[:, t]` predicts the action at step t from everything before it and nothing after it.
         """
         raise NotImplementedError
 
     def make_stepper(self) -> Stepper | None:
-        """A stepper with O(1) work a step and the present weights; None to recompute the window at each step."""
+        """Return a stepper that is faster than recomputing the window at each step; None if there is none."""
         return None
 
     def probe_points(self) -> dict[str, nn.Module]:
-        """Modules whose output (B, L, D) `ilt probe` reads at the last step of a window, by name, input side first."""
+        """Return modules by name, input first; `ilt probe` reads their outputs (B, L, D) at the last step."""
         return {}
 
     def set_normalization(self, mean: Tensor, std: Tensor) -> None:
@@ -103,12 +102,12 @@ class SequenceModel(nn.Module):
         self.observation_std.copy_(std)
 
     def normalize(self, observations: Tensor) -> Tensor:
-        """Observations (…, obs_dim), standardized."""
+        """Standardize observations (…, obs_dim)."""
         return (observations - self.observation_mean) / self.observation_std
 
 
 class ActionEmbedding(nn.Module):
-    """Several choices, or numbers, as one vector: the sum of a vector for each choice, or a linear map."""
+    """Embeds several choices as the sum of a vector for each, or numbers by a linear map."""
 
     def __init__(self, action_space: ActionSpace, d_model: int) -> None:
         super().__init__()
@@ -119,7 +118,7 @@ class ActionEmbedding(nn.Module):
             self.tables = nn.ModuleList(nn.Embedding(n, d_model) for n in action_space.n_choices)
 
     def forward(self, actions: Tensor) -> Tensor:
-        """(…, dim) to (…, d_model)."""
+        """Map actions (…, dim) to vectors (…, d_model)."""
         if self.continuous:
             return self.linear(actions)
         columns = zip(self.tables, actions.unbind(dim=-1), strict=True)
@@ -127,7 +126,7 @@ class ActionEmbedding(nn.Module):
 
 
 def embed_actions(action_space: ActionSpace, d_model: int) -> nn.Module:
-    """A module from actions in model units, (…) or (…, dim), to vectors (…, d_model)."""
+    """Return a module from actions in model units, (…) or (…, dim), to vectors (…, d_model)."""
     if action_space.flat:
         return nn.Embedding(action_space.n_choices[0], d_model)
     return ActionEmbedding(action_space, d_model)

@@ -1,4 +1,4 @@
-"""Flying with a decoder without recomputing its window: keys and values are kept, in rings."""
+"""A key-value cache for rollouts with a decoder, in ring buffers."""
 
 from typing import TypeGuard
 
@@ -13,20 +13,20 @@ from ilt.models.decoder import Decoder
 
 
 class CachedDecoder:
-    """A decoder that takes in one step at a time, of many episodes at once, each in a slot of its own.
+    """A decoder that acts step by step in many episodes at once, each in its own slot.
 
-    Its outputs are those of `Decoder.forward` on the last K steps, up to float rounding, for every model that `suits`;
-    dropout has no part in it. The arithmetic is NumPy's: a simulator between two calls leaves the caches cold, and then
-    a call of torch costs more than what it computes for some dozens of rows.
+    For every model that `suits`, its outputs equal those of `Decoder.forward` on the last K steps, up to float rounding
+    and without dropout. It uses NumPy: the simulator evicts the CPU caches between two calls, and then the overhead of
+    torch exceeds the arithmetic for a few dozen rows.
 
     Args:
-        model: its weights are copied as they are now.
+        model: the decoder, whose current weights are copied.
     """
 
     def __init__(self, model: Decoder) -> None:
         assert self.suits(model), "its keys and values change while its window slides"
         self._tokens_per_step = model.tokens_per_step
-        # a step brings two tokens: the past action's and the state's; where no action is ever looked at, one
+        # a step adds two tokens, the past action's and the state's; one if no action is ever attended to
         self._behind = np.arange(1 - min(model.tokens_per_step, model.context_length), 1)
         blocks = [block for block in model.blocks if isinstance(block, Block)]
         pairs = zip(blocks, model.window_sizes, strict=True)
@@ -39,21 +39,21 @@ class CachedDecoder:
         if model.rope_cache is not None:
             self._frequencies = 10_000.0 ** (-np.arange(0, model.head_dim, 2) / model.head_dim)
         self._rope_cache = np.zeros((0, model.head_dim // 2), dtype=np.complex64)
-        self._steps = np.zeros(0, dtype=np.int64)  # taken in, of each slot's episode
+        self._steps = np.zeros(0, dtype=np.int64)  # done so far in each slot's episode
 
     @staticmethod
     def suits(model: object) -> TypeGuard[Decoder]:
-        """Whether its keys and values stay what they are while the window slides.
+        """Return whether cached keys and values stay valid as the window slides.
 
-        They do not if positions are counted from the start of the window, or if its layers, on top of each other,
-        look back further than the window.
+        They do not if positions are counted from the start of the window, or if the layers together look back further
+        than the window.
         """
         if type(model) is not Decoder:  # a subclass may compute something else
             return False
         return model.embed_position is None and sum(model.window_sizes) < model.context_length
 
     def reset(self, slots: np.ndarray) -> None:
-        """Episodes begin in these slots (n,): forget what was there."""
+        """Forget the episodes in these slots (n,) int64, where new ones begin."""
         missing = slots.max() + 1 - len(self._steps)
         if missing > 0:
             self._steps = np.pad(self._steps, (0, missing))
@@ -62,17 +62,7 @@ class CachedDecoder:
         self._steps[slots] = 0
 
     def step(self, slots: np.ndarray, observations: np.ndarray, previous: np.ndarray) -> np.ndarray:
-        """Take in one step of each slot's episode.
-
-        Args:
-            slots: (n,) int64, each once.
-            observations: (n, obs_dim) float32, what is seen now.
-            previous: (n,) or (n, dim), the actions before it in model units; at the start of an episode, what stands
-                there has no influence.
-
-        Returns:
-            (n, n_outputs) float32, of the actions to choose now.
-        """
+        """Process one step of each slot's episode; see `ilt.models.base.Stepper`."""
         steps = self._steps[slots]
         tokens = (self._tokens_per_step * steps)[:, None] + self._behind
         weight, bias = self._embed_state
@@ -88,7 +78,7 @@ class CachedDecoder:
         return _normalized(x[:, -1]) @ weight + bias
 
     def _rope_of(self, tokens: np.ndarray) -> np.ndarray | None:
-        """(n, new) tokens to the complex numbers (n, new, 1, 1, head_dim / 2) that turn queries and keys."""
+        """Return the complex numbers (n, new, 1, 1, head_dim / 2) that rotate queries and keys of tokens (n, new)."""
         if self._frequencies is None:
             return None
         if len(self._rope_cache) < tokens.max() + 2:
@@ -98,14 +88,14 @@ class CachedDecoder:
 
 
 class _Layer:
-    """One block, with the scales of its norms and of its attention inside the matrices that follow them."""
+    """One block, with the scales of its norms and of its attention folded into its weights."""
 
     def __init__(self, model: Decoder, block: Block, ring: "_Ring") -> None:
         self.ring, self._n_head = ring, block.n_head
         d_model, head_dim = model.action_head.in_features, model.head_dim
         weight, bias = _after_norm(block.norm_attention, block.qkv)
         order = np.arange(3 * d_model)
-        if model.rope_cache is not None:  # the pairs that are turned side by side, as complex numbers are
+        if model.rope_cache is not None:  # puts rotated pairs side by side, as complex numbers
             halves = order[: 2 * d_model].reshape(2, block.n_head, 2, head_dim // 2)
             order[: 2 * d_model] = halves.swapaxes(2, 3).reshape(-1)
         scale = np.where(np.arange(3 * d_model) < d_model, head_dim**-0.5, 1).astype(np.float32)
@@ -124,7 +114,7 @@ class _Layer:
         *,
         read: int,
     ) -> np.ndarray:
-        """(n, new, d_model) new tokens to those from `read` on, after the block."""
+        """Apply the block to new tokens (n, new, d_model); return those from `read` on."""
         n, new, d_model = x.shape
         weight, bias = self._qkv
         qkv = (_normalized(x.reshape(-1, d_model)) @ weight + bias).reshape(n, new, 3, self._n_head, -1)
@@ -147,9 +137,9 @@ class _Layer:
 
 
 class _Ring:
-    """The newest tokens of one layer: token i of an episode stands at place i modulo the ring's size.
+    """The newest tokens of one layer: token i of an episode is stored at index i modulo the ring's size.
 
-    A layer that looks back w steps keeps w + 2 of them, since a past action's token comes one step after its state's.
+    A layer that looks back w steps keeps w + 2 steps, since a past action's token comes one step after its state's.
     """
 
     def __init__(self, model: Decoder, window_size: int, behind: np.ndarray) -> None:
@@ -159,7 +149,7 @@ class _Ring:
         n_head = model.action_head.in_features // model.head_dim
         self._keys = np.zeros((0, n_head, self._size, model.head_dim), dtype=np.float32)
         self._values = self._keys
-        # who attends to whom, in the first round of the ring and in every further one: added to the scores
+        # added to the scores: the attention mask, for the first pass through the ring and for every further one
         newest = per_step * torch.arange(2 * self._n_steps)[:, None, None]
         queries = newest + torch.from_numpy(behind)[:, None]
         held = newest - (newest - torch.arange(self._size)) % self._size
@@ -167,18 +157,18 @@ class _Ring:
         self._bias = np.where(attn_mask.numpy(), 0, -np.inf).astype(np.float32)[:, None]
 
     def grow(self, n_slots: int) -> None:
-        """Make room for so many slots more."""
+        """Add `n_slots` slots."""
         room = np.zeros((n_slots, *self._keys.shape[1:]), dtype=np.float32)
         self._keys, self._values = np.concatenate([self._keys, room]), np.concatenate([self._values, room])
 
     def put(
         self, slots: np.ndarray, steps: np.ndarray, tokens: np.ndarray, k: np.ndarray, v: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Keep keys and values (n, new, n_head, head_dim) of tokens (n, new).
+        """Store keys and values (n, new, n_head, head_dim) of tokens (n, new).
 
         Returns:
-            All that is kept of these slots, (n, n_head, size, head_dim) twice; and (n, 1, new, size), −∞ where a new
-            token does not attend to it.
+            all keys and values of these slots, (n, n_head, size, head_dim); and a bias (n, 1, new, size), −∞ where a
+            new token does not attend.
         """
         places = (slots[:, None], slice(None), tokens % self._size)
         self._keys[places], self._values[places] = k, v
@@ -189,20 +179,20 @@ class _Ring:
 
 
 def _normalized(x: np.ndarray) -> np.ndarray:
-    """LayerNorm (n, d_model) without its scale and shift."""
+    """Apply LayerNorm to (n, d_model), without scale and shift."""
     x = x - x.mean(axis=-1, keepdims=True)
     x /= np.sqrt(np.einsum("ij,ij->i", x, x)[:, None] / x.shape[-1] + 1e-5)
     return x
 
 
 def _after_norm(norm: nn.LayerNorm, linear: nn.Linear) -> tuple[np.ndarray, np.ndarray]:
-    """A linear layer that takes in the scale and shift of the norm before it: (in, out) and (out,)."""
+    """Fold a norm's scale and shift into the linear layer after it: weight (in, out) and bias (out,)."""
     weight = _copy(linear.weight)
     return np.ascontiguousarray((weight * _copy(norm.weight)).T), weight @ _copy(norm.bias) + _copy(linear.bias)
 
 
 class _ActionEmbedding:
-    """What `embed_actions` made, in NumPy: (n,) or (n, dim) actions to (n, d_model)."""
+    """The module of `embed_actions` in NumPy: (n,) or (n, dim) actions to (n, d_model)."""
 
     def __init__(self, module: nn.Module) -> None:
         tables = [module] if isinstance(module, nn.Embedding) else list(getattr(module, "tables", []))

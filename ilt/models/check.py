@@ -1,4 +1,4 @@
-"""Hold a model to the contract of `ilt.models.base`; a call of it is the first test that a new model needs."""
+"""Check a model against the contract of `ilt.models.base`; call this in the first test of a new model."""
 
 import copy
 
@@ -13,12 +13,12 @@ from ilt.models.steppers import stepper_of
 def check_model(model: SequenceModel, *, n_steps: int | None = None) -> None:
     """Raise ValueError, saying what is wrong, unless a model keeps the contract of `SequenceModel`.
 
-    No observation or action changes an earlier output, padding changes nothing, stepping equals the full pass to 1e-5,
-    every parameter gets a gradient, and training or evaluation mode is left as it was. What is checked is a copy with
-    its weights moved at random, since a weight of zero would hide what depends on it.
+    No observation or action may change an earlier output; padding must change nothing; stepping must equal the full
+    pass to 1e-5; every parameter must get a gradient; training or evaluation mode must be left as it was. The check
+    uses a copy with randomly perturbed weights, since a weight of zero would hide what depends on it.
 
     Args:
-        n_steps: length of the made-up episodes; by default 2 K + 3, so that windows slide.
+        n_steps: length of the random episodes; by default 2 K + 3, so that windows slide.
     """
     if not isinstance(model, SequenceModel):
         raise ValueError(f"a model must be a subclass of ilt.SequenceModel, got {type(model).__name__}")
@@ -34,7 +34,7 @@ def check_model(model: SequenceModel, *, n_steps: int | None = None) -> None:
 
 
 def _check_windows(model: SequenceModel, length: int) -> None:
-    """Replace all that comes after a step: one row for each step."""
+    """Check causality and padding: replace all that comes after a step, in one row for each step."""
     observations, actions = (part.expand(length, *part.shape[1:]) for part in _make_up(model, 1, length))
     others, other_actions = _make_up(model, length, length, seed=1)
     before, steps = _outputs(model, observations, actions), torch.arange(length)
@@ -51,7 +51,7 @@ def _check_windows(model: SequenceModel, length: int) -> None:
 
 
 def _check_stepping(model: SequenceModel, n_steps: int) -> None:
-    """Four episodes in three slots: one begins late, and one in a slot that another is not through with."""
+    """Step through four episodes in three slots: one begins late, and one interrupts another in its slot."""
     observations, actions = _make_up(model, 4, n_steps)
     expected = _full_pass(model, observations, actions).numpy()
     begins = {(0, 0): 3, (0, 1): 0, (2, 2): 7, (n_steps // 2, 3): 3}  # (tick, episode): slot
@@ -75,7 +75,7 @@ def _check_stepping(model: SequenceModel, n_steps: int) -> None:
 
 
 def _full_pass(model: SequenceModel, observations: Tensor, actions: Tensor) -> Tensor:
-    """(B, T, n_outputs) of whole episodes, each step from its past: all of it, or the last K steps."""
+    """Compute outputs (B, T, n_outputs) of whole episodes, each step from all of its past or from the last K steps."""
     k = observations.shape[1] if model.recurrent else model.context_length
     parts = [_outputs(model, observations[:, :k], actions[:, :k])]
     for end in range(k + 1, observations.shape[1] + 1):
@@ -93,7 +93,7 @@ def _check_gradients(model: SequenceModel, length: int) -> None:
 
 
 def _make_up(model: SequenceModel, n: int, length: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Observations (n, length, obs_dim), and actions (n, length[, dim]) in model units."""
+    """Generate observations (n, length, obs_dim), and actions (n, length[, dim]) in model units."""
     rng, space = np.random.default_rng(seed), model.action_space
     actions = space.encode(space.sample(rng.random((n * length, space.dim))))
     observations = rng.normal(size=(n, length, model.observation_dim)).astype(np.float32)

@@ -9,23 +9,25 @@ SIZES = ("nano", "tiny", "mini", "small", "base")
 class Transformer:
     """The decoder-only transformer over state and action tokens."""
 
-    n_layer: int = key(2, "Blocks.", ge=1)
+    n_layer: int = key(2, "Number of blocks.", ge=1)
     n_head: int = key(2, "Attention heads of each block.", ge=1)
     d_model: int = key(32, "Width.", ge=1)
     attention: str = key(
         "banded",
-        "`banded`: layers share the context, so acting needs no recomputation; `full`: each sees all of it.",
+        "`banded`: layers share the context, so keys and values can be cached; `full`: each layer sees all of it.",
         choices=("banded", "full"),
     )
     dropout: float = key(0.0, "Probability, in embeddings and blocks.", ge=0, lt=1)
-    positions: str = key("rotary", "Relative, by step of the window, or none.", choices=("rotary", "learned", "none"))
-    tokens: str = key("states_actions", "`states` leaves past actions out.", choices=("states_actions", "states"))
+    positions: str = key(
+        "rotary", "Relative, one vector per step of the window, or none.", choices=("rotary", "learned", "none")
+    )
+    tokens: str = key("states_actions", "`states` leaves out past actions.", choices=("states_actions", "states"))
     action_dropout: float = key(0.0, "Probability of blanking a past action's token in training.", ge=0, le=1)
 
 
 @component("model", "mlp", "ilt.models.sizing.mlp")
 class MLP:
-    """A multilayer perceptron that sees the present observation only."""
+    """A multilayer perceptron that sees the current observation only."""
 
     size: str = key("tiny", "As many parameters as the transformer of this size.", choices=SIZES)
     d_model: int | None = key(None, "Width of the hidden layers; null for the one that `size` asks for.", ge=1)
@@ -35,12 +37,12 @@ class MLP:
 
 @component("model", "mlp_stack", "ilt.models.sizing.mlp_stack")
 class MLPStack:
-    """A multilayer perceptron that sees the last K observations and actions side by side."""
+    """A multilayer perceptron over the last K observations and actions, concatenated (frame stacking)."""
 
     size: str = key("tiny", "As many parameters as the transformer of this size.", choices=SIZES)
     d_model: int | None = key(None, "Width of the hidden layers; null for the one that `size` asks for.", ge=1)
     n_layer: int = key(2, "Hidden layers; 0 is a linear policy.", ge=0)
-    d_action: int = key(8, "Width of the vector that stands for a past action.", ge=1)
+    d_action: int = key(8, "Width of a past action's embedding.", ge=1)
     dropout: float = key(0.0, "Probability, after each hidden layer.", ge=0, lt=1)
 
 
@@ -76,14 +78,14 @@ class Categorical:
 
 @component("head", "gaussian", "ilt.models.heads.Gaussian")
 class Gaussian:
-    """A mean and a deviation for each number."""
+    """A mean and a standard deviation for each number."""
 
 
 @component("head", "gaussian_mixture", "ilt.models.heads.GaussianMixture")
 class GaussianMixture:
-    """Several Gaussians with weights."""
+    """A weighted mixture of Gaussians."""
 
-    n_components: int = key(5, "Gaussians.", ge=1)
+    n_components: int = key(5, "Number of Gaussians.", ge=1)
 
 
 @component("head", "discretized", "ilt.models.heads.Discretized")

@@ -12,16 +12,15 @@ class Decoder(SequenceModel):
     """P(a_t | s_0, a_0, …, s_t) from a window of up to K = `context_length` steps.
 
     Tokens are s_0, a_0, s_1, a_1, …, s_{K-1} (`states_actions`) or s_0, s_1, …, s_{K-1} (`states`). Attention is
-    causal and the action_head sits on the state tokens, so position t predicts action t from everything before it and
+    causal and the action_head reads the state tokens, so position t predicts action t from everything before it and
     from nothing after it. Since padding is on the right, it comes after every real step and cannot change one.
 
-    With `banded` attention the layers share the context: each looks back on about (K − 1) / n_layer steps, together on
-    exactly the K − 1 steps before the present one. Then what a layer computed for a step depends on nothing that a
-    window of K steps does not hold, and stays the same while that window slides: keys and values can be kept, and
-    flying costs one step where `full` attention (every layer sees the whole window) costs K. With `full` attention and
-    more than one layer, cached keys would carry what has already left the window. Re-filling a cache now and then
-    would let the student see fewer than K steps most of the time; one band of K steps in every layer would let it see
-    n_layer times as many as `context_length` says.
+    With `banded` attention the layers share the context: each looks back about (K − 1) / n_layer steps, and together
+    exactly the K − 1 steps before the current one. A prediction then depends on no step outside its window, so cached
+    keys and values stay valid as the window slides, and each step of a rollout costs one step of computation. `full`
+    attention (every layer sees the whole window) recomputes K steps: with more than one layer, cached keys would depend
+    on steps that have left the window. Refilling a cache now and then would show the student fewer than K steps most of
+    the time; one band of K steps in every layer would show it n_layer times `context_length`.
 
     Args:
         observation_dim, action_space, n_outputs, context_length: see `SequenceModel`.
@@ -30,8 +29,8 @@ class Decoder(SequenceModel):
         dropout: probability, in embeddings and blocks.
         positions: `rotary` (relative), `learned` (one vector per step of the window) or `none`.
         tokens: `states_actions` or `states`.
-        action_dropout: probability with which a past action's token is blanked in training, against students that
-            copy their last action instead of looking at the state (de Haan et al. 2019, causal confusion).
+        action_dropout: probability of blanking a past action's token in training, so that students do not just copy
+            their last action (de Haan et al. 2019, causal confusion).
     """
 
     rope_cache: Tensor | None
@@ -67,7 +66,7 @@ class Decoder(SequenceModel):
         self.blocks = nn.ModuleList(Block(d_model=d_model, n_head=n_head, dropout=dropout) for _ in range(n_layer))
         self.norm = nn.LayerNorm(d_model)
         self.action_head = nn.Linear(d_model, n_outputs)
-        # of the last block, nothing but what stands at the state tokens is read
+        # only the state tokens of the last block are read
         self.reads = [EVERY] * (n_layer - 1) + [slice(None, None, 2) if self.with_actions else EVERY]
         self.tokens_per_step = 2 if self.with_actions else 1
         self.window_sizes = (
@@ -83,7 +82,7 @@ class Decoder(SequenceModel):
         self._init_weights(n_layer)
 
     def _init_weights(self, n_layer: int) -> None:
-        """Normal(0, 0.02), with what joins the residual path scaled by 1 / √(2 n_layer), as in GPT-2."""
+        """Initialize by Normal(0, 0.02), with residual projections scaled by 1 / √(2 n_layer), as in GPT-2."""
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:
                 joins_residual = name.endswith(("attention_out.weight", "mlp_out.weight"))
@@ -95,17 +94,17 @@ class Decoder(SequenceModel):
             nn.init.normal_(self.embed_action.linear.weight, std=self.embed_action.linear.in_features**-0.5)
 
     def make_stepper(self) -> Stepper | None:
-        """Cached keys and values, where these stay what they are while the window slides."""
+        """Return a key-value cache, if cached keys and values stay valid as the window slides."""
         from ilt.models.cache import CachedDecoder
 
         return CachedDecoder(self) if CachedDecoder.suits(self) else None
 
     def probe_points(self) -> dict[str, nn.Module]:
-        """The residual stream: as embedded, and after each block."""
+        """Return the modules of the residual stream: the embedding, and each block."""
         return {"embedding": self.drop, **{f"layer {i + 1}": block for i, block in enumerate(self.blocks)}}
 
     def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
-        """See `SequenceModel.forward`. What stands at padded steps is blanked."""
+        """See `SequenceModel.forward`. Padded steps are blanked."""
         x = self.tokenize(observations, actions, mask)
         n_tokens = x.shape[1]
         rope_cache = None if self.rope_cache is None else self.rope_cache[:, :n_tokens]
@@ -114,12 +113,12 @@ class Decoder(SequenceModel):
         return self.action_head(self.norm(x))
 
     def may_attend(self, queries: Tensor, keys: Tensor, window_size: int) -> Tensor:
-        """Which tokens a layer attends to, by number in the episode: past ones, up to `window_size` steps back."""
+        """Return which keys each query attends to, by token index: past ones, up to `window_size` steps back."""
         steps_back = queries // self.tokens_per_step - keys // self.tokens_per_step
         return (keys <= queries) & (steps_back <= window_size)
 
     def tokenize(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, L, obs_dim) observations and (B, L[, dim]) actions to tokens (B, 2L − 1, d_model), or (B, L, d_model)."""
+        """Embed (B, L, obs_dim) observations and (B, L[, dim]) actions as (B, 2L − 1, d_model) or (B, L, d_model)."""
         length = observations.shape[1]
         if length > self.context_length:
             raise ValueError(f"the model sees at most {self.context_length} steps, got a window of {length}")
@@ -141,6 +140,6 @@ class Decoder(SequenceModel):
 
 
 def split_context(context_length: int, n_layer: int) -> list[int]:
-    """How many steps each layer looks back, so that together it is exactly `context_length` − 1; early layers more."""
+    """Split `context_length` − 1 steps of look-back among the layers, as equally as possible, early layers first."""
     each, more = divmod(context_length - 1, n_layer)
     return [each + (layer < more) for layer in range(n_layer)]

@@ -1,11 +1,11 @@
-"""Action heads: what a model's outputs mean as a distribution over actions.
+"""Action heads: distributions over actions, parametrized by a model's outputs.
 
-A head has no weights. It says how many outputs it needs, turns them into a loss (in torch, over training targets), and
-into a most likely action or a sample (in NumPy, while acting). All actions are in model units: choices from 0 on,
-numbers in [−1, 1]. A sample is a function of the outputs and of uniform numbers, so that an episode's seed alone
+A head has no weights. It declares how many outputs it needs, and turns them into a loss (in torch, over training
+targets) and into a most likely action or a sample (in NumPy, while acting). All actions are in model units: choices
+from 0 on, numbers in [−1, 1]. A sample is a function of outputs and uniform numbers, so that an episode's seed alone
 decides it.
 
-To write another, subclass `ActionHead`, and name the class as `head._target_`; it is called with the environment's
+To write your own, subclass `ActionHead` and name the class as `head._target_`; it is called with the environment's
 `action_space` and the config's other keys.
 """
 
@@ -28,8 +28,8 @@ class ActionHead(ABC):
     """A distribution over the actions of an environment, given n_outputs numbers.
 
     Attributes:
-        n_outputs: how many numbers a model must give for each step.
-        n_uniforms: how many uniform numbers a sample takes.
+        n_outputs: number of model outputs per step.
+        n_uniforms: number of uniform numbers per sample.
     """
 
     n_outputs: int
@@ -37,19 +37,19 @@ class ActionHead(ABC):
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss, a scalar, of outputs (N, n_outputs) for targets (N,) int64, (N, dim) int64 or (N, dim) float32."""
+        """Return the mean loss of outputs (N, n_outputs) for targets (N,) int64, (N, dim) int64 or (N, dim) float32."""
 
     @abstractmethod
     def mode(self, outputs: np.ndarray) -> np.ndarray:
-        """Outputs (n, n_outputs) float32 to the most likely actions (n,) or (n, dim)."""
+        """Map outputs (n, n_outputs) float32 to the most likely actions (n,) or (n, dim)."""
 
     @abstractmethod
     def sample(self, outputs: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
-        """Outputs (n, n_outputs) and uniform numbers (n, n_uniforms) in [0, 1) to actions (n,) or (n, dim)."""
+        """Map outputs (n, n_outputs) and uniform numbers (n, n_uniforms) in [0, 1) to actions (n,) or (n, dim)."""
 
 
 class Categorical(ActionHead):
-    """Logits over one choice, or side by side over each of several independent ones; the loss is cross-entropy."""
+    """Logits over one choice, or over each of several independent ones; the loss is cross-entropy."""
 
     def __init__(self, *, action_space: ActionSpace) -> None:
         if action_space.continuous:
@@ -78,7 +78,7 @@ class Categorical(ActionHead):
 
 
 class _Continuous(ActionHead):
-    """What the heads of Box actions share."""
+    """Base class of the heads of Box actions."""
 
     def __init__(self, *, action_space: ActionSpace, name: str) -> None:
         if not action_space.continuous:
@@ -87,7 +87,7 @@ class _Continuous(ActionHead):
 
 
 class Gaussian(_Continuous):
-    """A mean and a deviation for each number, independent of each other.
+    """A mean and a standard deviation for each number, independently.
 
     The loss is the negative log-likelihood weighted by the present variance (β-NLL with β = 1, Seitzer et al. 2022), so
     the mean learns as by least squares. Unweighted, the many steps at which an expert repeats itself drown the few that
@@ -111,12 +111,12 @@ class Gaussian(_Continuous):
 
 
 class GaussianMixture(_Continuous):
-    """Several Gaussians with weights of their own, for experts that do one thing or another (Bishop 1994).
+    """A weighted mixture of Gaussians, for multimodal experts (Bishop 1994).
 
-    The most likely action is taken to be the mean of the component with the highest density at its own mean.
+    The mode is approximated by the mean of the component with the highest weighted density at its own mean.
 
     Args:
-        n_components: how many Gaussians there are.
+        n_components: number of Gaussians.
     """
 
     def __init__(self, *, action_space: ActionSpace, n_components: int) -> None:
@@ -140,19 +140,19 @@ class GaussianMixture(_Continuous):
         return (mean[rows, chosen] + np.exp(log_std[rows, chosen]) * _normal(uniforms[:, 1:])).astype(np.float32)
 
     def _split(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(…, n_outputs) to logits (…, n), means (…, n, dim) and log deviations (…, n, dim)."""
+        """Split (…, n_outputs) into logits (…, n), means (…, n, dim) and log deviations (…, n, dim)."""
         logits, rest = outputs[..., : self._n], outputs[..., self._n :]
         mean, log_std = rest.unflatten(-1, (2, self._n, self._dim)).unbind(dim=-3)
         return logits, mean, _bounded(log_std)
 
 
 class Discretized(_Continuous):
-    """Each number is cut into bins of equal width, of which one is chosen; the loss is cross-entropy.
+    """A categorical distribution over bins of equal width for each number; the loss is cross-entropy.
 
-    Several modes are no difficulty for it; what it costs is resolution, 2 / n_bins.
+    It can represent several modes, with a resolution of 2 / n_bins.
 
     Args:
-        n_bins: how many bins cover [−1, 1].
+        n_bins: number of bins that cover [−1, 1].
     """
 
     def __init__(self, *, action_space: ActionSpace, n_bins: int) -> None:
@@ -170,14 +170,14 @@ class Discretized(_Continuous):
         return ((2 * bins + 1) / self._n_bins - 1).astype(np.float32)
 
     def sample(self, outputs: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
-        """Uniform within the bin that was drawn."""
+        """Sample a bin, and a number uniformly within it."""
         probabilities = softmax(outputs.reshape(-1, self._n_bins))
         bins = sample_categorical(probabilities, uniforms[:, : self._dim].ravel()).reshape(-1, self._dim)
         return (2 * (bins + uniforms[:, self._dim :]) / self._n_bins - 1).astype(np.float32)
 
 
 class Regression(_Continuous):
-    """The action itself, by least squares. A sample is the action: there is no noise."""
+    """The action itself, by least squares. A sample is the action, without noise."""
 
     def __init__(self, *, action_space: ActionSpace) -> None:
         super().__init__(action_space=action_space, name="mse")
@@ -194,13 +194,13 @@ class Regression(_Continuous):
 
 
 def default_head(*, action_space: ActionSpace) -> ActionHead:
-    """`Categorical` for choices; `Regression` for numbers, which learns fastest where the expert is deterministic."""
+    """Return `Categorical` for choices and `Regression` for numbers, which suits deterministic experts."""
     made = Regression if action_space.continuous else Categorical
     return made(action_space=action_space)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """(n, A) logits to probabilities (n, A) float64."""
+    """Map logits (n, A) to probabilities (n, A) float64."""
     weights = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return weights / weights.sum(axis=1, keepdims=True)
 
@@ -212,12 +212,12 @@ def sample_categorical(probabilities: np.ndarray, uniform: np.ndarray) -> np.nda
 
 
 def _bounded(log_std: Tensor) -> Tensor:
-    """A log deviation above the least one, approached smoothly so that gradients do not vanish at once."""
+    """Bound log deviations; the lower bound is approached smoothly, so that gradients do not vanish at once."""
     return (MIN_LOG_STD + softplus(log_std - MIN_LOG_STD)).clamp(max=MAX_LOG_STD)
 
 
 def for_deviation(log_std: np.ndarray) -> np.ndarray:
-    """The outputs for which `Gaussian` has these log deviations: the inverse of its bounds."""
+    """Return the outputs for which `Gaussian` has these log deviations: the inverse of its lower bound."""
     return MIN_LOG_STD + np.log(np.expm1(np.maximum(log_std - MIN_LOG_STD, 1e-3)))
 
 
@@ -226,5 +226,5 @@ def _log_normal(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
 
 
 def _normal(uniforms: np.ndarray) -> np.ndarray:
-    """Uniform numbers in [0, 1) to standard normal ones."""
+    """Map uniform numbers in [0, 1) to standard normal ones."""
     return ndtri(np.clip(uniforms, 1e-12, 1 - 1e-12))

@@ -1,4 +1,4 @@
-"""What a model computes on the way to its outputs: hidden states of any model, and a decoder's attention."""
+"""Inspection of models: hidden states of any model, and a decoder's attention."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ def hidden_states(model: SequenceModel, observations: Tensor, actions: Tensor) -
     """Return (B, D) at the last step of each window, for each of the model's `probe_points`, in evaluation mode.
 
     Args:
-        model: is left in the mode it was in.
+        model: the model, whose training or evaluation mode is restored.
         observations, actions: windows without padding, as `SequenceModel.forward` takes them.
     """
     points = model.probe_points()
@@ -28,9 +28,9 @@ def hidden_states(model: SequenceModel, observations: Tensor, actions: Tensor) -
 
 @torch.no_grad()
 def attention_of(model: Decoder, observations: Tensor, actions: Tensor) -> Tensor:
-    """Return how much the last state token takes from each of the window's T tokens: (n_layer, B, n_head, T).
+    """Return the attention of the last state token to each of the window's T tokens: (n_layer, B, n_head, T).
 
-    The tokens are those of `Decoder.tokenize`. What a banded layer does not look back on has weight 0.
+    The tokens are those of `Decoder.tokenize`. Tokens beyond the band of a layer have weight 0.
     """
     blocks = [block for block in model.blocks if isinstance(block, Block)]
     calls = _calls(model, blocks, observations, actions)
@@ -56,7 +56,7 @@ def _calls(
 
 
 def _last_weights(block: Block, x: Tensor, rope_cache: Tensor | None, attn_mask: Tensor, read: slice) -> Tensor:
-    """(B, n_head, T): the attention of the last token, by what the block was given."""
+    """Return the attention (B, n_head, T) of the last token, given the inputs of the block."""
     q, k, _ = block.project(x, rope_cache)
     q, k = q[:, read][:, -1:].transpose(1, 2), k.transpose(1, 2)
     return attention_weights(q, k, attn_mask[-1:]).view(len(x), block.n_head, -1)

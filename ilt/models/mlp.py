@@ -1,4 +1,4 @@
-"""Multilayer perceptrons: baselines that see the present observation only, or the last K steps side by side."""
+"""Multilayer perceptrons: baselines that see the current observation only, or the last K steps concatenated."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from ilt.models.base import SequenceModel, Stepper, embed_actions
 
 
 def mlp(n_in: int, width: int, n_layer: int, n_out: int, dropout: float) -> nn.Sequential:
-    """`n_layer` hidden layers of the same width with GELU, and a linear output."""
+    """Build `n_layer` hidden layers of the same width with GELU, and a linear output."""
     layers: list[nn.Module] = []
     for i in range(n_layer):
         layers += [nn.Linear(n_in if i == 0 else width, width), nn.GELU(), nn.Dropout(dropout)]
@@ -18,17 +18,17 @@ def mlp(n_in: int, width: int, n_layer: int, n_out: int, dropout: float) -> nn.S
 
 
 def _hidden_layers(layers: nn.Sequential) -> dict[str, nn.Module]:
-    """The activations of a perceptron, by name."""
+    """Return the activation modules of a perceptron by name."""
     activations = [module for module in layers if isinstance(module, nn.GELU)]
     return {f"layer {i + 1}": module for i, module in enumerate(activations)}
 
 
 class MLP(SequenceModel):
-    """P(a_t | s_t): what memory is compared with. Without hidden layers it is linear.
+    """P(a_t | s_t): the memoryless baseline. Without hidden layers it is linear.
 
     Args:
         d_model: width of each hidden layer.
-        n_layer: how many there are.
+        n_layer: number of hidden layers.
         dropout: probability.
     """
 
@@ -54,15 +54,15 @@ class MLP(SequenceModel):
         self.layers = mlp(observation_dim, d_model, n_layer, n_outputs, dropout)
 
     def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
-        """See `SequenceModel.forward`; actions have no part in it."""
+        """See `SequenceModel.forward`; actions are ignored."""
         return self.layers(self.normalize(observations))
 
     def probe_points(self) -> dict[str, nn.Module]:
-        """The hidden layers."""
+        """Return the activations of the hidden layers."""
         return _hidden_layers(self.layers)
 
     def make_stepper(self) -> Stepper:
-        """Nothing is remembered."""
+        """Return a stepper without memory."""
         return _Memoryless(self)
 
 
@@ -86,14 +86,14 @@ class _Memoryless:
 
 
 class MLPStack(SequenceModel):
-    """P(a_t | the last K observations and K − 1 actions), side by side as one vector ("frame stacking").
+    """P(a_t | the last K observations and K − 1 actions), concatenated to one vector (frame stacking).
 
-    What lies before the start of the window is zero, and a flag for each step says so.
+    Steps before the start of the window are zero, and a flag for each step tells them apart.
 
     Args:
         d_model: width of each hidden layer.
-        n_layer: how many there are.
-        d_action: width of the vector that stands for an action.
+        n_layer: number of hidden layers.
+        d_action: width of an action's embedding.
         dropout: probability.
     """
 
@@ -130,10 +130,10 @@ class MLPStack(SequenceModel):
         return self.layers(torch.cat(parts, dim=-1))
 
     def probe_points(self) -> dict[str, nn.Module]:
-        """The hidden layers."""
+        """Return the activations of the hidden layers."""
         return _hidden_layers(self.layers)
 
 
 def _stacked(x: Tensor, n: int) -> Tensor:
-    """(B, L, D) to (B, L, n · D): each step with the n − 1 before it, zeros before the first."""
+    """Stack (B, L, D) to (B, L, n · D): each step with the n − 1 before it, zeros before the first."""
     return pad(x, (0, 0, n - 1, 0)).unfold(1, n, 1).flatten(2)

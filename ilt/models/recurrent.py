@@ -14,13 +14,13 @@ from ilt.models.base import SequenceModel, Stepper, embed_actions
 class Recurrent(SequenceModel):
     """P(a_t | s_0, a_0, …, s_t) by a recurrent network over the pairs (a_{t−1}, s_t).
 
-    Trained on windows of K steps, each from an empty state; while acting, the state is carried from the start of the
-    episode.
+    In training, each window of K steps begins with a zero state; in a rollout, the state is carried from the start of
+    the episode.
 
     Args:
         cell: `gru` or `lstm`.
         d_model: width of the state and of the embeddings.
-        n_layer: how many recurrent layers there are.
+        n_layer: number of recurrent layers.
         dropout: probability, between the layers.
     """
 
@@ -53,27 +53,27 @@ class Recurrent(SequenceModel):
 
     def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
         """See `SequenceModel.forward`; windows may be of any length."""
-        previous = pad(self.embed_action(actions[:, :-1]), (0, 0, 1, 0))  # nothing was done before the first step
+        previous = pad(self.embed_action(actions[:, :-1]), (0, 0, 1, 0))  # no action before the first step
         hidden, _ = self.rnn(self.embed_state(self.normalize(observations)) + previous)
         return self.action_head(self.norm(hidden))
 
     def advance(self, observations: Tensor, previous: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """One step: observations (n, obs_dim) and embedded past actions (n, d_model) to outputs (n, n_outputs)."""
+        """Advance one step: observations (n, obs_dim) and embedded actions (n, d_model) to outputs (n, n_outputs)."""
         x = self.embed_state(self.normalize(observations)) + previous
         hidden, state = self.rnn(x[:, None], state)
         return self.action_head(self.norm(hidden[:, 0])), state
 
     def probe_points(self) -> dict[str, nn.Module]:
-        """The embedded observation, and the state of the last layer."""
+        """Return the modules of the embedded observation and of the recurrent state."""
         return {"embedding": self.embed_state, "state": self.rnn}
 
     def make_stepper(self) -> Stepper:
-        """The state of every slot's episode, carried from step to step."""
+        """Return a stepper that carries the state of every slot's episode."""
         return RecurrentStepper(self)
 
 
 class RecurrentStepper:
-    """Carries the state of a recurrent model; see `ilt.models.base.Stepper`. It acts with the present weights."""
+    """Carries the state of a recurrent model; see `ilt.models.base.Stepper`. It uses the model's current weights."""
 
     def __init__(self, model: Recurrent) -> None:
         self._model = model
@@ -83,7 +83,7 @@ class RecurrentStepper:
 
     @torch.inference_mode()
     def reset(self, slots: np.ndarray) -> None:
-        """Episodes begin in these slots (n,): forget what was there."""
+        """Forget the episodes in these slots (n,) int64, where new ones begin."""
         missing = int(slots.max()) + 1 - len(self._started)
         if missing > 0:
             self._state, self._started = pad(self._state, (0, 0, 0, missing)), pad(self._started, (0, missing))
@@ -93,7 +93,7 @@ class RecurrentStepper:
 
     @torch.inference_mode()
     def step(self, slots: np.ndarray, observations: np.ndarray, previous: np.ndarray) -> np.ndarray:
-        """Take in (n, obs_dim) observations and the actions before them; (n, n_outputs) of the actions to choose."""
+        """Process one step of each slot's episode; see `ilt.models.base.Stepper`."""
         model, which = self._model, torch.from_numpy(slots)
         device, was_training = model.observation_mean.device, model.training
         model.eval()

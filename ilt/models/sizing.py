@@ -14,22 +14,22 @@ from ilt.schema import own_keys
 
 
 def mlp(*, size: str, d_model: int | None, **options: Any) -> SequenceModel:
-    """An `MLP` of a size, or of a width."""
+    """Build an `MLP` of a size, or of a width."""
     return _sized(MLP, size, d_model, options)
 
 
 def mlp_stack(*, size: str, d_model: int | None, **options: Any) -> SequenceModel:
-    """An `MLPStack` of a size, or of a width."""
+    """Build an `MLPStack` of a size, or of a width."""
     return _sized(MLPStack, size, d_model, options)
 
 
 def gru(*, size: str, d_model: int | None, **options: Any) -> SequenceModel:
-    """A GRU of a size, or of a width."""
+    """Build a GRU of a size, or of a width."""
     return _sized(Recurrent, size, d_model, {"cell": "gru", **options})
 
 
 def lstm(*, size: str, d_model: int | None, **options: Any) -> SequenceModel:
-    """An LSTM of a size, or of a width."""
+    """Build an LSTM of a size, or of a width."""
     return _sized(Recurrent, size, d_model, {"cell": "lstm", **options})
 
 
@@ -44,7 +44,7 @@ def _sized(
 
 
 def _width(count: Callable[[int], int], wanted: int) -> int:
-    """The width at which the number of parameters, which grows with it, is closest to the one that is wanted."""
+    """Find the width whose number of parameters, which grows with it, is closest to `wanted`."""
     low, high = 1, 2
     while count(high) < wanted:
         low, high = high, 2 * high
@@ -55,6 +55,6 @@ def _width(count: Callable[[int], int], wanted: int) -> int:
 
 
 def _count(make: Callable[[], SequenceModel]) -> int:
-    """How many parameters a model would have; nothing is allocated, and no random number drawn."""
+    """Count the parameters of a model without allocating them or drawing random numbers."""
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in make().parameters())

@@ -1,4 +1,4 @@
-"""How a model and its action head are built, saved with their weights, and loaded again."""
+"""Building, saving and loading of a model and its action head."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,10 +14,10 @@ from ilt.tracking.weights import load_weights, save_weights
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """All that builds a model, as plain containers.
+    """All that is needed to build a model, as plain containers.
 
     Attributes:
-        model, head: what a config says of them: a `_target_` and its keys.
+        model, head: their configs: a `_target_` and its keys.
         observation_dim: size of one observation.
         action_space: the actions.
         context_length: K, the longest window in steps.
@@ -30,7 +30,7 @@ class ModelSpec:
     context_length: int
 
     def build(self, *, trust: Sequence[str] | None = None) -> tuple[SequenceModel, ActionHead]:
-        """A model with fresh weights, and its head. ConfigError names the key that is wrong."""
+        """Build a model with fresh weights, and its head. Raise ConfigError, naming the key that is wrong."""
         head: ActionHead = build("head", self.head, known={"action_space": self.action_space}, trust=trust)
         known = {
             "observation_dim": self.observation_dim,
@@ -47,15 +47,15 @@ class ModelSpec:
         return model, head
 
     def save(self, model: SequenceModel, path: Path) -> None:
-        """Write a model's weights, and with them all that builds it, to one safetensors file."""
+        """Write a model's weights, and all that is needed to build it, to one safetensors file."""
         save_weights(model, path, asdict(self))
 
     @classmethod
     def load(cls, path: Path, *, trust: Sequence[str] | None = ()) -> "tuple[ModelSpec, SequenceModel, ActionHead]":
-        """Read what `save` wrote, in evaluation mode. ValueError if the file is no such file or does not fit its model.
+        """Load a model in evaluation mode from what `save` wrote. Raise ValueError if the file is not valid.
 
         Args:
-            trust: packages beside `ilt` whose code may be run to build it.
+            trust: packages besides `ilt` whose code may be run to build it.
         """
         config, state = load_weights(path)
         try:

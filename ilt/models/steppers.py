@@ -1,4 +1,4 @@
-"""Acting with any model: the plain stepper, which recomputes the window, and the choice of a faster one."""
+"""Acting with any model: a stepper that recomputes the window, and the choice of a faster one."""
 
 import copy
 
@@ -11,9 +11,9 @@ from ilt.models.base import SequenceModel, Stepper
 
 
 def stepper_of(model: SequenceModel, *, context_length: int, recompute: bool = False) -> Stepper:
-    """The model's own stepper, or the plain one where it has none for so many steps, or where `recompute` asks for it.
+    """Return the model's own stepper, or a `WindowStepper` if it has none for this length or `recompute` is true.
 
-    It acts in float32, whatever it is trained in.
+    It acts in float32, whatever the precision of training.
     """
     if next(model.parameters()).dtype == torch.float64:
         model = copy.deepcopy(model).float()
@@ -25,10 +25,10 @@ def stepper_of(model: SequenceModel, *, context_length: int, recompute: bool = F
 
 
 class WindowStepper:
-    """The last `length` steps of every slot's episode, which go through the whole model at every step.
+    """Passes the last `length` steps of every slot's episode through the whole model at every step.
 
-    Windows are built as in training, and padded on the right. Works with any sequence model, which is put into
-    evaluation mode for each step, and afterwards back into the mode it was in.
+    Windows are built as in training, and padded on the right. It works with any sequence model, which is put into
+    evaluation mode for each step; its mode is then restored.
     """
 
     def __init__(self, model: SequenceModel, length: int) -> None:
@@ -39,7 +39,7 @@ class WindowStepper:
 
     @torch.inference_mode()
     def reset(self, slots: np.ndarray) -> None:
-        """Episodes begin in these slots (n,): forget what was there."""
+        """Forget the episodes in these slots (n,) int64, where new ones begin."""
         missing = int(slots.max()) + 1 - len(self._filled)
         if missing > 0:
             self._filled = pad(self._filled, (0, missing))
@@ -49,7 +49,7 @@ class WindowStepper:
 
     @torch.inference_mode()
     def step(self, slots: np.ndarray, observations: np.ndarray, previous: np.ndarray) -> np.ndarray:
-        """Take in (n, obs_dim) observations and the actions before them; (n, n_outputs) of the actions to choose."""
+        """Process one step of each slot's episode; see `ilt.models.base.Stepper`."""
         which = torch.from_numpy(slots)
         last = self._take_in(which, torch.from_numpy(observations), torch.from_numpy(previous))
         length = int(last.max()) + 1
@@ -57,9 +57,9 @@ class WindowStepper:
         return outputs[torch.arange(len(slots)), last].numpy()
 
     def _take_in(self, slots: Tensor, observations: Tensor, previous: Tensor) -> Tensor:
-        """Put one step into each window; (n,) where it stands there."""
+        """Put one step into each window, and return its index there (n,)."""
         filled = self._filled[slots]
-        self._actions[slots, filled - 1] = previous  # of an empty window, the last place: nothing looks there
+        self._actions[slots, filled - 1] = previous  # in an empty window the last entry, which has no influence
         full = slots[filled == self._length]
         self._observations[full, :-1] = self._observations[full, 1:]
         self._actions[full, :-1] = self._actions[full, 1:]
@@ -70,7 +70,7 @@ class WindowStepper:
 
 
 def evaluate(model: nn.Module, observations: Tensor, actions: Tensor) -> Tensor:
-    """A model's outputs in evaluation mode, on the CPU wherever the model is; it is left in the mode it was in."""
+    """Compute a model's outputs in evaluation mode, as float32 on the CPU; the model's mode is restored."""
     device = next(model.parameters()).device
     was_training = model.training
     if was_training:

@@ -1,1 +1,1 @@
-"""Policies, and the one rollout loop in which expert, student and random policy act."""
+"""Policies, and the one rollout loop for expert, student and random policy."""

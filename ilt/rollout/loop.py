@@ -15,14 +15,14 @@ class Episode(NamedTuple):
     """One episode of T steps.
 
     Attributes:
-        place: where its seed stands among those that are run.
+        place: index of its seed among all seeds of the rollout.
         observations: (T + 1, obs_dim) float32; `observations[t]` is what a student sees when choosing `actions[t]`.
         actions: (T,) or (T, dim), in the simulator's units.
         rewards: (T,) float64; `rewards[t]` is what `actions[t]` earned.
-        truncated: whether the time limit ended it.
-        extras: what else there is to know, as `Episodes` keeps it: numbers `episode/<name>`, `step/privileged`
-            (T, …) float32, what the environment hid from a student at each step, and `step/label`, as `actions`, what
-            an expert that was asked would have done.
+        truncated: whether it was truncated, as by the time limit.
+        extras: further records, named as in `Episodes`: numbers `episode/<name>`; `step/privileged` (T, …) float32,
+            what the environment hides from students at each step; and `step/label`, an expert's actions, shaped like
+            `actions`.
     """
 
     place: int
@@ -36,9 +36,8 @@ class Episode(NamedTuple):
 def run_episodes(spec: EnvSpec, policy: Policy, seeds: np.ndarray, n_envs: int) -> Generator[Episode, None, None]:
     """Yield the episode of each of `seeds` (E,) int64 as it ends; at most `n_envs` are active at once.
 
-    ValueError if the policy, or the expert that it asks, returns something else than actions of the environment.
-
-    A slot whose episode ends takes the next seed; when none is left, the slot is retired.
+    A slot whose episode ends takes the next seed, if there is one. Raise ValueError if the policy, or the expert that
+    labels its steps, returns anything but actions of the environment.
     """
     batch = EnvBatch(spec, min(n_envs, len(seeds)))
     try:
@@ -50,11 +49,11 @@ def run_episodes(spec: EnvSpec, policy: Policy, seeds: np.ndarray, n_envs: int) 
 def _run(batch: EnvBatch, policy: Policy, seeds: np.ndarray) -> Generator[Episode, None, None]:
     recorder = _Recorder(batch)
     visible, check = batch.observation_dim, batch.action_space.check
-    index = np.zeros(batch.n_envs, dtype=np.int64)  # which episode each slot runs
+    index = np.zeros(batch.n_envs, dtype=np.int64)  # the episode that each slot runs
     waiting = iter(range(len(seeds)))
 
     def start(free: np.ndarray) -> np.ndarray:
-        """Start the next waiting episodes in these slots; the slots for which there was one."""
+        """Start the next waiting episodes in these slots, and return the slots that got one."""
         started = []
         for slot, episode in zip(free.tolist(), waiting, strict=False):
             index[slot] = episode
@@ -68,7 +67,7 @@ def _run(batch: EnvBatch, policy: Policy, seeds: np.ndarray) -> Generator[Episod
     while len(slots):
         observations = batch.everything[slots]
         actions = policy.act(slots, observations if policy.privileged else observations[:, :visible])
-        # what is recorded is what the simulator is given, to the last bit
+        # record exactly what the simulator gets
         actions = check(actions, len(slots), source="the policy")
         rewards, terminated, truncated = batch.step(slots, actions)
         labels = getattr(policy, "labels", None)  # of a `Labeling` policy
@@ -88,13 +87,13 @@ def _run(batch: EnvBatch, policy: Policy, seeds: np.ndarray) -> Generator[Episod
 
 
 class _Recorder:
-    """What each slot's episode has seen, done and earned so far; the arrays grow with the longest episode."""
+    """Records each slot's episode so far; the arrays grow with the longest episode."""
 
     def __init__(self, batch: EnvBatch, capacity: int = 512) -> None:
         self._steps = np.zeros(batch.n_envs, dtype=np.int64)
         self._observations = np.zeros((batch.n_envs, capacity, batch.everything.shape[1]), dtype=np.float32)
         self._actions = batch.action_space.zeros(batch.n_envs, capacity)
-        self._labels = batch.action_space.zeros(batch.n_envs, 0)  # of as many steps as the others, once there are any
+        self._labels = batch.action_space.zeros(batch.n_envs, 0)  # grows with the first labels
         self._rewards = np.zeros((batch.n_envs, capacity), dtype=np.float64)
 
     def add(
@@ -105,7 +104,7 @@ class _Recorder:
         rewards: np.ndarray,
         labels: np.ndarray | None = None,
     ) -> None:
-        """One step in each of `slots` (n,): what was seen before it, done, earned by that, and advised."""
+        """Record one step in each of `slots` (n,): the observation before it, action, reward and label."""
         steps = self._steps[slots]
         if steps.max() == self._actions.shape[1]:
             self._double()
@@ -120,11 +119,11 @@ class _Recorder:
         self._steps[slots] += 1
 
     def labels(self, slot: int) -> np.ndarray:
-        """The expert's labels of the episode that is still in a slot."""
+        """Return the expert's labels of the episode that is still in a slot."""
         return self._labels[slot, : self._steps[slot]].copy()
 
     def take(self, slot: int, last: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Observations with the `last` one, actions, and rewards of an episode that ended; its slot is free again."""
+        """Return observations with the `last` one, actions and rewards of an episode that ended, and free its slot."""
         steps = self._steps[slot]
         self._steps[slot] = 0
         return (
@@ -140,7 +139,7 @@ class _Recorder:
 
 
 def in_order(found: Sequence[Episode], seeds: np.ndarray) -> Episodes:
-    """Lay episodes end to end in the order of their places among `seeds`."""
+    """Concatenate episodes in the order of their places among `seeds`."""
     found = sorted(found, key=lambda episode: episode.place)
     extras = {name: [episode.extras[name] for episode in found] for name in found[0].extras}
     truncated = np.array([episode.truncated for episode in found], dtype=bool)

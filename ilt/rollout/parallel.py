@@ -1,4 +1,4 @@
-"""Rollouts in several processes: which of them runs which seeds, and what becomes of the seeds of one that dies."""
+"""Rollouts in several processes: distribution of seeds, and recovery when a process dies."""
 
 import logging
 from collections.abc import Generator, Iterator, Sequence
@@ -20,15 +20,15 @@ from ilt.rollout.policies import Policy
 log = logging.getLogger(__name__)
 
 MOST_DEATHS = 10
-"""Deaths of workers after which a rollout is given up: more of them are not the fault of single seeds."""
+"""Worker deaths that a rollout survives; more are not the fault of single seeds."""
 
 
 class WorkerDied(RuntimeError):  # noqa: N818  (it says what happened)
     """Seeds could not be run, because the processes that ran them died.
 
     Attributes:
-        seeds: (n,) int64, those that are missing.
-        episodes: all others, in the order of their seeds; None if there are none.
+        seeds: (n,) int64, the missing seeds.
+        episodes: all other episodes, in the order of their seeds; None if there are none.
     """
 
     def __init__(self, seeds: np.ndarray, episodes: Episodes | None) -> None:
@@ -42,12 +42,12 @@ class WorkerDied(RuntimeError):  # noqa: N818  (it says what happened)
 
 @dataclass(frozen=True)
 class _Shard:
-    """What one process runs.
+    """The seeds of one process.
 
     Attributes:
-        places: of its seeds among all, those that have not come back; in this order they are started.
-        n_envs: how many are active at once, so that these are always the first ones of `places`.
-        again: whether the process that was to run them before has died.
+        places: indices of the seeds whose episodes have not arrived, in the order in which they are started.
+        n_envs: number of active episodes, which are always the first ones of `places`.
+        again: whether a process that ran them has died before.
     """
 
     places: list[int]
@@ -58,11 +58,11 @@ class _Shard:
 def run_in_processes(
     spec: EnvSpec, policy: Policy, seeds: np.ndarray, n_envs: int, n_processes: int
 ) -> Generator[Episode, None, None]:
-    """As `run_episodes`, in `n_processes` worker processes with `n_envs` active episodes in each of them.
+    """Yield episodes as `run_episodes` does, from `n_processes` workers with `n_envs` active episodes each.
 
-    Each process gets every `n_processes`-th seed. When one dies, what it had sent is kept, its active seeds
-    are run again, one at a time, by a fresh process, and those it had not started by another. Seeds that kill
-    that process too are given up, and a `WorkerDied` names them when all others are done.
+    Each process gets every `n_processes`-th seed. When one dies, the episodes that it sent are kept. A new process runs
+    its active seeds again, one at a time, and another one those that had not started. Seeds that kill a second process
+    are given up; when all others are done, `WorkerDied` names them.
     """
     payload = dumps((spec, policy))
     shards = [_Shard(list(range(i, len(seeds), n_processes)), n_envs) for i in range(n_processes)]
@@ -97,7 +97,7 @@ def run_in_processes(
 
 
 def _run_shard(payload: bytes, places: Sequence[int], seeds: np.ndarray, n_envs: int) -> Iterator[Episode]:
-    """What a worker does."""
+    """Run a shard in a worker process."""
     torch.set_num_threads(1)
     spec, policy = ForkingPickler.loads(payload)
     for episode in run_episodes(spec, policy, seeds, n_envs):
@@ -105,7 +105,7 @@ def _run_shard(payload: bytes, places: Sequence[int], seeds: np.ndarray, n_envs:
 
 
 def dumps(rollout: tuple[EnvSpec, Policy]) -> bytes:
-    """What runs, as the bytes that a worker is sent."""
+    """Serialize spec and policy for a worker."""
     try:
         return bytes(_Pickler.dumps(rollout))
     except Exception as error:
@@ -117,7 +117,7 @@ def dumps(rollout: tuple[EnvSpec, Policy]) -> bytes:
 
 
 class _Pickler(ForkingPickler):
-    """Tensors travel by value and arrive on the CPU; torch's own way is a shared file for each of them."""
+    """Pickles tensors by value, to the CPU; torch's own reduction uses a shared file for each tensor."""
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, nn.Parameter):

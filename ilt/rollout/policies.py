@@ -1,6 +1,6 @@
-"""Policies: whatever chooses one action for each of many environments at once.
+"""Policies: they choose one action for each of many environments at once.
 
-To write another, subclass `Policy`; `privileged`, `reset` and `act` are all that a rollout asks for.
+To write your own, subclass `Policy`; a rollout uses only `privileged`, `reset` and `act`.
 """
 
 import copy
@@ -15,33 +15,33 @@ from ilt.models.base import SequenceModel
 from ilt.models.heads import ActionHead
 from ilt.models.steppers import stepper_of
 
-_SAMPLING = 0x5A17  # keeps a policy's random numbers apart from the env's, which start from the same seed
-MIXING = 0x313C  # and those that decide who acts from those that decide how
+_SAMPLING = 0x5A17  # separates a policy's random stream from the environment's, which has the same seed
+MIXING = 0x313C  # and the stream that decides who acts, or what noise is added, from that of a policy's samples
 
 
 class Policy(ABC):
-    """Chooses actions for the slots of a rollout, and is told when an episode begins in one.
+    """Chooses actions for the slots of a rollout; `reset` says where an episode begins.
 
     Attributes:
-        privileged: whether it is shown what the environment hides from a student, behind what the student sees.
-        action_space: what it chooses from, for `predict` to return actions of the environment's own shape; may be None.
-        flatten: turns an observation of the environment, or a batch of them, into (obs_dim,) or (n, obs_dim) for
-            `predict`, as `ObservationLayout.flatten` does; None where observations are vectors.
+        privileged: whether its observations include, at the end, what the environment hides from students.
+        action_space: lets `predict` return actions of the environment's own shape; may be None.
+        flatten: flattens an observation of the environment, or a batch, to (obs_dim,) or (n, obs_dim) for `predict`,
+            as `ObservationLayout.flatten` does; None if observations are vectors.
     """
 
     privileged: bool = False
     action_space: ActionSpace | None = None
     flatten: Callable[[Any], np.ndarray] | None = None
 
-    def reset(self, slots: np.ndarray, seeds: np.ndarray) -> None:  # noqa: B027 (nothing is to be forgotten by many)
-        """Episodes with these seeds (n,) begin in these slots (n,): forget what was there."""
+    def reset(self, slots: np.ndarray, seeds: np.ndarray) -> None:  # noqa: B027 (many policies have no memory)
+        """Begin episodes with these seeds (n,) in these slots (n,): forget the episodes before."""
 
     @abstractmethod
     def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
-        """Slots (n,), their observations (n, obs_dim) float32, to actions (n,) or (n, dim) in the simulator's units."""
+        """Map slots (n,) and observations (n, obs_dim) float32 to actions (n,) or (n, dim) in the simulator's units."""
 
-    def set_deterministic(self, deterministic: bool) -> None:  # noqa: B027 (many know one way only)
-        """Take the most likely action from the next episodes on, or sample; may do nothing where there is no choice."""
+    def set_deterministic(self, deterministic: bool) -> None:  # noqa: B027 (many policies have one mode only)
+        """Take the most likely action or sample, from the next episodes on; no effect if the policy has one mode."""
 
     def predict(
         self,
@@ -50,13 +50,14 @@ class Policy(ABC):
         episode_start: Any = None,
         deterministic: bool | None = None,
     ) -> tuple[Any, "PolicyState"]:
-        """Act in one environment, or in several side by side, as in Stable-Baselines3.
+        """Act in one environment, or in several at once, as in Stable-Baselines3.
 
         Args:
             observation: one observation, or (n, obs_dim) of several environments.
-            state: what the last call returned; None at the first one.
-            episode_start: whether an episode begins here, (n,) or a bool; at the first call it does.
-            deterministic: whether it takes its most likely action or samples; None for what it was made to do.
+            state: the state that the last call returned; None at the first call.
+            episode_start: whether an episode begins here, (n,) or a bool; ignored at the first call, where it does.
+            deterministic: whether to take the most likely action or to sample, read at the first call; None for the
+                policy's own setting.
 
         Returns:
             the action or actions, and the state to pass to the next call.
@@ -80,7 +81,7 @@ class Policy(ABC):
 
 
 class PolicyState:
-    """A policy's memory of the episodes that `predict` is in the middle of."""
+    """A policy's memory of the episodes in progress, between calls of `predict`."""
 
     def __init__(self, policy: Policy, rng: np.random.Generator) -> None:
         self.policy, self.rng = policy, rng
@@ -88,20 +89,20 @@ class PolicyState:
 
 @runtime_checkable
 class Labeling(Protocol):
-    """A policy that asks an expert at every step; what it says is recorded as `step/label`.
+    """A policy with an expert that labels every step; its labels are recorded as `step/label`.
 
     Attributes:
-        labels: (n,) or (n, dim), what the expert would have done at the newest call of `act`.
+        labels: (n,) or (n, dim), the expert's actions at the last call of `act`.
     """
 
     labels: np.ndarray
 
 
 class EpisodeRNG:
-    """One random stream per slot, started by the seed of the episode that runs there.
+    """One random stream per slot, seeded by the episode that runs there.
 
     Args:
-        purpose: a number of each use's own, or two uses in one rollout would draw the same numbers.
+        purpose: a different number for each use, or two uses in one rollout would draw the same numbers.
     """
 
     def __init__(self, purpose: int = _SAMPLING) -> None:
@@ -109,19 +110,19 @@ class EpisodeRNG:
         self._generators: dict[int, np.random.Generator] = {}
 
     def reset(self, slots: np.ndarray, seeds: np.ndarray) -> None:
-        """Episodes with these seeds (n,) begin in these slots (n,)."""
+        """Begin the streams of these seeds (n,) in these slots (n,)."""
         for slot, seed in zip(slots.tolist(), seeds.tolist(), strict=True):
             self._generators[slot] = np.random.default_rng([self._purpose, seed])
 
     def uniform(self, slots: np.ndarray, size: int | None = None) -> np.ndarray:
-        """(n,) float64 in [0, 1), or (n, size), from each slot's own stream."""
+        """Draw (n,) float64 in [0, 1), or (n, size), from each slot's own stream."""
         if size == 1:
-            return self.uniform(slots)[:, None]  # the same numbers, sooner
+            return self.uniform(slots)[:, None]  # the same numbers, but faster
         return np.array([self._generators[slot].random(size) for slot in slots.tolist()])
 
 
 class RandomPolicy(Policy):
-    """Every action equally likely."""
+    """Uniformly random actions."""
 
     def __init__(self, action_space: ActionSpace) -> None:
         self.action_space: ActionSpace = action_space
@@ -137,7 +138,7 @@ class RandomPolicy(Policy):
 class FunctionPolicy(Policy):
     """Any function from (n, obs_dim) float32 observations to n actions in the simulator's units.
 
-    ValueError names the `source`, at the first call that gives something else than n actions of the environment.
+    `act` raises ValueError, naming the `source`, if it returns anything but n actions of the environment.
     """
 
     def __init__(
@@ -156,11 +157,11 @@ class FunctionPolicy(Policy):
 
 
 class ActionSampler:
-    """From an action head's outputs to actions: the most likely one, or a sample that the episode's seed decides.
+    """Maps an action head's outputs to actions: the most likely one, or a sample decided by the episode's seed.
 
     Args:
-        head: what the outputs mean.
-        action_space: whose units the actions are returned in.
+        head: the distribution that the outputs parametrize.
+        action_space: converts actions to the simulator's units.
         deterministic: take the most likely action.
     """
 
@@ -169,12 +170,12 @@ class ActionSampler:
         self.deterministic, self._rng = deterministic, EpisodeRNG()
 
     def reset(self, slots: np.ndarray, seeds: np.ndarray) -> None:
-        """Episodes with these seeds (n,) begin in these slots (n,)."""
+        """Begin episodes with these seeds (n,) in these slots (n,)."""
         if not self.deterministic:
             self._rng.reset(slots, seeds)
 
     def choose(self, slots: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        """(n, n_outputs) to actions (n,) or (n, dim) in the simulator's units."""
+        """Map outputs (n, n_outputs) to actions (n,) or (n, dim) in the simulator's units."""
         if self.deterministic:
             return self._action_space.decode(self._head.mode(outputs))
         uniforms = self._rng.uniform(slots, self._head.n_uniforms)
@@ -182,14 +183,14 @@ class ActionSampler:
 
 
 class NetworkPolicy(Policy):
-    """A network that sees the present observation only, such as a trained expert's actor.
+    """A network that sees the current observation only, such as a trained expert's actor.
 
     Args:
         network: maps (n, obs_dim) float32 to outputs (n, n_outputs).
-        head: what these outputs mean.
-        action_space: the environment's.
+        head: the distribution that the outputs parametrize.
+        action_space: the environment's actions.
         deterministic: take the most likely action; otherwise sample, from the episode's seed alone.
-        privileged: whether the network was trained on what is hidden from a student too.
+        privileged: whether the network also sees what is hidden from students.
     """
 
     def __init__(
@@ -215,16 +216,16 @@ class NetworkPolicy(Policy):
 
 
 class SequencePolicy(Policy):
-    """A sequence model that acts: from the last steps of every slot's episode it predicts the next action.
+    """A sequence model that acts: it predicts the next action from the last steps of every slot's episode.
 
-    It sees what it saw in training: up to `context_length` steps, the true start of the episode included. Where the
-    model has a stepper, it acts with the weights that the model had when the policy was made.
+    It sees what it saw in training: up to `context_length` steps, including the true start of the episode. A decoder
+    with a key-value cache acts with the weights that it had when the policy was made.
 
     Args:
-        model, head: the student, and what its outputs mean.
-        context_length: how many steps it may look at, at most what the model was built for; None for all of them.
+        model, head: the student, and the distribution that its outputs parametrize.
+        context_length: how many steps it sees, at most those the model was built for; None for all of them.
         deterministic: take the most likely action; otherwise sample, from the episode's seed alone.
-        recompute: recompute the whole window at every step, also where the model has a stepper.
+        recompute: recompute the whole window at every step, even if the model has a stepper.
     """
 
     def __init__(
@@ -244,7 +245,7 @@ class SequencePolicy(Policy):
         self.action_space: ActionSpace = model.action_space
         self._sampler = ActionSampler(head, model.action_space, deterministic=deterministic)
         self._stepper = stepper_of(model, context_length=length, recompute=recompute)
-        self._previous = model.action_space.zeros(0)  # the newest action of each slot, in model units
+        self._previous = model.action_space.zeros(0)  # the last action of each slot, in model units
 
     def set_deterministic(self, deterministic: bool) -> None:
         self._sampler.deterministic = deterministic
@@ -262,9 +263,9 @@ class SequencePolicy(Policy):
         return actions
 
     def observe_action(self, slots: np.ndarray, actions: np.ndarray) -> None:
-        """Say what was done in these slots (n,), which may be something else than what it chose there."""
+        """Record the executed actions in these slots (n,), if they differ from those that it chose."""
         self._previous[slots] = self.action_space.encode(actions)
 
     def outputs(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
-        """Take in one observation per slot and return the outputs (n, n_outputs) float32 for the action to choose."""
+        """Process one observation per slot and return the outputs (n, n_outputs) float32 for the actions to choose."""
         return self._stepper.step(slots, observations, self._previous[slots])

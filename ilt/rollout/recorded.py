@@ -1,4 +1,4 @@
-"""Rollouts under a progress display, and rollouts that are kept as artifacts."""
+"""Rollouts with a progress display, and rollouts that are stored as artifacts."""
 
 import logging
 import time
@@ -20,18 +20,18 @@ from ilt.tracking.store import Artifact, Store
 log = logging.getLogger(__name__)
 
 RANDOM = "random"
-"""The policy that needs no training, with which everything is compared."""
+"""Name of the random policy, with which every policy is compared."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What every stage works with.
+    """The environment, store and rollout settings of every stage.
 
     Attributes:
         env: the environment.
-        store: where artifacts are kept.
+        store: the artifact store.
         n_envs: active episodes in each process; no result depends on it.
-        n_processes: that run rollouts; no result depends on it.
+        n_processes: processes that run rollouts; no result depends on it.
     """
 
     env: EnvSpec
@@ -40,7 +40,7 @@ class Context:
     n_processes: int = 1
 
     def rollout(self, policy: Policy, seeds: np.ndarray, *, title: str) -> tuple[Episodes, dict[str, Any]]:
-        """Run a policy under a progress display; the episodes, and their metrics with seconds and steps per second."""
+        """Run a policy with a progress display; return the episodes, and their metrics with duration and speed."""
         returns: list[float] = []
         started = time.monotonic()
         with Progress(title, total=len(seeds), unit="episodes") as progress:
@@ -62,7 +62,7 @@ class Context:
         return episodes, metrics
 
     def quiet_rollout(self, policy: Policy, seeds: np.ndarray, **options: Any) -> Episodes:
-        """The same without a display; see `rollout`."""
+        """Run a policy without a display, and return its episodes; see `ilt.rollout.run.rollout`."""
         return rollout(self.env, policy, seeds, n_envs=self.n_envs, n_processes=self.n_processes, **options)
 
     def find_or_rollout(
@@ -75,11 +75,11 @@ class Context:
         deterministic: bool,
         parents: Sequence[Artifact] = (),
     ) -> Artifact:
-        """A policy's `episodes.npz` on these consecutive seeds, from the store or run now; shared by all that ask.
+        """Return the artifact of a policy's episodes on these consecutive seeds, from the store or collected now.
 
         Args:
-            name: what its folder is called, before the hash.
-            identity: what decides the policy's actions, beside `deterministic`.
+            name: name of its folder, before the hash.
+            identity: what decides the policy's actions, besides `deterministic`.
             parents: the artifacts that the policy comes from.
         """
         canonical_config = {
@@ -97,6 +97,6 @@ class Context:
         return self.store.find_or_make("rollouts", name, canonical_config, make, parents=parents)
 
     def random_rollout(self, seeds: np.ndarray) -> Artifact:
-        """What the random policy earns on these seeds."""
+        """Return the artifact of the random policy's episodes on these seeds."""
         policy = RandomPolicy(self.env.action_space)
         return self.find_or_rollout(policy, seeds, name=RANDOM, identity=RANDOM, deterministic=False)

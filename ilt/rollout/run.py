@@ -1,4 +1,4 @@
-"""A rollout: from a policy and seeds to `Episodes`, in one process or in several."""
+"""Rollouts: from a policy and seeds to `Episodes`, in one process or in several."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -25,18 +25,19 @@ def rollout(
 ) -> Episodes:
     """Run one episode per seed and return them in the order of `seeds`.
 
-    Each episode is decided by its seed alone: which process and slot it runs in and what runs beside it have no
-    part in it, beyond the last bit of a batched matrix product.
+    Each episode is decided by its seed alone: process, slot and the other active episodes do not matter, beyond the
+    last bit of a batched matrix product.
 
     Args:
         spec: the environment.
-        policy: what chooses the actions. In several processes each has its own copy of it, on the CPU.
+        policy: chooses the actions. Each of several processes has its own copy, on the CPU.
         seeds: (E,) integers.
-        n_envs: how many episodes are active at once in each process.
-        n_processes: how many processes there are; with 1 it is this one. There are never more than seeds.
+        n_envs: number of active episodes in each process.
+        n_processes: number of processes, at most the number of seeds; with 1, this process runs all.
         on_episode: called with the return of each finished episode, for progress displays.
 
     Raises:
+        ValueError: there are no seeds, or the policy returns anything but actions of the environment.
         WorkerDied: some seeds kill every process that runs them; the error has the other episodes.
     """
     seeds = np.asarray(seeds, dtype=np.int64)
@@ -45,7 +46,7 @@ def rollout(
     if n_envs < 1 or n_processes < 1:
         raise ValueError(f"n_envs and n_processes must be at least 1, got {n_envs} and {n_processes}")
     n_processes = min(n_processes, len(seeds))
-    if n_processes == 1 or current_process().daemon:  # which may not start processes of its own
+    if n_processes == 1 or current_process().daemon:  # a daemon may not start processes
         running = run_episodes(spec, policy, seeds, n_envs)
     else:
         running = run_in_processes(spec, policy, seeds, n_envs, n_processes)
@@ -60,7 +61,7 @@ def rollout(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Batches of a few dozen rows are too small to be worth a second thread, whose barriers cost more than it does."""
+    """Use one thread: for batches of a few dozen rows, the synchronization of threads costs more than it gains."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""Worker processes: started once, used again by every flight, gone with their parent. Imports nothing heavy."""
+"""Worker processes: started once, reused by every rollout, ended with their parent. Imports nothing heavy."""
 
 import multiprocessing
 import os
@@ -13,7 +13,7 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any, TypeVar
 
 PRELOADED = ["ilt.rollout.parallel", "ilt.tracking.run_folder", "hydra"]
-"""What the server imports once, so that the workers it forks need not: flying, and what the entry points import."""
+"""Modules that the fork server imports once for all workers: rollouts, and what the entry points import."""
 
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 _CONTEXT: Any = multiprocessing.get_context(_METHOD)
@@ -24,33 +24,33 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Died:
-    """A worker's process ended in the middle of its task; `how` names the process and says how it ended."""
+    """A worker's process ended during its task; `how` names the process and says how it ended."""
 
     how: str
 
 
 def n_processes(cfg: Any) -> int:
-    """What the config key `processes` says; for null, one for each core."""
+    """Return the number of processes by the config key `processes`; for null, one per core."""
     return cores() if cfg.processes is None else int(cfg.processes)
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def start_early(cfg: Any) -> None:
-    """Let what the workers need be imported from now on, beside this process and its own imports; returns at once."""
+    """Start the imports of the workers in the background, and return at once."""
     if n_processes(cfg) > 1:
         _start_server()
 
 
 def _start_server() -> None:
-    """Have the process from which workers are forked, if it is not there yet."""
+    """Start the process from which workers are forked, if it does not run yet."""
     if multiprocessing.get_start_method(allow_none=True) not in (None, *multiprocessing.get_all_start_methods()):
-        multiprocessing.set_start_method(_METHOD, force=True)  # joblib's own would be told to ours, which know no such
+        multiprocessing.set_start_method(_METHOD, force=True)  # workers do not know joblib's own method
     if _METHOD == "forkserver":
-        resource_tracker.ensure_running()  # or the server would start it, and let interrupts through again
+        resource_tracker.ensure_running()  # otherwise the server starts it and unblocks interrupts again
         with _as_a_worker():
             forkserver.set_forkserver_preload(PRELOADED)
             forkserver.ensure_running()
@@ -59,12 +59,11 @@ def _start_server() -> None:
 def run(
     function: Callable[..., Iterable[Item]], tasks: Sequence[tuple[Any, ...]]
 ) -> Generator[tuple[int, Item | Died], None, None]:
-    """Iterate over `function(*task)` for all tasks at the same time, each in a worker of its own.
+    """Iterate over `function(*task)` for all tasks at the same time, each in its own worker.
 
-    Yields (number of the task, item) as the items come in, in no certain order between tasks; for a task whose worker
-    died, the last is (number, `Died`). Raises what `function` raised, with the worker's traceback as a note, and
-    RuntimeError if workers cannot start. Whoever does not iterate to the end must close this generator: workers still
-    at work are then killed at once.
+    Yield (number of the task, item) as items arrive, in no fixed order between tasks; if a task's worker dies, its last
+    item is (number, `Died`). Raise what `function` raised, with the worker's traceback as a note, and RuntimeError if
+    workers cannot start. Close the generator if you do not iterate to its end: this kills the workers that are busy.
     """
     busy: dict[Connection, tuple[int, _Worker]] = {}
     try:
@@ -92,7 +91,7 @@ def run(
 
 
 def stop() -> None:
-    """End the workers that wait for a task; the next flight starts fresh ones."""
+    """End the idle workers; the next rollout starts new ones."""
     while _IDLE:
         _IDLE.pop().kill()
 
@@ -112,7 +111,7 @@ class _Worker:
                 with _as_a_worker():
                     self.process.start()
         except BaseException:
-            self.connection.close()  # a process that has half begun finds its parent gone
+            self.connection.close()  # a half-started process then sees that its parent is gone
             raise
         finally:
             theirs.close()
@@ -122,7 +121,7 @@ class _Worker:
             self.connection.send((function, task))
 
     def receive(self) -> tuple[str, Any]:
-        """The next item, the end, or the error of its task; or a `Died` as its last item."""
+        """Return the next item, the end or the error of its task, or a `Died` as its last item."""
         try:
             kind, content = self.connection.recv()
         except (EOFError, OSError):
@@ -139,7 +138,7 @@ class _Worker:
         self.connection.close()
 
     def _epitaph(self) -> str:
-        self.process.join(timeout=10)  # its pipe has closed: it has just ended
+        self.process.join(timeout=10)  # its pipe has closed, so it has just ended
         code, pid = self.process.exitcode, self.process.pid
         self.kill()
         if code == 1 and not self._ready:
@@ -171,7 +170,7 @@ def _idle_or_new() -> _Worker:
 
 
 def serve(connection: Connection) -> None:
-    """A worker's life: do one task after the other, until the parent closes the connection or dies."""
+    """Run one task after the other, until the parent closes the connection or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches all processes; the parent decides
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         connection.send((_READY, None))
@@ -190,7 +189,7 @@ def serve(connection: Connection) -> None:
 
 
 def sendable(error: Exception) -> Exception:
-    """The error itself if it survives being sent to another process, or else one that says the same."""
+    """Return the error if it can be pickled, otherwise a RuntimeError with the same text."""
     try:
         ForkingPickler.loads(ForkingPickler.dumps(error))
     except Exception:
@@ -200,7 +199,7 @@ def sendable(error: Exception) -> Exception:
 
 @contextmanager
 def _as_a_worker() -> Iterator[None]:
-    """What is started in here never sees a Ctrl-C, not even while it imports, and computes in one thread."""
+    """Let processes started here ignore Ctrl-C, even while they import, and use one thread."""
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     before = {name: os.environ.get(name) for name in one_thread}
     masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None

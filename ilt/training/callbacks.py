@@ -1,4 +1,4 @@
-"""What happens beside the training steps: rollouts of the student, pruning, weight averaging, the learning curve."""
+"""Callbacks of a training: rollout evaluation, pruning, weight averaging, and the learning curve."""
 
 import logging
 import time
@@ -20,17 +20,17 @@ log = logging.getLogger(__name__)
 
 
 class RolloutEvaluation(Callback):
-    """Runs the student on selection seeds at every validation and logs `rollout/return_mean` and its companions.
+    """Runs the student on selection seeds at every validation and logs `rollout/return_mean` and other metrics.
 
-    How often that is, in steps or in epochs, is the trainer's `val_check_interval` and `check_val_every_n_epoch`.
-    It must stand before a weight-averaging callback, which puts the averaged weights in place during validation:
-    then it is those that act. Where several processes learn together, rank 0 runs the rollouts, and tells the others.
+    The trainer's `val_check_interval` and `check_val_every_n_epoch` say how often. The callback must come before a
+    weight-averaging callback, which swaps in the averaged weights during validation, so that these act. If several
+    processes train together, rank 0 runs the rollouts and broadcasts the metrics.
 
     Args:
-        ctx: the environment, and how rollouts are run.
-        head: what the student's outputs mean.
-        n_episodes: how many selection seeds are run, the same ones each time.
-        context_length: steps the student may look back on; None for all that the model allows.
+        ctx: the environment and the rollout settings.
+        head: the distribution that the student's outputs parametrize.
+        n_episodes: number of selection seeds, the same each time.
+        context_length: how many steps the student sees; None for all that the model allows.
         deterministic: whether the student takes its most likely action, or samples.
 
     Attributes:
@@ -67,7 +67,7 @@ class RolloutEvaluation(Callback):
         self.history.append({"step": trainer.global_step, **metrics})
 
     def _evaluate(self, step: int, pl_module: pl.LightningModule) -> dict[str, float]:
-        """The metrics of a rollout that mean something in this environment, and its `seconds`."""
+        """Return the metrics of a rollout, without those that this environment lacks, and its `seconds`."""
         started = time.monotonic()
         policy = SequencePolicy(
             pl_module.model,  # type: ignore[arg-type]  # Lightning types every attribute as Tensor or Module
@@ -94,14 +94,14 @@ class RolloutEvaluation(Callback):
 
 
 class Pruning(Callback):
-    """Reports the return of each rollout evaluation, and ends a training that is not worth going on with.
+    """Reports the return of each rollout evaluation, and ends an unpromising training.
 
     Args:
-        report: takes a mean return on selection seeds and a step, and says whether to end. None in processes that learn
-            beside rank 0, which tells them.
+        report: takes a mean return on selection seeds and a step, and returns whether to end. None in processes other
+            than rank 0, which broadcasts its answer.
 
     Attributes:
-        pruned: whether it was ended.
+        pruned: whether the training was ended.
     """
 
     def __init__(self, report: Callable[[float, int], bool] | None) -> None:
@@ -119,10 +119,10 @@ class EMA(WeightAveraging):
     """Lightning's weight averaging, exponential, with a decay that begins small.
 
     After n steps the decay is min(decay, (1 + n) / (10 + n)), as in TensorFlow's ExponentialMovingAverage: with a
-    constant decay, a training of a few hundred steps would end on an average that is mostly its random start.
+    constant decay, the average after a few hundred steps would mostly be the random initialization.
 
     Args:
-        decay: what remains of the average after a step, in the long run.
+        decay: final weight of the previous average at a step.
     """
 
     def __init__(self, *, decay: float) -> None:
@@ -133,11 +133,11 @@ class EMA(WeightAveraging):
 
 
 class LearningCurve(Callback):
-    """Keeps what was measured while learning, through kills and resumptions.
+    """Keeps the metrics of a training, also when it is resumed.
 
     Attributes:
-        rows: dictionaries with `step` and either `train/loss` or everything that a validation measured.
-        batches, seconds: training steps taken by this process, and how long they took without validations.
+        rows: dictionaries with `step` and either `train/loss` or all metrics of a validation.
+        batches, seconds: training steps of this process, and their duration without validations.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""How far a training has come, on the display that all stages share."""
+"""The progress display of a training."""
 
 import time
 from typing import Any
@@ -13,10 +13,7 @@ EVERY = 0.1
 
 
 class TrainingDisplay(Callback):
-    """Steps done, time left, and on a terminal the newest rollout return, which is logged as a line elsewhere.
-
-    Of several processes that learn together, rank 0 shows it.
-    """
+    """Shows steps done, time left and, on a terminal, the last rollout return; only rank 0 shows it."""
 
     def __init__(self) -> None:
         self._progress: Progress | None = None

@@ -44,16 +44,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a training left behind, in `training.json` and `curve.csv` too.
+    """The results of a training, which are also in `training.json` and `curve.csv`.
 
     Attributes:
         weights: files of student weights: `last`, and `best` by selection-seed return.
         rows: the learning curve, as `LearningCurve` keeps it.
-        n_parameters: trainable ones.
-        windows_per_second: of training steps alone; None if this process made none.
-        resumed: whether training went on from a checkpoint, so that its seconds are those of the last part only.
-        imitation: the labels that it was given.
-        rounds: names of the artifacts of its rounds.
+        n_parameters: number of parameters.
+        windows_per_second: speed of training steps, without validations; None if this process made none.
+        resumed: whether training was resumed from a checkpoint, so that durations are those of the last part only.
+        imitation: the expert labels and rounds, as `LabelBudget.results` returns them.
     """
 
     weights: Mapping[str, Path]
@@ -64,13 +63,13 @@ class Fitted:
     imitation: Mapping[str, Any]
 
     def at(self, name: str) -> dict[str, float]:
-        """What was measured on validation demonstrations and selection seeds when these weights were saved."""
+        """Return the validation and rollout metrics of these weights."""
         rows = [row for row in self.rows if "rollout/return_mean" in row]
         return rows[-1] if name == "last" else max(rows, key=lambda row: row["rollout/return_mean"])
 
     @classmethod
     def read(cls, folder: Path) -> "Fitted | None":
-        """What a finished training left in its run's folder; None if it is not finished."""
+        """Read the results of a finished training from its run's folder; None if it is not finished."""
         path = folder / TRAINING
         if not path.is_file():
             return None
@@ -79,7 +78,7 @@ class Fitted:
         return cls(weights=weights, **kept)
 
     def write(self, folder: Path) -> None:
-        """Keep it in the run's folder."""
+        """Write the results to the run's folder."""
         write_csv(folder / "curve.csv", self.rows)
         write_json(folder / TRAINING, {**vars(self), "weights": list(self.weights)})
 
@@ -94,13 +93,13 @@ def fit(
     *,
     report: Callable[[float, int], bool] | None = None,
 ) -> Fitted | None:
-    """Train on the demonstrations, from the run's last checkpoint if there is one; leave weights in the run folder.
+    """Train on the demonstrations, from the run's last checkpoint if there is one; write weights to the run folder.
 
-    Further processes that `trainer.devices` asks for take part in the training and nothing else.
+    The other processes of `trainer.devices` take part in the training only.
 
     Args:
         cfg: a whole config of `ilt train`.
-        report: as `Pruning` takes it. None is returned if it ended the training.
+        report: as `Pruning` takes it. Return None if it ended the training.
     """
     checkpoint = run.last_checkpoint
     if checkpoint is not None:
@@ -125,7 +124,7 @@ def fit(
 
 
 def _learn_beside(ctx: Context, cfg: DictConfig, *arguments: Any) -> None:
-    """The whole life of a further process of a training."""
+    """Train in a process other than rank 0."""
     set_up(cfg.threads)
     _learn(ctx, cfg, *arguments)
 
@@ -141,7 +140,7 @@ def _learn(
     strategy: "Strategy | None",
     logger: Logger | None = None,
 ) -> tuple[ModelSpec, SequenceModel, LearningCurve, LabelBudget]:
-    """The same in every process that takes part, but for the strategy, which knows which one it is, and the logger."""
+    """Train, in every process alike, except for the strategy, which knows the rank, and the logger."""
     pl.seed_everything(cfg.seed, verbose=False)
     demonstrations = take_episodes(Episodes.load(demos.file("demonstrations.npz")), cfg.dataset.episodes)
     labels = _labels(ctx, cfg, run, demos, expert, demonstrations)
@@ -161,7 +160,7 @@ def _learn(
     model, head = spec.build()
     model.set_normalization(*observation_statistics(labels.first))
     if cfg.trainer.precision == "64-true":
-        model.double()  # before the average of its weights is made, which Lightning does not convert
+        model.double()  # before the copy for weight averaging, which Lightning does not convert
     n_parameters = sum(p.numel() for p in model.parameters())
     n_episodes, n_steps = len(labels.first), len(labels.first.actions)
     log.info("%d demonstrations, %d steps; a model of %d parameters", n_episodes, n_steps, n_parameters)
@@ -174,7 +173,7 @@ def _learn(
 
 
 def model_spec(ctx: Context, cfg: DictConfig) -> ModelSpec:
-    """What builds the student that a config describes."""
+    """Return the spec of the student that a config describes."""
     return ModelSpec(
         model=plain(cfg.model),
         head=plain(cfg.head),
@@ -185,7 +184,7 @@ def model_spec(ctx: Context, cfg: DictConfig) -> ModelSpec:
 
 
 def check_components(ctx: Context, cfg: DictConfig) -> None:
-    """Build what a config names, to refuse what does not fit before any long work. ConfigError names the key."""
+    """Build a config's components; raise ConfigError, naming the key, for what does not fit, before any long work."""
     make_imitation(cfg.imitation)
     make_source(cfg.demos)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -199,7 +198,7 @@ def check_components(ctx: Context, cfg: DictConfig) -> None:
 
 
 def _check_acting(model: SequenceModel, head: ActionHead, *, target: str) -> None:
-    """ConfigError unless a student can read a window and act. What it computes is another question."""
+    """Raise ConfigError unless a student can process a window and act; its outputs are not judged."""
     space, length, slots = model.action_space, model.context_length, np.arange(2)
     observations = np.zeros((2, length, model.observation_dim), dtype=np.float32)
     try:
@@ -240,7 +239,7 @@ def _make_optimizer(values: Any, model: torch.nn.Module, **known: Any) -> Any:
 
 
 def _make_callbacks(ctx: Context, cfg: DictConfig, folder: Path, head: ActionHead) -> list[pl.Callback]:
-    """The config's callbacks in its order, with what only this run knows. ConfigError names the key that is wrong."""
+    """Build the config's callbacks in its order. Raise ConfigError, naming the key that is wrong."""
     known = {
         "ctx": ctx,
         "head": head,
@@ -266,19 +265,19 @@ def _make_trainer(
 ) -> pl.Trainer:
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # batches are gathered in one index, which is faster than handing them over from another process
+    # batches are gathered by one index operation, which is faster than a transfer from worker processes
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    # on a resumed run the folder of checkpoints is meant not to be empty
+    # a resumed run has checkpoints in this folder
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
-    # few demonstrations make short epochs, and what is logged goes by steps
+    # few demonstrations make short epochs, and logging counts steps
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
-    # Lightning asks torch's pytree in a way that torch will drop
+    # Lightning uses a function of torch's pytree that is deprecated
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     options = {
         **own_keys("trainer", cfg.trainer),
         "devices": n_ranks(cfg.trainer),
         "strategy": strategy or "auto",
-        "use_distributed_sampler": False,  # batches are shared out by the data themselves
+        "use_distributed_sampler": False,  # the batch sampler distributes batches
         "callbacks": [*callbacks, TrainingDisplay()],
         "logger": logger or False,
         "enable_progress_bar": False,
@@ -290,7 +289,7 @@ def _make_trainer(
 
 
 def _export(spec: ModelSpec, model: SequenceModel, run: RunFolder, name: str) -> Path:
-    """The weights that a checkpoint's validation ran (averaged, if there is averaging), as safetensors."""
+    """Export the weights of a checkpoint's validation (averaged, if there is averaging) as safetensors."""
     checkpoint = torch.load(run.checkpoints / f"{name}.ckpt", weights_only=True, map_location="cpu")
     state: dict[str, torch.Tensor] = checkpoint["state_dict"]
     model.float().load_state_dict({name.removeprefix("model."): tensor for name, tensor in state.items()})
@@ -301,7 +300,7 @@ def _export(spec: ModelSpec, model: SequenceModel, run: RunFolder, name: str) ->
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """One line per row; the columns are all keys of all rows, in the order in which they first come up."""
+    """Write one line per row; the columns are the keys of all rows, in order of first appearance."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)

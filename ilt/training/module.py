@@ -1,4 +1,4 @@
-"""Imitation as a LightningModule: it joins model, loss, logging and optimizer, and knows no environment."""
+"""Imitation as a LightningModule: it joins model, loss, logging and optimizer, independent of the environment."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,8 +16,8 @@ from ilt.training.ranks import total
 def seed_draws(seed: int, device: torch.device) -> None:
     """Seed the generator that dropout on this device draws from.
 
-    `torch.manual_seed` would seed every kind of accelerator too, and where there is none remember a stack trace each
-    time: milliseconds of every step.
+    `torch.manual_seed` would seed every kind of accelerator too; without one, it records a stack trace each time, which
+    takes milliseconds of every step.
     """
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
@@ -27,12 +27,12 @@ def seed_draws(seed: int, device: torch.device) -> None:
 class ImitationModule(pl.LightningModule):
     """Learns P(a_t | s_0, a_0, …, s_t) by the action head's loss at every real step of a window.
 
-    What is random in a training step (dropout) is decided by seed and step, so that a resumed run draws what an
-    uninterrupted one would have drawn. Where several processes learn together, each draws its own.
+    Dropout is decided by seed and step, so that a resumed run draws the same numbers as an uninterrupted one. If
+    several processes train together, each draws its own.
 
     Args:
         model: maps observations (B, K, obs_dim), actions (B, K[, dim]) and mask (B, K) to outputs (B, K, n_outputs).
-        head: what the outputs mean.
+        head: the distribution that the outputs parametrize.
         seed: decides dropout.
         make_optimizer: takes the model, `total_steps` and `fused`; see `ilt.training.optimizer.adamw`.
     """
@@ -45,20 +45,20 @@ class ImitationModule(pl.LightningModule):
         self._seed, self._make_optimizer = seed, make_optimizer
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        rank = (self.global_rank,) if self.global_rank > 0 else ()  # in rank 0 the draws of a process that is alone
+        rank = (self.global_rank,) if self.global_rank > 0 else ()  # rank 0 draws as a single process does
         seed_draws(hash((self._seed, self.global_step, *rank)) % 2**63, self.device)
         outputs, mask = self.model(batch["observations"], batch["actions"], batch["mask"]), batch["mask"]
         loss = self._head.loss(_at_least_float32(outputs[mask]), batch.get("targets", batch["actions"])[mask])
-        if self.trainer.world_size > 1:  # gradients will be averaged, whatever the share of real steps
+        if self.trainer.world_size > 1:  # DDP averages gradients, whatever the share of real steps
             n_real = batch["mask"].sum()
             loss = loss * (n_real * self.trainer.world_size / total(n_real))
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            # not at every step, which takes longer than the optimizer
+            # not at every step: logging takes longer than the optimizer
             self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Every process sees all steps, so that there is nothing to add up."""
+        """Log loss and agreement; every process sees all steps, so that there is nothing to sum."""
         outputs = _at_least_float32(self.model(batch["observations"], batch["actions"], batch["mask"]))
         scored = batch.get("scored", batch["mask"])
         outputs, targets = outputs[scored], batch.get("targets", batch["actions"])[scored]
@@ -69,7 +69,7 @@ class ImitationModule(pl.LightningModule):
         self.log(f"val/{name}", value, prog_bar=True, **options)  # type: ignore[arg-type]
 
     def configure_optimizers(self) -> Any:
-        # in mixed precision Lightning does not clip gradients in a fused step
+        # in mixed precision Lightning cannot clip the gradients of a fused optimizer
         fused = "mixed" not in str(self.trainer.precision)
         return self._make_optimizer(self.model, total_steps=int(self.trainer.estimated_stepping_batches), fused=fused)
 
@@ -79,10 +79,11 @@ def _at_least_float32(outputs: Tensor) -> Tensor:
 
 
 def agreement(chosen: np.ndarray, wanted: np.ndarray) -> tuple[str, float]:
-    """How well actions (n,) or (n, dim) in model units agree with others.
+    """Measure how well actions (n,) or (n, dim) in model units agree with others.
 
     Returns:
-        `action_accuracy`, the share of equal ones, for choices; `action_error`, the mean absolute error, for numbers.
+        `action_accuracy`, the fraction of equal actions, for choices; `action_error`, the mean absolute error, for
+        numbers.
     """
     if wanted.dtype.kind == "f":
         return "action_error", float(np.abs(np.clip(chosen, -1, 1) - wanted).mean())

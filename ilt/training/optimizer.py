@@ -18,17 +18,17 @@ def adamw(
     warmup_fraction: float,
     final_learning_rate_fraction: float,
 ) -> dict[str, Any]:
-    """AdamW with decay on linear weights alone, a linear warm-up and a cosine down, as Lightning takes it.
+    """Build AdamW with linear warm-up and cosine decay, and weight decay by `decay_groups`, as Lightning takes it.
 
-    Another optimizer is any function `(model, *, total_steps, **keys)` that returns a torch optimizer or what
-    `LightningModule.configure_optimizers` may return; name it as `optimizer._target_`.
+    To use another optimizer, name a function `(model, *, total_steps, **keys)` as `optimizer._target_`. It returns a
+    torch optimizer, or anything that `LightningModule.configure_optimizers` may return.
 
     Args:
-        model: whose parameters are trained.
-        total_steps: of the whole training.
-        fused: whether the step may be one kernel, which Lightning does not let clip gradients in mixed precision.
-        warmup_fraction: share of all steps in which the learning rate rises linearly.
-        final_learning_rate_fraction: where the cosine ends, as a fraction of `learning_rate`.
+        model: the model to train.
+        total_steps: steps of the whole training.
+        fused: whether to use the fused kernel, for which Lightning does not clip gradients in mixed precision.
+        warmup_fraction: fraction of all steps in which the learning rate rises linearly.
+        final_learning_rate_fraction: final learning rate, as a fraction of `learning_rate`.
     """
     groups = decay_groups(model, weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=tuple(betas), fused=fused)  # type: ignore[arg-type]
@@ -40,7 +40,7 @@ def adamw(
 
 
 def warmup_cosine(step: int, *, total_steps: int, warmup_fraction: float, final_fraction: float) -> float:
-    """The learning rate at a step as a fraction of its peak: a linear rise, then half a cosine down."""
+    """Return the learning rate at a step as a fraction of its peak: linear warm-up, then cosine decay."""
     warmup_steps = round(warmup_fraction * total_steps)
     if step < warmup_steps:
         return (step + 1) / warmup_steps
@@ -49,7 +49,7 @@ def warmup_cosine(step: int, *, total_steps: int, warmup_fraction: float, final_
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two parameter groups: matrices of linear and recurrent layers decay; biases, norms and embeddings do not."""
+    """Split parameters into two groups: weights of linear and recurrent layers, with weight decay, and all others."""
     decayed = {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Linear)}
     recurrent = [layer for layer in model.modules() if isinstance(layer, nn.RNNBase)]
     decayed |= {id(p) for layer in recurrent for name, p in layer.named_parameters() if "weight" in name}

@@ -1,4 +1,4 @@
-"""What a training does when it is told that its time is over."""
+"""Preemption: save a checkpoint and end when a scheduler announces the end of a job."""
 
 import logging
 import signal
@@ -20,12 +20,12 @@ ANNOUNCED_BY = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR
 
 
 class Preemption(Callback):
-    """On SIGTERM, SIGUSR1 or SIGUSR2 saves where training stands at the end of the step, and then ends.
+    """On SIGTERM, SIGUSR1 or SIGUSR2, saves a checkpoint at the end of the step, and ends the process.
 
-    Where a validation is due after that step, it is one step more: Lightning would not make up for a validation that
-    was missed. What handled the signal before, such as submitit's requeueing, has its turn after all is saved; where
-    nothing did, the process ends with the exit code that shells give to the signal. The same command goes on there.
-    Where several processes learn together, rank 0 is told and they end together.
+    If a validation is due after that step, the training ends one step later, since Lightning would not make up for a
+    missed validation. After saving, the previous signal handler runs, such as submitit's requeueing; without one, the
+    process exits with the shell's exit code for the signal. The same command resumes from there. If several processes
+    train together, rank 0 handles the signal and all end together.
 
     Args:
         dirpath: the folder of `last.ckpt`.
@@ -37,11 +37,11 @@ class Preemption(Callback):
         self._received: tuple[int, FrameType | None] | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if threading.current_thread() is threading.main_thread():  # no other one may handle signals
+        if threading.current_thread() is threading.main_thread():  # only this thread may handle signals
             self._before = {number: signal.getsignal(number) for number in ANNOUNCED_BY}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for number in self._before:  # instead of Lightning's own by now, which would end a validation half way
+        for number in self._before:  # replace Lightning's handlers, which would interrupt a validation
             signal.signal(number, self._note if trainer.is_global_zero else signal.SIG_IGN)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
@@ -66,7 +66,7 @@ class Preemption(Callback):
         self._received = number, frame
 
     def _end(self, trainer: pl.Trainer) -> None:
-        if self._received is None:  # rank 0 has it
+        if self._received is None:  # rank 0 received it
             raise SystemExit
         number, frame = self._received
         name = signal.Signals(number).name
@@ -84,7 +84,7 @@ class Preemption(Callback):
 
 
 def _validation_is_due(trainer: pl.Trainer) -> bool:
-    """After the step that has just been taken."""
+    """Return whether a validation follows the last step."""
     every = trainer.check_val_every_n_epoch
     if every is None:
         return trainer.global_step % trainer.val_check_interval == 0

@@ -1,7 +1,7 @@
-"""Several processes that learn one model: as many on this machine as a config asks for, or as torchrun or srun started.
+"""Training with several processes: those on this machine that a config asks for, or those of torchrun or srun.
 
-Lightning's own launcher repeats the command line for every further process, with its locks, its sweep and its expert,
-and cannot do so within a job of a sweep. Here only the training is repeated: rank 0 hands it to the others.
+Lightning's own launcher runs the whole command again in every process, with its locks, its sweep and its expert, and
+cannot do so within a job of a sweep. Here the other processes run only the training, which rank 0 sends to them.
 """
 
 import functools
@@ -36,7 +36,7 @@ from torch.distributed.rendezvous import rendezvous
 from ilt.schema import ConfigError
 
 GRACE = 3.0
-"""Seconds that other processes have, when this one fails, to have failed before it."""
+"""Seconds to wait, when this process fails, for another one whose failure may be the cause."""
 
 _POLL = 0.1
 _TRAINING = "ilt/training"
@@ -44,11 +44,11 @@ _Result = TypeVar("_Result")
 
 
 def cluster() -> ClusterEnvironment | None:
-    """What torchrun or srun says of the processes that it started together; None where this one is alone."""
+    """Return the environment of the processes that torchrun or srun started together; None for a single process."""
     found: ClusterEnvironment
     if TorchElasticEnvironment.detect():
         found = TorchElasticEnvironment()
-    elif "SLURM_STEP_ID" in os.environ and SLURMEnvironment.detect():  # without a step, sbatch started it and not srun
+    elif "SLURM_STEP_ID" in os.environ and SLURMEnvironment.detect():  # without a step, sbatch started it, not srun
         found = SLURMEnvironment(auto_requeue=False)
     else:
         return None
@@ -56,9 +56,9 @@ def cluster() -> ClusterEnvironment | None:
 
 
 def led(job: Callable[[], _Result]) -> _Result:
-    """Run a job, where torchrun or srun may have started several processes for it: rank 0 does.
+    """Run a job in rank 0 of the processes that torchrun or srun may have started.
 
-    The others wait until it trains, take part in that, and exit; without a training they exit when it is done.
+    The others wait for its training, take part in it, and exit; without a training they exit when the job is done.
     """
     if (environment := cluster()) is None:
         return job()
@@ -80,37 +80,37 @@ def led(job: Callable[[], _Result]) -> _Result:
 
 @functools.cache
 def _meeting() -> Store:
-    """What the processes share that torchrun or srun started together."""
+    """Return the store that the processes of torchrun or srun share."""
     environment = cluster()
     assert environment is not None
-    assert environment.main_address  # reading them puts them where torch looks for them
+    assert environment.main_address  # reading them sets the variables that torch reads
     assert environment.main_port
     store, _, _ = next(rendezvous("env://", environment.global_rank(), environment.world_size()))
     return store
 
 
 def _wait_for(store: Store) -> bytes:
-    """What rank 0 hands out, or nothing. A wait of the store's own would not be interrupted by Ctrl-C."""
+    """Wait for the training that rank 0 sends; empty if there is none. `Store.wait` would not react to Ctrl-C."""
     try:
         while not store.check([_TRAINING]):
             time.sleep(_POLL)
         return store.get(_TRAINING)
-    except DistError:  # under srun rank 0 keeps the store, and has ended
+    except DistError:  # under srun rank 0 serves the store, and has ended
         return b""
 
 
 class Joined(DDPStrategy):
-    """Lightning's DistributedDataParallel among processes of this machine that are there already.
+    """Lightning's DistributedDataParallel among running processes of this machine.
 
     Args:
-        rank: of this process.
+        rank: rank of this process.
     """
 
     def __init__(self, rank: int) -> None:
         super().__init__(cluster_environment=_Rank(rank))
 
     def _configure_launcher(self) -> None:
-        """There is nothing to launch, nor is the number of threads Lightning's to choose."""
+        """Do nothing: all processes run already, and Lightning must not set the number of threads."""
 
 
 class _Rank(LightningEnvironment):
@@ -126,17 +126,16 @@ class _Rank(LightningEnvironment):
 def joined(
     learn: Callable[..., Any], arguments: tuple[Any, ...], *, n_ranks: int, on_gpus: bool
 ) -> Iterator[DDPStrategy | None]:
-    """A context in which `learn(*arguments, strategy)` runs in n_ranks − 1 further processes, until they are done.
+    """Run `learn(*arguments, strategy)` in n_ranks − 1 other processes, within a context that waits for them.
 
-    Where torchrun or srun started the others, they are handed the same, see `led`. Yields this process's own strategy
-    for that training, None where it is alone. Rank 0 stays in the process that logs, prints and is told to end. Where
-    it fails, the others are killed; where one of them died, RuntimeError says so: on CPUs at once, on GPUs when NCCL's
-    time is out (ten minutes).
+    Processes that torchrun or srun started get the same arguments; see `led`. Yield this process's own strategy, None
+    if it is alone. Rank 0 stays in this process, which logs, prints and handles signals. If it fails, the others are
+    killed. If one of them dies, raise RuntimeError: on CPUs at once, on GPUs after NCCL's timeout (ten minutes).
 
     Args:
-        learn, arguments: a function at the top level of its module, and what can be pickled.
-        n_ranks: how many processes there are.
-        on_gpus: whether the process of rank r is to use GPU r.
+        learn, arguments: a function at the top level of its module, and arguments that can be pickled.
+        n_ranks: number of processes.
+        on_gpus: whether the process of rank r uses GPU r.
     """
     if (environment := cluster()) is not None:
         _meeting().set(_TRAINING, bytes(ForkingPickler.dumps((learn, arguments))))  # type: ignore[arg-type]
@@ -146,10 +145,10 @@ def joined(
     if n_ranks == 1:
         yield None
         return
-    context = multiprocessing.get_context("spawn")  # neither threads nor what is on a GPU survive a fork
+    context = multiprocessing.get_context("spawn")  # threads and CUDA contexts do not survive a fork
     others: list[tuple[SpawnProcess, Connection]] = []
     with tempfile.TemporaryDirectory() as folder:
-        meeting = Path(folder) / "store"  # a file, for there is no port that is certain to be free
+        meeting = Path(folder) / "store"  # a file, since no port is certain to be free
         try:
             for rank in range(1, n_ranks):
                 receiver, sender = context.Pipe(duplex=False)
@@ -159,7 +158,7 @@ def joined(
                 sender.close()
                 others.append((process, receiver))
             for _, ready in others:
-                ready.recv()  # or EOFError, where it died while it imported
+                ready.recv()  # EOFError if it died during its imports
             _init_process_group(0, n_ranks, on_gpus, meeting)
             yield Joined(0)
             for process, _ in others:
@@ -178,7 +177,7 @@ def joined(
 
 
 def total(value: Tensor) -> Tensor:
-    """The sum of a value over the processes that learn together; where this one is alone, the value."""
+    """Sum a value over the processes that train together; return it unchanged in a single process."""
     if distributed.is_initialized():
         value = value.clone()
         distributed.all_reduce(value)
@@ -198,7 +197,7 @@ def _init_process_group(rank: int, n_ranks: int, on_gpus: bool, meeting: Path) -
 def _join(
     world: tuple[int, int, bool, Path], ready: Connection, learn: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> None:
-    """The life of a further process. Signals are rank 0's to act on, and without its parent there is nothing to do."""
+    """Train in a process other than rank 0: ignore signals, which rank 0 handles, and end with the parent."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -216,7 +215,7 @@ def _end_with_parent() -> None:
 
 
 def _raise_for_dead(others: list[SpawnProcess], error: Exception | None) -> None:
-    """RuntimeError if one of the others failed, which may have been what this process then met as an error."""
+    """Raise RuntimeError if another process failed, which may be the cause of this process's error."""
     until = time.monotonic() + GRACE
     for rank, process in enumerate(others, start=1):
         process.join(max(until - time.monotonic(), 0))

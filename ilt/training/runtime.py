@@ -1,4 +1,4 @@
-"""What every process that computes needs: threads, memory, and the devices it learns on."""
+"""Runtime settings of every process that computes: threads, memory and devices."""
 
 import ctypes
 import sys
@@ -15,8 +15,8 @@ def set_up(threads: int | None) -> None:
     """Set the number of CPU threads, and keep freed memory.
 
     Args:
-        threads: of torch and of NumPy, with which this process runs rollouts: they would wait by spinning. None for the
-            libraries' own.
+        threads: number of threads of torch and of NumPy, whose idle threads would spin during rollouts. None for the
+            libraries' defaults.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -25,7 +25,7 @@ def set_up(threads: int | None) -> None:
 
 
 def check_devices(trainer: Any, batch_size: int) -> None:
-    """Raise ConfigError unless there are the devices and processes that a config's `trainer` asks for."""
+    """Raise ConfigError unless the devices and processes that a config's `trainer` asks for are there."""
     environment = cluster()
     if environment is None and n_nodes(trainer) > 1:
         raise ConfigError(
@@ -51,27 +51,27 @@ def check_devices(trainer: Any, batch_size: int) -> None:
 
 
 def on_gpus(trainer: Any) -> bool:
-    """Whether the model learns on GPUs."""
+    """Return whether the model trains on GPUs."""
     return trainer.accelerator == "gpu" or (trainer.accelerator == "auto" and torch.cuda.is_available())
 
 
 def n_ranks(trainer: Any) -> int:
-    """How many processes of a machine learn together: `trainer.devices`; for auto, one for each GPU."""
+    """Return how many processes per machine train together: `trainer.devices`; for auto, one per GPU."""
     if trainer.devices == "auto":
         return torch.cuda.device_count() if on_gpus(trainer) else 1
     return int(trainer.devices)
 
 
 def n_nodes(trainer: Any) -> int:
-    """How many machines learn together."""
+    """Return how many machines train together."""
     return int(trainer.get("num_nodes", 1))
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what is freed instead of handing it back.
+    """Let the C library keep freed memory instead of returning it to the kernel.
 
-    A training step frees and takes the same large blocks each time, and the kernel hands them out anew page by page:
-    10,000 page faults and a tenth of the time of a step of `small`.
+    A training step frees and allocates the same large blocks each time, which would cost 10,000 page faults and a tenth
+    of the time of a step of `small`.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h of glibc
