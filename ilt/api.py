@@ -171,8 +171,8 @@ def train(
 ) -> Run:
     """Train a student on demonstrations, and score it on test seeds beside its expert and the random policy.
 
-    The same call reads a finished run and resumes a killed one, except in rounds of DAgger with a function as the expert,
-    which has no identity.
+    The same call reads a finished run and resumes a killed one, except in rounds of DAgger with a function as the
+    expert, which has no identity.
 
     Args:
         demos: demonstrations from `collect`, or any episodes, of which the last tenth is kept for validation.

@@ -91,6 +91,7 @@ def test_losses_are_computed_in_float32_in_mixed_precision(tmp_path: Path, monke
 
     monkeypatch.setattr(Gaussian, "loss", noted)
     changes = ["trainer.max_steps=2", "trainer.val_check_interval=2", "trainer.precision=bf16-mixed", EXPERT]
+    changes += ["head=gaussian"]
     run(train_config(tmp_path, *changes, env=FOLLOW), tmp_path / "run")
     assert given == {torch.float32}
 

@@ -53,7 +53,8 @@ class WindowStepper:
         which = torch.from_numpy(slots)
         last = self._take_in(which, torch.from_numpy(observations), torch.from_numpy(previous))
         length = int(last.max()) + 1
-        outputs = evaluate(self._model, self._observations[which, :length], self._actions[which, :length])
+        mask = torch.arange(length) <= last[:, None]
+        outputs = evaluate(self._model, self._observations[which, :length], self._actions[which, :length], mask)
         return outputs[torch.arange(len(slots)), last].numpy()
 
     def _take_in(self, slots: Tensor, observations: Tensor, previous: Tensor) -> Tensor:
@@ -69,14 +70,19 @@ class WindowStepper:
         return last
 
 
-def evaluate(model: nn.Module, observations: Tensor, actions: Tensor) -> Tensor:
-    """Compute a model's outputs in evaluation mode, as float32 on the CPU; the model's mode is restored."""
+def evaluate(model: nn.Module, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return a model's outputs in evaluation mode, on the CPU wherever the model is, and restore its mode.
+
+    Args:
+        mask: (B, L) bool, True at real steps; None if all are.
+    """
+    mask = torch.ones(observations.shape[:2], dtype=torch.bool) if mask is None else mask
     device = next(model.parameters()).device
     was_training = model.training
     if was_training:
         model.eval()
     try:
-        outputs: Tensor = model(observations.to(device), actions.to(device))
+        outputs: Tensor = model(observations.to(device), actions.to(device), mask.to(device))
         return outputs.float().cpu()
     finally:
         if was_training:

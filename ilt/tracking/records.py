@@ -154,7 +154,8 @@ def by_environment(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
 def setting(config: Mapping[str, Any]) -> dict[str, Any]:
     """A run's config without what its setting leaves open: the seed, and how much is scored and drawn of it."""
     evaluation = {k: v for k, v in config.get("evaluation", {}).items() if k not in ("n_episodes", "video")}
-    return {**config, "seed": None, "evaluation": evaluation}
+    kept = {k: v for k, v in config.items() if k not in NOT_OF_THE_RUN}
+    return {**kept, "seed": None, "evaluation": evaluation}
 
 
 def group_runs(runs: Sequence[RunRecord]) -> list[Group]:

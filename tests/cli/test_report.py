@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
-from ilt.config import ConfigError
+from ilt.schema import ConfigError
 from omegaconf import DictConfig
 from playwright.sync_api import Page, sync_playwright
 
@@ -124,7 +124,7 @@ def test_environments_have_a_column_and_means_of_their_own(tmp_path: Path) -> No
     ("change", "reason"),
     [
         ({}, "results.json does not list weights/last.safetensors"),
-        ({"env.id": "os:LunarLander-v3"}, "must not name a module to import"),
+        ({"env.id": "os:LunarLander-v3"}, "names a module"),
         ({"env.kwargs": {"gravity": "${oc.env:HOME}"}}, "its config.yaml is not resolved"),
         ({"model.n_layer": 0}, "model.n_layer must be an integer of at least 1"),
     ],

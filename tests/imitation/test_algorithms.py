@@ -127,9 +127,9 @@ def test_a_round_goes_on_until_there_are_enough_labels_and_cuts_its_last_episode
 
 
 def test_short_episodes_are_collected_until_there_are_enough(tmp_path: Path) -> None:
-    short = replace(recall(), kwargs={"max_episode_steps": 5})
     one = ["imitation=dagger", "imitation.rounds=1", "imitation.initial_fraction=0.5"]
-    (made,) = rounds_of(fit(*toy(tmp_path, *one, spec=short)), tmp_path)
+    cfg, spec, demos = toy(tmp_path, *one)  # of 12 steps each, and so many are expected
+    (made,) = rounds_of(fit(cfg, replace(spec, kwargs={"max_episode_steps": 5}), demos), tmp_path)
     assert episodes_of(made).lengths.tolist() == [5, 5, 5, 5, 4]
     assert episodes_of(made).seeds.tolist() == [4, 5, 6, 7, 8]
 
