@@ -11,6 +11,7 @@ import numpy as np
 
 from ilt.envs.naming import env_names
 from ilt.schema import config_hash, leaves
+from ilt.settings import NOT_OF_THE_RUN
 from ilt.tracking.store import read_json
 
 EPISODE_COLUMNS = ("seed", "student_return", "expert_return", "random_return", "student_steps")

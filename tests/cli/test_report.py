@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
-from ilt.schema import ConfigError
 from omegaconf import DictConfig
 from playwright.sync_api import Page, sync_playwright
 
 from ilt.cli.report import find_runs, main, make_videos, read_runs
 from ilt.envs.spec import EnvSpec
+from ilt.schema import ConfigError
 from tests.analysis.finished_runs import CONF, finish_run, roll_out_run
 
 CHROMIUM = os.environ.get("ILT_CHROMIUM") or shutil.which("chromium")
