@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -12,6 +13,7 @@ from ilt.data.datamodule import WindowData
 from ilt.models.decoder import Decoder
 from ilt.models.heads import Categorical
 from ilt.models.spec import ModelSpec
+from ilt.models.steppers import WindowStepper
 from ilt.rollout.metrics import episode_metrics
 from ilt.rollout.policies import SequencePolicy
 from ilt.rollout.recorded import Context
@@ -137,16 +139,20 @@ def test_dropout_is_active_again_after_a_rollout() -> None:
 
 
 class Watched(Decoder):
-    """Keeps a copy of its action_head whenever it acts, which is when it gets no mask."""
+    """Keeps a copy of its action_head whenever it acts."""
 
     def __init__(self, **sizes: Any) -> None:
         super().__init__(**sizes)
         self.acted: list[Tensor] = []
 
-    def tokenize(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
-        if mask is None:
-            self.acted.append(self.action_head.weight.detach().clone())
-        return super().tokenize(observations, actions, mask)
+    def make_stepper(self) -> WindowStepper:
+        return Watching(self, self.context_length)
+
+
+class Watching(WindowStepper):
+    def step(self, *given: Any) -> np.ndarray:
+        self._model.acted.append(self._model.action_head.weight.detach().clone())
+        return super().step(*given)
 
 
 class Raw(pl.Callback):
@@ -172,6 +178,7 @@ def test_it_is_the_averaged_weights_that_act() -> None:
         average = decay * average + (1 - decay) * weight
         by_hand.append(average)
     half = len(model.acted) // 2
+    assert half > 0
     for acted in model.acted[:half]:
         torch.testing.assert_close(acted, by_hand[3])
     for acted in model.acted[half:]:
