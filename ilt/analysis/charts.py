@@ -153,7 +153,7 @@ def scatter_chart(expert: np.ndarray, student: np.ndarray) -> str:
 
 
 def _is_wide(values: Sequence[np.ndarray]) -> bool:
-    """Whether values are positive and span more than a decade, so that a logarithmic axis has several ticks."""
+    """Return whether values are positive and span more than a decade, so that a logarithmic axis has several ticks."""
     low, high = min(each.min() for each in values), max(each.max() for each in values)
     return bool(0 < 10 * low < high)
 

@@ -67,7 +67,7 @@ def write_tables(sweep: Path) -> None:
 
 
 def _up_to_date(sweep: Path) -> bool:
-    """Whether the summary is newer than the files that it summarizes."""
+    """Return whether the summary is newer than the files that it summarizes."""
     written = [sweep / f"sweep.{suffix}" for suffix in ("csv", "md", "png")]
     about = [path for name in (RESULTS, ERROR, f"{COMMAND}/overrides.yaml") for path in sweep.glob(f"*/{name}")]
     return all(path.exists() for path in written) and max(map(_changed, about)) <= min(map(_changed, written))
