@@ -25,7 +25,7 @@ def run_table(runs: Sequence[RunRecord]) -> tuple[list[str], list[list[str]]]:
     """Return columns and rows, one row per run, grouped by environment and naming it if there are several.
 
     If all runs in an environment differ only in their seed, a row with their mean follows. Its intervals are over runs,
-    because they are meant to show the variation between training seeds.
+    to show the variation between training seeds.
     """
     environments = by_environment(runs)
     rows = []

@@ -93,7 +93,7 @@ def group_rows(jobs: Sequence[Job]) -> list[Row]:
 
 
 def sweep_csv(jobs: Sequence[Job]) -> str:
-    """Return the CSV text, unrounded: rows of jobs, then of groups, told apart by the column `row`."""
+    """Return the CSV text, unrounded: rows of jobs, then of groups, distinguished by the column `row`."""
     columns = ["row", *swept_keys(jobs), "status", *NUMBERS, "name"]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
