@@ -1,4 +1,4 @@
-"""Hydra's way to Ray: a launcher whose jobs are Ray tasks. It is imported at every start, Ray when a sweep is."""
+"""A Hydra launcher that runs jobs as Ray tasks. Hydra imports it at every start, so Ray is imported on launch."""
 
 import logging
 import os
@@ -17,13 +17,13 @@ log = logging.getLogger(__name__)
 
 
 class RayLauncher(Launcher):
-    """Makes every job of a sweep a Ray task, and waits for all of them.
+    """Run every job of a sweep as a Ray task, and wait for all of them.
 
-    A job whose workers died more often than `remote.max_retries` says has failed, and takes no other along.
+    A job whose workers died more than `remote.max_retries` times has failed; other jobs go on.
 
     Args:
-        init: what `ray.init` takes.
-        remote: what `ray.remote` takes: what a job needs and how often it may be started again.
+        init: keyword arguments of `ray.init`.
+        remote: keyword arguments of `ray.remote`: resources of a job, and its number of retries.
     """
 
     def __init__(self, init: DictConfig, remote: DictConfig) -> None:
@@ -53,7 +53,7 @@ class RayLauncher(Launcher):
 
 
 def _outcome(task: Any, overrides: Sequence[str]) -> JobReturn:
-    """What a job returned, or that it failed, if its worker did not live to say so."""
+    """Return the result of a job, or a failure if its worker died."""
     import ray
 
     try:
@@ -65,7 +65,7 @@ def _outcome(task: Any, overrides: Sequence[str]) -> JobReturn:
 def _run(
     context: HydraContext, task_function: TaskFunction, config: DictConfig, singletons: dict[Any, Any]
 ) -> JobReturn:
-    """One job, in a worker of Ray, which may be on another machine and started in another folder."""
+    """Run a job in a Ray worker, which may be on another machine and in another working directory."""
     setup_globals()
     Singleton.set_state(singletons)
     HydraConfig.instance().set_config(config)

@@ -1,4 +1,4 @@
-"""Hydra's way into `ilt.studies.search`: a sweeper that hands it the launcher. It is imported at every start."""
+"""A Hydra sweeper that runs `ilt.studies.search` with the launcher. Hydra imports it at every start."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 
 class SearchSweeper(Sweeper):
-    """Runs the search that the config's `search` describes; its jobs go through the launcher of `hydra/launcher`."""
+    """Run the search that the config's `search` describes, with the launcher of `hydra/launcher`."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
@@ -24,18 +24,18 @@ class SearchSweeper(Sweeper):
         self._launched = 0
 
     def sweep(self, arguments: list[str]) -> dict[str, Any]:
-        """Search, retrain the winner, report. Returns what `search.json` holds."""
+        """Search, retrain the winner, write the report, and return the content of `search.json`."""
         from ilt.cli.search_space import parse_space
         from ilt.settings import check_config
         from ilt.studies.search import Search
 
-        HydraConfig.instance().set_config(self.config)  # which options were chosen is part of names
+        HydraConfig.instance().set_config(self.config)  # names contain the chosen options
         check_config(self.config)
         folder = Path(self.config.hydra.sweep.dir)
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         space, fixed = parse_space(self.config.search.space, arguments, parser)
         search = Search(self.config, space, fixed, folder, self._launch)
-        self.validate_batch_is_legal([search.example()])  # an unknown key is refused before anything is written
+        self.validate_batch_is_legal([search.example()])  # raises for unknown keys before anything is written
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         return search.run()

@@ -1,4 +1,4 @@
-"""What a student looks at: its attention at chosen moments of one of its episodes."""
+"""Attention weights of a student at selected steps of one of its episodes."""
 
 from collections.abc import Mapping
 
@@ -11,19 +11,19 @@ from ilt.models.inspection import attention_of
 
 
 def middle_episode(episodes: Episodes) -> int:
-    """The episode of the median return: neither the best nor the worst one."""
+    """Return the index of the episode with the median return."""
     return int(np.argsort(episodes.returns, kind="stable")[len(episodes) // 2])
 
 
 def attention_maps(model: Decoder, episodes: Episodes, episode: int, *, context_length: int) -> dict[str, np.ndarray]:
-    """Attention weights of the present state's token when the window is first full, half-way, and at the last action.
+    """Return the current state token's attention at three steps: first full window, half-way, last action.
 
     Args:
-        episode: whose moments these are.
-        context_length: how many steps the student looked back on.
+        episode: index of the episode.
+        context_length: steps of context that the student had.
 
     Returns:
-        (n_layer, n_head, T) float32 over the tokens of the window, by the moment's title.
+        (n_layer, n_head, T) float32 by title, T being the tokens of the window.
     """
     one, length = episodes.select(np.array([episode])), int(episodes.lengths[episode])
     moments = {"first full window": context_length - 1, "half-way": length // 2, "last action": length - 1}
@@ -38,7 +38,7 @@ def attention_maps(model: Decoder, episodes: Episodes, episode: int, *, context_
 
 
 def maps_in_words(maps: Mapping[str, np.ndarray], *, tokens_per_step: int) -> str:
-    """For each moment and layer, how far back it looks on average, and how much of it on the present state."""
+    """Describe for each step and layer the mean attention distance and the weight on the current state."""
     sentences = []
     for title, weights in maps.items():
         n_tokens = weights.shape[2]

@@ -1,4 +1,4 @@
-"""Charts as SVG inside a page: crisp at any size, without a script, in the page's own colors, light or dark."""
+"""Charts as inline SVG, which needs no script and takes its colors from the page's light or dark theme."""
 
 import hashlib
 import io
@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 MOST_SERIES = 6
-"""As many as readers can distinguish; the page's style has a color for each."""
+"""Maximum number of series in a chart; the page's style has a color for each."""
 
 MOST_POINTS = 2000
-"""Points of a scatter: more would only make the page larger."""
+"""Maximum number of points in a scatter chart; more would only make the page larger."""
 
 _VARIABLES = {
     "#010100": "--ink",
@@ -27,7 +27,7 @@ _VARIABLES = {
     "#010104": "--random",
     **{f"#0102{i:02x}": f"--series-{i}" for i in range(MOST_SERIES)},
 }
-"""Colors that are drawn with, by the variable of the page's style that takes their place."""
+"""Placeholder colors, and the CSS variable of the page that replaces each."""
 
 _COLOR = {variable: color for color, variable in _VARIABLES.items()}
 # so that lines differ in more than their color
@@ -52,11 +52,11 @@ _STYLE: dict[Any, Any] = {
 
 
 class Band(NamedTuple):
-    """A quantity over training, in several runs.
+    """A metric over training, in several runs.
 
     Attributes:
-        steps: (n,) training steps at which all runs have it.
-        values: (runs, n).
+        steps: (n,) training steps at which all runs logged it.
+        values: (runs, n); `values[:, i]` was logged at `steps[i]`.
     """
 
     steps: np.ndarray
@@ -64,7 +64,7 @@ class Band(NamedTuple):
 
 
 def band(curves: Sequence[Mapping[int, float]]) -> Band | None:
-    """The steps that all curves share, and their values there; None if they share none."""
+    """Return the curves' values at the steps that all of them share; None if there are none."""
     steps = sorted(set.intersection(*(set(curve) for curve in curves)))
     if not steps:
         return None
@@ -72,9 +72,9 @@ def band(curves: Sequence[Mapping[int, float]]) -> Band | None:
 
 
 def curves_chart(bands: Mapping[str, Band | None], *, ylabel: str, log: bool = False) -> str:
-    """Means over runs as lines, from the lowest to the highest run as bands, at most `MOST_SERIES` of them.
+    """Plot at most `MOST_SERIES` labels: the mean over runs as a line, the range over runs as a band.
 
-    A label without a band keeps its color for the other charts.
+    A label without data still takes a color, so that labels have the same colors in all charts.
     """
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
@@ -98,7 +98,7 @@ def curves_chart(bands: Mapping[str, Band | None], *, ylabel: str, log: bool = F
 
 
 def histogram_chart(returns: Mapping[str, np.ndarray], *, success_return: float | None) -> str:
-    """Episodes by return, for `student`, `expert` and `random` (E,); what is below all but 0.5 % stands at the edge."""
+    """Plot histograms of the returns (E,) of `student`, `expert` and `random`, clipped at the lowest 0.5 % quantile."""
     low, high = _span(list(returns.values()))
     bins = np.linspace(low, high, 48).tolist()
     with matplotlib.rc_context(_STYLE):
@@ -123,7 +123,7 @@ def histogram_chart(returns: Mapping[str, np.ndarray], *, success_return: float 
 
 
 def cumulative_chart(returns: Mapping[str, np.ndarray], expert: np.ndarray) -> str:
-    """The share of episodes at or below each return: students by label, at most `MOST_SERIES`, and their expert."""
+    """Plot the cumulative distribution of returns of at most `MOST_SERIES` students, by label, and of their expert."""
     levels = np.linspace(0, 1, 201)
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
@@ -138,7 +138,7 @@ def cumulative_chart(returns: Mapping[str, np.ndarray], expert: np.ndarray) -> s
 
 
 def scatter_chart(expert: np.ndarray, student: np.ndarray) -> str:
-    """One point per test seed: (E,) returns of the expert to the right, of the student upwards, beside equality."""
+    """Plot the student's returns (E,) over the expert's, one point per test seed, with the line of equal returns."""
     expert, student = expert[:MOST_POINTS], student[:MOST_POINTS]
     both = np.concatenate([expert, student])
     margin = 0.04 * (np.ptp(both) or 1.0)
@@ -153,7 +153,7 @@ def scatter_chart(expert: np.ndarray, student: np.ndarray) -> str:
 
 
 def _is_wide(values: Sequence[np.ndarray]) -> bool:
-    """Whether values span so much that a logarithmic axis has several round numbers on it."""
+    """Return whether values are positive and span more than a decade, so that a logarithmic axis has several ticks."""
     low, high = min(each.min() for each in values), max(each.max() for each in values)
     return bool(0 < 10 * low < high)
 
@@ -173,13 +173,13 @@ def _axes() -> tuple[Figure, Axes]:
 
 
 def _legend_above(figure: Figure) -> None:
-    """A legend that covers nothing."""
+    """Put the legend above the axes, where it hides no data."""
     n_lines = len(figure.axes[0].get_legend_handles_labels()[1])
     figure.legend(loc="outside upper center", ncols=min(n_lines, 4), frameon=False)
 
 
 def _inline(figure: Figure) -> str:
-    """A figure as an element of a page: no prologue, no addresses, ids of its own, colors by variable."""
+    """Return the figure as an SVG element without metadata or URLs, with unique ids and CSS variables as colors."""
     written = io.StringIO()
     FigureCanvasSVG(figure).print_svg(written)
     svg = re.sub(r"<metadata>.*?</metadata>", "", written.getvalue(), flags=re.DOTALL)

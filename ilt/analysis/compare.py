@@ -1,4 +1,4 @@
-"""Several policies on the same seeds: their rollouts, and the tables, figure and video over them, as one artifact."""
+"""Comparisons of policies on the same seeds: rollouts, tables, figure and video, kept as one artifact."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,14 +20,14 @@ from ilt.tracking.run_folder import read_config
 from ilt.tracking.store import Artifact
 
 MAX_FRAMES = 120
-"""Frames in an animation, at most: a long episode has fewer a second, so that it is not too large for a page."""
+"""Maximum number of frames in a GIF; longer episodes get a lower frame rate, which limits the file size."""
 
 
 def runs_of(key: str, where: str) -> list[str]:
-    """What a policy consists of: itself, or all runs whose folders a pattern matches.
+    """Return the runs that make up a policy: `where` itself, or all run folders that it matches as a pattern.
 
-    ConfigError if there are none, or if they differ in more than their training seed. Folders that were set aside when
-    a run began afresh (`NAME.1`) are passed over.
+    Folders that were set aside when a run started over (`NAME.1`) are skipped. ConfigError if there is no run, or if
+    the runs differ in more than their training seed.
     """
     if "*" not in where:
         return [where]
@@ -50,9 +50,9 @@ def run_policies(
     deterministic: bool,
     trust: Sequence[str] | None = (),
 ) -> dict[str, list[Artifact]]:
-    """The rollouts of each policy's runs and of the random one on the same seeds, from the store or run now.
+    """Roll out each policy's runs and the random policy on the same seeds, or find the rollouts in the store.
 
-    All policies are read, and refused where they do not fit, before the first one acts.
+    All policies are loaded and checked against the environment before the first rollout.
     """
     read = {
         name: [where]
@@ -90,11 +90,11 @@ def find_or_compare(
     seeds: Mapping[str, Any],
     deterministic: bool,
 ) -> Artifact:
-    """`comparison.json`, `.csv`, `.md` and `.png` over these rollouts, and a video if one is asked for.
+    """Find or make the comparison of these rollouts: `comparison.json`, `.csv`, `.md`, `.png`, and a video.
 
     Args:
         subsets: parameter and quantiles by name; see `subset_masks`.
-        video: names of policies that are shown side by side.
+        video: names of the policies to show side by side; empty for no video.
         seeds: `block`, `offset` and `count`.
     """
     env = ctx.env
@@ -111,7 +111,7 @@ def find_or_compare(
         return Episodes.load(run.file("episodes.npz"))
 
     def make(folder: Path) -> dict[str, Any]:
-        one_by_one = ((policy, map(load, runs)) for policy, runs in rollouts.items())  # together they may be gigabytes
+        one_by_one = ((policy, map(load, runs)) for policy, runs in rollouts.items())  # all at once may take gigabytes
         metrics, returns = compare_policies(one_by_one, subsets, env, reference=reference, random=RANDOM)
         shown = {policy: median_run(returns[policy]) for policy in video}
         filmed = {policy: (load(rollouts[policy][run]), returns[policy][run]) for policy, run in shown.items()}
@@ -133,13 +133,13 @@ def find_or_compare(
 
 
 def film(ctx: Context, shown: Mapping[str, tuple[Episodes, np.ndarray]], folder: Path) -> dict[str, Any]:
-    """Show the episode that is most like every policy's median one, side by side, in `episode.mp4` and `episode.gif`.
+    """Write `episode.mp4` and `episode.gif`, which show the policies side by side in the `typical_episode`.
 
     Args:
-        shown: episodes and their returns (E,) of each policy; of one that is several runs, its median run's.
+        shown: episodes and their returns (E,) by policy; those of the median run if a policy has several runs.
 
     Returns:
-        which episode it is, and each policy's return in it.
+        the episode's seed, how it was chosen, and each policy's return in it.
     """
     episode = typical_episode({name: returns for name, (_, returns) in shown.items()})
     video = side_by_side(ctx.env, {name: (episodes, episode) for name, (episodes, _) in shown.items()})

@@ -1,4 +1,4 @@
-"""The figure of a comparison: how much each policy returns, and how sure that is."""
+"""The figure of a comparison: mean return of each policy with its confidence interval."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 def comparison_figure(
     metrics: Mapping[str, Mapping[str, Any]], path: Path, *, reference: str, random: str, title: str
 ) -> None:
-    """A panel per subset and a line per policy: mean return, its 95 % interval, and a stroke for each run of several.
+    """Plot one panel per subset, one row per policy: mean return, 95 % interval, and a tick per run if several.
 
     Args:
         metrics: by subset and policy, as `compare_policies` makes them.
         reference: marked by a dashed line.
-        random: left out, since all others would stand together at the right.
+        random: left out; its low return would squeeze the others together.
     """
     names = [name for name in next(iter(metrics.values())) if name != random] or [random]
     figure = Figure(figsize=(1.6 + 4.2 * len(metrics), 1.2 + 0.3 * len(names)), layout="constrained")

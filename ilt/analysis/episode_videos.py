@@ -1,4 +1,4 @@
-"""Videos of a run's best, median and worst test episode, replayed from its weights and checked against its records."""
+"""Videos of a run's best, median and worst test episode, rolled out again and checked against `episodes.csv`."""
 
 import logging
 import os
@@ -26,11 +26,11 @@ class EpisodeVideo:
 
     Attributes:
         kind: `best`, `median` or `worst`, by return among the run's test episodes.
-        seed: the episode's.
+        seed: the episode's seed.
         recorded_return: its return in `episodes.csv`.
         steps: its length in `episodes.csv`.
         replayed_return: its return when it was rolled out again.
-        video: the file; None if the two returns differ, since then it is not that episode.
+        video: the file; None if the two returns differ, because the rollout is then not the same episode.
     """
 
     kind: str
@@ -42,19 +42,19 @@ class EpisodeVideo:
 
 
 def choose_episodes(returns: np.ndarray) -> dict[str, int]:
-    """Which of (E,) returns is the best, which the median (of an even number the upper one), which the worst."""
+    """Return the indices of the best, median (the upper one of an even number) and worst of (E,) returns."""
     order = np.argsort(returns, kind="stable")
     return {"best": int(order[-1]), "median": int(order[len(order) // 2]), "worst": int(order[0])}
 
 
 def film_episodes(run: RunRecord, spec: EnvSpec, folder: Path) -> list[EpisodeVideo]:
-    """Roll out a run's best, median and worst test episode again, and keep a video of each in `folder`.
+    """Roll out a run's best, median and worst test episode again, and write a video of each into `folder`.
 
-    Videos that are there already are kept. The run's config must have been checked.
+    Existing videos are reused. The run's config must have been checked.
 
     Raises:
         ValueError: the run's weights are missing or are not those that it was scored with.
-        NoVideoError: the environment cannot be drawn.
+        NoVideoError: the environment cannot be rendered.
     """
     weights = f"weights/{run.config['evaluation']['reported_checkpoint']}.safetensors"
     if weights not in run.results["files"]:
@@ -82,7 +82,7 @@ def film_episodes(run: RunRecord, spec: EnvSpec, folder: Path) -> list[EpisodeVi
 
 
 def _film(run: RunRecord, spec: EnvSpec, weights: str, videos: Mapping[int, Path]) -> dict[int, float]:
-    """The returns of these episodes when rolled out again; those that are as recorded are filmed."""
+    """Roll these episodes out again and return their returns; record those that match `episodes.csv`."""
     _, model, head = ModelSpec.load(run.path / weights, trust=spec.trust)
     evaluation = run.config["evaluation"]
     policy = SequencePolicy(
@@ -91,7 +91,7 @@ def _film(run: RunRecord, spec: EnvSpec, weights: str, videos: Mapping[int, Path
     episodes = rollout(spec, policy, run.episodes["seed"][list(videos)].astype(np.int64))
     for i, (episode, video) in enumerate(videos.items()):
         if np.isclose(episodes.returns[i], run.episodes["student_return"][episode], rtol=0, atol=1e-6):
-            log.info("filming seed %d of %s", episodes.seeds[i], run.name)
+            log.info("recording a video of seed %d of %s", episodes.seeds[i], run.name)
             partial = video.with_name(f".{video.name}")
             write_mp4(side_by_side(spec, {"student": (episodes, i)}), partial)
             os.replace(partial, video)
@@ -99,7 +99,7 @@ def _film(run: RunRecord, spec: EnvSpec, weights: str, videos: Mapping[int, Path
 
 
 def _name(run: RunRecord, spec: EnvSpec, weights: str, episode: int) -> str:
-    """The name of an episode's video, made of all that the episode depends on."""
+    """Return the file name of an episode's video, with a hash of all that the episode depends on."""
     seed = int(run.episodes["seed"][episode])
     made_of = [
         run.results["files"][weights],

@@ -1,4 +1,4 @@
-"""Figures of a run: how it learned, and what it returns."""
+"""Figures of a run: learning curves and distributions of returns."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +11,10 @@ COLORS = {"student": "#1f77b4", "expert": "#ff7f0e", "random": "#7f7f7f"}
 
 
 def learning_curve(rows: Sequence[Mapping[str, float]], path: Path, *, expert_return: float | None, title: str) -> None:
-    """Loss and action accuracy (or error) over training steps, and the return on selection seeds beside the expert's.
+    """Plot loss, action accuracy (or error) and selection-seed return over training steps.
 
     Args:
-        rows: as `LearningCurve` keeps them.
+        rows: the rows of `LearningCurve`.
         expert_return: the expert's mean return on selection seeds.
     """
 
@@ -27,7 +27,7 @@ def learning_curve(rows: Sequence[Mapping[str, float]], path: Path, *, expert_re
     loss.plot(*series("train/loss"), color="0.7", label="training batch")
     loss.plot(*series("val/loss"), color=COLORS["student"], marker="o", markersize=3, label="validation")
     positive = all(row[name] > 0 for row in rows for name in ("train/loss", "val/loss") if name in row)
-    loss.set(ylabel="loss", yscale="log" if positive else "linear")  # that of a density may be negative
+    loss.set(ylabel="loss", yscale="log" if positive else "linear")  # a density's may be negative
     loss.legend(frameon=False)
     measure = "error" if any("val/action_error" in row for row in rows) else "accuracy"
     actions.plot(*series(f"val/action_{measure}"), color=COLORS["student"], marker="o", markersize=3)
@@ -48,11 +48,11 @@ def learning_curve(rows: Sequence[Mapping[str, float]], path: Path, *, expert_re
 def return_distribution(
     returns: Mapping[str, np.ndarray], path: Path, *, success_return: float | None, title: str
 ) -> None:
-    """Histograms of episode returns by policy, and the share of episodes below each return.
+    """Plot histograms and cumulative distributions of episode returns by policy.
 
     Args:
         returns: (E,) by policy name.
-        success_return: marked by a line, if there is one.
+        success_return: marked by a line, unless None.
     """
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     histogram, cumulative = figure.subplots(1, 2)
@@ -65,7 +65,7 @@ def return_distribution(
         style: dict[str, Any] = {"color": COLORS[name], "label": f"{name}: mean {values.mean():.1f}"}
         histogram.hist(np.clip(values, low, high), bins=bins, histtype="stepfilled", alpha=0.45, **style)
         share = np.arange(1, len(values) + 1) / len(values)
-        line = "-" if name == "student" else "--"  # the student shows through where it does what its expert does
+        line = "-" if name == "student" else "--"  # keeps the student visible where the lines coincide
         cumulative.step(np.sort(values), share, where="post", linestyle=line, **style)
     histogram.set(ylabel="episodes")
     cumulative.set(ylabel="share of episodes at or below", xlim=(low, high))

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no network, no account, no file beside it."""
+"""The report as one self-contained HTML page, which needs no network, account or other file."""
 
 import base64
 import hashlib
@@ -46,23 +46,23 @@ PROBE_FIGURES = {
         "Attention of the present state's token over the window at three moments of one episode, by layer and head.",
     ),
 }
-"""Title, and how to read it, by the files that `ilt probe` leaves in a run's folder."""
+"""Title and reading guide of each figure that `ilt probe` writes into a run's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a page is made of.
+    """The content of a page.
 
     Attributes:
         title: the folder of runs.
         groups: the runs, by config.
-        example: the run that single episodes are shown of.
-        chosen: whether the reader chose it; otherwise it is the one with the median selection-seed return.
-        videos_of_episodes: its videos.
-        no_videos: why there are none, if there are none.
-        left_out: folders that are not reported on, and why.
-        defaults: the default config, to tell what was changed.
-        made: the commit and time of this report, as `ilt.tracking.store.provenance` gives them.
+        example: the run whose episodes are shown.
+        chosen: whether the user chose it; otherwise it is the one with the median selection-seed return.
+        videos_of_episodes: videos of its episodes.
+        no_videos: the reason if there are no videos, else None.
+        left_out: folders that are left out, and why.
+        defaults: the default config, to which the runs' configs are compared.
+        made: the provenance of this report, from `ilt.tracking.store.provenance`.
     """
 
     title: str
@@ -83,7 +83,7 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class EnvPart:
-    """What the page says of the runs of one environment: nothing is compared over several."""
+    """The section on the runs of one environment; runs are only compared within an environment."""
 
     name: str
     example: RunRecord
@@ -97,7 +97,7 @@ class EnvPart:
 
 @dataclass(frozen=True)
 class Shown:
-    """A chart: its title, SVG or the address of an image, what it shows in words, and how to read it."""
+    """A chart: title, SVG or image URL, text description, and reading guide."""
 
     title: str
     drawing: str
@@ -106,7 +106,7 @@ class Shown:
 
 
 def write_page(report: Report, path: Path) -> None:
-    """Write the page. Whatever comes from runs is escaped."""
+    """Write the page. All text from runs is escaped."""
     templates = files("ilt.analysis") / "templates"
     script = (templates / "report.js").read_text()
     environment = Environment(
@@ -150,7 +150,7 @@ def _parts(report: Report) -> list[EnvPart]:
 
 
 def _what_ran(runs: Sequence[RunRecord]) -> dict[str, list[str]]:
-    """Each thing with all its values among the runs."""
+    """Return all values of each property (commit, packages, machine, …) among the runs."""
     names = dict.fromkeys(name for run in runs for name in run.results["packages"])
     values = {
         "commit": [_short(run.results.get("git_commit")) for run in runs],
@@ -166,12 +166,12 @@ def _what_ran(runs: Sequence[RunRecord]) -> dict[str, list[str]]:
 
 
 def _short(commit: str | None) -> str | None:
-    """The first ten digits of a commit, and whether the checkout had been changed."""
+    """Return the first ten digits of a commit, with `+dirty` if the checkout had local changes."""
     return commit and str(commit)[:10] + ("+dirty" if str(commit).endswith("+dirty") else "")
 
 
 def _changed(groups: Sequence[Group], defaults: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Keys that have one value in all runs, but not the default one: key, value, default."""
+    """Return key, value and default of the keys whose value is the same in all runs but not the default."""
     configs = [flatten(group.runs[0].config) for group in groups]
     differing, default = differing_keys(configs), flatten(defaults)
     changed = [key for key in differing_keys([configs[0], default]) if key not in differing]
@@ -254,10 +254,10 @@ def _n_drawn(drawn: int, there: int) -> str:
 
 
 def probe_figures(run: Path) -> list[Shown]:
-    """The figures that `ilt probe` left in a run's folder; none if there was no probe or its files are damaged."""
+    """Load the figures that `ilt probe` wrote into a run's folder; none if there are none or they are damaged."""
     folder = run / "probe"
     try:
-        words = dict(read_json(folder / "probe.json")["words"])  # attention is there for models that have it
+        words = dict(read_json(folder / "probe.json")["words"])  # attention only for models that have it
         return [
             Shown(title, str(_data_address(folder / name, "image/png")), str(words[name]), reading)
             for name, (title, reading) in PROBE_FIGURES.items()

@@ -1,4 +1,4 @@
-"""The tables of the report page: configs, runs, and time by stage. What is shown and what is sorted by, no markup."""
+"""The tables of the report page: configs, runs, and seconds by stage. Cells and sort keys only, no markup."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ class Cell:
     """One cell of a table.
 
     Attributes:
-        text: what is shown.
-        value: what it is sorted by; None for one that has no value, and stands last.
+        text: the displayed text.
+        value: the sort key; cells with None sort last.
         note: a second, smaller line.
-        bar: parts of a bar in percent of the table's longest one, each with the number of its color, instead of text.
+        bar: color number and length of each part of a bar, in percent of the table's longest bar; replaces the text.
     """
 
     text: str
@@ -33,7 +33,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column's heading, whether it holds numbers, the number of its color if it has one, and whether it sorts."""
+    """A column's heading, whether it holds numbers, its color number if any, and whether it can be sorted by."""
 
     title: str
     number: bool = True
@@ -46,7 +46,7 @@ _GroupCell = Callable[[Group], Cell]
 
 @dataclass(frozen=True)
 class PageTable:
-    """A table that the reader can sort; until then it is in descending order of one column."""
+    """A sortable table, at first in descending order of column `sorted_by`."""
 
     caption: str
     columns: Sequence[Column]
@@ -57,10 +57,10 @@ class PageTable:
     def descending(
         cls, caption: str, cells: Mapping[Column, Callable[[_Subject], Cell]], subjects: Iterable[_Subject], by: str
     ) -> "PageTable":
-        """A row per subject in descending order of the numbers in the column `by`, without the columns that are empty.
+        """Make a table of one row per subject, in descending order of the column `by`, without empty columns.
 
         Args:
-            cells: what makes the cell of a subject, by column.
+            cells: by column, the function that makes the cell of a subject.
         """
         rows = [[cell(subject) for cell in cells.values()] for subject in subjects]
         kept = [i for i in range(len(cells)) if any(row[i].value is not None or row[i].bar for row in rows)]
@@ -75,7 +75,7 @@ class PageTable:
 
 
 def group_table(groups: Sequence[Group]) -> PageTable:
-    """One row per config: the keys in which configs differ, and means over its training seeds."""
+    """Make the table of configs, one row each: the keys in which they differ, and means over training seeds."""
     flat = {group.label: flatten(group.runs[0].config) for group in groups}
     several_tests = len({group.runs[0].test for group in groups}) > 1
 
@@ -107,7 +107,7 @@ def group_table(groups: Sequence[Group]) -> PageTable:
 
 
 def run_table(groups: Sequence[Group]) -> PageTable:
-    """One row per run."""
+    """Make the table of runs, one row each."""
     label = {run.name: group.label for group in groups for run in group.runs}
     several_tests = len({run.test for group in groups for run in group.runs}) > 1
     cells: dict[Column, Callable[[RunRecord], Cell]] = {
@@ -131,7 +131,7 @@ def run_table(groups: Sequence[Group]) -> PageTable:
 
 
 def time_table(runs: Sequence[RunRecord]) -> PageTable:
-    """One row per run: seconds by stage, also as a bar."""
+    """Make the table of seconds by stage, one row per run, also as a bar."""
     stages = list(dict.fromkeys(stage for run in runs for stage in run.results["seconds"] if stage != "total"))
     longest = max([*(run.results["seconds"].get("total", 0.0) for run in runs), 1e-9])
 
@@ -157,14 +157,14 @@ def _difference(results: Mapping[str, Any]) -> tuple[float, Sequence[float]]:
 
 
 def text_cell(text: str) -> Cell:
-    """Text, sorted as it reads."""
+    """Make a cell of text that is sorted alphabetically."""
     return Cell(text, text or None)
 
 
 def number_cell(
     value: float | None, interval: Sequence[float] | None = None, *, sign: str = "", note: str = ""
 ) -> Cell:
-    """A number with one decimal, and its interval below it."""
+    """Make a cell of a number with one decimal, and below it its interval or a note."""
     if value is None:
         return Cell("–", None)
     if interval is not None:
@@ -177,7 +177,7 @@ def _rate_cell(rate: float | None) -> Cell:
 
 
 def _config_cell(value: str | None) -> Cell:
-    """A value of a config; what is null or not there stands last."""
+    """Make a cell of a config value; null and missing values sort last."""
     if value in (None, "null"):
         return Cell(value or "–", None)
     return Cell(value, float(value) if _all_numbers([value]) else value)

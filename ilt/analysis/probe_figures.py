@@ -1,4 +1,4 @@
-"""Figures of what goes on inside a student: what can be read off it, and what it looks at."""
+"""Figures of a student's internals: R² of probes, and attention weights."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,16 +12,16 @@ from matplotlib.figure import Figure
 
 from ilt.analysis.probes import OBSERVATION, Score
 
-LOWEST = -0.25  # what is below is drawn here
+LOWEST = -0.25  # lower values of R² are drawn here
 
 
 def probe_figure(
     scores: Sequence[Score], path: Path, *, title: str, other: tuple[str, Sequence[Score]] | None = None
 ) -> None:
-    """R² over the steps since the start, one panel per quantity, one line per place that was read.
+    """Plot R² over the steps since the start, one panel per quantity, one line per source of features.
 
     Args:
-        other: name and scores of a second student, of which the last place is drawn.
+        other: name and scores of a second student, of which only the last source is drawn.
     """
     quantities = list(dict.fromkeys(score.quantity for score in scores))
     places = list(dict.fromkeys(score.source for score in scores))
@@ -66,17 +66,17 @@ def _of(scores: Sequence[Score], quantity: str, place: str) -> list[Score]:
 
 
 def _line(axes: Axes, scores: Sequence[Score], steps: Sequence[int], style: str, **options: Any) -> None:
-    """R² over steps, which stand side by side, however far apart they are."""
+    """Plot R² over steps, which are spaced evenly whatever their distance."""
     x, r2 = [steps.index(score.step) for score in scores], [max(score.r2, LOWEST) for score in scores]
     axes.plot(x, r2, style, marker="o", markersize=2.5, linewidth=1.4, **{"zorder": 2, **options})
 
 
 def attention_figure(maps: Mapping[str, np.ndarray], path: Path, *, tokens_per_step: int, title: str) -> None:
-    """Attention of the present state's token over the window, one panel per moment, one row per layer and head.
+    """Plot the current state token's attention over the window, one panel per map, one row per layer and head.
 
     Args:
-        maps: (n_layer, n_head, T) by the moment's title.
-        tokens_per_step: 2 where actions stand between the states.
+        maps: (n_layer, n_head, T) by title.
+        tokens_per_step: 2 if the window also holds action tokens.
     """
     n_layer, n_head, n_tokens = next(iter(maps.values())).shape
     n_rows = n_layer * n_head

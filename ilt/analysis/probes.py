@@ -1,7 +1,7 @@
-"""Probes: what a linear map reads off a student about what its environment hides (Alain and Bengio 2016).
+"""Linear probes of hidden quantities in a student's activations (Alain and Bengio 2016).
 
-A probe is fitted and scored on different episodes: two steps of one episode share its physics, and a probe that had
-seen one would know the other.
+A probe is fitted and scored on different episodes: steps of one episode share its physics, so fitting on one of them
+would leak the target of the others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,26 +17,26 @@ from ilt.models.base import SequenceModel
 from ilt.models.inspection import hidden_states
 
 LEAST_EPISODES = 50
-"""A step that fewer episodes reach is left out."""
+"""Steps that fewer episodes reach are left out."""
 
 N_SHUFFLES = 10
-"""The control is the mean of so many: by chance, one shuffle leaves some of the values near their own episodes."""
+"""Shuffles that the control is averaged over; in a single one, some targets may by chance match their episodes."""
 
 OBSERVATION = "present observation"
 
-_BATCH = 256  # windows that go through the model at once
+_BATCH = 256  # windows in one forward pass
 
 
 class Score(NamedTuple):
-    """How well one quantity is read off one place of a student after so many steps.
+    """R² of the probe of one quantity from one source of features at one step.
 
     Attributes:
-        quantity: what the environment hides.
+        quantity: name of the hidden quantity.
         source: `OBSERVATION`, or one of the model's `probe_points`, such as `layer 1`.
         step: steps since the start of the episode, before the one whose action is chosen.
-        r2, error: R² on episodes that the probe was not fitted on, and its standard error over them.
-        shuffled_r2: R² of probes that were fitted to the values of other episodes.
-        n_fitted, n_scored: how many episodes get there.
+        r2, error: R² on held-out episodes, and its standard error over them.
+        shuffled_r2: mean R² of control probes, fitted to targets that were shuffled over episodes.
+        n_fitted, n_scored: how many episodes reach this step.
     """
 
     quantity: str
@@ -50,11 +50,11 @@ class Score(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """The same step of every episode that gets there.
+    """The same step of every episode that reaches it.
 
     Attributes:
         features: (E, D) by source.
-        targets: (E, Q) float64, what is hidden.
+        targets: (E, Q) float64, the hidden quantities.
     """
 
     features: Mapping[str, np.ndarray]
@@ -62,7 +62,7 @@ class Moment(NamedTuple):
 
 
 def hidden_columns(names: Sequence[str], episodes: Episodes) -> dict[str, int]:
-    """The columns of `step/privileged` that vary, by name. ValueError if there is none."""
+    """Return the indices of the columns of `step/privileged` that vary, by name. ValueError if there is none."""
     hidden = episodes.extras.get("step/privileged")
     columns = {} if hidden is None else {name: i for i, name in enumerate(names) if np.ptp(hidden[:, i]) > 0}
     if not columns:
@@ -73,11 +73,11 @@ def hidden_columns(names: Sequence[str], episodes: Episodes) -> dict[str, int]:
 def read_moment(
     model: SequenceModel, episodes: Episodes, step: int, columns: Sequence[int], *, context_length: int
 ) -> Moment:
-    """What a student that acted in these episodes saw and computed when it chose the action of one step.
+    """Return the student's observations and activations at one step of episodes that it collected.
 
     Args:
-        columns: of `step/privileged`, those that are asked for.
-        context_length: how many steps it looked back on; a recurrent model saw all of the episode so far.
+        columns: the columns of `step/privileged` to take as targets.
+        context_length: steps of context; a recurrent model gets the whole episode so far.
     """
     length = step + 1 if model.recurrent else context_length
     which, observations, actions = windows_at(episodes, step, action_space=model.action_space, context_length=length)
@@ -98,11 +98,11 @@ def score_probes(
     *,
     context_length: int,
 ) -> list[Score]:
-    """Fit a probe for each quantity, source and step on some episodes of a student, and score it on others.
+    """Fit a probe for each quantity, source and step on `fitted` episodes, and score it on `scored` ones.
 
     Args:
-        columns: as `hidden_columns` names them.
-        steps: those that fewer than `LEAST_EPISODES` of either set reach are left out.
+        columns: from `hidden_columns`.
+        steps: steps to probe; those that fewer than `LEAST_EPISODES` of either set reach are left out.
     """
     scores: list[Score] = []
     for step in steps:
@@ -131,7 +131,7 @@ def score_probes(
 
 
 def score_rows(scores: Sequence[Score]) -> tuple[list[str], list[list[str]]]:
-    """The table of R²: columns, and a row for each quantity and source, with the last source's control."""
+    """Return columns and rows of the table of R²: a row per quantity and source, and the last source's control."""
     steps = sorted({score.step for score in scores})
     found = {(score.quantity, score.source, score.step): score for score in scores}
     last = scores[-1].source
@@ -152,7 +152,7 @@ def score_rows(scores: Sequence[Score]) -> tuple[list[str], list[list[str]]]:
 
 
 def in_words(scores: Sequence[Score]) -> str:
-    """The highest R² of each quantity, from the present observation and from the last place."""
+    """Describe the highest R² of each quantity, from the present observation and from the last source."""
     sentences = []
     for quantity in dict.fromkeys(score.quantity for score in scores):
         best = (

@@ -1,4 +1,4 @@
-"""Ridge regression with a penalty chosen by cross-validation, and what a prediction is worth."""
+"""Ridge regression with a penalty chosen by cross-validation, and R² with its standard error."""
 
 from typing import NamedTuple
 
@@ -9,16 +9,15 @@ N_FOLDS = 5
 
 
 class Linear(NamedTuple):
-    """A linear map of standardized features, held within the range of the values that it was fitted to.
+    """A linear map of standardized features, clipped to the range of the targets that it was fitted to.
 
-    Otherwise one episode unlike any that was fitted, such as one that has just touched the ground, could outweigh all
-    others in the squared error.
+    Clipping keeps one outlier, such as an episode that has just touched the ground, from dominating the squared error.
 
     Attributes:
-        mean, scale: (D,), what features are standardized by.
+        mean, scale: (D,), to standardize features.
         weights: (…, D, Q).
         intercept: (Q,).
-        low, high: (Q,), the range of its predictions.
+        low, high: (Q,), the range of the targets.
     """
 
     mean: np.ndarray
@@ -29,16 +28,16 @@ class Linear(NamedTuple):
     high: np.ndarray
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
-        """(E, D) features to predictions (…, E, Q)."""
+        """Map features (E, D) to predictions (…, E, Q)."""
         predictions = (features - self.mean) / self.scale @ self.weights + self.intercept
         return np.clip(predictions, self.low, self.high)
 
 
 def fit_ridge(features: np.ndarray, targets: np.ndarray) -> Linear:
-    """Regress targets (E, Q) on features (E, D), of which each row is an episode.
+    """Regress targets (E, Q) on features (E, D); each row is an episode.
 
-    The penalty on the squared weights is, for each target, the one of `PENALTIES` with the least squared error in
-    `N_FOLDS`-fold cross-validation over the rows. ValueError if there are fewer rows than folds.
+    For each target, the L2 penalty is the one of `PENALTIES` with the least squared error in `N_FOLDS`-fold
+    cross-validation over the rows. ValueError if there are fewer rows than folds.
     """
     if len(features) < N_FOLDS:
         raise ValueError(f"a regression with {N_FOLDS} folds needs as many episodes, got {len(features)}")
@@ -52,7 +51,7 @@ def fit_ridge(features: np.ndarray, targets: np.ndarray) -> Linear:
 
 
 def _solve(features: np.ndarray, targets: np.ndarray, penalties: np.ndarray) -> Linear:
-    """The closed form, for penalties that broadcast against (…, D, Q). A feature that never varies gets scale 1."""
+    """Solve in closed form, for penalties that broadcast against (…, D, Q). Constant features get scale 1."""
     features = features.astype(np.float64)
     mean, scale = features.mean(axis=0), features.std(axis=0)
     scale[scale < 1e-6] = 1.0
@@ -64,10 +63,10 @@ def _solve(features: np.ndarray, targets: np.ndarray, penalties: np.ndarray) -> 
 
 
 def explained_variance(predictions: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """R² of predictions (E, Q), and its standard error over episodes, each (Q,).
+    """Return R² of predictions (E, Q), and its standard error over episodes, each (Q,).
 
-    R² is 1 for perfect predictions, 0 for those that are no better than the targets' mean, below 0 for worse ones, and
-    nan where the targets are all the same. The standard error is that of a ratio of means (the delta method).
+    R² is 1 for perfect predictions, 0 for predictions as good as the targets' mean, negative for worse ones, and nan
+    for constant targets. The standard error is that of a ratio of means (delta method).
     """
     varies = np.ptp(targets, axis=0) > 0
     distances, errors = (targets - targets.mean(axis=0)) ** 2, (predictions - targets) ** 2

@@ -20,11 +20,11 @@ GIF_RATE = 12.5  # images per second
 
 
 class NoVideoError(RuntimeError):
-    """The environment cannot be drawn."""
+    """The environment cannot be rendered."""
 
 
 class Video(NamedTuple):
-    """Frames (H, W, 3) uint8, all of one size, and how many of them are a second."""
+    """Frames (H, W, 3) uint8, all of the same size, and frames per second."""
 
     frames: list[np.ndarray]
     fps: float
@@ -32,12 +32,12 @@ class Video(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """An episode of T steps once more, in T + 1 moments: before each action, and after the last one.
+    """A replayed episode of T steps. Lists hold T + 1 entries: before each action, and after the last one.
 
     Attributes:
         frames: (H, W, 3) uint8 each.
-        returns: what was earned so far.
-        params: what was drawn for the episode, such as its gravity, in words.
+        returns: sum of the rewards so far.
+        params: one line for each randomized parameter of the episode, such as its gravity.
         fps: frames per second of simulated time.
     """
 
@@ -48,12 +48,12 @@ class Replay:
 
 
 def replay(spec: EnvSpec, episodes: Episodes, episode: int) -> Replay:
-    """Take the recorded actions of one of `episodes` again, from its recorded seed.
+    """Replay the recorded actions of one of `episodes` from its recorded seed.
 
     Raises:
         NoVideoError: the environment has no `rgb_array` among its render modes, or fails to render.
     """
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no display is needed
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no display needed
     env = _make(spec)
     try:
         _, info = env.reset(seed=int(episodes.seeds[episode]))
@@ -87,7 +87,7 @@ def _make(spec: EnvSpec) -> Any:
 
 
 def _render(env: Any) -> np.ndarray:
-    """The present frame as (H, W, 3) uint8. An environment of any package may fail in any way here."""
+    """Return the current frame as (H, W, 3) uint8. Third-party environments may raise any error here."""
     try:
         frame = np.asarray(env.render())
         return np.asarray(Image.fromarray(frame).convert("RGB"))
@@ -96,16 +96,16 @@ def _render(env: Any) -> np.ndarray:
 
 
 def side_by_side(spec: EnvSpec, shown: Mapping[str, tuple[Episodes, int]]) -> Video:
-    """Several episodes beside each other, each under its name and return; the shorter ones wait at the end.
+    """Render several episodes side by side, each under its name and return; shorter ones hold their last frame.
 
-    What was drawn for an episode stands at its left, unless it is the same for the episode beside it. Frames that are
-    small are enlarged.
+    An episode's randomized parameters are written at its left, unless they equal those of the episode to the left.
+    Small frames are enlarged.
 
     Args:
-        shown: episodes, and which one of them, by the name that is written above it.
+        shown: episodes and the index of one of them, by the name to write above it.
 
     Raises:
-        NoVideoError: the environment cannot be drawn.
+        NoVideoError: the environment cannot be rendered.
     """
     replays = {name: replay(spec, episodes, episode) for name, (episodes, episode) in shown.items()}
     sizes = [frame.shape[:2] for each in replays.values() for frame in each.frames]
@@ -126,7 +126,7 @@ def side_by_side(spec: EnvSpec, shown: Mapping[str, tuple[Episodes, int]]) -> Vi
 
 
 def _panel(name: str, shown: Replay, t: int, notes: list[str], size: tuple[int, int]) -> np.ndarray:
-    """One moment of one episode, or its last one, with what is to be said about it; `size` is (height, width)."""
+    """Draw frame `t` of an episode, or its last one, with title and notes; `size` is (height, width)."""
     now = min(t, len(shown.frames) - 1)
     frame = shown.frames[now]
     height, width = size
@@ -136,7 +136,7 @@ def _panel(name: str, shown: Replay, t: int, notes: list[str], size: tuple[int, 
     draw = ImageDraw.Draw(image)
     x, top = image.width // 50, image.width // 75
     title = f"{name}   step {now}   return {round(shown.returns[now])}"
-    longest = f"{name}   step {len(shown.frames)}   return {round(min(shown.returns))}0"  # so that the size stays
+    longest = f"{name}   step {len(shown.frames)}   return {round(min(shown.returns))}0"  # keeps the font size constant
     size_of_title = _fitting([longest], image.width - 3 * x, image.height // 8, image.width * 22 // 600)
     _write(draw, (x, top), title, WHITE, size_of_title)
     if notes:
@@ -147,12 +147,12 @@ def _panel(name: str, shown: Replay, t: int, notes: list[str], size: tuple[int, 
 
 
 def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, fill: tuple[int, int, int], size: int) -> None:
-    """Text with an outline, which can be read on any background."""
+    """Draw text with an outline, which is legible on any background."""
     draw.multiline_text(place, text, fill=fill, font=_font(size), stroke_width=max(1, size // 10), stroke_fill=BLACK)
 
 
 def _fitting(lines: Sequence[str], width: int, height: int, largest: int) -> int:
-    """The font size, at most `largest`, in which lines fit into so many pixels."""
+    """Return the font size, at most `largest`, at which the lines fit into `width` × `height` pixels."""
     size = max(1, min(largest, int(height / len(lines) / 1.4)))
     while size > 1 and max(_font(size).getlength(line) for line in lines) > width:
         size -= 1
@@ -165,7 +165,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def write_mp4(video: Video, path: Path) -> None:
-    """Write an H.264 video that browsers play. Its sides must be even: at an odd one, the last pixels are doubled."""
+    """Write an H.264 video that browsers play. It needs even sides: an odd one is padded by its last pixels."""
     writer: Any = imageio.get_writer(path, fps=video.fps, codec="libx264", pixelformat="yuv420p", macro_block_size=2)
     with writer:
         for frame in video.frames:
@@ -174,11 +174,11 @@ def write_mp4(video: Video, path: Path) -> None:
 
 
 def write_animation(video: Video, path: Path, *, width: int = 600, most: int | None = None) -> None:
-    """Write a small looping GIF, for a README. It plays in real time.
+    """Write a small looping GIF that plays in real time, such as for a README.
 
     Args:
         width: in pixels.
-        most: images at most, so that a long episode is not too large for a page: it has fewer a second.
+        most: maximum number of images; a longer video gets a lower frame rate.
     """
     n_frames = len(video.frames)
     every = max(1, round(video.fps / GIF_RATE), -(-n_frames // (most or n_frames)))

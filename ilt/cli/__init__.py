@@ -1,7 +1,7 @@
-"""Commands. Each is a Hydra app with a module of its own, found by `ilt.cli.main`."""
+"""Commands. Each is a Hydra app in its own module, run by `ilt.cli.main`."""
 
 import os
 import time
 
 FIRST_JOB_STARTED = {os.getpid(): time.monotonic()}
-"""When the first job of this process started, by process id: before anything heavy is imported."""
+"""Start of the first job of this process by process id, before heavy imports."""

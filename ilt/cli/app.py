@@ -1,4 +1,4 @@
-"""What all commands share: their configs, and one line for a mistake of the user's. Nothing heavy is imported here."""
+"""The Hydra app decorator of all commands, with one-line messages for user errors. Imports nothing heavy."""
 
 import difflib
 import functools
@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from ilt import settings  # noqa: F401  (whose resolvers configs use)
+from ilt import settings  # noqa: F401  (registers resolvers)
 from ilt.registry import store_schemas
 from ilt.schema import ConfigError
 
@@ -30,14 +30,14 @@ _command_line = sys.argv
 
 
 def app(name: str) -> Callable[[Callable[[DictConfig], Any]], Any]:
-    """Make a function of a config the Hydra app `ilt NAME`, whose config is `conf/NAME.yaml`.
+    """Turn a function of a config into the Hydra app `ilt NAME`, whose config is `conf/NAME.yaml`.
 
-    Without a config, the decorated function reads the command line. With one it runs the job; launchers pickle it by
-    its name.
+    Called without a config, the decorated function reads the command line. Called with one, it runs the job; launchers
+    pickle it by its name.
 
-    A mistake in the config or on the command line is reported in one line on stderr, with exit code 1. Unexpected
-    errors have a traceback; with `HYDRA_FULL_ERROR=1` mistakes have one, too. In a multirun a job that fails leaves
-    the others alone.
+    User errors in the config or on the command line are reported in one line on stderr, with exit code 1. Unexpected
+    errors show a traceback; with `HYDRA_FULL_ERROR=1`, user errors do, too. In a multirun, a failed job does not stop
+    the others.
     """
 
     def decorate(task: Callable[[DictConfig], Any]) -> Any:
@@ -47,14 +47,14 @@ def app(name: str) -> Callable[[Callable[[DictConfig], Any]], Any]:
                 return _run(name, main)
             if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.RUN:
                 return task(cfg)
-            sys.argv = _command_line  # Lightning starts the other processes of a training with it
+            sys.argv = _command_line  # Lightning launches the other processes of a training with it
             try:
                 return task(cfg)
             except Exception as error:
                 line = _mistake(error)
                 if line is None or _full_error:
                     raise
-                sys.exit(line)  # rather than raise, because Hydra would print the overrides as well
+                sys.exit(line)  # if raised, Hydra would print the overrides as well
 
         return main
 
@@ -81,7 +81,7 @@ def _run(name: str, main: Callable[[DictConfig], Any]) -> None:
 
 
 def _mistake(error: Exception) -> str | None:
-    """The line that tells users what they got wrong; None for an error that is no mistake of theirs."""
+    """Return a one-line message for a user error; None for any other error."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ConfigError):
@@ -113,7 +113,7 @@ def _mistake(error: Exception) -> str | None:
 
 
 def _did_you_mean(word: str, known: Iterable[str], parent: str = "") -> str:
-    """The closest name as a clause; one with the same last part, such as `model.n_layer` for `n_layer`, comes first."""
+    """Suggest the closest known name, preferably one with the same last part (`model.n_layer` for `n_layer`)."""
     word, known = word.removeprefix(parent), list(known)
     same = [other for other in known if other.rpartition(".")[2] == word.rpartition(".")[2]]
     close = difflib.get_close_matches(word, same or known, n=1, cutoff=0.0 if same else 0.6)

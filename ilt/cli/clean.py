@@ -1,4 +1,4 @@
-"""Delete what failed, unfinished and replaced runs left behind: `ilt clean`."""
+"""Delete failed, unfinished and replaced runs and artifacts: `ilt clean`."""
 
 import logging
 import shutil
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def find_leftovers(outputs: Path, *, hours: float) -> Iterator[Entry]:
-    """What may be deleted. Something unfinished counts only if nobody has written to it for so many hours."""
+    """Find what may be deleted; unfinished entries only if they were not written to for `hours`."""
     for entry in find_entries(outputs):
         old = time.time() - entry.changed >= 3600 * hours
         if entry.state in (FAILED, SET_ASIDE) or (entry.state == UNFINISHED and old):
@@ -26,14 +26,14 @@ def find_leftovers(outputs: Path, *, hours: float) -> Iterator[Entry]:
 
 
 def delete(entry: Entry) -> bool:
-    """Delete a folder and its lock, unless a process has begun to work in it."""
+    """Delete a folder and its lock, unless a process is working in it; return whether it was deleted."""
     lock = lock_of(entry.path)
     try:
         with lock.acquire(timeout=0):
             shutil.rmtree(entry.path)
             Path(lock.lock_file).unlink(missing_ok=True)
     except Timeout:
-        log.warning("kept: a process is at work in %s", entry.path)
+        log.warning("not deleted, because a process is working in it: %s", entry.path)
         return False
     return True
 
@@ -41,13 +41,13 @@ def delete(entry: Entry) -> bool:
 def _confirmed(question: str) -> bool:
     try:
         return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:  # nobody is there to answer
+    except EOFError:  # stdin is closed
         return False
 
 
 @app("clean")
 def main(cfg: DictConfig) -> int:
-    """List what would be deleted, delete it if that is confirmed, and return how many folders were deleted."""
+    """List what would be deleted, delete it after confirmation, and return the number of deleted folders."""
     check_config(cfg, "clean")
     outputs = Path(cfg.outputs)
     found = list(find_leftovers(outputs, hours=cfg.hours))

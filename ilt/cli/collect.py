@@ -1,4 +1,4 @@
-"""Collect demonstrations, or find them: `ilt collect expert=ppo`."""
+"""Collect demonstrations, or find existing ones: `ilt collect expert=ppo`."""
 
 import logging
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 @app("collect")
 def main(cfg: DictConfig) -> float:
-    """Collect or find the demonstrations, print what they are, and return their mean return."""
+    """Collect or find the demonstrations, print their metrics, and return their mean return."""
     check_config(cfg, "collect")
     start_early(cfg)
     from ilt.cli.job import job_info

@@ -1,4 +1,4 @@
-"""Run several policies on the same seeds: `ilt compare +policies.student=outputs/runs/NAME`."""
+"""Compare policies on the same seeds: `ilt compare +policies.student=outputs/runs/NAME`."""
 
 import logging
 
@@ -15,7 +15,7 @@ RANDOM = "random"
 
 
 def check_names(cfg: DictConfig) -> tuple[str, dict[str, tuple[str, float, float]]]:
-    """The reference's name, and each subset's parameter and quantiles. ConfigError if one is not there."""
+    """Return the reference's name, and each subset's parameter and quantiles. ConfigError for unknown policies."""
     names = [*map(str, cfg.policies), RANDOM]
     reference = cfg.reference or names[0]
     for key, wanted in {"reference": [reference], "video": cfg.video or []}.items():
@@ -29,7 +29,7 @@ def check_names(cfg: DictConfig) -> tuple[str, dict[str, tuple[str, float, float
 
 @app("compare")
 def main(cfg: DictConfig) -> float:
-    """Compare policies, print and keep the tables, and return the first policy's mean return."""
+    """Compare policies, print the tables, and return the first policy's mean return."""
     check_config(cfg, "compare")
     reference, subsets = check_names(cfg)
     block, offset, count = parse_seeds(cfg.seeds, cfg.env.seed_blocks)

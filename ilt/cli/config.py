@@ -1,4 +1,4 @@
-"""Schemas of the commands: the keys at the top of each one's config."""
+"""Schemas of the commands: the top-level keys of their configs."""
 
 from dataclasses import dataclass
 
@@ -20,34 +20,34 @@ _SUBSETS = Rule(
 
 @dataclass(kw_only=True)
 class _Command:
-    outputs: str = key("outputs", "Where everything is written.")
+    outputs: str = key("outputs", "Folder for all files that are written.")
     n_envs: int = key(256, "Active episodes in each process; no result depends on it.", ge=1)
-    processes: int | None = key(None, "That run rollouts; null for one a core. No result depends on it.", ge=1)
-    threads: int | None = key(1, "Torch's CPU threads for training; null leaves it to torch.", ge=1)
+    processes: int | None = key(None, "Processes for rollouts; null for one per core. No result depends on it.", ge=1)
+    threads: int | None = key(1, "CPU threads of torch for training; null for torch's default.", ge=1)
 
 
 @dataclass(kw_only=True)
 class _Trusting(_Command):
-    trust: list[str] = key([], "Packages beside ilt whose code may be run for somebody else's run.")
+    trust: list[str] = key([], "Packages beside ilt whose code a loaded run may execute.")
 
 
 @component("command", "train")
 class Train(_Command):
-    """From an expert to a scored student."""
+    """Train and score a student."""
 
-    seed: int = key(0, "Decides weights, order of windows and dropout.", ge=0)
-    resume: bool = key(True, "Go on where a killed run stopped; false: set it aside and begin afresh.")
+    seed: int = key(0, "Seed of weights, order of windows and dropout.", ge=0)
+    resume: bool = key(True, "Resume a killed run; false: set it aside and start over.")
     run_name: str = key("???", "The run's folder.")
 
 
 @component("command", "expert")
 class Expert(_Command):
-    """Train an expert, or find it."""
+    """Train an expert, or find an existing one."""
 
 
 @component("command", "collect")
 class Collect(_Command):
-    """Collect demonstrations, or find them."""
+    """Collect demonstrations, or find existing ones."""
 
 
 @component("command", "evaluate")
@@ -63,75 +63,75 @@ class Evaluate(_Trusting):
 
 @component("command", "compare")
 class Compare(_Trusting):
-    """Several policies on the same seeds."""
+    """Compare policies on the same seeds."""
 
-    name: str = key("???", "Of the folder in outputs/comparisons, before its hash.", rule=NAME)
+    name: str = key("???", "Name of the folder in outputs/comparisons, without its hash.", rule=NAME)
     policies: dict[str, str] = key(
         "???", "By name: a run's folder or a pattern of several, or an expert.", rule=_POLICIES
     )
     reference: str | None = key(
-        None, "Which of them the others are compared with; null for the first.", rule=NAME.or_null()
+        None, "The policy that the others are compared with; null for the first.", rule=NAME.or_null()
     )
     seeds: str = key("test:1000", "Which episodes.", rule=_SEEDS)
     deterministic: bool = key(True, "Each policy's most likely action, or a sample.")
-    subsets: dict[str, str] = key({}, "Episodes in which what was drawn lies between two quantiles.", rule=_SUBSETS)
+    subsets: dict[str, str] = key({}, "Episodes whose randomized parameter lies between two quantiles.", rule=_SUBSETS)
     video: list[str] | None = key(
         None,
-        "Policies shown side by side, in the episode that is most like all their medians.",
+        "Policies to show side by side, in an episode that is typical of all of them.",
         rule=list_of(NAME).or_null(),
     )
 
 
 @component("command", "probe")
 class Probe(_Trusting):
-    """What a trained student knows about what its environment hides."""
+    """Probe a student for quantities that its environment hides."""
 
-    run: str = key("???", "The run's folder; its env must hide something.", rule=_RUN)
+    run: str = key("???", "The run's folder; its env must hide quantities from the student.", rule=_RUN)
     other: str | None = key(None, "Another run of the same env to compare with.")
-    fit_seeds: str = key("selection:1000", "Episodes that probes are fitted on.", rule=_FIT_SEEDS)
-    seeds: str = key("test:1000", "Others, that they are scored on.", rule=_SEEDS)
-    steps: list[int] = key([0, 1, 2, 4, 8, 16, 32, 64, 128, 200], "Since the start of the episode.", ge=0)
+    fit_seeds: str = key("selection:1000", "Episodes to fit the probes on.", rule=_FIT_SEEDS)
+    seeds: str = key("test:1000", "Other episodes, to score the probes on.", rule=_SEEDS)
+    steps: list[int] = key([0, 1, 2, 4, 8, 16, 32, 64, 128, 200], "Steps since the start of the episode.", ge=0)
     checkpoint: str | None = key(None, "null for the run's reported one.", choices=("last", "best"))
 
 
 @component("command", "report")
 class Report(_Trusting):
-    """One table and one page over several runs."""
+    """Write a table and an HTML page about several runs."""
 
-    runs: str = key("???", "A folder; every run below it is a row.", rule=_RUNS)
-    example: str | None = key(None, "Whose episodes the page shows; null for the median selection-seed return.")
-    videos: bool = key(True, "Of the example's best, median and worst episode.")
+    runs: str = key("???", "A folder; the report is about all runs below it.", rule=_RUNS)
+    example: str | None = key(None, "Run whose episodes the page shows; null for the median selection-seed return.")
+    videos: bool = key(True, "Render the example's best, median and worst episode.")
 
 
 @component("command", "sync")
 class Sync(_Command):
-    """Upload the W&B runs that were kept offline."""
+    """Upload offline W&B runs."""
 
-    dry_run: bool = key(False, "Say what would be uploaded, and stop there.")
+    dry_run: bool = key(False, "Only list what would be uploaded.")
 
 
 @component("command", "dashboard")
 class Dashboard(_Command):
-    """A W&B workspace over all runs of a project."""
+    """Create a W&B workspace for all runs of a project."""
 
-    project: str = key("ilt", "As logger.project.")
-    entity: str | None = key(None, "User or team; null for the key's default.")
+    project: str = key("ilt", "The W&B project, as in logger.project.")
+    entity: str | None = key(None, "User or team; null for the API key's default.")
 
 
 @component("command", "list")
 class List(_Command):
-    """Runs and artifacts below `outputs`."""
+    """List runs and artifacts below `outputs`."""
 
     kind: str | None = key(
         None,
-        "Of what; null for everything.",
+        "The kind to list; null for all.",
         choices=("runs", "experts", "demos", "rounds", "rollouts", "comparisons"),
     )
 
 
 @component("command", "clean")
 class Clean(_Command):
-    """Take away what failed runs left behind."""
+    """Delete failed, unfinished and replaced runs and artifacts."""
 
     yes: bool = key(False, "Delete without asking.")
-    hours: float = key(24.0, "Unfinished runs are left alone for so long.", ge=0)
+    hours: float = key(24.0, "Unfinished runs are kept for this many hours after the last write.", ge=0)

@@ -1,4 +1,4 @@
-"""The W&B workspace over all runs of a project: `ilt dashboard`, or `make dashboard`."""
+"""The W&B workspace for all runs of a project: `ilt dashboard`, or `make dashboard`."""
 
 import logging
 from pathlib import Path
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 STEP = "trainer/global_step"
 CHOSEN_BY = "selection/return_mean"
-"""What parameters are laid beside: test seeds choose nothing."""
+"""The metric that parameters are plotted against; test seeds are never used for selection."""
 
 SWEPT = (
     "model.n_layer",
@@ -26,14 +26,14 @@ SWEPT = (
     "optimizer.learning_rate",
     "trainer.max_steps",
 )
-"""Keys of the config that a sweep most often changes."""
+"""Config keys that sweeps change most often."""
 
 
 def build(entity: str, project: str) -> "Workspace":
-    """The workspace. Every name in it is one that `ilt train` or `ilt expert` logs.
+    """Build the workspace, from names that `ilt train` and `ilt expert` log.
 
     Args:
-        entity, project: whose runs it shows.
+        entity, project: of the runs to show.
     """
     import wandb_workspaces.workspaces as ws
 
@@ -51,7 +51,7 @@ def build(entity: str, project: str) -> "Workspace":
 
 
 def as_json(workspace: "Workspace") -> dict[str, Any]:
-    """What `workspace.save()` would send."""
+    """Return the JSON that `workspace.save()` would send."""
     return workspace._to_model().model_dump(by_alias=True, mode="json")
 
 
@@ -59,7 +59,7 @@ def _sections() -> "list[Section]":
     import wandb_workspaces.reports.v2.interface as wr
     from wandb_workspaces.workspaces import Section
 
-    setting = wr.Config("setting")  # what runs share that differ in nothing but their seed
+    setting = wr.Config("setting")  # the same for runs that differ only in their seed
     over_seeds: dict[str, Any] = {"groupby": setting, "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
     by_group: dict[str, Any] = {"groupby": "Group", "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
 
@@ -127,7 +127,7 @@ def _sections() -> "list[Section]":
 
 @app("dashboard")
 def main(cfg: DictConfig) -> str:
-    """Save the workspace to W&B, or without an API key write its JSON. Returns where it is."""
+    """Save the workspace to W&B, or write its JSON if there is no API key. Return its URL or path."""
     check_config(cfg, "dashboard")
     from ilt.tracking.store import write_json
     from ilt.tracking.wandb import has_key
@@ -142,5 +142,5 @@ def main(cfg: DictConfig) -> str:
     path = Path(cfg.outputs) / "dashboard.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, as_json(build(cfg.entity or "", cfg.project)))
-    log.info("there is no W&B API key, so the workspace is not saved there; its JSON is %s", path)
+    log.info("there is no W&B API key; the JSON of the workspace is in %s", path)
     return str(path)

@@ -1,4 +1,4 @@
-"""Score a trained student beside its expert: `ilt evaluate run=outputs/runs/NAME`."""
+"""Score a trained student and its expert again: `ilt evaluate run=outputs/runs/NAME`."""
 
 import logging
 from pathlib import Path
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 @app("evaluate")
 def main(cfg: DictConfig) -> float:
-    """Score a run on seeds of one's choice, print and keep the numbers, and return the student's mean return."""
+    """Score a run on given seeds, print and save the results, and return the student's mean return."""
     check_config(cfg, "evaluate")
     from ilt.tracking.run_folder import read_finished
     from ilt.tracking.store import write_json
@@ -45,7 +45,7 @@ def main(cfg: DictConfig) -> float:
     job = job_info(cfg, "evaluate", name=f"{folder.name}-{name}", folder=ctx.store.root, config=config)
     with open_run(cfg.logger, job) as logger:
         expert = find(ctx, run.expert)
-        if not trained["expert"].startswith(run.expert.name):  # a function that Python was given
+        if not trained["expert"].startswith(run.expert.name):  # the expert was a Python function
             log.warning("the run's expert, %s, is not kept; %s stands in for it", trained["expert"], run.expert.name)
         logger.use_artifacts(expert=expert, model=model_of(folder, trained))
         comparison, checkpoints, episodes = score_students(

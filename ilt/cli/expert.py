@@ -1,4 +1,4 @@
-"""Train an expert, or find it: `ilt expert expert=ppo`."""
+"""Train an expert, or find an existing one: `ilt expert expert=ppo`."""
 
 import logging
 
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 @app("expert")
 def main(cfg: DictConfig) -> float:
-    """Train or find the expert, print what it is worth, and return its mean return on selection seeds."""
+    """Train or find the expert, print its metrics, and return its mean return on selection seeds."""
     check_config(cfg, "expert")
     from ilt.cli.job import job_info
     from ilt.experts.find import find_or_train
@@ -28,12 +28,12 @@ def main(cfg: DictConfig) -> float:
         if expert.file("history.json").exists():
             curve.fill(read_json(expert.file("history.json")))
         metrics = expert.metrics["selection"]
-        manners = ("deterministic", "sampled")
-        logger.summarize({f"{manner}/{key}": value for manner in manners for key, value in metrics[manner].items()})
+        modes = ("deterministic", "sampled")
+        logger.summarize({f"{mode}/{key}": value for mode in modes for key, value in metrics[mode].items()})
         logger.log_artifacts(expert=expert)
-    for manner in manners:
-        told = {name: round(value, 3) for name, value in metrics[manner].items() if value is not None}
-        log.info("%s: %s", manner, told)
+    for mode in modes:
+        known = {name: round(value, 3) for name, value in metrics[mode].items() if value is not None}
+        log.info("%s: %s", mode, known)
     if expert.metrics["training"]:
         log.info("training: %s", expert.metrics["training"])
     log.info("%s", expert.path)

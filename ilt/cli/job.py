@@ -1,4 +1,4 @@
-"""What Hydra and a command's config tell a logger of a job."""
+"""Describe a job for a logger, from Hydra's state and the command's config."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,9 +20,9 @@ def job_info(
     Args:
         cfg: the job's config.
         job_type: `train`, `expert`, `collect` or `evaluate`.
-        name: of the run.
+        name: name of the run.
         folder: the folder of the training, or of all artifacts.
-        config: the hyperparameters; all of `cfg` that decides what the job computes, if not given.
+        config: the hyperparameters; by default all keys of `cfg` that affect the results.
     """
     group, tags = None, list[str]()
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:

@@ -1,4 +1,4 @@
-"""Runs and artifacts below `outputs`: `ilt list`, `ilt list kind=experts`."""
+"""List runs and artifacts below `outputs`: `ilt list`, `ilt list kind=experts`."""
 
 import dataclasses
 import time
@@ -32,10 +32,10 @@ class Entry:
         kind: `runs`, or the artifact's folder, such as `experts`.
         path: its folder.
         state: `finished`, `failed`, `set aside` (by a run with `resume=false`), `running` or `not finished`.
-        changed: when it was made or last written to, in seconds since the epoch.
-        env, expert, model: what it is of; empty where that is not known.
-        return_mean: the student's, the expert's or the demonstrations' mean return.
-        seconds: how long it took.
+        changed: time of creation or of the last write, in seconds since the epoch.
+        env, expert, model: names; empty if unknown.
+        return_mean: mean return of the student, expert or demonstrations.
+        seconds: time that it took to make.
     """
 
     kind: str
@@ -50,12 +50,12 @@ class Entry:
 
 
 def lock_of(path: Path) -> FileLock:
-    """The lock that whoever works in a run's or a partial artifact's folder holds."""
+    """Return the lock that a process holds while it works in the folder of a run or of a partial artifact."""
     return FileLock(path.with_name(f".{path.name.removeprefix('.').removesuffix('.partial')}.lock"))
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process is at work in a folder."""
+    """Return whether a process is working in a folder."""
     lock = lock_of(path)
     if not Path(lock.lock_file).exists():
         return False
@@ -67,11 +67,11 @@ def is_locked(path: Path) -> bool:
 
 
 def find_entries(outputs: Path) -> Iterator[Entry]:
-    """Everything below `outputs` but its `reference` folder: runs by path, then artifacts. What is damaged says so."""
+    """Find all entries below `outputs`, damaged ones included, except in `outputs/reference`: runs, then artifacts."""
     marks = [path for name in (CONFIG, ERROR) for path in files_below(outputs, name) if path.parent.name != COMMAND]
     found: set[Path] = set()
     for path in sorted({mark.parent for mark in marks if mark.relative_to(outputs).parts[0] != "reference"}):
-        if not found & set(path.parents):  # not what W&B keeps inside a run
+        if not found & set(path.parents):  # skip the files of W&B inside a run
             found.add(path)
             yield _read(_run, "runs", path)
     for path in sorted(outputs.glob(f"*/*/{MANIFEST}")):
@@ -84,7 +84,7 @@ def find_entries(outputs: Path) -> Iterator[Entry]:
 
 
 def find_shipped() -> Iterator[Entry]:
-    """The artifacts that come with the package."""
+    """Find the artifacts that come with the package."""
     for kind, folder in SHIPPED.items():
         for path in sorted(folder.glob(f"*/{MANIFEST}")):
             yield dataclasses.replace(_artifact(kind, path.parent), state="shipped")
@@ -112,7 +112,7 @@ def _run(kind: str, path: Path) -> Entry:
     if (path / CONFIG).exists() and set_aside(path):
         return Entry(**about, state=SET_ASIDE)
     if any((folder / "study.db").exists() for folder in list(path.parents)[:2]):
-        return Entry(**about, state="trial")  # of a search, whose runs are not scored on test seeds
+        return Entry(**about, state="trial")  # of a search; trials are not scored on test seeds
     return Entry(**about, state=FAILED if (path / ERROR).exists() else UNFINISHED)
 
 
@@ -142,14 +142,14 @@ def _env(config: Mapping[str, Any]) -> str:
 
 
 def _model(path: Path) -> str:
-    """The option of the group `model`, from what Hydra left; read as text, because the file is long."""
+    """Read the option of the group `model` from Hydra's config; as text, because parsing the long file is slow."""
     hydra_config = path / COMMAND / "hydra.yaml"
     choices = hydra_config.read_text().partition("\n    choices:\n")[2] if hydra_config.exists() else ""
     return next((line.split(": ")[1] for line in choices.splitlines() if line.startswith("      model: ")), "")
 
 
 def row(entry: Entry, outputs: Path) -> list[str]:
-    """An entry's cells, as in `COLUMNS`."""
+    """Return an entry's cells, one per column in `COLUMNS`."""
     below = outputs / entry.kind if outputs / entry.kind in entry.path.parents else outputs
     return [
         entry.kind,
@@ -164,7 +164,7 @@ def row(entry: Entry, outputs: Path) -> list[str]:
 
 @app("list")
 def main(cfg: DictConfig) -> int:
-    """Print the table, and return how many rows it has."""
+    """Print the table, and return its number of rows."""
     check_config(cfg, "list")
     entries = [*find_shipped(), *find_entries(Path(cfg.outputs))]
     rows = [row(entry, Path(cfg.outputs)) for entry in entries if cfg.kind in (None, entry.kind)]

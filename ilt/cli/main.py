@@ -1,4 +1,4 @@
-"""The command `ilt`, which hands over to the Hydra app that is named first. Only what is needed is imported."""
+"""The command `ilt`, which runs the Hydra app named by its first argument and imports only that."""
 
 import difflib
 import importlib
@@ -41,7 +41,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):  # which Lightning turns into an exit
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns it into SystemExit
             sys.exit(130)
         raise
 
@@ -61,7 +61,7 @@ def _run(arguments: list[str]) -> None:
 
 
 def _complete(arguments: list[str]) -> None:
-    """Answer Hydra's completion scripts: with the names of commands, or with what a command itself answers."""
+    """Answer Hydra's completion scripts with names of commands, or with the completions of a command."""
     command, line = "train", ""
     if any(argument.startswith("query=") for argument in arguments):
         typed = re.match(r"\s*\S+\s+(\S+)\s+(.*)", os.environ["COMP_LINE"])

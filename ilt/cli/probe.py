@@ -1,4 +1,4 @@
-"""Probe what a trained student knows about what its environment hides: `ilt probe run=outputs/runs/NAME`."""
+"""Probe a trained student for quantities that its environment hides: `ilt probe run=outputs/runs/NAME`."""
 
 import csv
 import logging
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Student:
-    """A trained student, as its run lets it act."""
+    """A trained student and the config of its run."""
 
     name: str
     run: DictConfig
@@ -37,12 +37,12 @@ class Student:
 
     @property
     def context_length(self) -> int:
-        """How many steps it looks back on."""
+        """The context length with which the run was scored."""
         return int(self.run.evaluation.context_length or self.model.context_length)
 
 
 def find_student(cfg: DictConfig, key: str) -> tuple["Context", Student]:
-    """Load the student of the run that this key names, and the environment that it acts in."""
+    """Load the student of the run that `cfg[key]` names, and a context with its environment."""
     from ilt.models.spec import ModelSpec
     from ilt.pipeline import prepare
     from ilt.tracking.run_folder import read_finished
@@ -58,7 +58,7 @@ def find_student(cfg: DictConfig, key: str) -> tuple["Context", Student]:
 
 
 def choose_seeds(cfg: DictConfig, spec: "EnvSpec") -> dict[str, "np.ndarray"]:
-    """The seeds of the config keys `fit_seeds` and `seeds`. ConfigError if they share one."""
+    """Return the seeds of the config keys `fit_seeds` and `seeds`. ConfigError if they overlap."""
     import numpy as np
 
     chosen = {}
@@ -73,7 +73,7 @@ def choose_seeds(cfg: DictConfig, spec: "EnvSpec") -> dict[str, "np.ndarray"]:
 def probe_student(
     cfg: DictConfig, ctx: "Context", student: Student, seeds: dict[str, "np.ndarray"]
 ) -> tuple[list["Score"], "Episodes"]:
-    """Let a student act and probe it; the scores, and the episodes that they are about."""
+    """Roll out a student and probe it; return the scores, and the episodes that they were computed on."""
     from ilt.analysis.probes import LEAST_EPISODES, hidden_columns, score_probes
     from ilt.rollout.policies import SequencePolicy
 
@@ -90,7 +90,7 @@ def probe_student(
     names = ctx.env.observations.privileged_names
     columns = hidden_columns(names, episodes["fit_seeds"])
     if constant := [name for name in names if name not in columns]:
-        log.info("left out, since it never varies: %s", ", ".join(constant))
+        log.info("left out, because it is constant: %s", ", ".join(constant))
     scores = score_probes(
         student.model,
         episodes["fit_seeds"],
@@ -114,7 +114,7 @@ def draw(
     scores: list["Score"],
     other: tuple[str, list["Score"]] | None,
 ) -> dict[str, str]:
-    """Draw the figures into a folder, attention only of a decoder; what they show in words, by file name."""
+    """Draw the figures into a folder (attention only for a decoder), and return their descriptions by file name."""
     from ilt.analysis.attention_maps import attention_maps, maps_in_words, middle_episode
     from ilt.analysis.probe_figures import attention_figure, probe_figure
     from ilt.analysis.probes import in_words
@@ -137,7 +137,7 @@ def draw(
 
 
 def write(cfg: DictConfig, folder: Path, scores: dict[str, list["Score"]], words: dict[str, str]) -> None:
-    """Write `probe.csv`, `probe.md`, and `probe.json` with what the figures show in words."""
+    """Write `probe.csv`, `probe.md`, and `probe.json` with the descriptions of the figures."""
     from ilt.analysis.probes import Score, score_rows
     from ilt.evaluation.tables import markdown_table
     from ilt.tracking.store import provenance, write_json
@@ -153,8 +153,8 @@ def write(cfg: DictConfig, folder: Path, scores: dict[str, list["Score"]], words
     )
     for name, each in scores.items():
         text += f"\n## {name}\n\n{markdown_table(*score_rows(each))}"
-    for file_name, told in words.items():
-        text += f"\n![{told}]({file_name})\n"
+    for file_name, description in words.items():
+        text += f"\n![{description}]({file_name})\n"
     (folder / "probe.md").write_text(text)
     asked = {"runs": list(scores), **{key: cfg[key] for key in ("fit_seeds", "seeds", "checkpoint")}}
     write_json(folder / "probe.json", {**asked, "steps": list(cfg.steps), "words": words, **provenance()})
@@ -162,7 +162,7 @@ def write(cfg: DictConfig, folder: Path, scores: dict[str, list["Score"]], words
 
 @app("probe")
 def main(cfg: DictConfig) -> None:
-    """Let a run's student act, probe it, print what it knows, and leave tables and figures in the run's folder."""
+    """Roll out a run's student, probe it, print the scores, and write tables and figures into the run's folder."""
     check_config(cfg, "probe")
     start_early(cfg)
     from ilt.analysis.probes import score_rows

@@ -1,4 +1,4 @@
-"""One table and one page over several runs: `ilt report runs=outputs/multirun/seeds`."""
+"""Write a table and an HTML page about several runs: `ilt report runs=outputs/multirun/seeds`."""
 
 import logging
 import re
@@ -22,13 +22,13 @@ log = logging.getLogger(__name__)
 
 
 def find_runs(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """The finished runs in a folder and below it, by name; and those that are left out, with why."""
+    """Return the finished runs in and below a folder, sorted by path; and those left out, with reasons."""
     finished: list[Path] = []
     left_out: list[tuple[Path, str]] = []
     found: set[Path] = set()
     for path in sorted(path.parent for path in files_below(folder, "config.yaml") if path.parent.name != ".hydra"):
         if found & set(path.parents):
-            continue  # inside a run, such as what W&B keeps there
+            continue  # inside a run, such as files of W&B
         found.add(path)
         if set_aside(path):
             left_out.append((path, "set aside when it was run again"))
@@ -40,7 +40,7 @@ def find_runs(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
 
 
 def set_aside(path: Path) -> bool:
-    """Whether a run with `resume=false` renamed this folder to make room for itself."""
+    """Return whether a run with `resume=false` set this folder aside."""
     name = re.fullmatch(r"(.+)\.\d+", path.name)
     if name is None or not (new := path.with_name(name[1]) / "config.yaml").exists():
         return False
@@ -48,7 +48,7 @@ def set_aside(path: Path) -> bool:
 
 
 def read_runs(folder: Path) -> tuple[list["RunRecord"], list[tuple[str, str]]]:
-    """The finished runs below a folder, each config and seed once; and what is left out, with why."""
+    """Return the finished runs below a folder, each config and seed once; and those left out, with reasons."""
     from ilt.schema import config_hash
     from ilt.tracking.records import read_run, setting
     from ilt.tracking.run_folder import read_config
@@ -74,7 +74,7 @@ def _name_in(folder: Path, path: Path) -> str:
 
 
 def make_videos(cfg: DictConfig, run: "RunRecord", folder: Path) -> tuple[list["EpisodeVideo"], str | None]:
-    """Videos of a run's episodes, or why there are none. The run may be somebody else's."""
+    """Make videos of a run's episodes, or return why there are none. The run need not be trusted."""
     from ilt.analysis.episode_videos import film_episodes
     from ilt.pipeline import prepare
 
@@ -84,15 +84,15 @@ def make_videos(cfg: DictConfig, run: "RunRecord", folder: Path) -> tuple[list["
         config = OmegaConf.create(dict(run.config))
         check_config(config, partial=True)
         return film_episodes(run, prepare(cfg, config.env, trust=cfg.trust).env, folder), None
-    except Exception as error:  # whatever is wrong with one run, the page is about all of them
+    except Exception as error:  # an error in one run must not prevent the page
         log.warning("no videos of %s: %s", run.name, error)
         return [], f"{type(error).__name__}: {error}"
 
 
 def choose_example(runs: list["RunRecord"], name: str | None) -> "RunRecord":
-    """The run of this name, or the one with the median selection-seed return in the environment of most runs.
+    """Return the run of this name; if None, the median run by selection return in the environment with most runs.
 
-    ConfigError if there is no such run.
+    ConfigError if there is no run of this name.
     """
     from ilt.tracking.records import by_environment, middle_run
 
@@ -106,7 +106,7 @@ def choose_example(runs: list["RunRecord"], name: str | None) -> "RunRecord":
 
 @app("report")
 def main(cfg: DictConfig) -> int:
-    """Print a table of runs, write it and a page into their folder, and return how many runs there are."""
+    """Print a table of runs, write it and a page into their folder, and return the number of runs."""
     check_config(cfg, "report")
     folder = Path(cfg.runs)
     runs, left_out = read_runs(folder)
@@ -130,7 +130,7 @@ def main(cfg: DictConfig) -> int:
     if cfg.videos:
         videos_of_episodes, no_videos = make_videos(cfg, example, folder / "report_videos")
     report = Report(
-        title="/".join(folder.resolve().parts[-2:]),  # not where on this machine it lies: pages are mailed around
+        title="/".join(folder.resolve().parts[-2:]),  # no absolute path, because pages are shared
         groups=group_runs(runs),
         example=example,
         chosen=cfg.example is not None,

@@ -1,4 +1,4 @@
-"""A search space in Hydra's syntax, as Optuna's distributions."""
+"""Parse a search space in Hydra's sweep syntax into Optuna's distributions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,13 +13,13 @@ from ilt.schema import ConfigError
 def parse_space(
     space: Mapping[str, str] | None, arguments: Sequence[str], parser: OverridesParser
 ) -> tuple[dict[str, BaseDistribution], list[str]]:
-    """What is searched over, and the overrides of every run.
+    """Return the distributions by override key, and the overrides of every run.
 
     Args:
         space: sweeps in Hydra's syntax by override key, such as `tag(log, interval(0.0001, 0.01))`.
-        arguments: of the command line. A sweep goes before the one in `space`, a value takes the key out of it.
+        arguments: of the command line. A sweep replaces the one in `space`, a value removes the key from the search.
 
-    ConfigError if nothing is left to search over, or if it is the seed.
+    ConfigError if nothing is left to search over, or if `seed` is overridden.
     """
     found = {key: distribution(parser.parse_override(f"{key}={text}")) for key, text in (space or {}).items()}
     fixed = []
@@ -38,10 +38,10 @@ def parse_space(
 
 
 def distribution(override: Override) -> BaseDistribution:
-    """A sweep of Hydra's as Optuna's distribution.
+    """Convert a Hydra sweep to an Optuna distribution.
 
-    `interval(a, b)` is continuous, `int(interval(a, b))` whole numbers, both with `tag(log, …)` on a logarithmic scale;
-    `range(a, b, step)` leaves out b, as everywhere in Hydra; `choice(…)` or `a,b,c` are unordered.
+    `interval(a, b)` is continuous, `int(interval(a, b))` integer; `tag(log, …)` makes both logarithmic.
+    `range(a, b, step)` excludes b, as in Hydra; `choice(…)` and `a,b,c` are categorical.
     """
     if not override.is_sweep_override():
         raise ConfigError(f"search.space must hold sweeps such as interval(0, 1), got {override.input_line}")

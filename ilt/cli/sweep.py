@@ -1,6 +1,6 @@
-"""What Hydra calls in a multirun: a sweep's name, how its jobs share the machine, and its summary.
+"""Hydra callbacks and resolver of multiruns: a sweep's name, the share of cores of its jobs, and its summary.
 
-Imports nothing heavy at once.
+Heavy modules are imported only when needed.
 """
 
 import atexit
@@ -24,12 +24,12 @@ from ilt.tracking.run_folder import COMMAND, CONFIG, RESULTS, write_error
 
 
 def sweep_name(job: str, overrides: Sequence[str]) -> str:
-    """Name a sweep after the keys that it sweeps, and a hash of all overrides: the same command finds the same sweep.
+    """Name a sweep after its swept keys and a hash of all overrides, so that the same command finds the same sweep.
 
     Args:
         job: the entry point.
-        overrides: the command line's, without Hydra's own. Keys that are not of the run are left out, and their order
-            does not matter.
+        overrides: those of the command line without Hydra's own, in any order. Keys that do not affect results are
+            ignored.
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     asked = {key: override for override in parsed if is_of_the_run(key := override.get_key_element())}
@@ -42,19 +42,19 @@ OmegaConf.register_new_resolver("sweep_name", sweep_name, use_cache=True, replac
 
 
 class ShareCores(Callback):
-    """Give each of the jobs that a launcher runs at once on a machine its share of the cores."""
+    """Divide the cores of a machine among the jobs that a launcher runs at the same time."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Add to the jobs' overrides the `processes` and `threads` that one of them may have."""
+        """Override `processes` and `threads` of the jobs with each job's share of the cores."""
         launcher = config.hydra.launcher
         if "n_jobs" in launcher:
             wanted = launcher.n_jobs if launcher.n_jobs > 0 else max(1, cores() + 1 + launcher.n_jobs)
             launcher.n_jobs = min(wanted, _number_of_jobs(config) or wanted)
             if launcher.get("batch_size") == "auto":
-                launcher.batch_size = 1  # or joblib, once a few jobs are finished, would queue long ones in one process
+                launcher.batch_size = 1  # otherwise joblib would batch long jobs in one process
             if launcher.n_jobs > 1:
                 _share(config, max(1, cores() // launcher.n_jobs))
-        elif "remote" in launcher:  # Ray counts the cores that jobs ask for, and keeps none of them from using more
+        elif "remote" in launcher:  # Ray counts requested cores, but does not limit their use
             _share(config, max(1, int(launcher.remote.num_cpus)))
 
 
@@ -65,7 +65,7 @@ def _share(config: DictConfig, n_cores: int) -> None:
 
 
 def _number_of_jobs(config: DictConfig) -> int | None:
-    """Return how many jobs there will be; None where a sweeper of another kind decides as it goes."""
+    """Return the number of jobs; None for sweepers other than Hydra's basic one."""
     if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
         return None
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
@@ -75,14 +75,13 @@ def _number_of_jobs(config: DictConfig) -> int | None:
 
 
 class Summary(Callback):
-    """Keep `sweep.csv` and `sweep.md` current as jobs end, and draw `sweep.png` when the sweep ends, however it ends.
+    """Update `sweep.csv` and `sweep.md` after each job, and draw `sweep.png` at the end of the sweep.
 
-    Hydra calls `on_multirun_end` only if every job succeeded, so what belongs there also happens when the process
-    exits.
+    Hydra calls `on_multirun_end` only if every job succeeded; otherwise the summary is made when the process exits.
     """
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Fix the sweep's folder."""
+        """Store the sweep's folder, and register the summary to run at exit."""
         self._sweep = Path(config.hydra.sweep.dir).absolute()
         atexit.register(self._end)
 
@@ -92,11 +91,11 @@ class Summary(Callback):
         self._end()
 
     def on_job_start(self, config: DictConfig, *, task_function: TaskFunction, **_: Any) -> None:
-        """Remember whether there is anything to do."""
+        """Store whether the job was already finished."""
         self._was_finished = (Path(config.hydra.runtime.output_dir) / RESULTS).exists()
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
-        """Keep the error of a job that failed before it had a run, and bring the tables up to date."""
+        """Write the error of a job that failed before its run folder existed, and update the tables."""
         if config.hydra.mode != RunMode.MULTIRUN:
             return
         if job_return.status == JobStatus.FAILED:

@@ -1,4 +1,4 @@
-"""Upload the W&B runs that were kept offline: `ilt sync`, or `make sync`."""
+"""Upload offline W&B runs: `ilt sync`, or `make sync`."""
 
 import json
 import logging
@@ -21,19 +21,19 @@ from ilt.tracking.store import files_below
 log = logging.getLogger(__name__)
 
 AT_WORK = 300.0
-"""Seconds since the last record, after which a run that has not ended is one that was killed."""
+"""Seconds without a new record after which an unfinished run counts as killed."""
 
 
 @dataclass(frozen=True)
 class OfflineRun:
-    """A W&B run on this disk.
+    """An offline W&B run.
 
     Attributes:
-        path: its `.wandb` file, alone in a folder.
-        name, job_type, project: as it was logged; `project` is preceded by the entity, where one was given.
-        ended: whether its job has ended by itself.
-        artifacts: bytes of each artifact by digest: the same digest is uploaded once.
-        missing: files of artifacts that are no longer where they were.
+        path: its `.wandb` file, the only one in its folder.
+        name, job_type, project: as logged; `project` is prefixed by the entity, if one was given.
+        ended: whether its job has ended without being killed.
+        artifacts: size in bytes of each artifact by digest; W&B uploads equal digests once.
+        missing: files of artifacts that no longer exist.
     """
 
     path: Path
@@ -46,29 +46,29 @@ class OfflineRun:
 
     @property
     def at_work(self) -> bool:
-        """Whether its job seems to be running."""
+        """Whether its job still seems to be running."""
         return not self.ended and time.time() - self.path.stat().st_mtime < AT_WORK
 
     @property
     def size(self) -> int:
-        """Bytes in its folder."""
+        """Size of its folder in bytes."""
         return sum(path.stat().st_size for path in files_below(self.path.parent, "*") if path.is_file())
 
 
 def find_offline(folder: Path) -> list[OfflineRun]:
-    """The offline runs below a folder that W&B has not marked as uploaded, oldest first."""
+    """Find the offline runs below a folder that are not marked as uploaded, oldest first."""
     found = (path for path in files_below(folder, "run-*.wandb") if path.parent.name.startswith("offline-run-"))
     paths = [path for path in found if not uploaded(path)]
     return [read_offline(path) for path in sorted(paths, key=lambda path: path.parent.name)]
 
 
 def uploaded(path: Path) -> bool:
-    """Whether W&B has noted beside a `.wandb` file that it was uploaded whole."""
+    """Return whether W&B has marked a `.wandb` file as completely uploaded."""
     return path.with_suffix(".wandb.synced").exists()
 
 
 def read_offline(path: Path) -> OfflineRun:
-    """What a `.wandb` file says of its run."""
+    """Read a run from its `.wandb` file."""
     run: dict[str, Any] = {}
     artifacts, missing, ended = {}, [], False
     for record in records(path):
@@ -92,7 +92,7 @@ def read_offline(path: Path) -> OfflineRun:
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a `.wandb` file, as `wandb leet inspect --json` prints them, without starting another Python."""
+    """Read the records of a `.wandb` file with `wandb leet inspect --json`, without starting another Python."""
     from wandb.util import get_core_path
 
     command = [get_core_path(), "leet", "inspect", "--no-observability", "--json", "--run-file", str(path)]
@@ -102,17 +102,17 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
 
 @app("sync")
 def main(cfg: DictConfig) -> int:
-    """Say what would be uploaded and where to, upload it, and return how many runs that were."""
+    """List the runs to upload, upload them, and return their number."""
     check_config(cfg, "sync")
     from ilt.tracking.wandb import base_url, has_key
 
     found = find_offline(Path(cfg.outputs))
     runs = [run for run in found if not run.at_work]
     for run in found:
-        state = "" if run.ended else ", still at work: not now" if run.at_work else ", was killed"
+        state = "" if run.ended else ", still running: skipped" if run.at_work else ", was killed"
         log.info("%s (%s to %s%s)", run.path.parent, run.job_type or "run", run.project, state)
         for path in run.missing:
-            log.warning("  %s is gone; the artifact that it is of cannot be uploaded", path)
+            log.warning("  %s is missing; its artifact cannot be uploaded", path)
     if not runs:
         log.info("there is nothing to upload below %s", cfg.outputs)
         return 0
@@ -126,9 +126,9 @@ def main(cfg: DictConfig) -> int:
     if cfg.dry_run:
         return 0
     if not has_key():
-        log.error("there is no API key, so nothing is uploaded: set WANDB_API_KEY, or call .venv/bin/wandb login")
+        log.error("there is no API key, so nothing is uploaded: set WANDB_API_KEY, or run .venv/bin/wandb login")
         sys.exit(1)
-    environment = {**os.environ, "WANDB_MODE": "online", "WANDB_DIR": str(cfg.outputs)}  # where it writes its log
+    environment = {**os.environ, "WANDB_MODE": "online", "WANDB_DIR": str(cfg.outputs)}  # for its log
     command = [sys.executable, "-m", "wandb", "sync", *(str(run.path.parent) for run in runs)]
     subprocess.run(command, env=environment, check=False)
     left = [run for run in runs if not uploaded(run.path)]

@@ -1,4 +1,4 @@
-"""The main command, from an expert to a student that acts by itself: `ilt train`."""
+"""The main command, which trains and scores a student: `ilt train`."""
 
 import logging
 import os
@@ -21,14 +21,14 @@ log = logging.getLogger(__name__)
 
 @app("train")
 def main(cfg: DictConfig) -> float | None:
-    """Run the whole pipeline. Returns the selection-seed return.
+    """Run the whole pipeline, and return the selection-seed return.
 
-    A run that belongs to a trial of a search is not scored on test seeds; None is returned if it was pruned.
+    Runs of a search's trials are not scored on test seeds; the return is None if such a run was pruned.
     """
     if {
         "WORLD_SIZE",
         "SLURM_STEP_ID",
-    } & os.environ.keys():  # torchrun or srun may have started others beside this process
+    } & os.environ.keys():  # torchrun or srun may have started other processes
         from ilt.training.ranks import led
 
         return led(lambda: _train(cfg))
@@ -36,7 +36,7 @@ def main(cfg: DictConfig) -> float | None:
 
 
 def _train(cfg: DictConfig) -> float | None:
-    started = FIRST_JOB_STARTED.pop(os.getpid(), time.monotonic())  # later jobs of a process import nothing
+    started = FIRST_JOB_STARTED.pop(os.getpid(), time.monotonic())  # later jobs of the process start now
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     in_trial = OmegaConf.select(cfg, "search.trial") is not None
@@ -58,7 +58,7 @@ def _train(cfg: DictConfig) -> float | None:
         log.info("%s: %s", os.path.relpath(folder), run.next_steps)
         run.begin(config=cfg, hydra={"hydra": hydra_config}, overrides=hydra_config.overrides.task)
         start_early(cfg)
-        with run.stage("imports"):  # which take seconds: not before it is clear that there is work
+        with run.stage("imports"):  # which take seconds, and only once there is work
             from ilt import pipeline
             from ilt.cli.job import job_info
             from ilt.tracking.loggers import open_run

@@ -1,4 +1,4 @@
-"""Policies on the same seeds, over all episodes and over parts of them: numbers, tables, and the episode to show."""
+"""Comparison of policies on the same seeds, over all episodes and subsets of them: metrics, tables, typical episode."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -26,18 +26,18 @@ METRICS = (
     "performance",
     "performance_lowest",
 )
-"""What a row of `comparison.csv` says beside intervals and the difference to the reference."""
+"""Columns of `comparison.csv` beside intervals and the difference to the reference."""
 
 
 def subset_masks(subsets: Mapping[str, tuple[str, float, float]], episodes: Episodes) -> dict[str, np.ndarray]:
-    """Which episodes are in which subset: (E,) bool by name, `ALL` first.
+    """Return the mask (E,) bool of each subset by name, `ALL` first.
 
     Args:
-        subsets: by name, what was drawn for each episode (recorded as `episode/<name>`), and the two quantiles that
-            it must lie between, ends included.
+        subsets: by name, a randomized parameter of episodes (recorded as `episode/<parameter>`), and the two quantiles
+            that it must lie between, ends included.
 
     Raises:
-        ValueError: it was not drawn, or is the same in all episodes, so that it divides nothing.
+        ValueError: the parameter was not recorded, or is the same in all episodes.
     """
     masks = {ALL: np.ones(len(episodes), dtype=bool)}
     for name, (drawn, *quantiles) in subsets.items():
@@ -59,14 +59,14 @@ def compare_policies(
     reference: str,
     random: str,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
-    """What each policy did, by subset and policy, and the returns (runs, E) of each policy.
+    """Return metrics by subset and policy, and the returns (runs, E) of each policy.
 
-    A policy may be several runs, which differ in their training seed. Then its numbers are means over them, intervals
-    are Student's t over the runs' means instead of a bootstrap over episodes, and `by_run` has each run's own.
+    A policy may consist of several runs that differ in their training seed. Its metrics are then means over runs, its
+    intervals are Student's t over the runs' means instead of a bootstrap over episodes, and `by_run` has the metrics of
+    each run.
 
-    To each policy's metrics belong its `performance` between the policies named `random` (0) and `reference` (1), the
-    `performance_lowest` of its runs, and its `difference` to the reference, paired by seed. ValueError if the seeds
-    differ.
+    Metrics include `performance`, which is 0 for the policy `random` and 1 for `reference`, the `performance_lowest` of
+    the runs, and the `difference` to the reference, paired by seed. ValueError if the seeds differ.
 
     Args:
         episodes_by_policy: the name of each policy, and the episodes of each of its runs.
@@ -100,7 +100,7 @@ def _beside(
     reference: str,
     random: str,
 ) -> dict[str, dict[str, Any]]:
-    """Each policy's numbers in one subset, beside those of the reference and the random policy."""
+    """Return each policy's metrics in one subset, with performance and difference to the reference."""
     best, worst = (float(returns[name][:, mask].mean()) for name in (reference, random))
     opposite = returns[reference].mean(axis=0)
     numbers = {}
@@ -114,7 +114,7 @@ def _beside(
 
 
 def _together(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """One run's numbers, or the means of several."""
+    """Return the metrics of a single run, or their means over several."""
     performances = [run["performance"] for run in runs]
     lowest = None if None in performances else min(performances)
     if len(runs) == 1:
@@ -133,14 +133,14 @@ def _together(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def median_run(returns: np.ndarray) -> int:
-    """Which of the runs (runs, E) is the middle one by its mean return; of an even number, the lower one."""
+    """Return the index of the run with the median mean return in (runs, E); the lower one of an even number."""
     return int(np.argsort(returns.mean(axis=1), kind="stable")[(len(returns) - 1) // 2])
 
 
 def typical_episode(returns: Mapping[str, np.ndarray]) -> int:
-    """The episode that is most like every policy's median one, of equals the first.
+    """Return the index of the episode that is closest to every policy's median, the first one of ties.
 
-    It is the one whose greatest distance from a policy's median, over the policies and counted in ranks, is least.
+    It minimizes the maximum over policies of the distance between its rank by return and the median rank.
 
     Args:
         returns: (E,) by policy.
@@ -150,7 +150,7 @@ def typical_episode(returns: Mapping[str, np.ndarray]) -> int:
 
 
 def comparison_table(by_policy: Mapping[str, Mapping[str, Any]], reference: str) -> tuple[list[str], list[list[str]]]:
-    """Columns, and one row per policy."""
+    """Return columns and rows, one row per policy."""
     columns = ("policy", "runs", "return", "95 % interval", "median", "success", "crashes", "performance", "lowest run")
     rows = [
         [
@@ -171,7 +171,7 @@ def comparison_table(by_policy: Mapping[str, Mapping[str, Any]], reference: str)
 
 
 def headings(comparison: Mapping[str, Any]) -> dict[str, str]:
-    """What stands above the table of each subset."""
+    """Return the heading of each subset's table."""
     titles = {}
     for subset, by_policy in comparison["metrics"].items():
         count = f"{next(iter(by_policy.values()))['n_episodes']} {comparison['seeds']['block']} episodes"

@@ -1,4 +1,4 @@
-"""A table of finished runs: each beside its expert, and the mean of those that differ in nothing but their seed."""
+"""A table of finished runs, each compared with its expert, and the mean over runs that differ only in their seed."""
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -22,10 +22,10 @@ COLUMNS = (
 
 
 def run_table(runs: Sequence[RunRecord]) -> tuple[list[str], list[list[str]]]:
-    """Columns, and one row per run, environment by environment, with the environment's name if there are several.
+    """Return columns and rows, one row per run, grouped by environment and naming it if there are several.
 
-    Where all runs in an environment differ in nothing but their seed, a row with their mean follows. Its intervals are
-    over runs, since that is what another training seed would vary.
+    If all runs in an environment differ only in their seed, a row with their mean follows. Its intervals are over runs,
+    to show the variation between training seeds.
     """
     environments = by_environment(runs)
     rows = []

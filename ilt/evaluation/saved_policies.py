@@ -1,4 +1,4 @@
-"""Policies that were trained before and are named by where they are: a run's student, an expert, the random policy."""
+"""Load saved policies by name or path: a run's student, an expert, or the random policy."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,11 +21,11 @@ class SavedPolicy:
     """A policy that can act in an environment.
 
     Attributes:
-        policy: what acts.
-        name: of the folder that it comes from, without a hash.
-        identity: what decides its actions, beside `deterministic`.
-        deterministic: whether it takes its most likely action, or a sample.
-        parents: the artifacts that it comes from.
+        policy: the policy.
+        name: a name for its rollouts.
+        identity: all that determines its actions, beside `deterministic`.
+        deterministic: whether it takes the most likely action or a sample.
+        parents: the artifacts that it was loaded from.
     """
 
     policy: Policy
@@ -38,9 +38,10 @@ class SavedPolicy:
 def read_policy(
     key: str, where: str, ctx: Context, *, deterministic: bool, trust: Sequence[str] | None = ()
 ) -> SavedPolicy:
-    """The policy that a config key names, to act in an environment in which it need not have been trained.
+    """Load the policy that a config key names; it may have been trained in a variant of the environment.
 
-    It may be somebody else's: its files are checked, and no code is run but that of `ilt` and of packages in `trust`.
+    Policies of other people are safe to load: files are checked, and only code of `ilt` and of packages in `trust` is
+    run.
 
     Args:
         key: the config key, for errors.
@@ -48,8 +49,8 @@ def read_policy(
             an expert that comes with the package, or `random`.
 
     Raises:
-        ConfigError: there is none, or it does not see what the environment shows it.
-        DamagedArtifactError: a file is missing or is not the one that was published.
+        ConfigError: there is no such policy, or its observations or actions do not fit the environment.
+        DamagedArtifactError: a file is missing or differs from the published one.
     """
     root = ctx.store.root
     if where == RANDOM:
@@ -67,7 +68,7 @@ def read_policy(
 
 
 def _student(key: str, folder: Path, ctx: Context, *, deterministic: bool, trust: Sequence[str] | None) -> SavedPolicy:
-    """A run's reported weights, with the context that they were scored with."""
+    """Load a run's reported weights, to act with the context length that they were scored with."""
     run, _ = read_finished(folder, key=key)
     weights = f"weights/{run.evaluation.reported_checkpoint}.safetensors"
     spec, model, head = ModelSpec.load(folder / weights, trust=trust)
@@ -84,7 +85,7 @@ def _student(key: str, folder: Path, ctx: Context, *, deterministic: bool, trust
 def _expert(
     key: str, artifact: Artifact, ctx: Context, *, deterministic: bool, trust: Sequence[str] | None
 ) -> SavedPolicy:
-    """An expert, trained in whatever environment of the same id."""
+    """Load an expert that was trained in an environment of the same id."""
     config = artifact.manifest.get("expert")
     if not isinstance(config, Mapping) or "_target_" not in config:
         raise ConfigError(f"{key} must be an expert, but {artifact.path} is none")
@@ -95,7 +96,7 @@ def _expert(
     return SavedPolicy(
         policy=made.policy(ctx.env, artifact.path, privileged=privileged, deterministic=deterministic),
         name=artifact.manifest["name"].rpartition("-")[0],
-        identity=artifact.manifest["name"],  # not its folder's, which may be another one by now
+        identity=artifact.manifest["name"],  # not the folder's name: the folder may have been renamed
         deterministic=deterministic,
         parents=(artifact,),
     )
@@ -111,11 +112,11 @@ def _check_fit(
     privileged: bool,
     trust: Sequence[str] | None,
 ) -> None:
-    """Raise ConfigError unless a policy that was trained in `env` is shown by `ctx.env` what it was shown there.
+    """Raise ConfigError unless `ctx.env` has the id, observations and actions that the policy was trained with.
 
     Args:
-        env: its `id` and `wrappers`.
-        observation_dim, action_space: what the policy takes and gives; None if it does not say.
+        env: `id` and `wrappers` of the environment in which the policy was trained.
+        observation_dim, action_space: of the policy; `observation_dim` None skips the check of both.
     """
     spec = ctx.env
     if env["id"] != spec.id:

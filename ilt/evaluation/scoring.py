@@ -1,4 +1,4 @@
-"""Score trained students beside their expert and the random policy, on the same seeds."""
+"""Score trained students, their expert and the random policy on the same seeds."""
 
 import logging
 from collections.abc import Mapping
@@ -36,15 +36,15 @@ def score_students(
     deterministic: bool,
     trust: "Sequence[str] | None" = (),
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, Episodes]]:
-    """Run students, expert and random policy on the same seeds.
+    """Roll out students, expert and random policy on the same seeds.
 
     Args:
-        expert: who the students are compared with.
+        expert: the expert to compare the students with.
         weights: files of student weights by name; the first one is reported. Files with equal content are run once.
         trust: packages beside `ilt` whose code may be run to build the students.
 
     Returns:
-        the reported student's comparison, as `results.json` holds it; the metrics of each student by name; and the
+        the reported student's comparison, in the format of `results.json`; the metrics of each student by name; and the
         episodes of `student` (the reported one), `expert` and `random`.
     """
     references = {
@@ -71,7 +71,7 @@ def score_students(
 def score(
     ctx: Context, cfg: DictConfig, run: RunFolder, expert: LoadedExpert, demos: Artifact, fitted: Fitted
 ) -> tuple[dict[str, Any], dict[str, Episodes]]:
-    """What `results.json` holds, and the episodes on test seeds by policy, which are listed in `episodes.csv`."""
+    """Score a run on test seeds, write `episodes.csv`, and return the content of `results.json` and the episodes."""
     evaluation = cfg.evaluation
     reported = evaluation.reported_checkpoint
     names = [reported, *(name for name in fitted.weights if name != reported)]

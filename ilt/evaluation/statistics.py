@@ -1,4 +1,4 @@
-"""How sure one can be of a mean, and what a student is worth beside its expert."""
+"""Confidence intervals of mean returns, and a student's performance relative to its expert."""
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def mean_interval(values: np.ndarray, *, confidence: float = 0.95, n_resamples: int = 10_000) -> list[float]:
-    """Bootstrap confidence interval of the mean of (E,) values: [low, high], percentile method, always the same."""
+    """Return the percentile bootstrap interval [low, high] of the mean of (E,) values, with a fixed seed."""
     if len(values) < 2 or np.ptp(values) == 0:
         return [float(values.mean())] * 2
     interval = bootstrap(
@@ -29,7 +29,7 @@ def mean_interval(values: np.ndarray, *, confidence: float = 0.95, n_resamples: 
 
 
 def mean_interval_of_runs(values: np.ndarray, *, confidence: float = 0.95) -> list[float]:
-    """Student's t interval of the mean of a few runs (n,): [low, high]. A bootstrap of five values is too narrow."""
+    """Return the Student's t interval [low, high] of the mean of (n,) runs; for few runs a bootstrap is too narrow."""
     if len(values) < 2 or np.ptp(values) == 0:
         return [float(values.mean())] * 2
     low, high = t.interval(confidence, len(values) - 1, loc=values.mean(), scale=sem(values))
@@ -37,19 +37,19 @@ def mean_interval_of_runs(values: np.ndarray, *, confidence: float = 0.95) -> li
 
 
 def interval_of(means: Sequence[float], own: Sequence[float]) -> Sequence[float]:
-    """Interval of the mean over several runs; of a single run, its `own`, which is over episodes."""
+    """Return the interval of the mean over several runs; for a single run its `own` interval over episodes."""
     return mean_interval_of_runs(np.array(means)) if len(means) > 1 else own
 
 
 def mean_rate(rates: Sequence[float | None]) -> float | None:
-    """Mean of the rates that are not None; None if all are."""
+    """Return the mean of the rates that are not None; None if all are."""
     known = [rate for rate in rates if rate is not None]
     return fmean(known) if known else None
 
 
 def summarize(episodes: "Episodes", spec: "EnvSpec") -> dict[str, Any]:
-    """The metrics of a set of episodes, with the interval of their mean return."""
-    from ilt.rollout.metrics import episode_metrics  # and torch with it, which the mean of a few runs does not need
+    """Return the metrics of a set of episodes, with the interval of their mean return."""
+    from ilt.rollout.metrics import episode_metrics  # imports torch, which callers of the other functions do not need
 
     return {
         **episode_metrics(episodes, spec),
@@ -59,12 +59,12 @@ def summarize(episodes: "Episodes", spec: "EnvSpec") -> dict[str, Any]:
 
 
 def performance(student: float, expert: float, random: float) -> float | None:
-    """(R − R_random) / (R_expert − R_random): 0 for the random policy, 1 for the expert; None where they are equal."""
+    """Return (R − R_random) / (R_expert − R_random): 0 for random, 1 for the expert; None if those are equal."""
     return None if expert == random else (student - random) / (expert - random)
 
 
 def compare(student: "Episodes", references: Mapping[str, "Episodes"], spec: "EnvSpec") -> dict[str, Any]:
-    """What `results.json` says of a student, beside the references `expert` and `random` on the same seeds.
+    """Return a student's part of `results.json`: its metrics compared with `expert` and `random` on the same seeds.
 
     ValueError if the seeds differ.
     """

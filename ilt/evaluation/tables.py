@@ -1,4 +1,4 @@
-"""Results as tables, for a terminal, for Markdown and for a logger."""
+"""Tables of results for the terminal, Markdown and loggers."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ COLUMNS = ("policy", "return", "95 % interval", "p05", "success", "crashes", "pe
 
 
 def result_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Columns, and one row per policy: the student's last and best weights, the expert, the random policy."""
+    """Return columns and rows, one row per policy: the student's last and best weights, expert, random policy."""
     expert, random = results["expert_return_mean"], results["random_return_mean"]
     rows = {f"student ({name})": metrics for name, metrics in results["checkpoints"].items()}
     rows |= results["policies"]
@@ -44,18 +44,18 @@ def _row(name: str, metrics: Mapping[str, Any], expert: float, random: float) ->
 
 
 def percent(rate: float | None) -> str | None:
-    """A rate to read; None where the environment has no rule for it."""
+    """Format a rate in percent; None stays None (the environment does not define it)."""
     return None if rate is None else f"{100 * rate:.1f} %"
 
 
 def filled(columns: Sequence[str], rows: Sequence[Sequence[str | None]]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows without the columns that are None in every row; elsewhere None is a dash."""
+    """Drop the columns that are None in every row, and replace every other None by a dash."""
     kept = [i for i in range(len(columns)) if any(row[i] is not None for row in rows)]
     return [columns[i] for i in kept], [["–" if (cell := row[i]) is None else cell for i in kept] for row in rows]
 
 
 def episode_rows(episodes_by_policy: "Mapping[str, Episodes]") -> list[dict[str, float]]:
-    """One row per seed: the return of each policy, and how the episode of the `student` went."""
+    """Return one row per seed: the return of each policy, and length and termination of the `student` episode."""
     student = episodes_by_policy["student"]
     return [
         {
@@ -69,7 +69,7 @@ def episode_rows(episodes_by_policy: "Mapping[str, Episodes]") -> list[dict[str,
 
 
 def demonstration_rows(episodes: "Episodes") -> list[dict[str, float]]:
-    """One row per demonstration: its seed, return, steps, and how it ended."""
+    """Return one row per demonstration: its seed, return, steps, and how it ended."""
     return [
         {
             "seed": int(episodes.seeds[e]),
@@ -83,7 +83,7 @@ def demonstration_rows(episodes: "Episodes") -> list[dict[str, float]]:
 
 
 def log_comparison(run: "Run", results: Mapping[str, Any], episodes: "Mapping[str, Episodes]") -> None:
-    """Log how a student did beside its expert: numbers named after the block of seeds, and two tables."""
+    """Log a student's results: metrics prefixed by the block of seeds, and tables of results and episodes."""
     run.summarize({f"{results['seeds']['block']}/{name}": value for name, value in results.items()})
     columns, cells = result_table(results)
     rows = [dict(zip(columns, row, strict=True)) for row in cells]
@@ -91,7 +91,7 @@ def log_comparison(run: "Run", results: Mapping[str, Any], episodes: "Mapping[st
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; numbers are aligned to the right. Where there is no terminal, no line is broken."""
+    """Print a table, all columns but the first aligned right; without a terminal, it is 160 characters wide."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)
@@ -104,7 +104,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def show(path: Path) -> None:
-    """Print what came out of a finished run, and where it is."""
+    """Print the results of a finished run and its folder."""
     results = read_json(path / RESULTS)
     print_table(f"{results['n_episodes']} test episodes of {results['env']}, {path.name}", *result_table(results))
     print_table("", ["stage", "seconds"], [[name, f"{value:.1f}"] for name, value in results["seconds"].items()])
@@ -112,6 +112,6 @@ def show(path: Path) -> None:
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The same in Markdown."""
+    """Format a table in Markdown."""
     lines = [columns, ["---", *["--:" for _ in columns[1:]]], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

@@ -214,10 +214,8 @@ def _measure(ctx: Context, expert: Any, made: Expert, folder: Path) -> dict[str,
 
 def _why(ctx: Context, expert: Any, config: Mapping[str, Any]) -> str:
     """Explain that an expert must be trained, and how it differs from the most similar one in the store."""
-    wanted, told = (
-        dict(leaves(config)),
-        f"{expert.name} for {ctx.env.id} must be trained, since no such expert is there",
-    )
+    wanted = dict(leaves(config))
+    reason = f"{expert.name} for {ctx.env.id} must be trained, since no such expert is there"
     differences = []
     for folder in (ctx.store.root / "experts", SHIPPED["experts"]):
         for path in sorted(folder.glob("*/manifest.json")):
@@ -228,8 +226,8 @@ def _why(ctx: Context, expert: Any, config: Mapping[str, Any]) -> str:
             values = [f"{k}={wanted.get(k, default)} (there: {there.get(k, default)})" for k in differing]
             differences.append((rank, path.parent.name, ", ".join(values)))
     if not differences or min(differences)[0][0]:
-        return f"{told} for this environment" if differences else told
-    return f"{told} (the one most like it is {min(differences)[1]}, which differs in {min(differences)[2]})"
+        return f"{reason} for this environment" if differences else reason
+    return f"{reason} (the one most like it is {min(differences)[1]}, which differs in {min(differences)[2]})"
 
 
 def _duration(ctx: Context, made: Expert) -> str:

@@ -32,8 +32,8 @@ class DART(Imitation):
             return policy, {"covariance": covariance.round(6).tolist()}
         columns = zip(space.n_choices, np.atleast_2d(expected.T), np.atleast_2d(chosen.T), strict=True)
         tables = [confusion(e, c, n) for n, e, c in columns]
-        told = {"confusion": [table.round(6).tolist() for table in tables]}
-        return NoiseInjectionPolicy(round.expert, space, tables), told
+        metrics = {"confusion": [table.round(6).tolist() for table in tables]}
+        return NoiseInjectionPolicy(round.expert, space, tables), metrics
 
 
 class _Disturbed(Policy):
@@ -54,10 +54,10 @@ class _Disturbed(Policy):
 
     def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
         self.labels = self._expert.act(slots, observations)
-        meant = self._space.encode(self.labels)
-        return self._space.decode(self._disturb(meant, self._rng.uniform(slots, self._space.dim)))
+        actions = self._space.encode(self.labels)
+        return self._space.decode(self._disturb(actions, self._rng.uniform(slots, self._space.dim)))
 
-    def _disturb(self, meant: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    def _disturb(self, actions: np.ndarray, uniform: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
 
@@ -73,10 +73,10 @@ class NoiseInjectionPolicy(_Disturbed):
         super().__init__(expert, action_space)
         self._confusion = confusion
 
-    def _disturb(self, meant: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-        columns = zip(self._confusion, np.atleast_2d(meant.T), uniform.T, strict=True)
-        done = [sample_categorical(table[column], u) for table, column, u in columns]
-        return done[0] if self._space.flat else np.stack(done, axis=1)
+    def _disturb(self, actions: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+        columns = zip(self._confusion, np.atleast_2d(actions.T), uniform.T, strict=True)
+        executed = [sample_categorical(table[column], u) for table, column, u in columns]
+        return executed[0] if self._space.flat else np.stack(executed, axis=1)
 
 
 class GaussianNoisePolicy(_Disturbed):
@@ -91,8 +91,8 @@ class GaussianNoisePolicy(_Disturbed):
         values, vectors = np.linalg.eigh(covariance)
         self._root = vectors * np.sqrt(np.maximum(values, 0.0))
 
-    def _disturb(self, meant: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-        return meant + ndtri(np.clip(uniform, 1e-12, 1 - 1e-12)) @ self._root.T
+    def _disturb(self, actions: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+        return actions + ndtri(np.clip(uniform, 1e-12, 1 - 1e-12)) @ self._root.T
 
 
 def confusion(expected: np.ndarray, chosen: np.ndarray, n: int) -> np.ndarray:

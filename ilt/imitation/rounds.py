@@ -113,7 +113,7 @@ class LabelBudget:
 
             def make(folder: Path) -> dict[str, Any]:
                 assert student is not None
-                policy, told = self._algorithm.round_policy(
+                policy, about_policy = self._algorithm.round_policy(
                     Round(
                         number=number,
                         env=self._ctx.env,
@@ -132,7 +132,7 @@ class LabelBudget:
                 as_labeled = float((same if same.ndim == 1 else same.all(axis=1)).mean())
                 counted = {"expert_labels": len(kept.actions), "kept": len(kept), "n_episodes": len(episodes)}
                 metrics = episode_metrics(episodes, self._ctx.env)
-                return {**counted, **metrics, "executed_as_labeled": as_labeled, **told}
+                return {**counted, **metrics, "executed_as_labeled": as_labeled, **about_policy}
 
             found = store.find_or_make("rounds", name, config, make, parents=[*self._expert.parents, self._demos])
         self.rounds.append(found)

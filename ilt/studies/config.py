@@ -5,7 +5,7 @@ from ilt.schema import MAPPING, NAME, component, key
 
 @component("search")
 class Search:
-    """How hyperparameters are searched for."""
+    """Hyperparameter search."""
 
     study_name: str = key("???", "The folder's name too: the same command finds the same study.", rule=NAME)
     n_trials: int = key(30, "In all, pruned and failed ones included.", ge=1)

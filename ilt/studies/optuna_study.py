@@ -1,4 +1,4 @@
-"""Optuna's side of a search: a study in a file, and how a training reports to it."""
+"""The Optuna study of a search, stored in SQLite, and the callback through which a training reports to it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from optuna.trial import Trial
 
 
 def open_study(cfg: DictConfig, folder: Path) -> optuna.Study:
-    """The study in the folder's `study.db`, made if it is not there."""
+    """Open the study in the folder's `study.db`, or create it."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     options = cfg.search
     study = optuna.create_study(
@@ -23,7 +23,7 @@ def open_study(cfg: DictConfig, folder: Path) -> optuna.Study:
         direction="maximize",
         load_if_exists=True,
     )
-    # the same seed again would draw the same trials again
+    # a resumed search with the same sampler seed would draw the same trials again
     seed = int(SeedSequence([options.seed, len(study.trials)]).generate_state(1)[0])
     if options.sampler == "random":
         study.sampler = optuna.samplers.RandomSampler(seed=seed)
@@ -33,9 +33,9 @@ def open_study(cfg: DictConfig, folder: Path) -> optuna.Study:
 
 
 def reporter(cfg: DictConfig, folder: Path) -> Callable[[float, int], bool] | None:
-    """What takes a run's selection-seed return and step, and says whether the search gives the trial up.
+    """Return a function of selection-seed return and step that reports both, and returns whether to prune the trial.
 
-    None for a run that does not report: only the first seed of a trial does.
+    None for a run that does not report: only the first seed of a trial reports.
     """
     options = cfg.search
     if options.trial is None or not options.pruning or cfg.seed != options.seeds[0]:
@@ -45,7 +45,7 @@ def reporter(cfg: DictConfig, folder: Path) -> Callable[[float, int], bool] | No
     trial, reported = Trial(study, found._trial_id), set(found.intermediate_values)
 
     def report(value: float, step: int) -> bool:
-        if step not in reported:  # as it is when a killed run repeats an evaluation
+        if step not in reported:  # a resumed run may repeat an evaluation
             trial.report(value, step)
         return trial.should_prune()
 

@@ -1,4 +1,4 @@
-"""A search for hyperparameters: trials of several training seeds each, and a winner that is trained again."""
+"""Hyperparameter search: trials with several training seeds each, and retraining of the winner on fresh seeds."""
 
 import logging
 import math
@@ -25,25 +25,25 @@ from ilt.tracking.run_folder import read_config
 log = logging.getLogger(__name__)
 
 Outcome = float | Exception | None
-"""What became of a run: its selection-seed return, None if it was pruned, or the exception that it ended with."""
+"""Outcome of a run: its selection-seed return, None if it was pruned, or the exception that ended it."""
 
-MOST_STARTS = 3  # of a trial that is interrupted again and again: perhaps it is the trial that kills the search
+MOST_STARTS = 3  # of a trial that keeps being interrupted: it may be what kills the search
 
 
 class Search:
-    """Asks Optuna for trials until there are `n_trials` of them, trains each, and trains the winner again.
+    """A search that trains `n_trials` trials from Optuna, then retrains the winner.
 
-    A trial is trained from each of `search.seeds`; its value is the mean of their selection-seed returns. Its first
-    seed is trained before the others: only that one reports, and is compared with the first seeds of other trials at
-    the same step. So like is compared with like, and a trial that is pruned costs a part of one training; but a good
-    trial whose first seed is unlucky may be lost, as it might with any stopping rule that looks at one training.
+    A trial is trained on each of `search.seeds`; its value is the mean of their selection-seed returns. With pruning,
+    the first seed is trained before the others. It alone reports to Optuna, which compares it with the first seeds of
+    other trials at the same step. A pruned trial therefore costs at most one training, but a good trial whose first
+    seed is unlucky may be lost.
 
     Args:
-        cfg: the config without what is searched over. Its `search` says how to search.
-        space: what is searched over: distributions by override key.
+        cfg: the config without the searched keys; `cfg.search` configures the search.
+        space: distributions by override key.
         fixed: overrides of every run.
-        folder: of the sweep; holds `study.db`, a folder per trial, and the report.
-        launch: takes one list of overrides per run, runs them, and says what became of them.
+        folder: folder of the sweep, with `study.db`, a folder per trial, and the report.
+        launch: runs a list of overrides per run, and returns their outcomes.
     """
 
     def __init__(
@@ -59,14 +59,14 @@ class Search:
         self._launcher_failed = False
 
     def example(self) -> list[str]:
-        """The overrides of some run of this search."""
+        """Return the overrides of an example run of this search."""
         values = {k: d.choices[0] if isinstance(d, CategoricalDistribution) else d.low for k, d in self._space.items()}  # type: ignore[attr-defined]
         return self._overrides(values, seed=self._options.seeds[0], trial=0)
 
     def run(self) -> dict[str, Any]:
-        """Search, train the winner again, report. Returns what `search.json` holds.
+        """Search, retrain the winner, write the report, and return the content of `search.json`.
 
-        RuntimeError if another process searches in this folder, ValueError if it holds another search.
+        RuntimeError if another process searches in this folder, ValueError if it holds a different search.
         """
         try:
             with FileLock(self._folder / ".search.lock", timeout=0):
@@ -79,7 +79,7 @@ class Search:
             raise RuntimeError(f"another process searches in {self._folder}") from None
 
     def _check_that_it_is_this_search(self, study: optuna.Study) -> None:
-        """What was found with another config, space or seeds would be counted as found with these."""
+        """Raise ValueError if the study's trials come from another config, space or seeds."""
         described = {
             **training_config(self._cfg),
             "evaluation.reported_checkpoint": self._cfg.evaluation.reported_checkpoint,
@@ -98,7 +98,7 @@ class Search:
         study.set_user_attr("search", described)
 
     def _batches(self, study: optuna.Study) -> Iterator[list[Trial]]:
-        """Trials to train together: first those that a killed search left, whose runs go on, then new ones."""
+        """Yield batches of trials to train together: first those left by a killed search, then new ones."""
         size = self._options.trials_at_once
         interrupted = []
         for left in study.get_trials(states=[TrialState.RUNNING]):
@@ -136,7 +136,7 @@ class Search:
         outcomes: Sequence[Outcome],
         values: dict[int, list[float]],
     ) -> bool:
-        """Keep the values of a trial's runs; or end it, if one of them failed or was pruned."""
+        """Record the values of a trial's runs, or end the trial if one of them failed or was pruned."""
         for outcome in outcomes:
             if outcome is None:
                 study.tell(trial, state=TrialState.PRUNED)
@@ -149,10 +149,10 @@ class Search:
         return True
 
     def _outcomes(self, batch: list[list[str]]) -> Sequence[Outcome]:
-        """Run a batch of runs.
+        """Launch a batch of runs.
 
-        A launcher that fails itself, as it does when a worker process is killed for its memory, fails the batch; one
-        that fails twice in a row is not the fault of a trial, and ends the search.
+        If the launcher itself fails, such as when a worker process runs out of memory, the whole batch has failed. If
+        it fails twice in a row, the trials are not the cause, and the search ends.
         """
         try:
             outcomes = self._launch(batch)
@@ -168,7 +168,7 @@ class Search:
         if not study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
             raise RuntimeError(f"none of the {len(study.trials)} trials in {self._folder} was completed")
         best = study.best_trial
-        log.info("training trial %d, the winner, from fresh seeds, to be scored on test seeds", best.number)
+        log.info("retraining the winner, trial %d, on fresh seeds, to score it on test seeds", best.number)
         study.set_user_attr("winners", [*dict.fromkeys([*study.user_attrs.get("winners", []), best.number])])
         seeds = self._options.fresh_seeds
         for outcome in self._launch([self._overrides(best.params, seed=s, winner=best.number) for s in seeds]):
@@ -179,7 +179,7 @@ class Search:
         found = write_report(study, self._folder, runs, markdown_table(*run_table(records)))
         again = found["retrained"]
         log.info(
-            "the winner, from fresh seeds, on test seeds: %.1f; %s", again["return_mean"], self._folder / "search.md"
+            "return of the retrained winner on test seeds: %.1f; %s", again["return_mean"], self._folder / "search.md"
         )
         return found
 
@@ -190,7 +190,7 @@ class Search:
             *self._fixed,
             *(f"{key}={value}" for key, value in values.items()),
             f"seed={seed}",
-            f"search.study_name={self._options.study_name}",  # resolved: a run's own hash would be another
+            f"search.study_name={self._options.study_name}",  # resolved: it would have another hash in a run
             f"search.trial={'null' if trial is None else trial}",
             f"hydra.sweep.subdir={_subfolder(seed, trial=trial, winner=winner)}",
         ]
@@ -199,7 +199,7 @@ class Search:
 def _fail(study: optuna.Study, trial: Trial, error: str) -> None:
     trial.set_user_attr("error", error)
     study.tell(trial, state=TrialState.FAIL)
-    log.warning("trial %d failed and is passed over: %s", trial.number, error)
+    log.warning("trial %d failed and is skipped: %s", trial.number, error)
 
 
 def _best(study: optuna.Study) -> tuple[int, float]:

@@ -1,4 +1,4 @@
-"""What a search found, in words, numbers and Optuna's figures."""
+"""The report of a search: `search.json`, `search.md` and Optuna's figures."""
 
 import logging
 import warnings
@@ -30,12 +30,12 @@ MOST_NAMED = 10  # trials in a legend
 
 
 def write_report(study: optuna.Study, folder: Path, runs: Sequence[Path], table: str) -> dict[str, Any]:
-    """Write `search.json`, `search.md` and the figures into the folder. Returns what `search.json` holds.
+    """Write `search.json`, `search.md` and the figures into the folder, and return the content of `search.json`.
 
     Args:
-        study: at least one of its trials is complete.
-        runs: folders of the winner's finished runs, from fresh training seeds.
-        table: of these runs, in Markdown.
+        study: a study with at least one complete trial.
+        runs: folders of the winner's finished runs on fresh training seeds.
+        table: Markdown table of these runs.
     """
     results = [read_json(run / "results.json") for run in runs]
     tested = np.array([result["return_mean"] for result in results])
@@ -64,7 +64,7 @@ def write_report(study: optuna.Study, folder: Path, runs: Sequence[Path], table:
 
 
 def _describe(trial: FrozenTrial) -> dict[str, Any]:
-    """A pruned trial has the last return that was reported as its value; `returns` are by training seed."""
+    """Describe a trial; the value of a pruned one is its last reported return, `returns` are by training seed."""
     return {
         "trial": trial.number,
         "state": trial.state.name.lower(),
@@ -117,9 +117,9 @@ def _in_words(summary: dict[str, Any], table: str, figures: Sequence[str]) -> st
 
 
 def _draw(study: optuna.Study, folder: Path) -> list[str]:
-    """Optuna's own figures; which of them there are. Importances ask for trials of different values."""
+    """Draw Optuna's figures and return their names; importances need trials of different values."""
     plt.switch_backend("Agg")
-    logging.getLogger("matplotlib.category").setLevel(logging.WARNING)  # it remarks on choices of numbers
+    logging.getLogger("matplotlib.category").setLevel(logging.WARNING)  # silence its notes on numeric choices
     values = {trial.value for trial in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])}
     asked = {"importances": len(values) > 1, "reports": any(trial.intermediate_values for trial in study.trials)}
     names = [name for name in FIGURES if asked.get(name, True)]
@@ -129,7 +129,7 @@ def _draw(study: optuna.Study, folder: Path) -> list[str]:
             plt.rcParams["figure.figsize"] = (8, 4.8)
             FIGURES[name](study)
             for axes in plt.gcf().axes:
-                axes.xaxis.set_minor_formatter(NullFormatter())  # those of a logarithmic axis would overlap
+                axes.xaxis.set_minor_formatter(NullFormatter())  # minor labels of a logarithmic axis would overlap
             if name == "reports":
                 axes = plt.gca()
                 axes.set(title="Returns that first seeds reported", xlabel="training step", ylabel=VALUE)

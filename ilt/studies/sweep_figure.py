@@ -1,4 +1,4 @@
-"""A figure of a sweep: returns by what was swept."""
+"""The figure of a sweep: returns by the values of the swept keys."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +12,9 @@ COLORS = {SELECTION: "#1f77b4", TEST: "#7f7f7f"}
 
 
 def sweep_figure(jobs: Sequence[Job], path: Path, *, title: str) -> None:
-    """Selection-seed and test return of each group, the best above: its mean and interval, and its jobs as dots.
+    """Plot selection and test return of each group, best first: mean, interval, and jobs as dots.
 
-    Each environment has a panel of its own. ValueError if no job is finished.
+    Each environment has its own panel. ValueError if no job is finished.
     """
     by_env: dict[str, list[Row]] = {}
     for row in group_rows(jobs):
@@ -37,7 +37,7 @@ def sweep_figure(jobs: Sequence[Job], path: Path, *, title: str) -> None:
 
 
 def _panel(axes: Axes, groups: Sequence[Row], finished: Sequence[Job]) -> None:
-    """The groups of one environment."""
+    """Plot the groups of one environment."""
     keys = list(groups[0].swept)
     heights = {tuple(row.swept.values()): -float(i) for i, row in enumerate(groups)}
     placed = [(job, heights.get(tuple(values_of(job, keys).values()))) for job in finished]

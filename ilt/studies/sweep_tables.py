@@ -1,6 +1,6 @@
-"""A sweep's jobs side by side: what was swept, what came out of it, and the same over training seeds.
+"""Tables of a sweep: one of jobs, one of means over training seeds.
 
-Imports nothing heavy before there are several seeds: a sweep that finds itself finished is to answer at once.
+Heavy modules are only imported to compute intervals over several jobs, so that a finished sweep answers at once.
 """
 
 import csv
@@ -27,11 +27,11 @@ class Job:
     """One job of a sweep.
 
     Attributes:
-        name: of its folder.
-        overrides: what it was given, by key.
+        name: name of its folder.
+        overrides: values of its overrides by key.
         status: `finished`, `not finished`, or `failed: ` and the first line of its error.
         results: its `results.json`; None if it is not finished.
-        env: a short name of its environment; empty where there is no config yet.
+        env: short name of its environment; empty for an unfinished job.
     """
 
     name: str
@@ -43,12 +43,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Row:
-    """What came out of one job, or of several that differ in nothing but their seed.
+    """Results of one job, or of a group of jobs that differ only in their seed.
 
     Attributes:
-        swept: the values of what was swept, by key; without `seed` for a group.
-        status: a job's; of a group how many of its jobs are finished.
-        numbers: some of `NUMBERS`. A job's interval is over its test episodes, a group's over its jobs.
+        swept: values of the swept keys; without `seed` for a group.
+        status: the job's status; for a group the number of finished jobs.
+        numbers: those of `NUMBERS` that are known. A job's interval is over test episodes, a group's over its jobs.
         name: the job's folder; empty for a group.
         env: the environment.
     """
@@ -61,7 +61,7 @@ class Row:
 
 
 def swept_keys(jobs: Sequence[Job]) -> list[str]:
-    """The keys that were not given the same value in all jobs, and `env` where another key made it differ."""
+    """Return the override keys that differ between jobs, and `env` if another key than `env` made it differ."""
     keys = dict.fromkeys(key for job in jobs for key in job.overrides)
     swept = [key for key in keys if len({job.overrides.get(key) for job in jobs}) > 1]
     named = any(key.split(".")[0] == "env" for key in swept)
@@ -69,15 +69,15 @@ def swept_keys(jobs: Sequence[Job]) -> list[str]:
 
 
 def job_rows(jobs: Sequence[Job]) -> list[Row]:
-    """One row a job: by environment, in each the best selection-seed return first, those without one last."""
+    """Return one row per job, by environment and descending selection-seed return, unfinished jobs last."""
     keys = swept_keys(jobs)
     return _ranked([Row(values_of(job, keys), job.status, numbers_of(job.results), job.name, job.env) for job in jobs])
 
 
 def group_rows(jobs: Sequence[Job]) -> list[Row]:
-    """One row for all jobs that differ in `seed` alone, in the same order by mean selection-seed return.
+    """Return one row per group of jobs that differ only in `seed`, by environment and descending mean selection return.
 
-    Means are over the finished ones; intervals are Student's t over them, and there is none over a single one.
+    Means and Student's t intervals are over finished jobs; a single one has no interval.
     """
     groups: dict[tuple[str, ...], list[Job]] = {}
     keys = [key for key in swept_keys(jobs) if key != "seed"]
@@ -93,7 +93,7 @@ def group_rows(jobs: Sequence[Job]) -> list[Row]:
 
 
 def sweep_csv(jobs: Sequence[Job]) -> str:
-    """Rows of jobs, then rows of groups, distinguished by the column `row`; unrounded."""
+    """Return the CSV text, unrounded: rows of jobs, then of groups, distinguished by the column `row`."""
     columns = ["row", *swept_keys(jobs), "status", *NUMBERS, "name"]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
@@ -105,7 +105,7 @@ def sweep_csv(jobs: Sequence[Job]) -> str:
 
 
 def sweep_markdown(title: str, jobs: Sequence[Job]) -> str:
-    """The same as two tables to read, with how many jobs are finished."""
+    """Return the Markdown text: tables of jobs and groups, and how many jobs are finished."""
     n_finished = sum(job.results is not None for job in jobs)
     parts = [
         f"# {title}\n",
@@ -121,7 +121,7 @@ def sweep_markdown(title: str, jobs: Sequence[Job]) -> str:
 
 
 def table(rows: Sequence[Row], names: Iterable[str]) -> tuple[list[str], list[list[str]]]:
-    """Columns and cells of rows, rounded; `names` are the keys that come first, and `run` for the job's folder."""
+    """Return columns and rounded cells of rows; `names` are the first columns: keys, and `run` for the job's folder."""
     names = list(names)
     columns = [*names, "selection return", "test return", "95 % interval", "success", "crashes", "seconds", "status"]
     if grouped := all(not row.name for row in rows):
@@ -144,12 +144,12 @@ def table(rows: Sequence[Row], names: Iterable[str]) -> tuple[list[str], list[li
 
 
 def values_of(job: Job, keys: Iterable[str]) -> dict[str, str]:
-    """What a job was given for these keys; nothing where it kept the default."""
+    """Return a job's overrides of these keys; empty where it kept the default."""
     return {key: job.overrides.get(key, job.env if key == "env" else "") for key in keys}
 
 
 def numbers_of(results: Mapping[str, Any] | None) -> dict[str, float]:
-    """Those of `results.json` that a sweep is summed up by; none of a job that is not finished."""
+    """Return those of `NUMBERS` that `results.json` has; none for an unfinished job."""
     if results is None:
         return {}
     low, high = results["return_mean_interval"]
@@ -181,7 +181,7 @@ def _over_jobs(finished: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _ranked(rows: Sequence[Row]) -> list[Row]:
-    """By environment in the order of first mention, then by selection-seed return."""
+    """Sort rows by environment in order of first mention, then by descending selection-seed return."""
     envs = list(dict.fromkeys(row.env for row in rows if row.env))
     place = {env: i for i, env in enumerate([*envs, ""])}
     return sorted(rows, key=lambda row: (place[row.env], -row.numbers.get(SELECTION, -math.inf), row.name))

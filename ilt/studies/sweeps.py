@@ -1,4 +1,4 @@
-"""The summary of a sweep: its jobs, their tables and figure. Imports nothing heavy at once."""
+"""The summary of a sweep: its jobs, tables and figure. Heavy modules are imported when they are needed."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def summarize(sweep: Path) -> None:
-    """Print a sweep's table; bring its files up to date, and draw `sweep.png` if a job is finished."""
+    """Print a sweep's table, update its files, and draw `sweep.png` if a job is finished."""
     from ilt.evaluation.tables import print_table
 
     if not (jobs := find_jobs(sweep)):
@@ -37,7 +37,7 @@ def summarize(sweep: Path) -> None:
 
 
 def find_jobs(sweep: Path) -> list[Job]:
-    """The jobs that have a folder in the sweep's, by name; runs that were set aside are left out."""
+    """Return the jobs with a folder in the sweep's folder, sorted by name, without runs that were set aside."""
     jobs, envs = [], {}
     for folder in sorted(path.parent.parent for path in sweep.glob(f"*/{COMMAND}/overrides.yaml")):
         original, _, number = folder.name.rpartition(".")
@@ -57,9 +57,9 @@ def find_jobs(sweep: Path) -> list[Job]:
 
 
 def write_tables(sweep: Path) -> None:
-    """Write `sweep.csv` and `sweep.md` anew from what is in the sweep's folder."""
+    """Rewrite `sweep.csv` and `sweep.md` from the jobs in the sweep's folder."""
     with FileLock(sweep / ".summary.lock"):
-        if not (jobs := find_jobs(sweep)):  # such as in a search, which has a report of its own
+        if not (jobs := find_jobs(sweep)):  # as in a search, which has its own report
             return
         for name, text in (("sweep.csv", sweep_csv(jobs)), ("sweep.md", sweep_markdown(sweep.name, jobs))):
             (sweep / f".{name}.new").write_text(text)
@@ -67,7 +67,7 @@ def write_tables(sweep: Path) -> None:
 
 
 def _up_to_date(sweep: Path) -> bool:
-    """Whether the summary was written after all that it is about."""
+    """Return whether the summary is newer than the files that it summarizes."""
     written = [sweep / f"sweep.{suffix}" for suffix in ("csv", "md", "png")]
     about = [path for name in (RESULTS, ERROR, f"{COMMAND}/overrides.yaml") for path in sweep.glob(f"*/{name}")]
     return all(path.exists() for path in written) and max(map(_changed, about)) <= min(map(_changed, written))

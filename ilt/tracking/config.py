@@ -1,1 +1,1 @@
-"""Schemas of the config group `logger`; a logger without one is checked against its constructor."""
+"""Schemas of the config group `logger`; options without a schema are checked against the logger's constructor."""

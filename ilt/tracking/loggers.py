@@ -1,4 +1,4 @@
-"""A job's run in a logger: W&B, TensorBoard, MLflow, CSV files, or a Lightning logger of the user's own."""
+"""Runs of jobs in a logger: W&B, TensorBoard, MLflow, CSV files, or any other Lightning logger."""
 
 import csv
 import importlib
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger
 
 WANDB = "wandb.init"
-"""The `_target_` of the logger that is W&B; every other one is a Lightning logger."""
+"""The `_target_` that selects W&B; every other one is a Lightning logger."""
 
 LONGEST_TAG = 64
-"""Characters that W&B allows."""
+"""Maximum number of characters that W&B allows in a tag."""
 
 Table = Sequence[Mapping[str, Any]]
-"""One mapping from column to value for each row, all with the same columns."""
+"""Rows, each a mapping from column to value, all with the same columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +36,13 @@ class JobInfo:
     """What a logger records about a job.
 
     Attributes:
-        name: of the run.
+        name: name of the run.
         job_type: `train`, `expert`, `collect` or `evaluate`.
         folder: the folder of the training, or of all artifacts.
-        outputs: what all jobs write below.
+        outputs: the folder below which all jobs write.
         config: the hyperparameters, resolved, as plain containers.
         group: the sweep that the job is part of.
-        tags: such as the overrides of a sweep, see `tags_of`.
+        tags: such as the overrides of a sweep; see `tags_of`.
     """
 
     name: str
@@ -55,18 +55,18 @@ class JobInfo:
 
     @property
     def log_folder(self) -> Path:
-        """A folder that no other job writes its logs to."""
+        """The folder for the job's logs, which no other job uses."""
         return self.folder if self.job_type == "train" else self.folder / "logs" / f"{self.job_type}-{self.name}"
 
 
 class Run:
-    """A job's run in a Lightning logger, or without a logger, where nothing happens.
+    """A job's run in a Lightning logger; without a logger, every method does nothing.
 
-    Any logger takes metrics and hyperparameters; one that writes to a local folder (its `log_dir`) also has tables,
-    figures and videos there. A subclass knows what else its backend can hold.
+    Every logger gets metrics and hyperparameters; tables, figures and videos go into its local folder (`log_dir`), if
+    it has one. Subclasses send them to their backends instead.
 
     Args:
-        logger: for the job and for its `Trainer`.
+        logger: logger of the job and of its `Trainer`.
     """
 
     def __init__(self, logger: "Logger | None" = None) -> None:
@@ -78,18 +78,18 @@ class Run:
         return self._logger
 
     def log(self, metrics: Mapping[str, float], *, step: int, x: str) -> None:
-        """Add one point to curves.
+        """Log metrics at one step.
 
         Args:
-            metrics: value by the name of the curve.
-            step: where on the x-axis.
-            x: the name of the x-axis, for backends that have several.
+            metrics: values by name.
+            step: position on the x-axis.
+            x: name of the x-axis, for backends that have several.
         """
         if self._logger is not None:
             self._logger.log_metrics(dict(metrics), step)
 
     def summarize(self, numbers: Mapping[str, Any]) -> None:
-        """Log final numbers; values that are not numbers are left out."""
+        """Log final metrics; values that are not numbers are left out."""
         if self._logger is not None:
             self._logger.log_metrics({name: float(value) for name, value in _numbers(numbers).items()}, 0)
 
@@ -108,10 +108,10 @@ class Run:
         self._copy(videos)
 
     def use_artifacts(self, **artifacts: Artifact) -> None:
-        """Record what the job works from, by type of artifact: `expert`, `demonstrations`, `model`. W&B only."""
+        """Record the job's input artifacts by type: `expert`, `demonstrations`, `model`. W&B only."""
 
     def log_artifacts(self, **artifacts: Artifact) -> None:
-        """Record what the job makes, by type: `expert`, `demonstrations`, `rounds`, `model`. W&B only."""
+        """Record the job's output artifacts by type: `expert`, `demonstrations`, `rounds`, `model`. W&B only."""
 
     def finish(self, *, failed: bool) -> None:
         """End the run."""
@@ -132,7 +132,7 @@ class Run:
 
 
 class TensorBoardRun(Run):
-    """A run in TensorBoard, whose hyperparameters are shown beside the final numbers. It shows no video files."""
+    """A run in TensorBoard, with hyperparameters and final metrics; videos are not logged."""
 
     def __init__(self, logger: "TensorBoardLogger") -> None:
         super().__init__(logger)
@@ -164,7 +164,7 @@ class TensorBoardRun(Run):
 
 
 class MLflowRun(Run):
-    """A run in MLflow: tables (CSV), figures and videos are its artifacts."""
+    """A run in MLflow; tables (CSV), figures and videos are logged as artifacts."""
 
     def __init__(self, logger: "MLFlowLogger") -> None:
         super().__init__(logger)
@@ -181,11 +181,11 @@ class MLflowRun(Run):
 
 @contextmanager
 def open_run(logger: Mapping[str, Any] | None, job: JobInfo) -> Iterator[Run]:
-    """The run of a job; it ends with the job, marked as failed where an exception ends it.
+    """Open the run of a job; it ends with the context, and is marked as failed if an exception ends it.
 
     Args:
         logger: the `logger` group of a config: `_target_` and keyword arguments; empty for no logger.
-        job: what is known of the job.
+        job: the job.
     """
     run = _start(logger, job)
     try:
@@ -228,29 +228,29 @@ def _start(logger: Mapping[str, Any] | None, job: JobInfo) -> Run:
 
 
 class ExpertCurve:
-    """An expert's return over its environment steps.
+    """The learning curve of an expert: return over environment steps.
 
     Args:
-        run: where the curve is logged.
+        run: the run that logs the curve.
     """
 
     def __init__(self, run: Run) -> None:
         self._run, self._live = run, False
 
     def add(self, steps: int, return_mean: float) -> None:
-        """Log the score of an expert in training after so many environment steps."""
+        """Log an expert's mean return after `steps` environment steps of its training."""
         self._live = True
         self._run.log({"expert/return_mean": return_mean}, step=steps, x="expert/steps")
 
     def fill(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Log the curve of an expert that was trained before; nothing if it was logged live."""
+        """Log the curve of an expert that was trained earlier, unless it was logged during training."""
         if not self._live:
             for entry in history:
                 self.add(entry["steps"], entry["return_mean"])
 
 
 def tags_of(overrides: Sequence[str]) -> list[str]:
-    """Overrides such as `model=small` as tags, without those that change no number (`outputs`, `logger`, …)."""
+    """Return overrides such as `model=small` as tags, without those that affect no result (`outputs`, `logger`, …)."""
     kept = [override.lstrip("+~") for override in overrides if is_of_the_run(override)]
     return [tag if len(tag) <= LONGEST_TAG else f"{tag[: LONGEST_TAG - 1]}…" for tag in kept]
 

@@ -1,4 +1,4 @@
-"""How far long work has come: a bar with the time left on a terminal or in a notebook, plain log lines elsewhere."""
+"""Progress of long tasks: a bar with the time left in a terminal or notebook, plain log lines elsewhere."""
 
 import logging
 import sys
@@ -15,12 +15,12 @@ log = logging.getLogger(__name__)
 
 
 class Progress:
-    """A context in which `update` is called with how much is done.
+    """A context manager that shows the progress reported by `update`.
 
     Args:
-        title: what is being done.
-        total: how much there is to do, in `unit`.
-        every: seconds between plain lines, where there is no terminal.
+        title: name of the task.
+        total: amount of work, in `unit`.
+        every: seconds between log lines, if there is no bar.
     """
 
     def __init__(self, title: str, *, total: int, unit: str, every: float = 30.0) -> None:
@@ -30,7 +30,7 @@ class Progress:
         self._bar: RichProgress | None = None
         self._redirected: list[tuple[logging.StreamHandler[TextIO], TextIO]] = []
         shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-        if sys.stderr.isatty() or type(shell).__name__ == "ZMQInteractiveShell":  # a notebook, where rich draws it, too
+        if sys.stderr.isatty() or type(shell).__name__ == "ZMQInteractiveShell":  # rich also draws in a notebook
             self._bar = RichProgress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -45,14 +45,14 @@ class Progress:
 
     @property
     def shown(self) -> bool:
-        """Whether there is a bar."""
+        """Whether a bar is shown."""
         return self._bar is not None
 
     def __enter__(self) -> "Progress":
         if self._bar is not None:
             before = {"stdout": sys.stdout, "stderr": sys.stderr}
             self._bar.start()
-            for name, stream in before.items():  # or lines that are logged would land in the bar
+            for name, stream in before.items():  # otherwise log lines would break the bar
                 if (above := getattr(sys, name)) is not stream:
                     self._redirect(stream, above)
         return self
@@ -64,14 +64,14 @@ class Progress:
                 handler.setStream(stream)
 
     def _redirect(self, stream: TextIO, above: TextIO) -> None:
-        """Let what is logged to this stream appear above the bar."""
+        """Redirect log handlers from this stream to the one that prints above the bar."""
         for handler in logging.getLogger().handlers:
             if isinstance(handler, logging.StreamHandler) and handler.stream is stream:
                 handler.setStream(above)
                 self._redirected.append((handler, stream))
 
     def update(self, done: int, note: str | None = None) -> None:
-        """`done` of the total are done; a note (such as the newest return) is shown beside it, and logged at once."""
+        """Set the amount of work done; a note, such as the newest return, is shown beside it or logged at once."""
         if note is not None:
             self._note = note
         if self._bar is not None:
@@ -84,5 +84,5 @@ class Progress:
 
 @cache
 def _console() -> Console:
-    """One for all, so that a bar of work within other work is drawn below the other's, and not over it."""
+    """Return a shared console, so that bars of nested tasks are drawn below each other."""
     return Console(stderr=True)

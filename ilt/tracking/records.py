@@ -1,4 +1,4 @@
-"""Finished runs as records, and which of them may be averaged: those that differ in their training seed alone."""
+"""Records of finished runs, and groups of runs that differ only in their training seed."""
 
 import csv
 import json
@@ -22,14 +22,14 @@ _Content = TypeVar("_Content")
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What a finished run left behind.
+    """A finished run.
 
     Attributes:
-        name: its folder, below the one that is reported on.
+        name: its folder relative to the reported one.
         path: its folder.
         config: the resolved config.
-        results: what `results.json` says.
-        curve: value by training step, by the name it was logged under.
+        results: the content of `results.json`.
+        curve: by metric, values by training step.
         episodes: the columns `EPISODE_COLUMNS` of `episodes.csv`, each (E,) float64.
     """
 
@@ -42,24 +42,24 @@ class RunRecord:
 
     @property
     def selection_return(self) -> float:
-        """What runs are compared by."""
+        """Mean return on selection seeds, by which runs are ranked."""
         return float(self.results["selection_return_mean"])
 
     @property
     def test(self) -> str:
-        """Equal for two runs if they were scored on the same test seeds of the same environment."""
+        """A hash of environment and test seeds; runs with equal hashes are comparable."""
         env = [self.config["env"].get(name) for name in ("id", "kwargs", "wrappers")]
         return config_hash([env, self.episodes["seed"].tolist()])
 
     @property
     def test_seeds(self) -> str:
-        """The test seeds in words."""
+        """A description of the test seeds."""
         seeds = self.episodes["seed"].astype(np.int64)
         return f"{seeds.min()} to {seeds.max()} ({len(seeds)} episodes)"
 
 
 def read_run(name: str, path: Path, config: Any) -> RunRecord:
-    """Read a finished run's numbers. ValueError, naming the file, if one is not what `ilt train` writes."""
+    """Read a finished run. ValueError names a file that is not as `ilt train` writes it."""
     return RunRecord(
         name=name,
         path=path,
@@ -79,7 +79,7 @@ def _read(path: Path, parse: Callable[[Path], _Content]) -> _Content:
 
 
 def _checked_config(config: Any) -> dict[str, Any]:
-    config_hash(config)  # TypeError for what a config cannot hold
+    config_hash(config)  # raises TypeError for values that a config cannot hold
     if not isinstance(config["env"]["id"], str):
         raise TypeError("env.id is no text")
     if (success_return := config["env"].get("success_return")) is not None:
@@ -128,11 +128,11 @@ def _episodes(path: Path) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Runs of one config on the same test seeds: one for each training seed.
+    """Runs of one config that were scored on the same test seeds, one per training seed.
 
     Attributes:
         label: a short name: A, B, C, …
-        runs: by training seed.
+        runs: sorted by training seed.
     """
 
     label: str
@@ -140,12 +140,12 @@ class Group:
 
     @property
     def selection_return(self) -> float:
-        """The mean over training seeds."""
+        """Mean selection return over training seeds."""
         return float(np.mean([run.selection_return for run in self.runs]))
 
 
 def by_environment(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
-    """The runs of each environment, by its short name, in the order of first mention."""
+    """Return the runs of each environment by its short name, in order of first mention."""
     found: dict[str, list[RunRecord]] = {}
     for name, run in zip(env_names([run.config["env"] for run in runs]), runs, strict=True):
         found.setdefault(name, []).append(run)
@@ -153,14 +153,14 @@ def by_environment(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
 
 
 def setting(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's config without what its setting leaves open: the seed, and how much is scored and drawn of it."""
+    """Return the part of a config that runs must share to be averaged: no seed, paths or number of test episodes."""
     evaluation = {k: v for k, v in config.get("evaluation", {}).items() if k not in ("n_episodes", "video")}
     kept = {k: v for k, v in config.items() if k not in NOT_OF_THE_RUN}
     return {**kept, "seed": None, "evaluation": evaluation}
 
 
 def group_runs(runs: Sequence[RunRecord]) -> list[Group]:
-    """Groups of runs that differ in nothing but `seed`, by environment; in each the best selection return first."""
+    """Group runs that differ only in `seed`, by environment, in each by descending selection return."""
     groups = []
     for same_env in by_environment(runs).values():
         found: dict[str, list[RunRecord]] = {}
@@ -172,23 +172,23 @@ def group_runs(runs: Sequence[RunRecord]) -> list[Group]:
 
 
 def _letters(number: int) -> str:
-    """A, B, …, Z, AA, AB, …"""
+    """Return the label of a number: A, B, …, Z, AA, AB, and so on."""
     before = _letters(number // 26 - 1) if number >= 26 else ""
     return before + chr(ord("A") + number % 26)
 
 
 def middle_run(runs: Sequence[RunRecord]) -> RunRecord:
-    """The run with the median selection-seed return; of an even number, the lower one of the middle two."""
+    """Return the run with the median selection-seed return; of an even number, the lower of the middle two."""
     return sorted(runs, key=lambda run: run.selection_return)[(len(runs) - 1) // 2]
 
 
 def flatten(config: Mapping[str, Any]) -> dict[str, str]:
-    """Each value of a nested config as text, by its dotted key; `seed` and what names classes are left out."""
+    """Return the values of a nested config as text by dotted key, without `seed` and `_target_`."""
     shown = {key: value for key, value in leaves(config) if key != "seed" and not key.endswith("_target_")}
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in shown.items()}
 
 
 def differing_keys(configs: Sequence[Mapping[str, str]]) -> list[str]:
-    """The keys of flat configs that do not have the same value in all of them, in the order of their first mention."""
+    """Return the keys whose values differ between flat configs, in order of first mention."""
     keys = dict.fromkeys(key for config in configs for key in config)
     return [key for key in keys if len({config.get(key) for config in configs}) > 1]

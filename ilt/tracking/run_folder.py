@@ -1,4 +1,4 @@
-"""A run's folder: its resolved config, its lock, its stages, and whether it is finished."""
+"""The folder of a run: config, lock, timed stages, and results."""
 
 import logging
 import os
@@ -29,13 +29,13 @@ COMMAND = ".hydra"
 
 
 class RunFolder:
-    """Everything that one training writes; whoever opens it has it alone.
+    """The folder of one training, as a context manager that holds its lock.
 
     Args:
         path: the folder.
         config: the resolved config as plain containers.
-        identity: all that decides the training. A folder that holds another training is refused.
-        resume: go on from what is there; otherwise what is there is renamed, and kept.
+        identity: all that determines the training. ValueError if the folder holds another training.
+        resume: continue from the folder's content; otherwise set the content aside under another name.
         started: `time.monotonic()` when the job began.
 
     Attributes:
@@ -75,7 +75,7 @@ class RunFolder:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if isinstance(error, Exception):
             write_error(self.path, error)
-        elif error is not None:  # Ctrl-C, which Lightning turns into an exit
+        elif error is not None:  # Ctrl-C, which Lightning turns into SystemExit
             how = "goes on from the last checkpoint" if self.last_checkpoint else "begins it again"
             log.info("stopped; the same command %s", how)
         if self._log_file is not None:
@@ -84,10 +84,10 @@ class RunFolder:
         self._lock.release()
 
     def begin(self, **command: Any) -> None:
-        """There is work to do: keep what was asked for, and what is logged from now on.
+        """Prepare the folder for work: save the command's configs and start writing `train.log`.
 
         Args:
-            command: what Hydra made of the command line, as configs; each is a file in `.hydra/`.
+            command: configs that Hydra composed; each is saved to a file in `.hydra/`.
         """
         (self.path / ERROR).unlink(missing_ok=True)
         (self.path / COMMAND).mkdir(exist_ok=True)
@@ -99,7 +99,7 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether its results are there, scored as the config says now, and its figures."""
+        """Whether figures exist, and results that were scored with the current config."""
         if not (self.path / RESULTS).exists():
             return False
         results = read_json(self.path / RESULTS)
@@ -108,7 +108,7 @@ class RunFolder:
 
     @property
     def _scored_by(self) -> dict[str, Any]:
-        """What decides the numbers in its results beside the weights."""
+        """All that determines the results beside the weights."""
         env = self.config.get("env", {})
         rules = {key: env.get(key) for key in ("success_return", "crash_reward")}
         rules["test_seeds"] = env.get("seed_blocks", {}).get("test")
@@ -116,7 +116,7 @@ class RunFolder:
 
     @property
     def next_steps(self) -> str:
-        """What there is to do, for the log."""
+        """A description of the remaining work, for the log."""
         if (self.path / TRAINING).exists():
             return "is trained; scores and figures are made"
         if self.last_checkpoint:
@@ -125,24 +125,24 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Where `last.ckpt` and `best.ckpt` are kept."""
+        """The folder of `last.ckpt` and `best.ckpt`."""
         return self.path / "checkpoints"
 
     @property
     def last_checkpoint(self) -> Path | None:
-        """Where a killed training goes on, if it was killed."""
+        """The checkpoint to resume from; None if there is none."""
         path = self.checkpoints / "last.ckpt"
         return path if path.exists() else None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time what happens inside."""
+        """Add the time spent in the context to `seconds[name]`."""
         started = time.monotonic()
         yield
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - started, 2)
 
     def finish(self, results: dict[str, Any]) -> None:
-        """Write the results, with the seconds by stage so far."""
+        """Write `results.json`, with seconds by stage and peak memory."""
         self.seconds["total"] = round(time.monotonic() - self._started, 2)
         measured = {"seconds": self.seconds, "peak_memory_mb": peak_memory_mb()}
         write_json(self.path / RESULTS, {**results, **self._scored_by, **measured})
@@ -153,7 +153,7 @@ class RunFolder:
         aside.mkdir()
         for path in self.path.iterdir():
             path.rename(aside / path.name)
-        log.info("what was in %s is now in %s", self.path, aside)
+        log.info("moved the content of %s to %s", self.path, aside)
 
 
 def discard_unused(path: Path) -> None:
@@ -163,19 +163,19 @@ def discard_unused(path: Path) -> None:
 
 
 def write_error(path: Path, error: Exception) -> None:
-    """Keep an error in a run's folder: one line that says what it is, then the traceback."""
+    """Write an error to the run's folder: a line with its type and message, then the traceback."""
     path.mkdir(parents=True, exist_ok=True)
     first_line = f"{type(error).__name__}: {error}".splitlines()[0]
     (path / ERROR).write_text(f"{first_line}\n\n{''.join(traceback.format_exception(error))}")
 
 
 def selection_return(run: RunFolder) -> float:
-    """A finished run's mean return on selection seeds, by the weights of its reported checkpoint."""
+    """Return a finished run's mean return on selection seeds, with the weights of its reported checkpoint."""
     return float(read_json(run.path / RESULTS)["selection_return_mean"])
 
 
 def read_config(folder: Path, *, key: str = "run") -> dict[str, Any]:
-    """A run's resolved config, as plain containers; reading it runs no code. ValueError names the key."""
+    """Read a run's resolved config as plain containers, without running code. ValueError if there is none."""
     path = folder / CONFIG
     if not path.is_file():
         raise ValueError(f"{key} must be the folder of a run, with a config.yaml in it, got {folder}")
@@ -183,10 +183,10 @@ def read_config(folder: Path, *, key: str = "run") -> dict[str, Any]:
 
 
 def read_finished(folder: Path, *, key: str = "run") -> tuple[DictConfig, dict[str, Any]]:
-    """The config and the results of a finished run, which may be somebody else's.
+    """Read config and results of a finished run, which may come from someone else.
 
-    Its config is checked, and its weights are those that it was scored with. ConfigError names the key that it was
-    asked for by, DamagedArtifactError a file that is another one.
+    The config is validated, and files such as weights are checked against the digests in the results.
+    ConfigError names `key`, DamagedArtifactError a file that is missing or was changed.
     """
     run = OmegaConf.create(read_config(folder, key=key))
     try:
@@ -201,9 +201,9 @@ def read_finished(folder: Path, *, key: str = "run") -> tuple[DictConfig, dict[s
 
 
 def peak_memory_mb() -> int:
-    """The most memory that this process has held, in MB."""
+    """Return the peak memory of this process in MB."""
     status = Path("/proc/self/status")
-    if status.exists():  # on Linux, what getrusage says begins with what the process held that started this one
+    if status.exists():  # on Linux, getrusage includes the peak inherited from the parent process
         kibibytes = int(status.read_text().split("VmHWM:")[1].split()[0])
     else:
         kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)

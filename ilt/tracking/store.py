@@ -1,4 +1,4 @@
-"""Artifacts: folders that are found by the hash of what made them, or made under a lock and published whole."""
+"""Artifacts: folders that are found by the hash of their config, or made under a lock and published atomically."""
 
 import fnmatch
 import hashlib
@@ -26,7 +26,7 @@ _PACKAGES = ("torch", "pytorch-lightning", "stable-baselines3", "gymnasium", "bo
 
 
 class DamagedArtifactError(ValueError):
-    """A file of an artifact is missing or is not the one that was published."""
+    """A file of an artifact is missing or differs from the published one."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Artifact:
 
     Attributes:
         path: the folder.
-        manifest: what its `manifest.json` says: `config`, `parents`, `measured`, `files`, `seconds`, versions.
+        manifest: content of `manifest.json`: `config`, `parents`, `metrics`, `files`, `seconds`, provenance.
     """
 
     path: Path
@@ -43,16 +43,16 @@ class Artifact:
 
     @property
     def name(self) -> str:
-        """The folder's name, which ends in the hash of what made it."""
+        """The folder's name, which ends in the hash of its config."""
         return self.path.name
 
     @property
     def metrics(self) -> Mapping[str, Any]:
-        """The numbers its maker measured."""
+        """The metrics that were measured when it was made."""
         return self.manifest["metrics"]
 
     def file(self, name: str) -> Path:
-        """The path of one of its files."""
+        """Return the path of a file."""
         return self.path / name
 
 
@@ -67,7 +67,7 @@ class Store:
         self.root = Path(root)
 
     def find(self, kind: str, name: str, config: Mapping[str, Any]) -> Artifact | None:
-        """The artifact that this config makes, checked file by file, or None. DamagedArtifactError if it is damaged."""
+        """Find the artifact of this config, or None, and check its files. DamagedArtifactError if it is damaged."""
         folder = f"{name}-{config_hash(config)}"
         for parent in [self.root / kind, *([SHIPPED[kind]] if kind in SHIPPED else [])]:
             if (parent / folder).is_dir():
@@ -83,17 +83,17 @@ class Store:
         parents: Sequence[Artifact] = (),
         about: Mapping[str, Any] | None = None,
     ) -> Artifact:
-        """The artifact that this config makes; made now, by one process at a time, if there is none.
+        """Find the artifact of this config, or make it under a lock.
 
         Args:
-            kind: the folder it lives in, such as `experts`.
-            name: what its folder is called, before the hash.
-            config: all that decides its content, artifacts it is made from included (by name).
-            make: fills the folder it is given and returns what it measured. The folder is the same for every try
-                with this config, so a maker that was killed finds there what it had saved. It must leave only
-                files that belong to the artifact.
+            kind: the parent folder, such as `experts`.
+            name: the folder's name without the hash.
+            config: all that determines the content, including input artifacts (by name).
+            make: fills the given folder and returns metrics. The folder is the same for every attempt with this
+                config, so `make` can resume from files that a killed attempt saved. It must leave only files that
+                belong to the artifact.
             parents: the artifacts that `make` reads, for the manifest.
-            about: what else the manifest is to say.
+            about: further entries of the manifest.
         """
         target = self.root / kind / f"{name}-{config_hash(config)}"
         if (found := self.find(kind, name, config)) is not None:
@@ -124,7 +124,7 @@ class Store:
 
 
 def open_artifact(path: Path) -> Artifact:
-    """Read an artifact's manifest and check each of its files. DamagedArtifactError names the file that is wrong."""
+    """Read an artifact's manifest and check each of its files. DamagedArtifactError names a damaged file."""
     try:
         manifest = json.loads((path / MANIFEST).read_text())
         files = dict(manifest["files"])
@@ -135,7 +135,7 @@ def open_artifact(path: Path) -> Artifact:
 
 
 def check_files(folder: Path, digests: Mapping[str, str]) -> None:
-    """Compare files of a folder with the SHA-256 digests noted for them. DamagedArtifactError names a bad one."""
+    """Compare files of a folder with their SHA-256 digests. DamagedArtifactError names a missing or changed one."""
     for name, digest in digests.items():
         if not (folder / name).is_file():
             raise DamagedArtifactError(f"{folder / name} is missing; {_ADVICE}")
@@ -144,7 +144,7 @@ def check_files(folder: Path, digests: Mapping[str, str]) -> None:
 
 
 def provenance() -> dict[str, Any]:
-    """Where and by what something is made: git commit, package versions, machine, time."""
+    """Return the provenance of an artifact made now: git commit, package versions, machine, time."""
     return {
         "git_commit": _git_commit(),
         "python": platform.python_version(),
@@ -155,19 +155,19 @@ def provenance() -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that the file is there whole or not at all."""
+    """Write JSON atomically."""
     temporary = path.with_name(f".{path.name}.new")
     temporary.write_text(json.dumps(content, indent=2) + "\n")
     os.replace(temporary, path)
 
 
 def read_json(path: Path) -> Any:
-    """Read what `write_json` wrote."""
+    """Read a JSON file."""
     return json.loads(path.read_text())
 
 
 def _git_commit() -> str | None:
-    """The commit of the checkout that holds this package, `+dirty` if it is changed; None outside a checkout."""
+    """Return the commit of this package's checkout, with `+dirty` if it has local changes; None outside a checkout."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
@@ -180,16 +180,16 @@ def _git_commit() -> str | None:
 
 
 def files_below(folder: Path, pattern: str) -> Iterator[Path]:
-    """Files in a folder and below it whose names match, also while others of its folders come, go and are renamed.
+    """Yield the files below a folder whose names match, even while other processes change folders in it.
 
-    `Path.rglob` of Python 3.11 raises FileNotFoundError if one goes before it is read. Links are found, too, also
-    those that lead nowhere.
+    `Path.rglob` of Python 3.11 raises FileNotFoundError if a folder disappears before it is read. Links to files are
+    included, even broken ones.
     """
     for parent, _, names in os.walk(folder):
         yield from (Path(parent, name) for name in fnmatch.filter(names, pattern))
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 digest of a file, in hexadecimal digits."""
+    """Return the SHA-256 digest of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""A job's run in W&B, offline where there is no API key, with artifacts that show what was made from what."""
+"""Runs of jobs in W&B, offline without an API key, with artifacts for the lineage of models."""
 
 import logging
 import netrc
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STEP = "trainer/global_step"
-"""The x-axis of a training."""
+"""The x-axis of training metrics."""
 
 BEST = {
     "rollout/return_mean": "max",
@@ -29,10 +29,10 @@ BEST = {
     "val/loss": "min",
     "expert/return_mean": "max",
 }
-"""Metrics whose best value the summary holds beside the last one, and which value is the best."""
+"""Metrics whose minimum or maximum is in the summary beside the last value."""
 
 CLOUD = {"api.wandb.ai", "api.forge.coreweave.com"}
-"""Two names of the same public server; a key that was kept for one is good for the other."""
+"""Two hosts of the same public server; an API key for one also works for the other."""
 
 MODEL_METRICS = (
     "return_mean",
@@ -42,14 +42,14 @@ MODEL_METRICS = (
     "n_parameters",
     "reported_checkpoint",
 )
-"""The results that are shown beside a model."""
+"""The results in the metadata of a model artifact."""
 
 
 class WandbRun(Run):
     """A run in W&B.
 
     Args:
-        run: started.
+        run: a started run.
     """
 
     def __init__(self, run: "wandb.Run") -> None:
@@ -58,12 +58,12 @@ class WandbRun(Run):
 
     @property
     def id(self) -> str:
-        """What W&B knows the run by."""
+        """The run's id in W&B."""
         return self._run.id
 
     @property
     def lightning(self) -> "Logger":
-        """The logger for a Lightning `Trainer`, with a summary that also holds the best values."""
+        """The logger for a Lightning `Trainer`, with a summary that also has the best values."""
         from pytorch_lightning.loggers import WandbLogger
 
         self._run.define_metric(STEP)
@@ -102,17 +102,17 @@ class WandbRun(Run):
         self._run.log({name: wandb.Video(str(path), format="mp4") for name, path in videos.items()})
 
     def use_artifacts(self, **artifacts: Artifact) -> None:
-        """Record what the job works from, and upload what W&B does not have of it yet."""
+        """Record the job's input artifacts, and upload files that W&B does not have yet."""
         for kind, artifact in artifacts.items():
             used = _as_wandb(kind, artifact)
             if self._run.offline:
-                # private: `use_artifact` refuses to work offline, and no public call keeps what it would send
+                # private, because `use_artifact` raises an error offline and there is no public alternative
                 self._run._log_artifact(used, is_user_created=True, use_after_commit=True)
             else:
                 self._run.use_artifact(used)
 
     def log_artifacts(self, **artifacts: Artifact) -> None:
-        """Record what the job makes, and upload it. W&B keeps equal content once, however often it is logged."""
+        """Record the job's output artifacts, and upload them. W&B stores equal content only once."""
         for kind, artifact in artifacts.items():
             self._run.log_artifact(_as_wandb(kind, artifact))
 
@@ -121,14 +121,14 @@ class WandbRun(Run):
 
 
 def start(options: Mapping[str, Any], job: JobInfo) -> Run:
-    """The W&B run of a job, or a run without a logger where `WANDB_MODE` is `disabled`.
+    """Start the W&B run of a job; a run without a logger if `WANDB_MODE` is `disabled`.
 
-    It is offline where there is no API key or no connection. The same job, in the same folder and with the same
+    The run is offline if there is no API key or no connection. The same job, in the same folder and with the same
     config, continues the same run.
 
     Args:
-        options: keyword arguments of `wandb.init`; its `name`, `group` and `tags` go before and beside the job's.
-        job: what is known of the job.
+        options: keyword arguments of `wandb.init`; `name` and `group` replace the job's, `tags` are added to them.
+        job: the job.
     """
     mode: Any = os.environ.get("WANDB_MODE")
     if mode == "disabled":
@@ -136,7 +136,7 @@ def start(options: Mapping[str, Any], job: JobInfo) -> Run:
     import wandb
 
     job.folder.mkdir(parents=True, exist_ok=True)
-    # files to be uploaded later must be where all jobs and `sync` find them, not in this machine's home folder
+    # keep files to upload in `outputs`, where all jobs and `sync` find them, instead of in the home folder
     os.environ.setdefault("WANDB_DATA_DIR", str(Path(job.outputs, "wandb").resolve()))
     arguments: dict[str, Any] = {
         **options,
@@ -148,14 +148,14 @@ def start(options: Mapping[str, Any], job: JobInfo) -> Run:
         "id": config_hash([job.job_type, str(job.folder.resolve()), dict(job.config)]),
         "resume": "allow",
         "config": {**job.config, "made_by": provenance()},
-        # neither code nor a list of installed packages: the commit and the versions that count are in the config
+        # no code and no list of packages: `made_by` has the commit and the relevant versions
         "settings": wandb.Settings(silent=True, save_code=False, disable_git=True, x_save_requirements=False),
     }
     try:
         run = wandb.init(**arguments, mode=mode or ("online" if has_key() else "offline"))
-    except wandb.errors.CommError as error:  # such as on a node of a cluster without a network
+    except wandb.errors.CommError as error:  # such as on a cluster node without network access
         log.warning("W&B cannot be reached (%s)", str(error).splitlines()[0])
-        wandb.teardown()  # which still holds the run that could not be started
+        wandb.teardown()  # discard the run that could not be started
         run = wandb.init(**arguments, mode="offline")
     if run.offline:
         log.info("W&B is offline%s; upload later with: make sync", "" if has_key() else " (no API key)")
@@ -165,14 +165,14 @@ def start(options: Mapping[str, Any], job: JobInfo) -> Run:
 
 
 def base_url() -> str:
-    """The W&B server, as `WANDB_BASE_URL` or `wandb login` says."""
+    """Return the URL of the W&B server, set by `WANDB_BASE_URL` or `wandb login`."""
     import wandb
 
     return os.environ.get("WANDB_BASE_URL") or str(wandb.setup().settings.base_url)
 
 
 def has_key() -> bool:
-    """Whether there is an API key for the W&B server, in `WANDB_API_KEY` or where `wandb login` leaves it."""
+    """Return whether there is an API key for the W&B server, in `WANDB_API_KEY` or saved by `wandb login`."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlparse(base_url()).hostname
@@ -184,22 +184,22 @@ def has_key() -> bool:
 
 
 def model_of(run_folder: Path, results: Mapping[str, Any]) -> Artifact:
-    """A run's weights, as an artifact like those of the store."""
+    """Return a run's weights as an artifact."""
     measured = {name: results[name] for name in MODEL_METRICS if results.get(name) is not None}
-    imitation = results.get("imitation", {"by_round": []})  # which older runs do not name
+    imitation = results.get("imitation", {"by_round": []})  # older runs lack it
     rounds = [each["artifact"] for each in imitation["by_round"][1:]]
     parents = [results["expert"], results["demonstrations"], *rounds]
     return Artifact(run_folder, {"metrics": measured, "parents": parents, "files": results["files"]})
 
 
 def _as_wandb(kind: str, artifact: Artifact) -> "wandb.Artifact":
-    """All files of an artifact, so that a download is the same artifact; its manifest is the metadata."""
+    """Return a W&B artifact with all files of an artifact, and its manifest as metadata."""
     import wandb
 
     metadata = {name: value for name, value in artifact.manifest.items() if name != "files"}
     copy = wandb.Artifact(artifact.name, type=kind, metadata=metadata)
     beside = [name for name in (MANIFEST, "config.yaml") if artifact.file(name).exists()]
     for name in [*artifact.manifest["files"], *beside]:
-        # read in place when it is uploaded: the files of an artifact do not change, and copies would fill the disk
+        # upload files in place: they never change, and copies would fill the disk
         copy.add_file(str(artifact.file(name).resolve()), name=name, policy="immutable", skip_cache=True)
     return copy

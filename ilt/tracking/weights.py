@@ -1,4 +1,4 @@
-"""Weights on disk: one safetensors file that also says how the module is built. Reading one runs no code."""
+"""Weights on disk: safetensors files with the config of the module as metadata. Reading one runs no code."""
 
 import json
 from collections.abc import Mapping
@@ -11,18 +11,18 @@ from torch import Tensor, nn
 
 
 def save_weights(module: nn.Module, path: Path, config: Mapping[str, Any]) -> None:
-    """Write a module's state and the plain containers that say how it is built."""
+    """Write a module's state, and its config as plain containers."""
     save_tensors(module.state_dict(), path, config)
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, config: Mapping[str, Any]) -> None:
-    """Write tensors by name, and the plain containers that say what they are."""
+    """Write tensors by name, and their config as plain containers."""
     written = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(written, path, metadata={"config": json.dumps(config)})
 
 
 def load_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What `save_weights` or `save_tensors` wrote. ValueError if the file is no such file."""
+    """Load config and tensors that `save_weights` or `save_tensors` wrote. ValueError if the file is not readable."""
     try:
         with safe_open(path, framework="pt") as file:
             config = json.loads(file.metadata()["config"])

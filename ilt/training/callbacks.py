@@ -78,11 +78,11 @@ class RolloutEvaluation(Callback):
         episodes = self._ctx.quiet_rollout(policy, self._seeds)
         metrics = {k: v for k, v in episode_metrics(episodes, self._ctx.env).items() if v is not None}
         seconds = time.monotonic() - started
-        rates = {"success_rate": "success", "crash_rate": "crashes"}
-        told = "".join(f", {word} {100 * metrics[name]:.0f} %" for name, word in rates.items() if name in metrics)
+        names = {"success_rate": "success", "crash_rate": "crashes"}
+        rates = "".join(f", {word} {100 * metrics[name]:.0f} %" for name, word in names.items() if name in metrics)
         log.info(
             "step %d: return %.1f%s over %d selection seeds (%.1f s)",
-            *(step, metrics["return_mean"], told, len(episodes), seconds),
+            *(step, metrics["return_mean"], rates, len(episodes), seconds),
         )
         return {**metrics, "seconds": seconds}
 
