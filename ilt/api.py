@@ -214,7 +214,8 @@ def train(
             job = JobInfo(name=name, job_type="train", folder=folder.path, outputs=Path(outputs), config=folder.config)
             with open_run(logger, job) as run:
                 pipeline.train_and_score(ctx, cfg, folder, expert, demos_artifact, run)
-    return Run(folder.path, read_json(folder.path / RESULTS), load_policy(folder.path, env, trust=None))
+    policy = load_policy(folder.path, env, deterministic=cfg.evaluation.deterministic, trust=None)
+    return Run(folder.path, read_json(folder.path / RESULTS), policy)
 
 
 def load_policy(

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from ilt.cli import FIRST_JOB_STARTED
 from ilt.cli.app import app
 from ilt.rollout.workers import start_early
-from ilt.schema import ConfigError
+from ilt.schema import ConfigError, config_hash
 from ilt.settings import check_config, run_config, training_config
 from ilt.tracking.run_folder import RunFolder, discard_unused, selection_return
 
@@ -69,7 +69,8 @@ def _train(cfg: DictConfig) -> float | None:
                 from ilt.studies.optuna_study import reporter
 
                 report = reporter(cfg, Path(hydra_config.sweep.dir))
-        setting = f"{cfg.run_name.removesuffix(f'-s{cfg.seed}-{_hash(identity)}')}-{_hash({**identity, 'seed': None})}"
+        setting = cfg.run_name.removesuffix(f"-s{cfg.seed}-{config_hash(identity)}")
+        setting = f"{setting}-{config_hash({**identity, 'seed': None})}"
         job = job_info(cfg, "train", name=folder.name, folder=folder, config={**run.config, "setting": setting})
         with open_run(cfg.logger, job) as logger:
             results = pipeline.run(ctx, cfg, run, logger, report=report, in_trial=in_trial)
@@ -77,9 +78,3 @@ def _train(cfg: DictConfig) -> float | None:
             return None if results is None else float(results["selection_return_mean"])
         pipeline.show(folder)
         return selection_return(run)
-
-
-def _hash(identity: dict[str, object]) -> str:
-    from ilt.schema import config_hash
-
-    return config_hash(identity)
