@@ -25,10 +25,7 @@ def main(cfg: DictConfig) -> float | None:
 
     Runs of a search's trials are not scored on test seeds; the return is None if such a run was pruned.
     """
-    if {
-        "WORLD_SIZE",
-        "SLURM_STEP_ID",
-    } & os.environ.keys():  # torchrun or srun may have started other processes
+    if {"WORLD_SIZE", "SLURM_STEP_ID"} & os.environ.keys():  # torchrun or srun may have started other processes
         from ilt.training.ranks import led
 
         return led(lambda: _train(cfg))
