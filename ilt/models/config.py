@@ -1,5 +1,7 @@
 """Schemas of the config groups `model` and `head`."""
 
+from dataclasses import dataclass
+
 from ilt.schema import component, key
 
 SIZES = ("nano", "tiny", "mini", "small", "base")
@@ -25,45 +27,37 @@ class Transformer:
     action_dropout: float = key(0.0, "Probability of blanking a past action's token in training.", ge=0, le=1)
 
 
-@component("model", "mlp", "ilt.models.sizing.mlp")
-class MLP:
-    """A multilayer perceptron that sees the current observation only."""
-
+@dataclass(kw_only=True)
+class _Sized:
     size: str = key("tiny", "As many parameters as the transformer of this size.", choices=SIZES)
-    d_model: int | None = key(None, "Width of the hidden layers; null for the one that `size` asks for.", ge=1)
+    d_model: int | None = key(None, "Width; null for the one that `size` asks for.", ge=1)
     n_layer: int = key(2, "Hidden layers; 0 is a linear policy.", ge=0)
     dropout: float = key(0.0, "Probability, after each hidden layer.", ge=0, lt=1)
+
+
+@component("model", "mlp", "ilt.models.sizing.mlp")
+class MLP(_Sized):
+    """A multilayer perceptron that sees the current observation only."""
 
 
 @component("model", "mlp_stack", "ilt.models.sizing.mlp_stack")
-class MLPStack:
+class MLPStack(_Sized):
     """A multilayer perceptron over the last K observations and actions, concatenated (frame stacking)."""
 
-    size: str = key("tiny", "As many parameters as the transformer of this size.", choices=SIZES)
-    d_model: int | None = key(None, "Width of the hidden layers; null for the one that `size` asks for.", ge=1)
-    n_layer: int = key(2, "Hidden layers; 0 is a linear policy.", ge=0)
     d_action: int = key(8, "Width of a past action's embedding.", ge=1)
-    dropout: float = key(0.0, "Probability, after each hidden layer.", ge=0, lt=1)
 
 
 @component("model", "gru", "ilt.models.sizing.gru")
-class GRU:
+class GRU(_Sized):
     """A GRU over observations and past actions; its state is carried while acting."""
 
-    size: str = key("tiny", "As many parameters as the transformer of this size.", choices=SIZES)
-    d_model: int | None = key(None, "Width of the state; null for the one that `size` asks for.", ge=1)
     n_layer: int = key(1, "Recurrent layers.", ge=1)
     dropout: float = key(0.0, "Probability, between recurrent layers.", ge=0, lt=1)
 
 
 @component("model", "lstm", "ilt.models.sizing.lstm")
-class LSTM:
+class LSTM(GRU):
     """An LSTM over observations and past actions; its state is carried while acting."""
-
-    size: str = key("tiny", "As many parameters as the transformer of this size.", choices=SIZES)
-    d_model: int | None = key(None, "Width of the state; null for the one that `size` asks for.", ge=1)
-    n_layer: int = key(1, "Recurrent layers.", ge=1)
-    dropout: float = key(0.0, "Probability, between recurrent layers.", ge=0, lt=1)
 
 
 @component("head", "auto", "ilt.models.heads.default_head")

@@ -1,11 +1,12 @@
 """Multilayer perceptrons: baselines that see the current observation only, or the last K steps concatenated."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from ilt.envs.actions import ActionSpace
 from ilt.models.base import SequenceModel, Stepper, embed_actions
 
 
@@ -30,28 +31,14 @@ class MLP(SequenceModel):
         d_model: width of each hidden layer.
         n_layer: number of hidden layers.
         dropout: probability.
+        sizes: see `SequenceModel`.
     """
 
     recurrent = True  # its state is empty
 
-    def __init__(
-        self,
-        *,
-        observation_dim: int,
-        action_space: ActionSpace,
-        n_outputs: int,
-        context_length: int,
-        d_model: int,
-        n_layer: int,
-        dropout: float,
-    ) -> None:
-        super().__init__(
-            observation_dim=observation_dim,
-            action_space=action_space,
-            n_outputs=n_outputs,
-            context_length=context_length,
-        )
-        self.layers = mlp(observation_dim, d_model, n_layer, n_outputs, dropout)
+    def __init__(self, *, d_model: int, n_layer: int, dropout: float, **sizes: Any) -> None:
+        super().__init__(**sizes)
+        self.layers = mlp(self.observation_dim, d_model, n_layer, self.n_outputs, dropout)
 
     def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
         """See `SequenceModel.forward`; actions are ignored."""
@@ -95,29 +82,14 @@ class MLPStack(SequenceModel):
         n_layer: number of hidden layers.
         d_action: width of an action's embedding.
         dropout: probability.
+        sizes: see `SequenceModel`.
     """
 
-    def __init__(
-        self,
-        *,
-        observation_dim: int,
-        action_space: ActionSpace,
-        n_outputs: int,
-        context_length: int,
-        d_model: int,
-        n_layer: int,
-        d_action: int,
-        dropout: float,
-    ) -> None:
-        super().__init__(
-            observation_dim=observation_dim,
-            action_space=action_space,
-            n_outputs=n_outputs,
-            context_length=context_length,
-        )
-        self.embed_action = embed_actions(action_space, d_action) if context_length > 1 else None
-        n_in = context_length * (observation_dim + 1) + (context_length - 1) * d_action
-        self.layers = mlp(n_in, d_model, n_layer, n_outputs, dropout)
+    def __init__(self, *, d_model: int, n_layer: int, d_action: int, dropout: float, **sizes: Any) -> None:
+        super().__init__(**sizes)
+        self.embed_action = embed_actions(self.action_space, d_action) if self.context_length > 1 else None
+        n_in = self.context_length * (self.observation_dim + 1) + (self.context_length - 1) * d_action
+        self.layers = mlp(n_in, d_model, n_layer, self.n_outputs, dropout)
 
     def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
         """See `SequenceModel.forward`."""

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from ilt.envs.actions import ActionSpace
 from ilt.models.base import SequenceModel, Stepper, embed_actions
 
 
@@ -26,30 +25,14 @@ class Recurrent(SequenceModel):
 
     recurrent = True
 
-    def __init__(
-        self,
-        *,
-        observation_dim: int,
-        action_space: ActionSpace,
-        n_outputs: int,
-        context_length: int,
-        cell: str,
-        d_model: int,
-        n_layer: int,
-        dropout: float,
-    ) -> None:
-        super().__init__(
-            observation_dim=observation_dim,
-            action_space=action_space,
-            n_outputs=n_outputs,
-            context_length=context_length,
-        )
-        self.embed_state = nn.Linear(observation_dim, d_model)
-        self.embed_action = embed_actions(action_space, d_model)
+    def __init__(self, *, cell: str, d_model: int, n_layer: int, dropout: float, **sizes: Any) -> None:
+        super().__init__(**sizes)
+        self.embed_state = nn.Linear(self.observation_dim, d_model)
+        self.embed_action = embed_actions(self.action_space, d_model)
         layers = {"gru": nn.GRU, "lstm": nn.LSTM}[cell]
         self.rnn = layers(d_model, d_model, n_layer, batch_first=True, dropout=dropout if n_layer > 1 else 0.0)
         self.norm = nn.LayerNorm(d_model)
-        self.action_head = nn.Linear(d_model, n_outputs)
+        self.action_head = nn.Linear(d_model, self.n_outputs)
 
     def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
         """See `SequenceModel.forward`; windows may be of any length."""
