@@ -35,6 +35,7 @@ from ilt.settings import check_config, parse_seeds, run_config, training_config
 from ilt.tracking.loggers import JobInfo, open_run
 from ilt.tracking.run_folder import RESULTS, RunFolder
 from ilt.tracking.store import Artifact, Store, read_json
+from ilt.training.runtime import limited_threads
 
 DEFAULTS = {
     "env": "gymnasium", "expert": "random", "demos": "expert", "dataset": "windows", "head": "auto", "imitation": "bc",
@@ -92,6 +93,7 @@ def make_env(id: str, *, wrappers: Sequence[Mapping[str, Any]] = (), **settings:
     return spec
 
 
+@limited_threads(1)  # more would wait for each other: batches are small
 def load_expert(
     expert: str | Path | Policy | Callable[[np.ndarray], np.ndarray],
     env: EnvSpec,
@@ -136,6 +138,7 @@ def load_expert(
     return load(ctx, config.expert, artifact)
 
 
+@limited_threads(1)
 def collect(
     expert: LoadedExpert,
     env: EnvSpec,
@@ -156,6 +159,7 @@ def collect(
     return Demonstrations(episodes, validation, expert)
 
 
+@limited_threads(1)
 def train(
     demos: Demonstrations | Episodes,
     *,
@@ -237,6 +241,7 @@ def load_policy(
     return saved.policy
 
 
+@limited_threads(1)
 def evaluate(
     policy: Policy | LoadedExpert | Run, env: EnvSpec, *, n_episodes: int = 1000, seeds: str | None = None
 ) -> dict[str, Any]:
@@ -251,6 +256,7 @@ def evaluate(
     return summarize(episodes, env)
 
 
+@limited_threads(1)
 def compare(
     policies: Mapping[str, Policy | LoadedExpert | Run | str | Path],
     env: EnvSpec,

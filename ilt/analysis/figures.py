@@ -15,7 +15,7 @@ def learning_curve(rows: Sequence[Mapping[str, float]], path: Path, *, expert_re
 
     Args:
         rows: the rows of `LearningCurve`.
-        expert_return: the expert's mean return on selection seeds.
+        expert_return: the expert's mean return on selection seeds; None if it is not known.
     """
 
     def series(name: str) -> tuple[list[float], list[float]]:
@@ -34,7 +34,8 @@ def learning_curve(rows: Sequence[Mapping[str, float]], path: Path, *, expert_re
     actions.set(ylabel=f"action {measure} (validation)")
     steps, means = series("rollout/return_mean")
     returns.plot(steps, means, color=COLORS["student"], marker="o", markersize=3, label="student")
-    returns.axhline(expert_return, color=COLORS["expert"], linestyle="--", label="expert (other selection seeds)")
+    if expert_return is not None:
+        returns.axhline(expert_return, color=COLORS["expert"], linestyle="--", label="expert (other selection seeds)")
     returns.set(ylabel="mean return (selection seeds)")
     returns.legend(loc="best", framealpha=0.8)
     for axes in (loss, actions, returns):

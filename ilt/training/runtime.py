@@ -2,6 +2,8 @@
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,6 +24,18 @@ def set_up(threads: int | None) -> None:
         torch.set_num_threads(threads)
         threadpool_limits(threads, user_api="blas")
     keep_freed_memory()
+
+
+@contextmanager
+def limited_threads(threads: int) -> Iterator[None]:
+    """Set the number of CPU threads of torch and NumPy inside the context; it is also a decorator."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with threadpool_limits(threads, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def check_devices(trainer: Any, batch_size: int) -> None:
