@@ -363,7 +363,8 @@ def canonical(group: str, values: Any) -> dict[str, Any]:
     """Return the canonical form of a group of a config, which stays the same when code moves or keys are added.
 
     It has the component's registered name and version, and the values that differ from its defaults. For a component
-    without a schema: its target, the `version` of its class, and values that differ from its constructor's defaults.
+    without a schema: its target, its `version` (by default 1, and for a function the hash of its source), and values
+    that differ from its defaults.
     """
     found = schema_of(group, values)
     target = values.get("_target_") or (found.target if found else "")
@@ -372,7 +373,16 @@ def canonical(group: str, values: Any) -> dict[str, Any]:
     code = locate(target, key=f"{group}._target_")
     parameters = inspect.signature(code).parameters.values()
     defaults = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in parameters}
-    return {"component": target, "version": getattr(code, "version", 1), **_differing(found, values, defaults)}
+    version = getattr(code, "version", _source_hash(code) if inspect.isfunction(code) else 1)
+    return {"component": target, "version": version, **_differing(found, values, defaults)}
+
+
+def _source_hash(function: Any) -> str | int:
+    """Return a hash of a function's source, or 1 where there is none."""
+    try:
+        return config_hash(inspect.getsource(function))
+    except OSError:
+        return 1
 
 
 def _differing(found: Component | None, values: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:

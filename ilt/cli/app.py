@@ -69,6 +69,7 @@ def _run(name: str, main: Callable[[DictConfig], Any]) -> None:
     _command_line, (_, _, *arguments) = sys.argv, sys.argv
     completes = "-sc" in arguments or "--shell-completion" in arguments
     sys.argv = ["ilt" if completes else f"ilt {name}", *arguments]
+    sys.path.append(os.getcwd())  # where one's own package may lie
     _full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
     try:
@@ -108,7 +109,8 @@ def _mistake(error: Exception) -> str | None:
         return f"{key[1]} is not a {what}{hint or (what == 'key') * f'; +{key[1]}=… adds it'}"
     by_hydra = traceback.extract_tb(error.__traceback__)[-1].filename.startswith(str(hydra.__path__[0]) + "/_internal")
     if isinstance(error, InterpolationResolutionError):
-        return f"{error.full_key}: {said}"
+        missing = re.search(r"Missing mandatory value: ([\w.]+)", said)
+        return f"{missing[1]} must be given" if missing else f"{error.full_key}: {said}"
     return said if by_hydra and isinstance(error, ValueError) else None
 
 

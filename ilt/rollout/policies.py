@@ -14,6 +14,7 @@ from ilt.envs.actions import ActionSpace
 from ilt.models.base import SequenceModel
 from ilt.models.heads import ActionHead
 from ilt.models.steppers import stepper_of
+from ilt.schema import ConfigError
 
 _SAMPLING = 0x5A17  # separates a policy's random stream from the environment's, which has the same seed
 MIXING = 0x313C  # and the stream that decides who acts, or what noise is added, from that of a policy's samples
@@ -138,7 +139,8 @@ class RandomPolicy(Policy):
 class FunctionPolicy(Policy):
     """Any function from (n, obs_dim) float32 observations to n actions in the simulator's units.
 
-    `act` raises ValueError, naming the `source`, if it returns anything but n actions of the environment.
+    `act` raises ConfigError, naming the `source`, if it fails, and ValueError if it does not return n actions of the
+    environment.
     """
 
     def __init__(
@@ -153,7 +155,15 @@ class FunctionPolicy(Policy):
         self.action_space: ActionSpace = action_space
 
     def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
-        return self.action_space.check(self._function(observations), len(slots), source=self._source)
+        try:
+            actions = self._function(observations)
+        except Exception as error:
+            seen = "with" if self.privileged else "without"
+            raise ConfigError(
+                f"{self._source} fails on observations of shape {observations.shape}, {seen} what env hides "
+                f"(expert.privileged={str(self.privileged).lower()}): {type(error).__name__}: {error}"
+            ) from error
+        return self.action_space.check(actions, len(slots), source=self._source)
 
 
 class ActionSampler:

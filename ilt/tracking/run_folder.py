@@ -143,6 +143,7 @@ class RunFolder:
 
     def finish(self, results: dict[str, Any]) -> None:
         """Write `results.json`, with seconds by stage and peak memory."""
+        self.seconds.pop("total", None)  # so that it comes last
         self.seconds["total"] = round(time.monotonic() - self._started, 2)
         measured = {"seconds": self.seconds, "peak_memory_mb": peak_memory_mb()}
         write_json(self.path / RESULTS, {**results, **self._scored_by, **measured})
