@@ -1,7 +1,7 @@
 """Many environments stepped in one process, with nothing between the caller and `Env.step`."""
 
 from collections.abc import Mapping
-from typing import Any, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
 from gymnasium import spaces
@@ -83,12 +83,3 @@ class EnvBatch:
         """Close every environment."""
         for env in self._envs:
             env.close()
-
-
-def gymnasium_box(space: Any) -> Any:
-    """Return the Gymnasium space of an `ActionSpace`, as Stable-Baselines3 takes it."""
-    if space.continuous:
-        return spaces.Box(np.array(space.low, np.float32), np.array(space.high, np.float32))
-    if space.flat:
-        return spaces.Discrete(space.n_choices[0])
-    return spaces.MultiDiscrete(np.array(space.n_choices))

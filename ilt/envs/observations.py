@@ -19,7 +19,7 @@ OBSERVATION, PRIVILEGED = "observation", "privileged"
 class ObservationLayout:
     """How an environment's observations become vectors.
 
-    A `Dict` observation with exactly the keys `observation` and `privileged` hides the latter from students.
+    A `Dict` observation with exactly the keys `observation` and `privileged` hides `privileged` from students.
 
     Attributes:
         dim: how many numbers the student sees; they come first.

@@ -30,7 +30,7 @@ class EnvSpec:
     """One environment: anything that `gymnasium.make` returns, including the wrappers of its registration.
 
     Observations may be any space that Gymnasium flattens. A `Dict` with the keys `observation` and `privileged` hides
-    the latter from students. `reset` may report the parameters drawn for an episode as `info["episode_params"]`
+    `privileged` from students. `reset` may report the parameters drawn for an episode as `info["episode_params"]`
     (name → number). `ActionSpace` describes the actions.
     """
 

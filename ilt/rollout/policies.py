@@ -139,8 +139,8 @@ class RandomPolicy(Policy):
 class FunctionPolicy(Policy):
     """Any function from (n, obs_dim) float32 observations to n actions in the simulator's units.
 
-    `act` raises ConfigError, naming the `source`, if it fails, and ValueError if it does not return n actions of the
-    environment.
+    `act` raises ConfigError, naming the `source`, if the function fails, and ValueError if it does not return n actions
+    of the environment.
     """
 
     def __init__(

@@ -192,7 +192,7 @@ def sendable(error: Exception) -> Exception:
     """Return the error if it can be pickled, otherwise a RuntimeError with the same text."""
     try:
         ForkingPickler.loads(ForkingPickler.dumps(error))
-    except Exception:
+    except Exception:  # whatever its class does when it is pickled; the text is kept
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
 

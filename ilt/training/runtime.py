@@ -28,7 +28,7 @@ def set_up(threads: int | None) -> None:
 
 @contextmanager
 def limited_threads(threads: int) -> Iterator[None]:
-    """Set the number of CPU threads of torch and NumPy inside the context; it is also a decorator."""
+    """Set the number of CPU threads of torch and NumPy inside the context, or in a function that this decorates."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
