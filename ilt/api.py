@@ -121,7 +121,10 @@ def load_expert(
             expert if isinstance(expert, Policy) else FunctionPolicy(expert, env.action_space, privileged=privileged)
         )
         name = getattr(expert, "__name__", type(expert).__name__)
-        return LoadedExpert(policy, re.sub(r"\W", "_", name), ["handed in", name, uuid4().hex], deterministic)
+        identity = ["handed in", name, uuid4().hex]
+        return LoadedExpert(
+            policy=policy, name=re.sub(r"\W", "_", name), identity=identity, deterministic=deterministic
+        )
     option, given = str(expert), {"deterministic": deterministic, **settings}
     if option not in options_of("expert"):
         if not Path(option).is_file():
@@ -154,7 +157,7 @@ def collect(
     """
     ctx = _context(env, outputs)
     counts = {"demonstrations": n_episodes, "validation": n_validation_episodes or max(n_episodes // 10, 1)}
-    found = [expert.rollout(ctx, env.seeds(block, n)) for block, n in counts.items()]
+    found = [ctx.find_or_rollout(expert, env.seeds(block, n)) for block, n in counts.items()]
     episodes, validation = (Episodes.load(each.file("episodes.npz")) for each in found)
     return Demonstrations(episodes, validation, expert)
 
@@ -330,5 +333,5 @@ def _keep(ctx: Context, demos: Demonstrations) -> Artifact:
             episodes.save(folder / f"{block}.npz")
         return {block: episode_metrics(episodes, ctx.env) for block, episodes in blocks.items()}
 
-    parents = [] if demos.expert is None else demos.expert.parents
+    parents = () if demos.expert is None else demos.expert.parents
     return ctx.store.find_or_make("demos", "api", config, make, parents=parents)

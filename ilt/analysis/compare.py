@@ -12,7 +12,7 @@ from ilt.analysis.comparison_figure import comparison_figure
 from ilt.analysis.video import side_by_side, write_animation, write_mp4
 from ilt.data.episodes import Episodes
 from ilt.evaluation.comparison import ALL, compare_policies, headings, median_run, typical_episode, write_comparison
-from ilt.evaluation.saved_policies import SavedPolicy, read_policy
+from ilt.evaluation.saved_policies import read_policy
 from ilt.rollout.recorded import RANDOM, Context
 from ilt.schema import ConfigError, config_hash
 from ilt.tracking.records import setting
@@ -44,7 +44,7 @@ def runs_of(key: str, where: str) -> list[str]:
 
 def run_policies(
     ctx: Context,
-    policies: Mapping[str, str | SavedPolicy],
+    policies: Mapping[str, str],
     seeds: np.ndarray,
     *,
     deterministic: bool,
@@ -55,28 +55,13 @@ def run_policies(
     All policies are loaded and checked against the environment before the first rollout.
     """
     read = {
-        name: [where]
-        if isinstance(where, SavedPolicy)
-        else [
+        name: [
             read_policy(f"policies.{name}", one, ctx, deterministic=deterministic, trust=trust)
             for one in runs_of(f"policies.{name}", where)
         ]
         for name, where in {**policies, RANDOM: RANDOM}.items()
     }
-    return {
-        name: [
-            ctx.find_or_rollout(
-                run.policy,
-                seeds,
-                name=run.name,
-                identity=run.identity,
-                deterministic=run.deterministic,
-                parents=run.parents,
-            )
-            for run in runs
-        ]
-        for name, runs in read.items()
-    }
+    return {name: [ctx.find_or_rollout(run, seeds) for run in runs] for name, runs in read.items()}
 
 
 def find_or_compare(

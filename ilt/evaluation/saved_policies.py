@@ -1,7 +1,7 @@
 """Load saved policies by name or path: a run's student, an expert, or the random policy."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,35 +9,16 @@ from omegaconf import OmegaConf
 
 from ilt.experts.base import make_expert
 from ilt.models.spec import ModelSpec
-from ilt.rollout.policies import Policy, RandomPolicy, SequencePolicy
-from ilt.rollout.recorded import RANDOM, Context
+from ilt.rollout.policies import SequencePolicy
+from ilt.rollout.recorded import RANDOM, Context, NamedPolicy, random_policy
 from ilt.schema import ConfigError, plain
 from ilt.tracking.run_folder import RESULTS, read_finished
 from ilt.tracking.store import MANIFEST, SHIPPED, Artifact, open_artifact, sha256
 
 
-@dataclass(frozen=True, kw_only=True)
-class SavedPolicy:
-    """A policy that can act in an environment.
-
-    Attributes:
-        policy: the policy.
-        name: a name for its rollouts.
-        identity: all that determines its actions, beside `deterministic`.
-        deterministic: whether it takes the most likely action or a sample.
-        parents: the artifacts that it was loaded from.
-    """
-
-    policy: Policy
-    name: str
-    identity: Any
-    deterministic: bool
-    parents: tuple[Artifact, ...] = ()
-
-
 def read_policy(
     key: str, where: str, ctx: Context, *, deterministic: bool, trust: Sequence[str] | None = ()
-) -> SavedPolicy:
+) -> NamedPolicy:
     """Load the policy that a config key names; it may have been trained in a variant of the environment.
 
     Policies of other people are safe to load: files are checked, and only code of `ilt` and of packages in `trust` is
@@ -54,8 +35,7 @@ def read_policy(
     """
     root = ctx.store.root
     if where == RANDOM:
-        policy = RandomPolicy(ctx.env.action_space)
-        return SavedPolicy(policy=policy, name=RANDOM, identity=RANDOM, deterministic=False)
+        return random_policy(ctx.env)
     for folder in (Path(where), root / "runs" / where, root / "experts" / where, SHIPPED["experts"] / where):
         if (folder / RESULTS).is_file():
             return _student(key, folder, ctx, deterministic=deterministic, trust=trust)
@@ -67,14 +47,14 @@ def read_policy(
     )
 
 
-def _student(key: str, folder: Path, ctx: Context, *, deterministic: bool, trust: Sequence[str] | None) -> SavedPolicy:
+def _student(key: str, folder: Path, ctx: Context, *, deterministic: bool, trust: Sequence[str] | None) -> NamedPolicy:
     """Load a run's reported weights, to act with the context length that they were scored with."""
     run, _ = read_finished(folder, key=key)
     weights = f"weights/{run.evaluation.reported_checkpoint}.safetensors"
     spec, model, head = ModelSpec.load(folder / weights, trust=trust)
     _check_fit(key, run.env, ctx, spec.observation_dim, spec.action_space, privileged=False, trust=trust)
     context_length = run.evaluation.context_length or spec.context_length
-    return SavedPolicy(
+    return NamedPolicy(
         policy=SequencePolicy(model, head, context_length=context_length, deterministic=deterministic),
         name=folder.name,
         identity={"weights": sha256(folder / weights), "context_length": context_length},
@@ -84,7 +64,7 @@ def _student(key: str, folder: Path, ctx: Context, *, deterministic: bool, trust
 
 def _expert(
     key: str, artifact: Artifact, ctx: Context, *, deterministic: bool, trust: Sequence[str] | None
-) -> SavedPolicy:
+) -> NamedPolicy:
     """Load an expert that was trained in an environment of the same id."""
     config = artifact.manifest.get("expert")
     if not isinstance(config, Mapping) or "_target_" not in config:
@@ -93,7 +73,7 @@ def _expert(
     made = make_expert(values, trust=trust)
     privileged = bool(values.get("privileged", False))
     _check_fit(key, artifact.manifest["env"], ctx, None, None, privileged=privileged, trust=trust)
-    return SavedPolicy(
+    return NamedPolicy(
         policy=made.policy(ctx.env, artifact.path, privileged=privileged, deterministic=deterministic),
         name=artifact.manifest["name"].rpartition("-")[0],
         identity=artifact.manifest["name"],  # not the folder's name: the folder may have been renamed

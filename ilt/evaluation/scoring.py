@@ -14,7 +14,7 @@ from ilt.evaluation.tables import episode_rows
 from ilt.experts.find import LoadedExpert
 from ilt.models.spec import ModelSpec
 from ilt.rollout.policies import SequencePolicy
-from ilt.rollout.recorded import Context
+from ilt.rollout.recorded import Context, random_policy
 from ilt.schema import plain
 from ilt.tracking.run_folder import RunFolder
 from ilt.tracking.store import Artifact, provenance, sha256
@@ -48,8 +48,8 @@ def score_students(
         episodes of `student` (the reported one), `expert` and `random`.
     """
     references = {
-        "expert": Episodes.load(expert.rollout(ctx, seeds).file("episodes.npz")),
-        "random": Episodes.load(ctx.random_rollout(seeds).file("episodes.npz")),
+        "expert": Episodes.load(ctx.find_or_rollout(expert, seeds).file("episodes.npz")),
+        "random": Episodes.load(ctx.find_or_rollout(random_policy(ctx.env), seeds).file("episodes.npz")),
     }
     done: dict[str, tuple[Episodes, dict[str, Any]]] = {}
     students = {}

@@ -4,7 +4,6 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from ilt.experts.base import Expert, make_expert
 from ilt.experts.gate import check_gate
 from ilt.rollout.metrics import episode_metrics
 from ilt.rollout.policies import Policy, RandomPolicy
-from ilt.rollout.recorded import Context
+from ilt.rollout.recorded import Context, NamedPolicy
 from ilt.schema import ConfigError, canonical, leaves, plain
 from ilt.tracking.progress import Progress
 from ilt.tracking.store import SHIPPED, Artifact, Store, read_json
@@ -27,28 +26,13 @@ _SECONDS_PER_GRADIENT = 0.003
 """Seconds of a gradient step of a small network on one core."""
 
 
-@dataclass(frozen=True)
-class LoadedExpert:
-    """An expert that can act in an environment.
-
-    Attributes:
-        policy: the policy that demonstrates.
-        name: name of its folder, before the hash.
-        identity: what decides its actions.
-        deterministic: whether it takes its most likely action.
-        artifact: its artifact; None for a function or policy that a caller passed in.
-    """
-
-    policy: Policy
-    name: str
-    identity: Any
-    deterministic: bool
-    artifact: Artifact | None = None
+class LoadedExpert(NamedPolicy):
+    """An expert that can act in an environment."""
 
     @property
-    def parents(self) -> list[Artifact]:
-        """The parents of artifacts that depend on it."""
-        return [] if self.artifact is None else [self.artifact]
+    def artifact(self) -> Artifact | None:
+        """Its artifact; None for a function or policy that a caller passed in."""
+        return next(iter(self.parents), None)
 
     @property
     def selection_return(self) -> float | None:
@@ -58,22 +42,16 @@ class LoadedExpert:
         measured = self.artifact.metrics["selection"]["deterministic" if self.deterministic else "sampled"]
         return float(measured["return_mean"])
 
-    def rollout(self, ctx: Context, seeds: np.ndarray) -> Artifact:
-        """Return the artifact of its episodes on these seeds."""
-        return ctx.find_or_rollout(
-            self.policy,
-            seeds,
-            name=self.name,
-            identity=self.identity,
-            deterministic=self.deterministic,
-            parents=self.parents,
-        )
-
 
 def load(ctx: Context, expert: Any, artifact: Artifact) -> LoadedExpert:
     """Load the expert of an artifact, which demonstrates as a config's `expert` says."""
-    policy = expert_policy(ctx, expert, artifact)
-    return LoadedExpert(policy, expert.name, artifact.name, expert.deterministic, artifact)
+    return LoadedExpert(
+        policy=expert_policy(ctx, expert, artifact),
+        name=expert.name,
+        identity=artifact.name,
+        deterministic=expert.deterministic,
+        parents=(artifact,),
+    )
 
 
 def canonical_config_of(ctx: Context, expert: Any) -> dict[str, Any]:
@@ -172,7 +150,7 @@ def find_or_collect(ctx: Context, demos: Any, expert: Any, loaded: LoadedExpert)
         return metrics
 
     name = loaded.name if source.uses_expert else "recorded"
-    return ctx.store.find_or_make("demos", name, config, make, parents=loaded.parents if source.uses_expert else [])
+    return ctx.store.find_or_make("demos", name, config, make, parents=loaded.parents if source.uses_expert else ())
 
 
 def _capped(expert: Any) -> Any:

@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,38 +64,43 @@ class Context:
         """Run a policy without a display, and return its episodes; see `ilt.rollout.run.rollout`."""
         return rollout(self.env, policy, seeds, n_envs=self.n_envs, n_processes=self.n_processes, **options)
 
-    def find_or_rollout(
-        self,
-        policy: Policy,
-        seeds: np.ndarray,
-        *,
-        name: str,
-        identity: Any,
-        deterministic: bool,
-        parents: Sequence[Artifact] = (),
-    ) -> Artifact:
-        """Return the artifact of a policy's episodes on these consecutive seeds, from the store or collected now.
-
-        Args:
-            name: name of its folder, before the hash.
-            identity: what decides the policy's actions, besides `deterministic`.
-            parents: the artifacts that the policy comes from.
-        """
+    def find_or_rollout(self, acting: "NamedPolicy", seeds: np.ndarray) -> Artifact:
+        """Return the artifact of a policy's episodes on these consecutive seeds, from the store or collected now."""
         canonical_config = {
             "env": self.env.identity(),
-            "policy": identity,
-            "deterministic": deterministic,
+            "policy": acting.identity,
+            "deterministic": acting.deterministic,
             "seeds": [int(seeds[0]), len(seeds)],
         }
 
         def make(folder: Path) -> dict[str, Any]:
-            episodes, metrics = self.rollout(policy, seeds, title=f"{name} on {self.env.block_of(seeds)} seeds")
+            title = f"{acting.name} on {self.env.block_of(seeds)} seeds"
+            episodes, metrics = self.rollout(acting.policy, seeds, title=title)
             episodes.save(folder / "episodes.npz")
             return metrics
 
-        return self.store.find_or_make("rollouts", name, canonical_config, make, parents=parents)
+        return self.store.find_or_make("rollouts", acting.name, canonical_config, make, parents=acting.parents)
 
-    def random_rollout(self, seeds: np.ndarray) -> Artifact:
-        """Return the artifact of the random policy's episodes on these seeds."""
-        policy = RandomPolicy(self.env.action_space)
-        return self.find_or_rollout(policy, seeds, name=RANDOM, identity=RANDOM, deterministic=False)
+
+@dataclass(frozen=True, kw_only=True)
+class NamedPolicy:
+    """A policy whose rollouts can be stored.
+
+    Attributes:
+        policy: the policy.
+        name: name of its rollouts' folders, before the hash.
+        identity: all that decides its actions, besides `deterministic`.
+        deterministic: whether it takes the most likely action or a sample.
+        parents: the artifacts that it was loaded from.
+    """
+
+    policy: Policy
+    name: str
+    identity: Any
+    deterministic: bool
+    parents: tuple[Artifact, ...] = ()
+
+
+def random_policy(env: EnvSpec) -> NamedPolicy:
+    """Return the random policy of an environment."""
+    return NamedPolicy(policy=RandomPolicy(env.action_space), name=RANDOM, identity=RANDOM, deterministic=False)

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from ilt.envs.spec import EnvSpec
-from ilt.evaluation.saved_policies import SavedPolicy, read_policy
+from ilt.evaluation.saved_policies import read_policy
 from ilt.experts.actor import Actor
-from ilt.rollout.recorded import Context
+from ilt.rollout.recorded import Context, NamedPolicy
 from ilt.rollout.run import rollout
 from ilt.schema import ConfigError, named
 from ilt.tracking.run_folder import read_config
@@ -39,7 +39,7 @@ def masked(spec: EnvSpec, *hide: int) -> EnvSpec:
     return replace(spec, wrappers={"mask": {"_target_": "ilt.envs.wrappers.MaskObservation", "hide": list(hide)}})
 
 
-def read(where: str | Path, spec: EnvSpec, outputs: Path = Path("outputs"), **options: Any) -> SavedPolicy:
+def read(where: str | Path, spec: EnvSpec, outputs: Path = Path("outputs"), **options: Any) -> NamedPolicy:
     ctx = Context(spec, Store(outputs))
     return read_policy("policies.it", str(where), ctx, **{"deterministic": True, **options})
 
