@@ -50,7 +50,7 @@ def run(
     report: Callable[[float, int], bool] | None = None,
     in_trial: bool = False,
 ) -> dict[str, Any] | None:
-    """Run every stage from the expert to a scored student; reuse stages that are finished.
+    """Run every stage from the expert to a scored student; reuse stages that are finished. Call `check` before.
 
     Args:
         cfg: a whole config of `ilt train`.
@@ -61,7 +61,6 @@ def run(
     Returns:
         the content of `results.json`; in a trial only the selection-seed return; None if the training was pruned.
     """
-    check(ctx, cfg)
     with folder.stage("expert"):
         expert = load(ctx, cfg.expert, find_or_train(ctx, cfg.expert))
     with folder.stage("demonstrations"):

@@ -37,7 +37,8 @@ def store_schemas(store: Callable[..., None]) -> None:
 def load_option(group: str, name: str) -> dict[str, Any]:
     """Load an option of a group, such as `tiny` of `model`, with all its keys, as plain containers.
 
-    The options in its defaults list are read first, as in Hydra. Raise ConfigError if there is no such option.
+    The options in its defaults list are read first, as in Hydra; those of other groups, which an experiment chooses,
+    are not. Raise ConfigError if there is no such option.
     """
     path = _file(group, name)
     if not path.is_file():
@@ -48,6 +49,8 @@ def load_option(group: str, name: str) -> dict[str, Any]:
     values: dict[str, Any] = yaml.safe_load(path.read_text()) or {}
     merged: dict[str, Any] = {}
     for entry in values.pop("defaults", []):
+        if isinstance(entry, Mapping):
+            continue
         option, _, package = entry.partition("@")
         inherited = load_option(group, option)
         merged = merge(merged, {package: inherited} if package else inherited)

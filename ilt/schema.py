@@ -110,6 +110,7 @@ def key(
     length: int | None = None,
     rule: Rule | None = None,
     identity: bool = True,
+    file: bool = False,
 ) -> Any:
     """Declare a field of a schema. Its rule follows from its annotation and the arguments, unless `rule` is given.
 
@@ -120,9 +121,10 @@ def key(
         choices: all allowed values.
         length: required length of a list.
         identity: whether the value is part of the component's identity.
+        file: whether it names a file that must be there.
     """
     bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices, "length": length}
-    metadata = {"doc": doc, "rule": rule, "identity": identity, **bounds}
+    metadata = {"doc": doc, "rule": rule, "identity": identity, "file": file, **bounds}
     if isinstance(default, list | dict):
         return dataclasses.field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)

@@ -1,13 +1,18 @@
 """A whole config: its groups, checks across them, and the identity of the training that it describes."""
 
 import dataclasses
+import os
+import re
+import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from ilt import registry
 from ilt.envs.spec import BLOCKS, EnvSpec, check_disjoint
+from ilt.models.config import check_head
 from ilt.schema import (
     COUNT,
     Component,
@@ -58,6 +63,9 @@ def check_config(cfg: DictConfig, command: str = "train", *, partial: bool = Fal
     for prefix, found, values in _parts(cfg):
         complete(found, values)
         check(found, values, prefix=prefix)
+    if "expert" in cfg and cfg.expert.name is None:
+        found, target = schema_of("expert", cfg.expert), str(cfg.expert._target_)
+        cfg.expert.name = found.name if found and found.name else re.sub(r"\W", "_", target.rpartition(".")[2])
     if "env" in cfg:
         check_disjoint(plain(cfg.env.seed_blocks))
         _check_seeds(cfg)
@@ -69,6 +77,26 @@ def check_config(cfg: DictConfig, command: str = "train", *, partial: bool = Fal
         _check_trainer(cfg)
     if cfg.get("search") is not None:
         _check_search(cfg.search)
+
+
+def check_environment(cfg: DictConfig) -> None:
+    """Make one environment; raise ConfigError, naming the key, for what does not fit it, its files or this machine.
+
+    Nothing heavy is imported but Gymnasium and the environment.
+    """
+    for prefix, found, values in _parts(cfg):
+        for name in (name for name, field in (found.fields if found else {}).items() if field.metadata["file"]):
+            if not Path(values[name]).is_file():
+                raise ConfigError(f"{prefix}.{name} must be a file, got {values[name]}")
+    if OmegaConf.select(cfg, "trainer.accelerator") == "gpu" and sys.platform == "linux":
+        if not any(map(os.path.exists, _GPU_DEVICES)):
+            raise ConfigError("trainer.accelerator must be one that this machine has, got gpu; trainer=cpu needs none")
+    space = EnvSpec.from_config(cfg.env).action_space
+    if "head" in cfg:
+        check_head(cfg.head, space)
+
+
+_GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and Windows' subsystem for Linux
 
 
 def _parts(cfg: DictConfig) -> Iterator[tuple[str, Component | None, Any]]:
@@ -286,13 +314,36 @@ def _check_search(search: DictConfig) -> None:
 OmegaConf.register_new_resolver("run_hash", lambda *, _root_: training_hash(_root_), use_cache=False, replace=True)
 
 
+def hints(cfg: DictConfig, choices: Mapping[str, Any]) -> list[str]:
+    """Return advice on a config that is valid but may not be what was meant.
+
+    Args:
+        choices: the option of each group.
+    """
+    advice, option, env = [], str(choices.get("env")), cfg.env
+    if _own_id(env.id, option) != env.id:
+        own = registry.load_option("env", option)
+        rules = ("success_return", "crash_reward", "gate", "heuristic")
+        kept = [f"{key}={env[key]}" for key in rules if env[key] is not None and env[key] == own[key]]
+        if kept:
+            advice.append(f"env.id={env.id} keeps {', '.join(kept)} of env={option}; env=gymnasium has no such rules")
+    for experiment in registry.options_of("experiment") if not choices.get("experiment") else ():
+        if registry.load_option("experiment", experiment).get("env", {}).get("id") == env.id:
+            advice.append(f"experiment={experiment} has settings that suit env.id={env.id}")
+    return advice
+
+
+def _own_id(env_id: str, option: str) -> str:
+    """Return the id that an option of `env` describes; `env_id` if the option is the user's own."""
+    try:
+        return str(registry.load_option("env", option).get("id"))
+    except ConfigError:
+        return env_id
+
+
 def _env_name(env_id: str, option: str) -> str:
     """Return the environment's part of a run's name: the option, or the id if it is not the option's."""
-    try:
-        own = registry.load_option("env", option).get("id")
-    except ConfigError:  # the user's own option
-        own = env_id
-    return option if own == env_id else env_id.rpartition(":")[2].rpartition("/")[2]
+    return option if _own_id(env_id, option) == env_id else env_id.rpartition(":")[2].rpartition("/")[2]
 
 
 OmegaConf.register_new_resolver("env_name", _env_name, replace=True)

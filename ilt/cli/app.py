@@ -1,7 +1,9 @@
 """The Hydra app decorator of all commands, with one-line messages for user errors. Imports nothing heavy."""
 
+import contextlib
 import difflib
 import functools
+import io
 import os
 import re
 import sys
@@ -25,6 +27,7 @@ from ilt.schema import ConfigError
 store_schemas(ConfigStore.instance().store)
 
 _CONFIGS, _VERSION_BASE = "ilt.conf", "1.3"
+_SCHEMA = r"\w+_keys\b"
 _ADVICE = ("To append to", "See https://", "Config search path", "provider=", "full_key:", "object_type=")
 _command_line = sys.argv
 
@@ -72,13 +75,26 @@ def _run(name: str, main: Callable[[DictConfig], Any]) -> None:
     sys.path.append(os.getcwd())  # where one's own package may lie
     _full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
+    lists_options = completes or "--help" in arguments
     try:
-        hydra.main(version_base=_VERSION_BASE, config_path=f"pkg://{_CONFIGS}", config_name=name)(main)()
+        with _without_schemas() if lists_options else contextlib.nullcontext():
+            hydra.main(version_base=_VERSION_BASE, config_path=f"pkg://{_CONFIGS}", config_name=name)(main)()
     except Exception as error:
         line = _mistake(error)
         if line is None or _full_error:
             raise
         sys.exit(line)
+
+
+@contextlib.contextmanager
+def _without_schemas() -> Iterator[None]:
+    """Leave schemas that a file of `conf/` inherits, such as `ppo_keys`, out of the options that Hydra prints."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            yield
+    finally:
+        sys.stdout.write(re.sub(rf"(\S*{_SCHEMA}[, ]+|[, ]+\S*{_SCHEMA})(?![\w=.])", "", printed.getvalue()))
 
 
 def _mistake(error: Exception) -> str | None:
@@ -94,11 +110,12 @@ def _mistake(error: Exception) -> str | None:
         return f"{error.override} is not an override such as key=value: {said}"
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
-        return f"{group} must be one of {list(error.options)}, got {option!r}{_did_you_mean(option, error.options)}"
+        known = [name for name in error.options if not re.fullmatch(_SCHEMA, name)]
+        return f"{group} must be one of {known}, got {option!r}{_did_you_mean(option, known)}"
     if isinstance(error, CompactHydraException) and not isinstance(error, InstantiationException):
         key, cause = re.match("Could not override '(.+?)'", said), error.__cause__
         if not isinstance(cause, OmegaConfBaseException):
-            return said
+            return f"{key[1]} is not a group of {sys.argv[0]}" if key else said
         if key is None or not isinstance(cause.parent_node, DictConfig):
             return f"{said}: {str(cause).splitlines()[0]}"
         parent = str(cause.full_key).removesuffix(str(cause.key))

@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 
 from ilt.cli.app import app
 from ilt.rollout.workers import start_early
-from ilt.settings import check_config
+from ilt.settings import check_config, check_environment
 
 log = logging.getLogger(__name__)
 
@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig) -> float:
     """Collect or find the demonstrations, print their metrics, and return their mean return."""
     check_config(cfg, "collect")
+    check_environment(cfg)
     start_early(cfg)
     from ilt.cli.job import job_info
     from ilt.data.episodes import Episodes

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from ilt.cli.app import app
 from ilt.rollout.workers import start_early
 from ilt.schema import ConfigError
-from ilt.settings import check_config, parse_seeds, parse_subset
+from ilt.settings import check_config, check_environment, parse_seeds, parse_subset
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +33,14 @@ def main(cfg: DictConfig) -> float:
     check_config(cfg, "compare")
     reference, subsets = check_names(cfg)
     block, offset, count = parse_seeds(cfg.seeds, cfg.env.seed_blocks)
+    check_environment(cfg)
     start_early(cfg)
     from ilt.analysis.compare import find_or_compare, run_policies
-    from ilt.evaluation.comparison import comparison_table, headings
+    from ilt.cli.job import job_info
+    from ilt.evaluation.comparison import ALL, comparison_table, headings
     from ilt.evaluation.tables import print_table
     from ilt.pipeline import prepare
+    from ilt.tracking.loggers import open_run
     from ilt.tracking.store import read_json
 
     ctx = prepare(cfg)
@@ -47,19 +50,28 @@ def main(cfg: DictConfig) -> float:
             raise ConfigError(f"subsets.{name} must begin with one of {drawn}, which env draws, got {parameter}")
     policies = {str(name): str(where) for name, where in cfg.policies.items()}
     seeds = ctx.env.seeds(block, count, offset)
-    comparison = find_or_compare(
-        ctx,
-        run_policies(ctx, policies, seeds, deterministic=cfg.deterministic, trust=cfg.trust),
-        name=cfg.name,
-        reference=reference,
-        subsets=subsets,
-        video=list(cfg.video or []),
-        seeds={"block": block, "offset": offset, "count": count},
-        deterministic=cfg.deterministic,
-    )
-    content = read_json(comparison.file("comparison.json"))
+    with open_run(cfg.logger, job_info(cfg, "compare", name=cfg.name, folder=ctx.store.root)) as logger:
+        comparison = find_or_compare(
+            ctx,
+            run_policies(ctx, policies, seeds, deterministic=cfg.deterministic, trust=cfg.trust),
+            name=cfg.name,
+            reference=reference,
+            subsets=subsets,
+            video=list(cfg.video or []),
+            seeds={"block": block, "offset": offset, "count": count},
+            deterministic=cfg.deterministic,
+        )
+        content = read_json(comparison.file("comparison.json"))
+        tables = {s: comparison_table(by_policy, reference) for s, by_policy in content["metrics"].items()}
+        for name, numbers in content["metrics"][ALL].items():
+            logger.summarize({f"{name}/{key}": value for key, value in numbers.items()})
+        logger.log_tables(
+            {s: [dict(zip(columns, row, strict=True)) for row in rows] for s, (columns, rows) in tables.items()}
+        )
+        logger.log_figures({"comparison": comparison.file("comparison.png")})
+        logger.log_videos({"episode": comparison.file("episode.mp4")} if content["video"] else {})
     for subset, title in headings(content).items():
-        print_table(title, *comparison_table(content["metrics"][subset], content["reference"]))
+        print_table(title, *tables[subset])
     if content["video"] is not None:
         log.info("the video shows seed %d: %s", content["video"]["seed"], content["video"]["chosen"])
     log.info("%s", comparison.path)

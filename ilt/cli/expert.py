@@ -5,7 +5,7 @@ import logging
 from omegaconf import DictConfig
 
 from ilt.cli.app import app
-from ilt.settings import check_config
+from ilt.settings import check_config, check_environment
 
 log = logging.getLogger(__name__)
 
@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig) -> float:
     """Train or find the expert, print its metrics, and return its mean return on selection seeds."""
     check_config(cfg, "expert")
+    check_environment(cfg)
     from ilt.cli.job import job_info
     from ilt.experts.find import find_or_train
     from ilt.pipeline import prepare

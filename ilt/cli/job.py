@@ -19,7 +19,7 @@ def job_info(
 
     Args:
         cfg: the job's config.
-        job_type: `train`, `expert`, `collect` or `evaluate`.
+        job_type: the command.
         name: name of the run.
         folder: the folder of the training, or of all artifacts.
         config: the hyperparameters; by default all keys of `cfg` that affect the results.

@@ -166,7 +166,9 @@ def main(cfg: DictConfig) -> None:
     check_config(cfg, "probe")
     start_early(cfg)
     from ilt.analysis.probes import score_rows
+    from ilt.cli.job import job_info
     from ilt.evaluation.tables import print_table
+    from ilt.tracking.loggers import open_run
 
     ctx, student = find_student(cfg, "run")
     if not ctx.env.observations.privileged_names:
@@ -189,6 +191,10 @@ def main(cfg: DictConfig) -> None:
     folder.mkdir(exist_ok=True)
     words = draw(cfg, folder, student, episodes, found, other)
     write(cfg, folder, scores, words)
+    with open_run(cfg.logger, job_info(cfg, "probe", name=student.name, folder=ctx.store.root)) as logger:
+        logger.summarize({f"{s.quantity}/{s.source}/step {s.step}": s.r2 for s in found})
+        logger.log_tables({"probe": [{"run": name, **s._asdict()} for name, each in scores.items() for s in each]})
+        logger.log_figures({Path(name).stem: folder / name for name in words})
     for name, each in scores.items():
         print_table(f"R² of what {name} is not shown, by steps since the start", *score_rows(each))
     log.info("everything is in %s", folder)

@@ -13,7 +13,7 @@ from ilt.cli import FIRST_JOB_STARTED
 from ilt.cli.app import app
 from ilt.rollout.workers import start_early
 from ilt.schema import ConfigError, config_hash
-from ilt.settings import check_config, run_config, training_config
+from ilt.settings import check_config, check_environment, hints, run_config, training_config
 from ilt.tracking.run_folder import RunFolder, discard_unused, selection_return
 
 log = logging.getLogger(__name__)
@@ -40,10 +40,13 @@ def _train(cfg: DictConfig) -> float | None:
     try:
         check_config(cfg, "train")
         identity = training_config(cfg)
+        run = RunFolder(folder, run_config(cfg), identity, resume=cfg.resume, started=started)
+        if not (cfg.resume and run.finished):
+            check_environment(cfg)
     except ConfigError:
         discard_unused(folder)
         raise
-    with RunFolder(folder, run_config(cfg), identity, resume=cfg.resume, started=started) as run:
+    with run:
         if run.finished:
             log.info("%s is finished; resume=false runs it again", folder.name)
             if hydra_config.mode != RunMode.MULTIRUN:
@@ -53,6 +56,8 @@ def _train(cfg: DictConfig) -> float | None:
             return selection_return(run)
 
         log.info("%s: %s", os.path.relpath(folder), run.next_steps)
+        for hint in hints(cfg, hydra_config.runtime.choices):
+            log.warning(hint)
         run.begin(config=cfg, hydra={"hydra": hydra_config}, overrides=hydra_config.overrides.task)
         start_early(cfg)
         with run.stage("imports"):  # which take seconds, and only once there is work
@@ -61,6 +66,7 @@ def _train(cfg: DictConfig) -> float | None:
             from ilt.tracking.loggers import open_run
 
             ctx = pipeline.prepare(cfg)
+            pipeline.check(ctx, cfg)
             report = None
             if in_trial:
                 from ilt.studies.optuna_study import reporter

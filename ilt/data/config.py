@@ -53,5 +53,5 @@ class ExpertEpisodes(AnyDemos):
 class EpisodesFile(AnyDemos):
     """Recorded episodes."""
 
-    path: str = key("???", "The .npz of the demonstrations.", identity=False)
-    validation_path: str = key("???", "The .npz of the validation episodes.", identity=False)
+    path: str = key("???", "The .npz of the demonstrations.", identity=False, file=True)
+    validation_path: str = key("???", "The .npz of the validation episodes.", identity=False, file=True)

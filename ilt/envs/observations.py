@@ -68,15 +68,17 @@ class ObservationLayout:
         return write
 
     def flatten(self, observation: Any, *, privileged: bool = False) -> np.ndarray:
-        """Return what a policy sees of one observation, (size,) float32, or of a vector env's batch, (n, size)."""
-        if self.privileged_space is None:
-            return _flat(self.space, observation)
-        if not isinstance(observation, Mapping):
-            return _flat(self.space, observation)  # from an environment that hides nothing
-        seen = _flat(self.space, observation[OBSERVATION])
-        if not privileged:
-            return seen
-        return np.concatenate([seen, _flat(self.privileged_space, observation[PRIVILEGED])], axis=-1)
+        """Return what a policy sees of one observation, (size,) float32, or of a vector env's batch, (n, size).
+
+        Raise ValueError if that is not their size.
+        """
+        whole = self.privileged_space is not None and isinstance(observation, Mapping)
+        flat = _flat(self.space, observation[OBSERVATION] if whole else observation)
+        if self.privileged_space is not None and whole and privileged:
+            flat = np.concatenate([flat, _flat(self.privileged_space, observation[PRIVILEGED])], axis=-1)
+        if flat.shape[-1] != (size := self.size(privileged=privileged)):
+            raise ValueError(f"an observation must have {size} numbers, got {flat.shape[-1]}")
+        return flat
 
 
 def _copy(row: np.ndarray, observation: Any) -> None:

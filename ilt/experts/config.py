@@ -9,7 +9,12 @@ from ilt.schema import NAME, component, key
 class AnyExpert:
     """Keys of every expert."""
 
-    name: str = key("expert", "Name of its folder, before the hash.", rule=NAME, identity=False)
+    name: str | None = key(
+        None,
+        "Name of its folder, before the hash; null for that of its class or function.",
+        rule=NAME.or_null(),
+        identity=False,
+    )
     gate: float | None = key(
         None, "Minimum mean return on selection seeds for it to demonstrate; null for none.", identity=False
     )
@@ -70,7 +75,7 @@ class A2C(_Trained):
 class SB3File(AnyExpert):
     """A policy that Stable-Baselines3 saved."""
 
-    path: str = key("???", "The zip file of a PPO, A2C, DQN, SAC or TD3 with an MLP policy.")
+    path: str = key("???", "The zip file of a PPO, A2C, DQN, SAC or TD3 with an MLP policy.", file=True)
 
 
 @component("expert", "heuristic", "ilt.experts.base.HeuristicExpert")

@@ -1,9 +1,10 @@
 """The gate that an expert must pass before it demonstrates."""
 
+from ilt.schema import ConfigError
 from ilt.tracking.store import Artifact
 
 
-class GateError(ValueError):
+class GateError(ConfigError):
     """An expert is not good enough to learn from."""
 
 

@@ -1,8 +1,13 @@
 """Schemas of the config groups `model` and `head`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from ilt.schema import component, key
+from ilt.schema import ConfigError, component, key, schema_of
+
+if TYPE_CHECKING:
+    from ilt.envs.actions import ActionSpace
 
 SIZES = ("nano", "tiny", "mini", "small", "base")
 
@@ -69,16 +74,21 @@ class Auto:
 class Categorical:
     """Logits over choices."""
 
+    continuous = False
+
 
 @component("head", "gaussian", "ilt.models.heads.Gaussian")
 class Gaussian:
     """A mean and a standard deviation for each number."""
+
+    continuous = True
 
 
 @component("head", "gaussian_mixture", "ilt.models.heads.GaussianMixture")
 class GaussianMixture:
     """A weighted mixture of Gaussians."""
 
+    continuous = True
     n_components: int = key(5, "Number of Gaussians.", ge=1)
 
 
@@ -86,9 +96,24 @@ class GaussianMixture:
 class Discretized:
     """Bins of equal width for each number."""
 
+    continuous = True
     n_bins: int = key(51, "Bins over the range of each number.", ge=2)
 
 
 @component("head", "mse", "ilt.models.heads.Regression")
 class Regression:
     """The action itself, by least squares."""
+
+    continuous = True
+
+
+def check_head(values: Mapping[str, Any], action_space: "ActionSpace") -> None:
+    """Raise ConfigError if a config's `head` is for other actions: numbers (Box), or choices."""
+    found = schema_of("head", values)
+    continuous = getattr(found.schema, "continuous", None) if found else None
+    if found and continuous is not None and continuous != action_space.continuous:
+        kinds = (
+            "Discrete and MultiDiscrete actions; head=gaussian is for Box",
+            "Box actions; head=categorical is for Discrete and MultiDiscrete",
+        )
+        raise ConfigError(f"head={found.name} is for {kinds[continuous]}")

@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss, softplus
 
 from ilt.envs.actions import ActionSpace
-from ilt.schema import ConfigError
 
 MIN_LOG_STD, MAX_LOG_STD = -5.0, 2.0
 
@@ -52,8 +51,6 @@ class Categorical(ActionHead):
     """Logits over one choice, or over each of several independent ones; the loss is cross-entropy."""
 
     def __init__(self, *, action_space: ActionSpace) -> None:
-        if action_space.continuous:
-            raise ConfigError("head=categorical is for Discrete and MultiDiscrete actions; head=gaussian is for Box")
         self._flat, self._sizes = action_space.flat, list(action_space.n_choices)
         self.n_outputs, self.n_uniforms = sum(self._sizes), action_space.dim
 
@@ -77,16 +74,7 @@ class Categorical(ActionHead):
         return np.split(outputs, np.cumsum(self._sizes)[:-1], axis=1)
 
 
-class _Continuous(ActionHead):
-    """Base class of the heads of Box actions."""
-
-    def __init__(self, *, action_space: ActionSpace, name: str) -> None:
-        if not action_space.continuous:
-            raise ConfigError(f"head={name} is for Box actions; head=categorical is for Discrete and MultiDiscrete")
-        self._dim = action_space.dim
-
-
-class Gaussian(_Continuous):
+class Gaussian(ActionHead):
     """A mean and a standard deviation for each number, independently.
 
     The loss is the negative log-likelihood weighted by the present variance (β-NLL with β = 1, Seitzer et al. 2022), so
@@ -95,7 +83,7 @@ class Gaussian(_Continuous):
     """
 
     def __init__(self, *, action_space: ActionSpace) -> None:
-        super().__init__(action_space=action_space, name="gaussian")
+        self._dim = action_space.dim
         self.n_outputs, self.n_uniforms = 2 * self._dim, self._dim
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -110,7 +98,7 @@ class Gaussian(_Continuous):
         return (outputs[:, : self._dim] + std * _normal(uniforms)).astype(np.float32)
 
 
-class GaussianMixture(_Continuous):
+class GaussianMixture(ActionHead):
     """A weighted mixture of Gaussians, for multimodal experts (Bishop 1994).
 
     The mode is approximated by the mean of the component with the highest weighted density at its own mean.
@@ -120,7 +108,7 @@ class GaussianMixture(_Continuous):
     """
 
     def __init__(self, *, action_space: ActionSpace, n_components: int) -> None:
-        super().__init__(action_space=action_space, name="gaussian_mixture")
+        self._dim = action_space.dim
         self._n = n_components
         self.n_outputs, self.n_uniforms = n_components * (1 + 2 * self._dim), 1 + self._dim
 
@@ -146,7 +134,7 @@ class GaussianMixture(_Continuous):
         return logits, mean, _bounded(log_std)
 
 
-class Discretized(_Continuous):
+class Discretized(ActionHead):
     """A categorical distribution over bins of equal width for each number; the loss is cross-entropy.
 
     It can represent several modes, with a resolution of 2 / n_bins.
@@ -156,7 +144,7 @@ class Discretized(_Continuous):
     """
 
     def __init__(self, *, action_space: ActionSpace, n_bins: int) -> None:
-        super().__init__(action_space=action_space, name="discretized")
+        self._dim = action_space.dim
         self._n_bins = n_bins
         self.n_outputs, self.n_uniforms = self._dim * n_bins, 2 * self._dim
 
@@ -176,11 +164,11 @@ class Discretized(_Continuous):
         return (2 * (bins + uniforms[:, self._dim :]) / self._n_bins - 1).astype(np.float32)
 
 
-class Regression(_Continuous):
+class Regression(ActionHead):
     """The action itself, by least squares. A sample is the action, without noise."""
 
     def __init__(self, *, action_space: ActionSpace) -> None:
-        super().__init__(action_space=action_space, name="mse")
+        self._dim = action_space.dim
         self.n_outputs, self.n_uniforms = self._dim, 0
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ilt.envs.actions import ActionSpace
 from ilt.models.base import SequenceModel
+from ilt.models.config import check_head
 from ilt.models.heads import ActionHead
 from ilt.schema import ConfigError, build
 from ilt.tracking.weights import load_weights, save_weights
@@ -31,6 +32,7 @@ class ModelSpec:
 
     def build(self, *, trust: Sequence[str] | None = None) -> tuple[SequenceModel, ActionHead]:
         """Build a model with fresh weights, and its head. Raise ConfigError, naming the key that is wrong."""
+        check_head(self.head, self.action_space)
         head: ActionHead = build("head", self.head, known={"action_space": self.action_space}, trust=trust)
         known = {
             "observation_dim": self.observation_dim,

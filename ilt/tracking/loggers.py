@@ -37,7 +37,7 @@ class JobInfo:
 
     Attributes:
         name: name of the run.
-        job_type: `train`, `expert`, `collect` or `evaluate`.
+        job_type: the command.
         folder: the folder of the training, or of all artifacts.
         outputs: the folder below which all jobs write.
         config: the hyperparameters, resolved, as plain containers.

@@ -3,6 +3,7 @@
 import logging
 import os
 import resource
+import shutil
 import sys
 import time
 import traceback
@@ -57,7 +58,8 @@ class RunFolder:
         except Timeout:
             raise RuntimeError(f"another process is at work in {self.path}") from None
         self._log_file: logging.FileHandler | None = None
-        if not self._resume and any(self.path.iterdir()):
+        self._new = not any(self.path.iterdir())
+        if not self._resume and not self._new:
             self._set_aside()
         if (self.path / IDENTITY).exists() and (found := read_json(self.path / IDENTITY)) != self.identity:
             self._lock.release()
@@ -82,6 +84,8 @@ class RunFolder:
             logging.getLogger().removeHandler(self._log_file)
             self._log_file.close()
         self._lock.release()
+        if self._new and isinstance(error, ConfigError) and not self.seconds.keys() - {"startup", "imports"}:
+            shutil.rmtree(self.path)  # a config that cannot run leaves nothing behind
 
     def begin(self, **command: Any) -> None:
         """Prepare the folder for work: save the command's configs and start writing `train.log`.
