@@ -30,12 +30,12 @@ from ilt.registry import load_option, merge, options_of
 from ilt.rollout.metrics import episode_metrics
 from ilt.rollout.policies import FunctionPolicy, Policy
 from ilt.rollout.recorded import Context
+from ilt.rollout.run import limited_threads
 from ilt.schema import ConfigError, config_hash, named, path_of, plain
 from ilt.settings import check_config, parse_seeds, run_config, training_config
 from ilt.tracking.loggers import JobInfo, open_run
 from ilt.tracking.run_folder import RESULTS, RunFolder
 from ilt.tracking.store import Artifact, Store, read_json
-from ilt.training.runtime import limited_threads
 
 DEFAULTS = {
     "env": "gymnasium", "expert": "random", "demos": "expert", "dataset": "windows", "head": "auto", "imitation": "bc",

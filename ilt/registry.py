@@ -46,7 +46,7 @@ def load_option(group: str, name: str) -> dict[str, Any]:
             if stored_as(found) == name:
                 return copy.deepcopy(found.defaults)
         raise ConfigError(f"{group} must be one of {options_of(group)}, got {name}")
-    values: dict[str, Any] = yaml.safe_load(path.read_text()) or {}
+    values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     merged: dict[str, Any] = {}
     for entry in values.pop("defaults", []):
         if isinstance(entry, Mapping):

@@ -28,8 +28,12 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 
+class PlainError(RuntimeError):
+    """An error that its message explains, so that commands print it in one line, without a traceback."""
+
+
 class ConfigError(ValueError):
-    """A key has a value that is not allowed."""
+    """A key has a value that is not allowed. Commands print it in one line, too."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,10 @@ TEXT = Rule(lambda v: isinstance(v, str) and v != "", "text")
 NAME = Rule(
     lambda v: isinstance(v, str) and v != "" and all(c.isalnum() or c in "_-" for c in v),
     "a name of letters, digits, _ and -",
+)
+FOLDER = Rule(
+    lambda v: TEXT.allows(v) and v.isprintable() and not v.startswith(".") and "/" not in v and len(v.encode()) <= 200,
+    "a folder's name of at most 200 bytes, which does not begin with a dot and holds no /",
 )
 MAPPING = Rule(lambda v: isinstance(v, DictConfig | Mapping), "a mapping")
 FRACTION = number(0, 1)

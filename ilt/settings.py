@@ -15,6 +15,7 @@ from ilt.envs.spec import BLOCKS, EnvSpec, check_disjoint
 from ilt.models.config import check_head
 from ilt.schema import (
     COUNT,
+    FOLDER,
     Component,
     ConfigError,
     canonical,
@@ -132,6 +133,8 @@ def training_config(cfg: DictConfig) -> dict[str, Any]:
         "student": {key: cfg.evaluation[key] for key in STUDENT},
         "seed": cfg.seed,
     }
+    if cfg.get("threads", 1) != 1:
+        kept["threads"] = cfg.threads  # sums of several threads round in another way
     if cfg.expert.train_at_most is not None:  # a shorter training may replace the expert that is named
         kept["expert"]["train_at_most"] = cfg.expert.train_at_most
     groups = ("demos", "dataset", "head", "imitation", "model", "optimizer", "trainer")
@@ -311,6 +314,14 @@ def _check_search(search: DictConfig) -> None:
         )
 
 
+def _checked_name(name: str) -> str:
+    """Return a run's name. Raise ConfigError, before Hydra makes its folder, if it is not one of a folder."""
+    if not FOLDER.allows(name):
+        raise ConfigError(f"run_name must be {FOLDER.wanted}, got {name!r}")
+    return name
+
+
+OmegaConf.register_new_resolver("checked_name", _checked_name, replace=True)
 OmegaConf.register_new_resolver("run_hash", lambda *, _root_: training_hash(_root_), use_cache=False, replace=True)
 
 

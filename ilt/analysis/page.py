@@ -25,7 +25,7 @@ from ilt.analysis.charts import (
 from ilt.analysis.episode_videos import EpisodeVideo
 from ilt.analysis.page_tables import PageTable, group_table, run_table, time_table
 from ilt.tracking.records import Group, RunRecord, by_environment, differing_keys, flatten, middle_run
-from ilt.tracking.store import read_json
+from ilt.tracking.store import read_json, write_text
 
 CURVES = {
     "rollout/return_mean": "mean return on selection seeds",
@@ -108,13 +108,13 @@ class Shown:
 def write_page(report: Report, path: Path) -> None:
     """Write the page. All text from runs is escaped."""
     templates = files("ilt.analysis") / "templates"
-    script = (templates / "report.js").read_text()
+    script = (templates / "report.js").read_text(encoding="utf-8")
     environment = Environment(
         loader=PackageLoader("ilt.analysis"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     page = environment.get_template("report.html").render(
         report=report,
-        style=Markup((templates / "report.css").read_text()),
+        style=Markup((templates / "report.css").read_text(encoding="utf-8")),
         script=Markup(script),
         parents=_short(report.made["git_commit"]),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -125,7 +125,7 @@ def write_page(report: Report, path: Path) -> None:
         probe=probe_figures(report.example.path),
         videos=[(episode, _data_address(episode.video, "video/mp4")) for episode in report.videos_of_episodes],
     )
-    path.write_text(page)
+    write_text(path, page)
 
 
 def _parts(report: Report) -> list[EnvPart]:

@@ -22,7 +22,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from ilt import settings  # noqa: F401  (registers resolvers)
 from ilt.registry import store_schemas
-from ilt.schema import ConfigError
+from ilt.schema import ConfigError, PlainError
 
 store_schemas(ConfigStore.instance().store)
 
@@ -101,7 +101,7 @@ def _mistake(error: Exception) -> str | None:
     """Return a one-line message for a user error; None for any other error."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, ConfigError):
+        if isinstance(cause, ConfigError | PlainError):
             return " ".join(str(cause).split())
         cause = cause.__cause__ or cause.__context__
     said = " ".join(line for line in map(str.strip, str(error).splitlines()) if line and not line.startswith(_ADVICE))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ilt.schema import MAPPING, NAME, TEXT, Rule, component, key, list_of
+from ilt.schema import FOLDER, MAPPING, NAME, TEXT, Rule, component, key, list_of
 
 _SEEDS = Rule(TEXT.allows, "BLOCK:COUNT or BLOCK:OFFSET:COUNT, such as test:1000")
 _FIT_SEEDS = Rule(TEXT.allows, "BLOCK:COUNT or BLOCK:OFFSET:COUNT, such as selection:1000")
@@ -37,7 +37,7 @@ class Train(_Command):
 
     seed: int = key(0, "Seed of weights, order of windows and dropout.", ge=0)
     resume: bool = key(True, "Resume a killed run; false: set it aside and start over.")
-    run_name: str = key("???", "The run's folder.")
+    run_name: str = key("???", "The run's folder.", rule=FOLDER)
 
 
 @component("command", "expert")

@@ -144,7 +144,7 @@ def _env(config: Mapping[str, Any]) -> str:
 def _model(path: Path) -> str:
     """Read the option of the group `model` from Hydra's config; as text, because parsing the long file is slow."""
     hydra_config = path / COMMAND / "hydra.yaml"
-    choices = hydra_config.read_text().partition("\n    choices:\n")[2] if hydra_config.exists() else ""
+    choices = hydra_config.read_text(encoding="utf-8").partition("\n    choices:\n")[2] if hydra_config.exists() else ""
     return next((line.split(": ")[1] for line in choices.splitlines() if line.startswith("      model: ")), "")
 
 

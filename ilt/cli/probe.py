@@ -140,9 +140,9 @@ def write(cfg: DictConfig, folder: Path, scores: dict[str, list["Score"]], words
     """Write `probe.csv`, `probe.md`, and `probe.json` with the descriptions of the figures."""
     from ilt.analysis.probes import Score, score_rows
     from ilt.evaluation.tables import markdown_table
-    from ilt.tracking.store import provenance, write_json
+    from ilt.tracking.store import provenance, replacing, write_json, write_text
 
-    with (folder / "probe.csv").open("w", newline="") as file:
+    with replacing(folder / "probe.csv") as new, new.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["run", *Score._fields])
         writer.writerows([name, *score] for name, each in scores.items() for score in each)
@@ -155,7 +155,7 @@ def write(cfg: DictConfig, folder: Path, scores: dict[str, list["Score"]], words
         text += f"\n## {name}\n\n{markdown_table(*score_rows(each))}"
     for file_name, description in words.items():
         text += f"\n![{description}]({file_name})\n"
-    (folder / "probe.md").write_text(text)
+    write_text(folder / "probe.md", text)
     asked = {"runs": list(scores), **{key: cfg[key] for key in ("fit_seeds", "seeds", "checkpoint")}}
     write_json(folder / "probe.json", {**asked, "steps": list(cfg.steps), "words": words, **provenance()})
 

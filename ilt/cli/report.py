@@ -79,7 +79,7 @@ def make_videos(cfg: DictConfig, run: "RunRecord", folder: Path) -> tuple[list["
     from ilt.pipeline import prepare
 
     try:
-        if "${" in (run.path / "config.yaml").read_text():
+        if "${" in (run.path / "config.yaml").read_text(encoding="utf-8"):
             raise ValueError("its config.yaml is not resolved")
         config = OmegaConf.create(dict(run.config))
         check_config(config, partial=True)
@@ -120,11 +120,11 @@ def main(cfg: DictConfig) -> int:
     from ilt.evaluation.run_table import run_table
     from ilt.evaluation.tables import markdown_table, print_table
     from ilt.tracking.records import group_runs
-    from ilt.tracking.store import provenance
+    from ilt.tracking.store import provenance, write_text
 
     table = run_table(runs)
     print_table(str(folder), *table)
-    (folder / "report.md").write_text(markdown_table(*table))
+    write_text(folder / "report.md", markdown_table(*table))
     videos_of_episodes: list[EpisodeVideo] = []
     no_videos: str | None = "they were switched off (videos=false)."
     if cfg.videos:

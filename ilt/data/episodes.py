@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ilt.tracking.store import replacing
+
 _REQUIRED = ("observations", "actions", "rewards", "lengths", "terminated", "truncated", "seeds")
 
 
@@ -163,7 +165,7 @@ class Episodes:
     def save(self, path: Path) -> None:
         """Write one `.npz` without pickle."""
         arrays = {name: getattr(self, name) for name in _REQUIRED}
-        with path.open("wb") as file:
+        with replacing(path) as new, new.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays, **self.extras)
 
     @classmethod

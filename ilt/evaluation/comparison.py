@@ -11,7 +11,7 @@ from ilt.data.episodes import Episodes
 from ilt.envs.spec import EnvSpec
 from ilt.evaluation.statistics import mean_interval, mean_interval_of_runs, performance, summarize
 from ilt.evaluation.tables import filled, markdown_table, percent
-from ilt.tracking.store import write_json
+from ilt.tracking.store import write_json, write_text
 from ilt.training.fit import write_csv
 
 ALL = "all episodes"
@@ -189,7 +189,7 @@ def write_comparison(folder: Path, comparison: Mapping[str, Any]) -> None:
         f"{title}\n\n{markdown_table(*comparison_table(metrics[subset], reference))}"
         for subset, title in headings(comparison).items()
     ]
-    (folder / "comparison.md").write_text("\n".join(tables))
+    write_text(folder / "comparison.md", "\n".join(tables))
     known = [metric for metric in METRICS if any(n[metric] is not None for n in metrics[ALL].values())]
     lines = [
         {

@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from ilt.envs.actions import ActionSpace
-from ilt.envs.batch import EnvBatch
 from ilt.envs.spec import EnvSpec
 from ilt.experts.actor import Actor, actor_policy, mlp
 from ilt.experts.base import Expert, Report, Score
-from ilt.experts.seeding import SeedStream
 from ilt.experts.training import TrainingLog
+from ilt.experts.training_envs import TrainingEnvs, restore_rng, rng_state
 from ilt.rollout.policies import Policy
 
 
@@ -190,8 +189,9 @@ class Learner:
         self.learning_rate, self.final_fraction = learning_rate, final_learning_rate_fraction
         self.ent_coef, self.max_grad_norm = ent_coef, max_grad_norm
         self.normalize_observations, self.normalize_rewards = normalize_observations, normalize_rewards
-        self.batch = EnvBatch(spec, n_envs, privileged=privileged)
-        self.seed, self.spec = seed, spec
+        self._envs = TrainingEnvs(spec, n_envs, [seed, 0], privileged=privileged)
+        self.batch = self._envs.batch
+        self.rng = np.random.default_rng([seed, 0])
         self._distribution = Distribution(self.batch.action_space)
         self.net = ActorCritic(
             observation_dim=self.batch.observation_dim,
@@ -203,15 +203,11 @@ class Learner:
         self.observation_moments = RunningMoments(self.batch.observation_dim)
         self.return_moments = RunningMoments()
         self._discounted = np.zeros(n_envs)
-        self._slots = np.arange(n_envs)
 
     def start_episodes(self) -> None:
-        """Begin an episode in every slot; a resumed training does not draw the same seeds again."""
-        self.seeds = SeedStream(self.spec, [self.seed, self.steps])
-        self.rng = np.random.default_rng([self.seed, self.steps])
-        for slot in self._slots:
-            self.batch.reset(slot, self.seeds.next())
-        if self.normalize_observations and self.steps == 0:
+        """Begin an episode in every environment."""
+        self._envs.begin()
+        if self.normalize_observations:
             self._take_in_observations(self.batch.observations)
 
     def collect(self) -> dict[str, np.ndarray]:
@@ -228,11 +224,8 @@ class Learner:
                 outputs = self.net.actor(torch.from_numpy(observations[t])).numpy()
             actions[t] = self._distribution.choose(self.net.actor, outputs, noise[t])
             executed = self.batch.action_space.decode(actions[t])
-            rewards[t], terminated[t], truncated[t] = self.batch.step(self._slots, executed)
-            for slot in np.flatnonzero(terminated[t] | truncated[t]):
-                if truncated[t, slot]:
-                    last_seen.append(self.batch.observations[slot].copy())
-                self.batch.reset(slot, self.seeds.next())
+            rewards[t], terminated[t], truncated[t], final = self._envs.step(executed)
+            last_seen += [seen for slot, seen in final.items() if truncated[t, slot]]
         observations[-1] = self.batch.observations
         if self.normalize_rewards:
             rewards = self._scale_rewards(rewards, terminated | truncated)
@@ -284,6 +277,9 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "observation_moments": self.observation_moments.state(),
             "return_moments": self.return_moments.state(),
+            "discounted": self._discounted.tolist(),
+            "rng": rng_state(self.rng),
+            "envs": self._envs.state(),
             "steps": self.steps,
         }
 
@@ -293,6 +289,9 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.observation_moments.restore(state["observation_moments"])
         self.return_moments.restore(state["return_moments"])
+        self._discounted = np.array(state["discounted"])
+        restore_rng(self.rng, state["rng"])
+        self._envs.restore(state["envs"])
         self.steps = state["steps"]
 
     @torch.inference_mode()
@@ -337,7 +336,8 @@ class A2C(Expert):
         learner = Learner(env, privileged=privileged, seed=seed, total_steps=self.total_steps, **self._hyperparameters)
         if (state := log.resume()) is not None:
             learner.restore(state)
-        learner.start_episodes()
+        else:
+            learner.start_episodes()
         while learner.steps < self.total_steps:
             learner.update(learner.collect())
             log.after(learner.steps, lambda: learner.net.actor, learner.state)

@@ -58,7 +58,7 @@ class Expert(ABC):
         """Write what `policy` needs to `folder`, and return the manifest's entry about the training.
 
         Every attempt gets the same folder, so a killed training can resume from `folder / "training"`, which is removed
-        at the end. Training episodes take their seeds from the demonstrations block; see `SeedStream`.
+        at the end. Training episodes take their seeds from the demonstrations block; see `ilt.experts.training_envs`.
 
         Args:
             score, report: see the types.

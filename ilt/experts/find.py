@@ -16,6 +16,7 @@ from ilt.experts.gate import check_gate
 from ilt.rollout.metrics import episode_metrics
 from ilt.rollout.policies import Policy, RandomPolicy
 from ilt.rollout.recorded import Context, NamedPolicy
+from ilt.rollout.run import limited_threads
 from ilt.schema import ConfigError, canonical, leaves, plain
 from ilt.tracking.progress import Progress
 from ilt.tracking.store import SHIPPED, Artifact, Store, read_json
@@ -167,7 +168,11 @@ def _train(
 ) -> dict[str, Any] | None:
     seeds = ctx.env.seeds("selection", expert.selection_episodes)
     arguments: dict[str, Any] = {"seed": expert.seed, "privileged": expert.privileged}
-    with Progress(f"expert {expert.name}", total=max(made.total_steps, 1), unit="steps") as progress:
+    # more threads would change the weights, and wait for each other: batches are small
+    with (
+        limited_threads(1),
+        Progress(f"expert {expert.name}", total=max(made.total_steps, 1), unit="steps") as progress,
+    ):
 
         def report(steps: int, return_mean: float | None) -> None:
             progress.update(steps, note=None if return_mean is None else f"return {return_mean:.1f}")

@@ -14,41 +14,34 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from ilt.envs.actions import ActionSpace
-from ilt.envs.batch import EnvBatch
 from ilt.envs.spec import EnvSpec
 from ilt.experts.actor import Actor, actor_policy
 from ilt.experts.base import Expert, Report, Score
-from ilt.experts.seeding import SeedStream
 from ilt.experts.training import TrainingLog
+from ilt.experts.training_envs import TrainingEnvs
 from ilt.rollout.policies import Policy
 
 
 class BatchedVecEnv(VecEnv):
-    """An `EnvBatch` as a Stable-Baselines3 VecEnv, with autoreset and `terminal_observation`."""
+    """`TrainingEnvs` as a Stable-Baselines3 VecEnv, with autoreset and `terminal_observation`."""
 
     def __init__(self, spec: EnvSpec, n_envs: int, entropy: list[int], *, privileged: bool = False) -> None:
-        self._batch = EnvBatch(spec, n_envs, privileged=privileged)
-        self._slots = np.arange(n_envs)
-        self._stream = SeedStream(spec, entropy)
-        super().__init__(n_envs, self._batch.observation_space, model_units(self._batch.action_space))
+        self.envs = TrainingEnvs(spec, n_envs, entropy, privileged=privileged)
+        self._batch = self.envs.batch
+        super().__init__(self._batch.n_envs, self._batch.observation_space, model_units(self._batch.action_space))
 
     def reset(self) -> np.ndarray:
-        for slot in self._slots:
-            self._batch.reset(slot, self._stream.next())
+        self.envs.begin()
         return self._batch.observations.copy()
 
     def step_async(self, actions: np.ndarray) -> None:
         self._actions = self._batch.action_space.decode(np.asarray(actions))
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        rewards, terminated, truncated = self._batch.step(self._slots, self._actions)
-        infos: list[dict[str, Any]] = [{} for _ in self._slots]
-        for slot in np.flatnonzero(terminated | truncated):
-            infos[slot] = {
-                "terminal_observation": self._batch.observations[slot].copy(),
-                "TimeLimit.truncated": bool(truncated[slot]),
-            }
-            self._batch.reset(slot, self._stream.next())
+        rewards, terminated, truncated, final = self.envs.step(self._actions)
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        for slot, seen in final.items():
+            infos[slot] = {"terminal_observation": seen, "TimeLimit.truncated": bool(truncated[slot])}
         return self._batch.observations.copy(), rewards.astype(np.float32), terminated | truncated, infos
 
     def close(self) -> None:
@@ -117,18 +110,45 @@ def actor_of(model: OnPolicyAlgorithm) -> Actor:
 
 
 def state_of(model: OnPolicyAlgorithm) -> dict[str, Any]:
-    """Return weights, optimizer, moments and steps as tensors and plain containers (SB3's own zips hold pickles)."""
+    """Return all that a resumed training needs as tensors and plain containers (SB3's own zips hold pickles)."""
+    envs: Any = model.env
     moments = {}
-    if isinstance(model.env, VecNormalize):
-        for name in ("obs_rms", "ret_rms") if model.env.norm_obs else ("ret_rms",):
-            rms = getattr(model.env, name)
+    if isinstance(envs, VecNormalize):
+        for name in ("obs_rms", "ret_rms") if envs.norm_obs else ("ret_rms",):
+            rms = getattr(envs, name)
             moments[name] = {"mean": torch.tensor(rms.mean), "var": torch.tensor(rms.var), "count": float(rms.count)}
+    _, keys, position, *gauss = np.random.get_state()  # noqa: NPY002 (SB3 draws from it)
+    # SB3 has no public name for the observations that the next rollout begins with
+    last = {"observations": torch.tensor(model._last_obs), "starts": torch.tensor(model._last_episode_starts)}
     return {
         "policy": model.policy.state_dict(),
         "optimizer": model.policy.optimizer.state_dict(),
         "moments": moments,
+        "discounted": torch.tensor(getattr(envs, "returns", np.zeros(0))),
+        "last": last,
+        "envs": envs.unwrapped.envs.state(),
+        "torch_rng": torch.get_rng_state(),
+        "numpy_rng": [torch.tensor(keys.astype(np.int64)), position, *gauss],
         "steps": model.num_timesteps,
     }
+
+
+def restore(model: OnPolicyAlgorithm, state: dict[str, Any]) -> None:
+    """Restore what `state_of` returned."""
+    envs: Any = model.env
+    model.policy.load_state_dict(state["policy"])
+    model.policy.optimizer.load_state_dict(state["optimizer"])
+    model.num_timesteps = state["steps"]
+    for name, moments in state["moments"].items():
+        rms = getattr(envs, name)
+        rms.mean, rms.var, rms.count = moments["mean"].numpy(), moments["var"].numpy(), moments["count"]
+    if isinstance(envs, VecNormalize):
+        envs.returns = state["discounted"].numpy()
+    envs.unwrapped.envs.restore(state["envs"])
+    model._last_obs, model._last_episode_starts = (state["last"][name].numpy() for name in ("observations", "starts"))
+    torch.set_rng_state(state["torch_rng"])
+    keys, *others = state["numpy_rng"]
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), *others))  # noqa: NPY002
 
 
 class PPO(Expert):
@@ -172,29 +192,17 @@ class PPO(Expert):
         log = TrainingLog(
             folder / "training", env, score=score, every=self._score_every, report=report, privileged=privileged
         )
-        state = log.resume()
-        steps = 0 if state is None else state["steps"]
-        envs: VecEnv = BatchedVecEnv(env, self._n_envs, [seed, steps], privileged=privileged)
+        envs: VecEnv = BatchedVecEnv(env, self._n_envs, [seed, 0], privileged=privileged)
         if any(self._normalize.values()):
             # the `Actor` that is exported does not clip observations, so training must not either
             envs = VecNormalize(envs, gamma=self._hyperparameters["gamma"], clip_obs=np.inf, **self._normalize)  # type: ignore[arg-type]
         model = stable_baselines3.PPO(
-            "MlpPolicy",
-            envs,
-            seed=seed + steps,  # a resumed training must not draw the same numbers again
-            device="cpu",
-            policy_kwargs=self._policy_kwargs,
-            **self._hyperparameters,
+            "MlpPolicy", envs, seed=seed, device="cpu", policy_kwargs=self._policy_kwargs, **self._hyperparameters
         )
-        if state is not None:
-            model.policy.load_state_dict(state["policy"])
-            model.policy.optimizer.load_state_dict(state["optimizer"])
-            model.num_timesteps = steps
-            for name, moments in state["moments"].items():
-                rms = getattr(envs, name)
-                rms.mean, rms.var, rms.count = moments["mean"].numpy(), moments["var"].numpy(), moments["count"]
-        if steps < self.total_steps:
-            model.learn(self.total_steps - steps, callback=_Callback(log), reset_num_timesteps=False)
+        if (state := log.resume()) is not None:
+            restore(model, state)
+        if model.num_timesteps < self.total_steps:
+            model.learn(self.total_steps - model.num_timesteps, callback=_Callback(log), reset_num_timesteps=False)
         return log.finish(model.num_timesteps, actor_of(model), lambda: state_of(model), folder)
 
     def policy(self, env: EnvSpec, folder: Path, *, privileged: bool, deterministic: bool) -> Policy:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +13,9 @@ import torch
 from ilt.envs.spec import EnvSpec
 from ilt.experts.actor import Actor, actor_policy
 from ilt.experts.base import Report, Score
+from ilt.schema import PlainError
+from ilt.tracking.checkpoints import newest_whole, save_checkpoint
+from ilt.tracking.store import write_text
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +47,8 @@ class TrainingLog:
 
     def resume(self) -> dict[str, Any] | None:
         """Return the last saved state if training was interrupted, otherwise None."""
-        path = self._folder / "checkpoint.pt"
-        if not path.exists():
+        advice = f"remove {self._folder} to begin the training afresh"
+        if (path := newest_whole(self._folder / "checkpoint.pt", advice=advice)) is None:
             return None
         checkpoint = torch.load(path, weights_only=True)
         self.history = checkpoint["history"]
@@ -63,7 +65,15 @@ class TrainingLog:
             self.score_now(steps, actor(), state)
 
     def score_now(self, steps: int, actor: Actor, state: Callable[[], Mapping[str, Any]]) -> None:
-        """Score the actor, keep it if it is the best so far, and save a checkpoint."""
+        """Score the actor, keep it if it is the best so far, and save a checkpoint.
+
+        Raise PlainError if the training has diverged.
+        """
+        if not all(parameter.isfinite().all() for parameter in actor.parameters()):
+            raise PlainError(
+                f"the training of the expert diverged: after {steps} steps its weights are not finite; a lower "
+                "expert.learning_rate may help"
+            )
         policy = actor_policy(actor, self._env.action_space, privileged=self._privileged, deterministic=True)
         return_mean = self._score(policy)
         seconds = self._before + time.monotonic() - self._started
@@ -77,12 +87,11 @@ class TrainingLog:
             "resumed_at": self.resumed_at,
             "seconds": seconds,
         }
-        torch.save(checkpoint, self._folder / "checkpoint.new")
-        os.replace(self._folder / "checkpoint.new", self._folder / "checkpoint.pt")
+        save_checkpoint(checkpoint, self._folder / "checkpoint.pt")
         for path in self._folder.glob("*.safetensors"):
             if path != self.best_path:
                 path.unlink()
-        (self._folder / "history.json").write_text(json.dumps(self.history, indent=1))
+        write_text(self._folder / "history.json", json.dumps(self.history, indent=1))
         self._report(steps, return_mean)
 
     def finish(self, steps: int, actor: Actor, state: Callable[[], Mapping[str, Any]], folder: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from multiprocessing import current_process
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from ilt.data.episodes import Episodes
 from ilt.envs.spec import EnvSpec
@@ -57,6 +58,18 @@ def rollout(
             if on_episode is not None:
                 on_episode(float(episode.rewards.sum()))
     return in_order(done, seeds)
+
+
+@contextmanager
+def limited_threads(threads: int) -> Iterator[None]:
+    """Set the number of CPU threads of torch and NumPy inside the context, or in a function that this decorates."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with threadpool_limits(threads, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from optuna.visualization import matplotlib as plots
 
 from ilt.evaluation.statistics import mean_interval_of_runs
 from ilt.evaluation.tables import markdown_table
-from ilt.tracking.store import read_json, write_json
+from ilt.tracking.store import read_json, write_json, write_text
 
 VALUE = "mean return (selection seeds)"
 FIGURES: dict[str, Callable[[optuna.Study], Any]] = {
@@ -59,7 +59,7 @@ def write_report(study: optuna.Study, folder: Path, runs: Sequence[Path], table:
     }
     write_json(folder / "search.json", summary)
     figures = _draw(study, folder)
-    (folder / "search.md").write_text(_in_words(summary, table, figures))
+    write_text(folder / "search.md", _in_words(summary, table, figures))
     return summary
 
 

@@ -1,7 +1,6 @@
 """The summary of a sweep: its jobs, tables and figure. Heavy modules are imported when they are needed."""
 
 import logging
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from ilt.envs.naming import env_names
 from ilt.settings import is_of_the_run
 from ilt.studies.sweep_tables import Job, job_rows, sweep_csv, sweep_markdown, swept_keys, table
 from ilt.tracking.run_folder import COMMAND, CONFIG, ERROR, RESULTS, read_config
-from ilt.tracking.store import read_json
+from ilt.tracking.store import read_json, replacing, write_text
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +28,8 @@ def summarize(sweep: Path) -> None:
         if any(job.results for job in jobs):
             from ilt.studies.sweep_figure import sweep_figure
 
-            temporary = sweep / ".sweep.png.new"
-            sweep_figure(jobs, temporary, title=title)
-            os.replace(temporary, sweep / "sweep.png")
+            with replacing(sweep / "sweep.png") as new:
+                sweep_figure(jobs, new, title=title)
     print_table(title, *table(job_rows(jobs), swept_keys(jobs)))
     log.info("%s", sweep / "sweep.md")
 
@@ -46,8 +44,11 @@ def find_jobs(sweep: Path) -> list[Job]:
         finished, failed = (folder / RESULTS).exists(), (folder / ERROR).exists()
         status = "finished" if finished else "not finished"
         if failed and not finished:
-            status = f"failed: {(folder / ERROR).read_text().splitlines()[0]}"
-        given = (line.partition("=") for line in yaml.safe_load((folder / COMMAND / "overrides.yaml").read_text()))
+            status = f"failed: {(folder / ERROR).read_text(encoding='utf-8').splitlines()[0]}"
+        given = (
+            line.partition("=")
+            for line in yaml.safe_load((folder / COMMAND / "overrides.yaml").read_text(encoding="utf-8"))
+        )
         overrides = {key.lstrip("+"): value for key, _, value in given if is_of_the_run(key)}
         jobs.append(Job(folder.name, overrides, status, read_json(folder / RESULTS) if finished else None))
         if finished and (folder / CONFIG).exists():
@@ -62,8 +63,7 @@ def write_tables(sweep: Path) -> None:
         if not (jobs := find_jobs(sweep)):  # as in a search, which has its own report
             return
         for name, text in (("sweep.csv", sweep_csv(jobs)), ("sweep.md", sweep_markdown(sweep.name, jobs))):
-            (sweep / f".{name}.new").write_text(text)
-            os.replace(sweep / f".{name}.new", sweep / name)
+            write_text(sweep / name, text)
 
 
 def _up_to_date(sweep: Path) -> bool:

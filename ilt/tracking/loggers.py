@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from ilt.schema import ConfigError
 from ilt.settings import is_of_the_run
-from ilt.tracking.store import Artifact, provenance
+from ilt.tracking.store import Artifact, provenance, write_text
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger
@@ -97,7 +97,7 @@ class Run:
         """Log tables by name."""
         if (folder := self._folder()) is not None:
             for name, rows in tables.items():
-                (folder / f"{name}.csv").write_text(_csv(rows))
+                write_text(folder / f"{name}.csv", _csv(rows))
 
     def log_figures(self, figures: Mapping[str, Path]) -> None:
         """Log PNG files by name."""

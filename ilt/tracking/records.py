@@ -110,7 +110,7 @@ def _check_number(value: Any) -> None:
 
 def _curve(path: Path) -> dict[str, dict[int, float]]:
     curve: dict[str, dict[int, float]] = {}
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             for name, value in row.items():
                 if name != "step" and value:
@@ -119,7 +119,7 @@ def _curve(path: Path) -> dict[str, dict[int, float]]:
 
 
 def _episodes(path: Path) -> dict[str, np.ndarray]:
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if not rows:
         raise ValueError("it has no rows")

@@ -1,7 +1,6 @@
 """The folder of a run: config, lock, timed stages, and results."""
 
 import logging
-import os
 import resource
 import shutil
 import sys
@@ -19,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ilt.schema import ConfigError
 from ilt.settings import check_config
-from ilt.tracking.store import check_files, read_json, write_json
+from ilt.tracking.store import check_files, read_json, write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +67,7 @@ class RunFolder:
         if not (self.path / IDENTITY).exists():
             write_json(self.path / IDENTITY, self.identity)
         if not (self.path / CONFIG).exists() or read_config(self.path) != self.config:
-            temporary = self.path / ".config.new"
-            temporary.write_text(yaml.safe_dump(self.config, sort_keys=False))
-            os.replace(temporary, self.path / CONFIG)
+            write_text(self.path / CONFIG, yaml.safe_dump(self.config, sort_keys=False))
         self.seconds["startup"] = round(time.monotonic() - self._started, 2)
         return self
 
@@ -97,7 +94,7 @@ class RunFolder:
         (self.path / COMMAND).mkdir(exist_ok=True)
         for name, config in command.items():
             OmegaConf.save(config, self.path / COMMAND / f"{name}.yaml")
-        self._log_file = logging.FileHandler(self.path / "train.log")
+        self._log_file = logging.FileHandler(self.path / "train.log", encoding="utf-8")
         self._log_file.setFormatter(logging.Formatter("%(message)s"))
         logging.getLogger().addHandler(self._log_file)
 
@@ -134,9 +131,9 @@ class RunFolder:
 
     @property
     def last_checkpoint(self) -> Path | None:
-        """The checkpoint to resume from; None if there is none."""
-        path = self.checkpoints / "last.ckpt"
-        return path if path.exists() else None
+        """The last checkpoint, or if it is gone the one before; None if there is none. It may be damaged."""
+        last = self.checkpoints / "last.ckpt"
+        return next((path for path in (last, one_before(last)) if path.exists()), None)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -155,10 +152,14 @@ class RunFolder:
     def _set_aside(self) -> None:
         number = next(n for n in range(1, 10_000) if not self.path.with_name(f"{self.path.name}.{n}").exists())
         aside = self.path.with_name(f"{self.path.name}.{number}")
-        aside.mkdir()
-        for path in self.path.iterdir():
-            path.rename(aside / path.name)
-        log.info("moved the content of %s to %s", self.path, aside)
+        self.path.rename(aside)  # in one step, so that a kill leaves no half of it
+        self.path.mkdir()
+        log.info("moved %s to %s", self.path, aside)
+
+
+def one_before(path: Path) -> Path:
+    """Return where the checkpoint before the one at `path` is kept."""
+    return path.with_name(f"{path.name}.before")
 
 
 def discard_unused(path: Path) -> None:
@@ -170,8 +171,8 @@ def discard_unused(path: Path) -> None:
 def write_error(path: Path, error: Exception) -> None:
     """Write an error to the run's folder: a line with its type and message, then the traceback."""
     path.mkdir(parents=True, exist_ok=True)
-    first_line = f"{type(error).__name__}: {error}".splitlines()[0]
-    (path / ERROR).write_text(f"{first_line}\n\n{''.join(traceback.format_exception(error))}")
+    first_line = " ".join(f"{type(error).__name__}: {error}".split())
+    write_text(path / ERROR, f"{first_line}\n\n{''.join(traceback.format_exception(error))}")
 
 
 def selection_return(run: RunFolder) -> float:
@@ -184,7 +185,7 @@ def read_config(folder: Path, *, key: str = "run") -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
         raise ValueError(f"{key} must be the folder of a run, with a config.yaml in it, got {folder}")
-    return yaml.safe_load(path.read_text())
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def read_finished(folder: Path, *, key: str = "run") -> tuple[DictConfig, dict[str, Any]]:

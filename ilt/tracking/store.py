@@ -9,13 +9,14 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from ilt.schema import config_hash
+from ilt.schema import PlainError, config_hash
 
 MANIFEST = "manifest.json"
 SHIPPED = {"experts": Path(__file__).parent.parent / "experts" / "pretrained"}
@@ -25,7 +26,7 @@ _ADVICE = "remove the folder to have it made again"
 _PACKAGES = ("torch", "pytorch-lightning", "stable-baselines3", "gymnasium", "box2d", "numpy", "hydra-core")
 
 
-class DamagedArtifactError(ValueError):
+class DamagedArtifactError(PlainError, ValueError):
     """A file of an artifact is missing or differs from the published one."""
 
 
@@ -126,7 +127,7 @@ class Store:
 def open_artifact(path: Path) -> Artifact:
     """Read an artifact's manifest and check each of its files. DamagedArtifactError names a damaged file."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         files = dict(manifest["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedArtifactError(f"{path / MANIFEST} is damaged ({error}); {_ADVICE}") from error
@@ -154,16 +155,43 @@ def provenance() -> dict[str, Any]:
     }
 
 
+@contextmanager
+def replacing(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; at the end it is renamed to `path`, in one step.
+
+    Neither a kill nor a full disk leaves half a file, and a link at `path` is replaced, not written through.
+
+    Args:
+        keep: where the file before is kept; None for nowhere.
+    """
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    try:
+        yield new
+        with new.open("rb") as file:
+            os.fsync(file.fileno())
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    if keep is not None and path.exists():
+        os.replace(path, keep)
+    os.replace(new, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, in UTF-8."""
+    with replacing(path) as new:
+        new.write_text(text, encoding="utf-8")
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_json(path: Path) -> Any:
     """Read a JSON file."""
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _git_commit() -> str | None:

@@ -3,6 +3,7 @@
 import logging
 import netrc
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,9 @@ BEST = {
     "expert/return_mean": "max",
 }
 """Metrics whose minimum or maximum is in the summary beside the last value."""
+
+LONGEST_NAME = 128
+"""Maximum number of characters that W&B allows in a name."""
 
 CLOUD = {"api.wandb.ai", "api.forge.coreweave.com"}
 """Two hosts of the same public server; an API key for one also works for the other."""
@@ -141,9 +145,9 @@ def start(options: Mapping[str, Any], job: JobInfo) -> Run:
     arguments: dict[str, Any] = {
         **options,
         "dir": str(job.folder),
-        "name": options.get("name") or job.name,
+        "name": str(options.get("name") or job.name)[:LONGEST_NAME],
         "job_type": job.job_type,
-        "group": options.get("group") or job.group,
+        "group": (group := options.get("group") or job.group) and str(group)[:LONGEST_NAME],
         "tags": list(dict.fromkeys([*options.get("tags", []), *job.tags])),
         "id": config_hash([job.job_type, str(job.folder.resolve()), dict(job.config)]),
         "resume": "allow",
@@ -192,12 +196,18 @@ def model_of(run_folder: Path, results: Mapping[str, Any]) -> Artifact:
     return Artifact(run_folder, {"metrics": measured, "parents": parents, "files": results["files"]})
 
 
+def _name(name: str) -> str:
+    """Return a name that W&B allows for an artifact: letters, digits, dashes, underscores and dots, 128 at most."""
+    allowed = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)
+    return name if allowed == name and len(name) <= LONGEST_NAME else f"{allowed[:100]}-{config_hash(name)}"
+
+
 def _as_wandb(kind: str, artifact: Artifact) -> "wandb.Artifact":
     """Return a W&B artifact with all files of an artifact, and its manifest as metadata."""
     import wandb
 
     metadata = {name: value for name, value in artifact.manifest.items() if name != "files"}
-    copy = wandb.Artifact(artifact.name, type=kind, metadata=metadata)
+    copy = wandb.Artifact(_name(artifact.name), type=kind, metadata=metadata)
     beside = [name for name in (MANIFEST, "config.yaml") if artifact.file(name).exists()]
     for name in [*artifact.manifest["files"], *beside]:
         # upload files in place: they never change, and copies would fill the disk

@@ -64,6 +64,11 @@ class Preemption:
     """Saves a checkpoint on SIGTERM, SIGUSR1 or SIGUSR2 and ends; the same command resumes from it."""
 
 
-@component("callbacks", "checkpoint", "pytorch_lightning.callbacks.ModelCheckpoint", open=True, watches=True)
-class Checkpoint:
-    """Lightning's checkpoints."""
+@component("callbacks", "best", "ilt.training.checkpoints.Best", watches=True)
+class Best:
+    """Saves the weights with the highest mean return on selection seeds."""
+
+
+@component("callbacks", "last", "ilt.training.checkpoints.Last", watches=True)
+class Last:
+    """Saves a checkpoint at every validation, from which a killed run resumes."""

@@ -27,10 +27,12 @@ from ilt.models.heads import ActionHead
 from ilt.models.spec import ModelSpec
 from ilt.rollout.policies import SequencePolicy
 from ilt.rollout.recorded import Context
-from ilt.schema import ConfigError, accepted, build, locate, own_keys, plain
+from ilt.schema import ConfigError, PlainError, accepted, build, locate, own_keys, plain
+from ilt.tracking.checkpoints import newest_whole, read_checkpoint
 from ilt.tracking.run_folder import TRAINING, RunFolder
-from ilt.tracking.store import Artifact, read_json, write_json
+from ilt.tracking.store import Artifact, DamagedArtifactError, read_json, replacing, write_json
 from ilt.training.callbacks import LearningCurve, Pruning
+from ilt.training.checkpoints import CheckpointFiles
 from ilt.training.display import TrainingDisplay
 from ilt.training.module import ImitationModule
 from ilt.training.ranks import joined
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from pytorch_lightning.strategies import Strategy
 
 log = logging.getLogger(__name__)
+
+_AFRESH = "resume=false begins the run afresh"
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ def fit(
         cfg: a whole config of `ilt train`.
         report: as `Pruning` takes it. Return None if it ended the training.
     """
-    checkpoint = run.last_checkpoint
+    checkpoint = newest_whole(run.checkpoints / "last.ckpt", advice=_AFRESH)
     if checkpoint is not None:
         log.info("resuming from %s", checkpoint)
     pruning, others_pruning = ([Pruning(report)], [Pruning(None)]) if report is not None else ([], [])
@@ -169,6 +173,12 @@ def _learn(
     callbacks = _make_callbacks(ctx, cfg, run.checkpoints, head)
     trainer = _make_trainer(cfg, run, [*labels.callbacks(data, head), *callbacks, *pruning], strategy, logger)
     trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    n_steps = int(trainer.estimated_stepping_batches)
+    if trainer.global_step < n_steps and not any(callback.pruned for callback in pruning):
+        raise PlainError(
+            f"the training was ended at step {trainer.global_step} of {n_steps}, by trainer.max_time or a callback; "
+            "a run is finished at its last step"
+        )
     return spec, model, next(callback for callback in callbacks if isinstance(callback, LearningCurve)), labels
 
 
@@ -280,6 +290,7 @@ def _make_trainer(
         "use_distributed_sampler": False,  # the batch sampler distributes batches
         "callbacks": [*callbacks, TrainingDisplay()],
         "logger": logger or False,
+        "plugins": [CheckpointFiles(), *(cfg.trainer.get("plugins") or [])],
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
@@ -290,7 +301,9 @@ def _make_trainer(
 
 def _export(spec: ModelSpec, model: SequenceModel, run: RunFolder, name: str) -> Path:
     """Export the weights of a checkpoint's validation (averaged, if there is averaging) as safetensors."""
-    checkpoint = torch.load(run.checkpoints / f"{name}.ckpt", weights_only=True, map_location="cpu")
+    source = run.checkpoints / f"{name}.ckpt"
+    if (checkpoint := read_checkpoint(source)) is None:
+        raise DamagedArtifactError(f"{source} is missing or damaged; {_AFRESH}")
     state: dict[str, torch.Tensor] = checkpoint["state_dict"]
     model.float().load_state_dict({name.removeprefix("model."): tensor for name, tensor in state.items()})
     path = run.path / "weights" / f"{name}.safetensors"
@@ -302,7 +315,7 @@ def _export(spec: ModelSpec, model: SequenceModel, run: RunFolder, name: str) ->
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write one line per row; the columns are the keys of all rows, in order of first appearance."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with path.open("w", newline="") as file:
+    with replacing(path) as new, new.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

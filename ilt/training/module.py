@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ilt.models.base import SequenceModel
 from ilt.models.heads import ActionHead
+from ilt.schema import PlainError
 from ilt.training.ranks import total
 
 
@@ -54,6 +55,7 @@ class ImitationModule(pl.LightningModule):
             loss = loss * (n_real * self.trainer.world_size / total(n_real))
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             # not at every step: logging takes longer than the optimizer
+            self._check("loss", loss)
             self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
@@ -63,10 +65,24 @@ class ImitationModule(pl.LightningModule):
         scored = batch.get("scored", batch["mask"])
         outputs, targets = outputs[scored], batch.get("targets", batch["actions"])[scored]
         options = {"batch_size": len(targets), "sync_dist": True}
-        self.log("val/loss", self._head.loss(outputs, targets), **options)  # type: ignore[arg-type]
+        loss = self._head.loss(outputs, targets)
+        self._check("validation loss", loss)
+        self.log("val/loss", loss, **options)  # type: ignore[arg-type]
         chosen, wanted = self._head.mode(outputs.cpu().numpy()), targets.cpu().numpy()
         name, value = agreement(chosen, wanted)
         self.log(f"val/{name}", value, prog_bar=True, **options)  # type: ignore[arg-type]
+
+    def on_validation_epoch_start(self) -> None:
+        """Raise PlainError, before anything is saved, if a weight is not finite."""
+        for name, parameter in self.model.named_parameters():
+            self._check(f"weight {name}", parameter)
+
+    def _check(self, what: str, value: Tensor) -> None:
+        if not value.isfinite().all():
+            raise PlainError(
+                f"the training diverged: at step {self.global_step} the {what} is not finite; a lower "
+                "optimizer.learning_rate or trainer.gradient_clip_val may help"
+            )
 
     def configure_optimizers(self) -> Any:
         # in mixed precision Lightning cannot clip the gradients of a fused optimizer

@@ -2,8 +2,6 @@
 
 import ctypes
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,18 +22,6 @@ def set_up(threads: int | None) -> None:
         torch.set_num_threads(threads)
         threadpool_limits(threads, user_api="blas")
     keep_freed_memory()
-
-
-@contextmanager
-def limited_threads(threads: int) -> Iterator[None]:
-    """Set the number of CPU threads of torch and NumPy inside the context, or in a function that this decorates."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with threadpool_limits(threads, user_api="blas"):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def check_devices(trainer: Any, batch_size: int) -> None:
