@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from ilt import registry, schema
+from ilt import registry
 from ilt.cli import app  # noqa: F401  (which hands the schemas to Hydra)
 from ilt.envs.spec import EnvSpec
 from ilt.experts.base import make_expert
@@ -549,9 +549,9 @@ def test_a_new_key_with_a_default_renames_no_run_and_no_shipped_expert(
 
     hash_before, experts_before = training_hash(base), found()
     assert {(SHIPPED["experts"] / name).is_dir() for name in experts_before.values()} == {True}
-    asked = [(c.group, c.name) for c in COMPONENTS if c.target and not c.group.startswith("env")]
-    for group, name in asked:
-        with_another(monkeypatch, group, name, schema=with_a_new_key(schema.named(group, name)))
+    for each in COMPONENTS:
+        if each.target and not each.group.startswith("env"):
+            with_another(monkeypatch, each, schema=with_a_new_key(each))
     assert training_hash(base) == hash_before
     check_config(base)
     assert base.model.novelty == base.expert.novelty == 0.5
