@@ -7,12 +7,12 @@ import tempfile
 from pathlib import Path
 
 from ilt.envs.spec import EnvSpec
-from tests.benchmarks.measuring import Row, at_most, compare, seconds
+from tests.benchmarks.measuring import Row, compare, seconds
 
 
 def start(spec: EnvSpec) -> list[Row]:
     """Seconds to the help text, and to the refusal of a wrong key."""
-    limit = "at most", 1.5, at_most(1)
+    limit = "at most", 1.5, "≤ 1"
     return [
         compare("ilt train --help", "s", seconds(lambda: ilt_train("--help")), limit),
         compare("ilt train, a wrong key", "s", seconds(lambda: ilt_train("model.n_layers=3")), limit),
@@ -29,9 +29,9 @@ def run(spec: EnvSpec) -> list[Row]:
             runs.append(json.loads((Path(folder) / "runs" / "run" / "results.json").read_text())["seconds"])
         return runs[-1]["total"]
 
-    row = compare("ilt train, everything", "s", whole, ("at most", 75, at_most(1)))
+    row = compare("ilt train, everything", "s", whole, ("at most", 75, "≤ 1"))
     begun = iter([sum(each[name] for name in ("startup", "imports", "logger")) for each in runs])
-    return [row, compare("of which start-up, imports and W&B", "s", lambda: next(begun), ("at most", 12, at_most(1)))]
+    return [row, compare("of which start-up, imports and W&B", "s", lambda: next(begun), ("at most", 12, "≤ 1"))]
 
 
 def ilt_train(*arguments: str) -> None:

@@ -10,24 +10,21 @@ Measure = Callable[[], float]
 
 
 @dataclass(frozen=True)
-class Bar:
-    """What the ratio of ours to something is to be: at least or at most `value`."""
-
-    value: float
-    at_least: bool
-
-    def verdict(self, ratio: float) -> str:
-        met = ratio >= self.value if self.at_least else ratio <= self.value
-        return f"{'≥' if self.at_least else '≤'} {self.value:g}: {'met' if met else 'missed'}"
-
-
-@dataclass(frozen=True)
 class Beside:
-    """A limit, a reference, or a fixed number: a value for each time that ours was measured."""
+    """A limit, a reference, or a fixed number: a value for each time that ours was measured.
+
+    `bar` is what the ratio of ours to it is to be, such as "≥ 0.85".
+    """
 
     name: str
     values: list[float]
-    bar: Bar | None
+    bar: str | None
+
+    def verdict(self, ratio: float) -> str:
+        if self.bar is None:
+            return ""
+        bound = float(self.bar[1:])
+        return f"{self.bar}: {'met' if (ratio >= bound if self.bar[0] == '≥' else ratio <= bound) else 'missed'}"
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,6 @@ class Row:
 
     @property
     def median(self) -> float:
-        """Of ours."""
         return statistics.median(self.ours)
 
     def cells(self) -> list[list[str]]:
@@ -52,23 +48,13 @@ class Row:
             ratio = statistics.median(ratios)
             there = f"{statistics.median(beside.values):,.4g} {self.unit}"
             spread = f"{ratio:.2f} ({min(ratios):.2f} … {max(ratios):.2f})"
-            lines.append([*first, beside.name, there, spread, beside.bar.verdict(ratio) if beside.bar else ""])
+            lines.append([*first, beside.name, there, spread, beside.verdict(ratio)])
             first = ["", ""]
         return lines or [[*first, "", "", "", ""]]
 
 
-def at_least(value: float) -> Bar:
-    """Rates: the more, the better."""
-    return Bar(value, at_least=True)
-
-
-def at_most(value: float) -> Bar:
-    """Seconds and megabytes: the less, the better."""
-    return Bar(value, at_least=False)
-
-
 def compare(
-    work: str, unit: str, ours: Measure, *besides: tuple[str, Measure | float, Bar | None], repeats: int = 3
+    work: str, unit: str, ours: Measure, *besides: tuple[str, Measure | float, str | None], repeats: int = 3
 ) -> Row:
     """Measure ours and everything beside it in turn, `repeats` times; a number stands for itself."""
     measured: list[list[float]] = [[] for _ in range(len(besides) + 1)]

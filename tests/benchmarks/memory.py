@@ -10,7 +10,7 @@ import numpy as np
 
 from ilt.data.episodes import Episodes
 from ilt.envs.spec import EnvSpec
-from tests.benchmarks.measuring import Row, at_most, compare
+from tests.benchmarks.measuring import Row, compare
 
 N_EPISODES, N_STEPS = 10_000, 300
 
@@ -20,7 +20,7 @@ def memory(spec: EnvSpec) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "demonstrations.npz"
         flat = write_episodes(path, N_EPISODES)
-        besides = [("1.5 × flat arrays + 700 MB", 1.5 * flat + 700, at_most(1)), ("flat arrays", flat, None)]
+        besides = [("1.5 × flat arrays + 700 MB", 1.5 * flat + 700, "≤ 1"), ("flat arrays", flat, None)]
         work = f"train on {N_EPISODES:,} demonstrations, K = 64"
         return [compare(work, "MB", lambda: peak(path), *besides, repeats=1)]
 

@@ -24,7 +24,7 @@ from ilt.registry import load_option
 from ilt.rollout.policies import Policy
 from ilt.rollout.run import rollout
 from ilt.rollout.workers import cores
-from tests.benchmarks.measuring import Beside, Row, at_least, at_most, compare, per_second
+from tests.benchmarks.measuring import Beside, Row, compare, per_second
 from tests.benchmarks.rollouts import environment_limit, shipped_actor, shipped_expert
 
 N_EPISODES, N_REFERENCE = 1000, 160
@@ -49,7 +49,7 @@ def collect(spec: EnvSpec) -> list[Row]:
         return rate
 
     limit = environment_limit(spec)  # starts the workers, too
-    besides = [("environment limit", limit, at_least(0.85)), ("SB3 evaluate_policy, 16 envs", sb3, at_least(15))]
+    besides = [("environment limit", limit, "≥ 0.85"), ("SB3 evaluate_policy, 16 envs", sb3, "≥ 15")]
     return [compare(f"collect {N_EPISODES:,} demonstrations, to the file", "steps/s", per_second(ours), *besides)]
 
 
@@ -90,7 +90,7 @@ def a2c(spec: EnvSpec) -> list[Row]:
         missed = sum(not reached for _, reached in runs[name])
         note = f" ({missed} of {len(SEEDS)} not there after {cap:,} steps)" if missed else ""
         # whoever was stopped would have taken longer; one that never gets there is not the faster reference
-        bar = at_most(0.4) if missed < len(SEEDS) else None
+        bar = "≤ 0.4" if missed < len(SEEDS) else None
         besides.append(Beside(f"SB3 {name}, RL Zoo{note}", seconds[name], bar))
     return [Row("train A2C to a mean of 200", "s", seconds["ours"], besides)]
 

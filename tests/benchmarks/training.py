@@ -1,6 +1,7 @@
 """Training steps, beside the usual way, the arithmetic, and a loop without Lightning."""
 
 import logging
+import statistics
 import time
 import warnings
 from collections.abc import Iterable
@@ -23,7 +24,7 @@ from ilt.schema import own_keys
 from ilt.training.callbacks import EMA, LearningCurve
 from ilt.training.module import ImitationModule
 from ilt.training.optimizer import adamw, decay_groups
-from tests.benchmarks.measuring import Measure, Row, at_least, at_most, compare
+from tests.benchmarks.measuring import Measure, Row, compare, per_second, seconds
 from tests.benchmarks.rollouts import HEAD, SPACE, decoder, shipped_expert
 
 BATCH_SIZE = 256
@@ -48,8 +49,8 @@ def train(spec: EnvSpec) -> list[Row]:
             "train small, K = 16, all positions",
             "labels/s",
             training(model, loader(dataset), 12),
-            ("arithmetic limit", arithmetic_limit(model, 16), at_least(0.45)),
-            ("item by item, last position", training(model, usual, 12, last_only=True), at_least(20)),
+            ("arithmetic limit", arithmetic_limit(model, 16), "≥ 0.45"),
+            ("item by item, last position", training(model, usual, 12, last_only=True), "≥ 20"),
             repeats=5,
         )
     ]
@@ -73,46 +74,36 @@ def module(model: Decoder) -> ImitationModule:
     return ImitationModule(model, HEAD, seed=0, make_optimizer=partial(adamw, **settings))
 
 
-def training(
-    model: Decoder, loader: Iterable[dict[str, Tensor]], n_batches: int, *, last_only: bool = False
-) -> Measure:
+def training(model: Decoder, loader: Iterable[Any], n_batches: int, *, last_only: bool = False) -> Measure:
     """Labels per second over some optimizer steps, and one before that is not counted."""
 
     def measure() -> float:
         optimizer = torch.optim.AdamW(decay_groups(model, 0.1), lr=1e-4, fused=True)
-        labels, started = 0, 0.0
-        for i, batch in zip(range(n_batches + 1), loader, strict=False):
-            mask = batch["mask"].clone()
-            if last_only:
-                mask[:, :-1] = False
-            outputs = model(batch["observations"], batch["actions"], batch["mask"])
-            loss = HEAD.loss(outputs[mask], batch["actions"][mask])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            if i == 0:
-                started = time.perf_counter()
-            else:
-                labels += int(mask.sum())
-        return labels / (time.perf_counter() - started)
+        batches = islice(loader, n_batches + 1)
+        step(model, optimizer, next(batches), last_only=last_only)
+        return per_second(lambda: sum(step(model, optimizer, each, last_only=last_only) for each in batches))()
 
     return measure
+
+
+def step(model: Decoder, optimizer: torch.optim.Optimizer, batch: dict[str, Tensor], *, last_only: bool = False) -> int:
+    """Update the model; returns the number of labels."""
+    mask = batch["mask"].clone()
+    if last_only:
+        mask[:, :-1] = False
+    outputs = model(batch["observations"], batch["actions"], batch["mask"])
+    optimizer.zero_grad(set_to_none=True)
+    HEAD.loss(outputs[mask], batch["actions"][mask]).backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return int(mask.sum())
 
 
 def arithmetic_limit(model: Decoder, context_length: int) -> Measure:
     """Labels per second if a step were nothing but its matrix products, at the rate of a large one."""
-
-    def measure() -> float:
-        a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
-        seconds = []
-        for _ in range(15):
-            started = time.perf_counter()
-            torch.mm(a, b)
-            seconds.append(time.perf_counter() - started)
-        return 2 * 1024**3 / sorted(seconds)[7] / flops_per_label(model, context_length)
-
-    return measure
+    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    product, labels = seconds(lambda: torch.mm(a, b)), 2 * 1024**3 / flops_per_label(model, context_length)
+    return lambda: labels / statistics.median(product() for _ in range(15))
 
 
 def flops_per_label(model: Decoder, context_length: int) -> float:
@@ -170,21 +161,16 @@ def lightning(spec: EnvSpec) -> list[Row]:
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
         started = 0.0
         epochs = repeat(EpochBatches(len(dataset), BATCH_SIZE, seed=0))
-        for step, indices in enumerate(islice(chain.from_iterable(epochs), N_STEPS)):
-            if step == WARM_UP:
+        for n, indices in enumerate(islice(chain.from_iterable(epochs), N_STEPS)):
+            if n == WARM_UP:
                 started = time.perf_counter()
-            batch = dataset.__getitems__(indices)
-            outputs, mask = model(batch["observations"], batch["actions"], batch["mask"]), batch["mask"]
-            optimizer.zero_grad(set_to_none=True)
-            HEAD.loss(outputs[mask], batch["actions"][mask]).backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
+            step(model, optimizer, dataset.__getitems__(indices))
             schedule.step()
             with torch.no_grad():
                 torch._foreach_lerp_(averaged, parameters, 0.005)
         return 1000 * (time.perf_counter() - started) / (N_STEPS - WARM_UP)
 
-    beside = "bare loop", bare, at_most(1.15)
+    beside = "bare loop", bare, "≤ 1.15"
     return [compare("a step of tiny, K = 8, under Lightning", "ms", with_lightning, beside, repeats=5)]
 
 
