@@ -30,18 +30,15 @@ def test_the_student_loses_what_is_masked_and_a_teacher_finds_it_behind() -> Non
 
 @pytest.mark.parametrize("id", ["CartPole-v1", "Pendulum-v1", "Acrobot-v1"])
 def test_any_flat_observation_can_be_masked(id: str) -> None:
-    env = gym.make(id).unwrapped
-    masked = MaskObservation(gym.make(id).unwrapped, hide=[1])
-    whole, seen = env.reset(seed=1)[0], masked.reset(seed=1)[0]
+    whole, _ = gym.make(id).reset(seed=1)
+    seen, _ = MaskObservation(gym.make(id).unwrapped, hide=[1]).reset(seed=1)
     assert seen["observation"].tolist() == np.delete(whole, 1).tolist()
     assert seen["privileged"].tolist() == [whole[1]]
 
 
 def test_wrappers_on_each_other() -> None:
-    env, inner = (
-        MaskObservation(RandomizedPhysics(bare(), **RANGES), hide=[2, 3, 5]),
-        RandomizedPhysics(bare(), **RANGES),
-    )
+    inner = RandomizedPhysics(bare(), **RANGES)
+    env = MaskObservation(RandomizedPhysics(bare(), **RANGES), hide=[2, 3, 5])
     np.testing.assert_array_equal(run(env, 4)[0], run(inner, 4)[0][:, [0, 1, 4, 6, 7, 2, 3, 5, *range(8, 15)]])
     layout = ObservationLayout.of(env, key="env.id")
     hidden = tuple(f"observation[{place}]" for place in (2, 3, 5))
@@ -65,7 +62,7 @@ def test_places_that_cannot_be_hidden_are_refused(hide: list[int]) -> None:
         MaskObservation(bare(), hide=hide)
 
 
-def test_observations_that_are_not_flat_are_refused() -> None:
-    for space in (HIDING, spaces.Discrete(4), spaces.Box(0, 1, (2, 3))):
-        with pytest.raises(ConfigError, match="MaskObservation needs flat observations"):
-            MaskObservation(Echo(space, spaces.Discrete(2)), hide=[0])
+@pytest.mark.parametrize("space", [HIDING, spaces.Discrete(4), spaces.Box(0, 1, (2, 3))], ids=str)
+def test_observations_that_are_not_flat_are_refused(space: spaces.Space[Any]) -> None:
+    with pytest.raises(ConfigError, match="MaskObservation needs flat observations"):
+        MaskObservation(Echo(space, spaces.Discrete(2)), hide=[0])
