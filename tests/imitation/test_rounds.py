@@ -1,6 +1,7 @@
 """The data grow while the student learns, and a student's errors are counted."""
 
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,9 +33,8 @@ SPACE = recall().action_space
 
 def decoder() -> tuple[SequenceModel, ActionHead]:
     torch.manual_seed(0)
-    sizes = {"n_layer": 1, "n_head": 2, "d_model": 8}
     return ModelSpec(
-        model={**load_option("model", "nano"), **sizes},
+        model={**load_option("model", "nano"), "n_layer": 1, "n_head": 2, "d_model": 8},
         head=load_option("head", "auto"),
         observation_dim=1,
         action_space=SPACE,
@@ -42,8 +42,9 @@ def decoder() -> tuple[SequenceModel, ActionHead]:
     ).build()
 
 
-def windows_of(episodes: Episodes) -> WindowDataset:
-    return WindowDataset(episodes, action_space=SPACE, context_length=4)
+def growing(episodes: Episodes) -> tuple[WindowDataset, WindowData]:
+    windows = WindowDataset(episodes, action_space=SPACE, context_length=4)
+    return windows, WindowData(windows, windows, batch_size=7, seed=0, steps_per_round=4)
 
 
 def first_weights(model: nn.Module) -> Tensor:
@@ -74,45 +75,27 @@ class Asked:
         self.by: list[tuple[int, Tensor | None]] = []
 
     def __call__(self, number: int, student: nn.Module | None) -> Episodes:
-        weights = None if student is None else first_weights(student)
-        self.by.append((number, weights))
+        self.by.append((number, None if student is None else first_weights(student)))
         return play(100 * number)
 
 
-def train(
-    made: tuple[SequenceModel, ActionHead], asked: Asked, *others: pl.Callback, n_rounds: int = 2, every: int = 4
-) -> Seen:
-    """`n_rounds` + 1 times `every` steps, with a validation after every second one."""
-    windows = windows_of(replace(play(0), extras={}))
-    data = WindowData(windows, windows, batch_size=7, seed=0, steps_per_round=every)
-    seen = Seen(windows)
-    rounds = Rounds(data, n_rounds=n_rounds, every=every, episodes_of=asked)
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_steps=(n_rounds + 1) * every,
-        val_check_interval=2,
-        check_val_every_n_epoch=None,
-        log_every_n_steps=2,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=1,
-        callbacks=[rounds, *others, seen],
-    )
-
-    def optimizer(model: nn.Module, **options: Any) -> Any:
-        schedule = {"warmup_fraction": 0.0, "final_learning_rate_fraction": 1.0}
-        return adamw(model, learning_rate=0.1, betas=(0.9, 0.95), weight_decay=0.1, **schedule, **options)
-
-    module = ImitationModule(*made, seed=0, make_optimizer=optimizer)
-    trainer.fit(module, data)
+def train(asked: Asked, *others: pl.Callback) -> Seen:
+    """Two rounds, at every fourth of 12 steps, with a validation after every second one."""
+    windows, data = growing(replace(play(0), extras={}))
+    seen, rounds = Seen(windows), Rounds(data, n_rounds=2, every=4, episodes_of=asked)
+    lengths = {"max_steps": 12, "val_check_interval": 2, "check_val_every_n_epoch": None, "log_every_n_steps": 2}
+    names = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    options = {**lengths, **dict.fromkeys(names, False), "num_sanity_val_steps": 1}
+    trainer = pl.Trainer(accelerator="cpu", **options, callbacks=[rounds, *others, seen])
+    schedule = {"warmup_fraction": 0.0, "final_learning_rate_fraction": 1.0}
+    optimizer = partial(adamw, learning_rate=0.1, betas=(0.9, 0.95), weight_decay=0.1, **schedule)
+    trainer.fit(ImitationModule(*decoder(), seed=0, make_optimizer=optimizer), data)
     return seen
 
 
 def test_a_round_is_added_at_its_step_and_learned_from_at_once() -> None:
     asked = Asked()
-    seen = train(decoder(), asked)
+    seen = train(asked)
     assert seen.counts == [36] * 4 + [72] * 4 + [108] * 4
     assert seen.labelled[:4] == [False] * 4
     assert all(seen.labelled[8:])
@@ -132,16 +115,15 @@ def test_the_averaged_weights_decide_a_round() -> None:
             assert self._average_model is not None
             self.after.append(first_weights(self._average_model.module.model))
 
-    asked, averages, model = Asked(), Averages(), decoder()
-    train(model, asked, averages)
+    asked, averages = Asked(), Averages()
+    train(asked, averages)
     for (_, weights), step in zip(asked.by, (4, 8), strict=True):
         assert weights is not None
         assert torch.equal(weights, averages.after[step - 1])
 
 
 def test_a_resumed_training_asks_for_the_rounds_that_it_had_and_nobody_acts() -> None:
-    windows = windows_of(play(0))
-    data, asked = WindowData(windows, windows, batch_size=7, seed=0, steps_per_round=4), Asked()
+    (windows, data), asked = growing(play(0)), Asked()
     rounds = Rounds(data, n_rounds=3, every=4, episodes_of=asked)
     rounds.load_state_dict({"rounds": 2})
     assert asked.by == [(1, None), (2, None)]
@@ -177,22 +159,19 @@ def beside_an_expert_that_does_what_it_sees(
     model: nn.Module, space: ActionSpace, *actions: list[Any], deterministic: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
     """What the two do at each step, in model units."""
-    lengths = np.array([len(episode) for episode in actions])
-    steps = np.concatenate([np.array(episode, dtype=space.dtype) for episode in actions])
-    seen = [np.array([*episode, episode[0]], dtype=np.float32).reshape(len(episode) + 1, -1) for episode in actions]
+    seen = [np.array([*episode, episode[0]], dtype=np.float32) for episode in actions]
     episodes = Episodes(
-        observations=np.concatenate(seen),
-        actions=space.decode(steps),
-        rewards=np.zeros(lengths.sum()),
-        lengths=lengths,
+        observations=np.concatenate(seen).reshape(-1, space.dim),
+        actions=space.decode(np.concatenate([np.array(each, dtype=space.dtype) for each in actions])),
+        rewards=np.zeros(sum(map(len, actions))),
+        lengths=np.array([len(each) for each in actions]),
         terminated=np.ones(len(actions), dtype=bool),
         truncated=np.zeros(len(actions), dtype=bool),
         seeds=np.arange(len(actions)),
     )
     head = Regression(action_space=space) if space.continuous else Categorical(action_space=space)
-    env = SimpleNamespace(action_space=space)
-    round = {"validation": episodes, "env": env, "context_length": 2, "model": model, "head": head, "number": 1}
-    return _beside_the_expert(SimpleNamespace(**round, deterministic=deterministic))  # type: ignore[arg-type]
+    round = {"validation": episodes, "env": SimpleNamespace(action_space=space), "context_length": 2, "number": 1}
+    return _beside_the_expert(SimpleNamespace(**round, model=model, head=head, deterministic=deterministic))  # type: ignore[arg-type]
 
 
 FOUR = ActionSpace(n_choices=(4,), start=(0,))
@@ -205,10 +184,8 @@ def test_a_students_errors_are_counted_by_what_the_expert_does() -> None:
 
 
 def test_a_student_that_samples_errs_as_often_as_it_would() -> None:
-    zeros = [[0] * 2000]
-    found = confusion(*beside_an_expert_that_does_what_it_sees(Errs(), FOUR, *zeros, deterministic=False), 4)
-    e = np.e
-    np.testing.assert_allclose(found[0], np.array([e, 1, 1, 1]) / (e + 3), atol=0.04)
+    found = confusion(*beside_an_expert_that_does_what_it_sees(Errs(), FOUR, [0] * 2000, deterministic=False), 4)
+    np.testing.assert_allclose(found[0], np.array([np.e, 1, 1, 1]) / (np.e + 3), atol=0.04)
     assert found.sum(axis=1) == pytest.approx(1)
 
 
