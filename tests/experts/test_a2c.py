@@ -1,6 +1,5 @@
 """Our own advantage actor-critic."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from ilt.experts.a2c import Distribution, Learner, RunningMoments, advantages_an
 from tests.experts.toys import SPACES, learned_from, target
 from tests.toys import countdown
 
-BLIND = {"mask": {"_target_": "ilt.envs.wrappers.MaskObservation", "hide": [1]}}
 SMALL = {"hidden": [16], "n_envs": 8, "n_steps": 4, "batch_size": 16, "critic_epochs": 2, "gamma": 0.9}
 SMALL |= {"gae_lambda": 0.9, "learning_rate": 0.01, "final_learning_rate_fraction": 0.1, "ent_coef": 0.01}
 SMALL |= {"max_grad_norm": 0.5, "normalize_observations": True, "normalize_rewards": True}
@@ -32,12 +30,6 @@ def started(spec: EnvSpec | None = None, **changes: Any) -> Learner:
 def assert_equal_weights(one: torch.nn.Module, other: torch.nn.Module) -> None:
     for name, tensor in one.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name]), name
-
-
-def test_only_a_privileged_expert_sees_what_is_hidden_from_a_student() -> None:
-    for privileged, size in ((False, 1), (True, 2)):
-        learner = started(replace(countdown(), wrappers=BLIND), privileged=privileged)
-        assert learner.collect()["observations"].shape[-1] == size
 
 
 @pytest.mark.parametrize("gae_lambda", [0.0, 0.5, 0.9, 0.95, 1.0])
@@ -91,17 +83,11 @@ def test_what_follows_counts_after_a_truncation_but_not_after_a_termination(
     earned = data["actions"].astype(float)  # Countdown rewards the action
     for t in (1, 0, 3):
         earned[t] += 0.5 * earned[t + 1]
-    assert data["observations"][:, 0, 0].tolist() == left
+    assert data["observations"][:, 0].tolist() == [[steps, seed] for steps in left]
+    assert {name: array.shape[:2] for name, array in data.items()} == dict.fromkeys(data, (5, 2))
+    assert learner.steps == 10
     np.testing.assert_allclose(data["returns"], earned + np.array(following)[:, None])
     np.testing.assert_allclose(data["advantages"], data["returns"] - 10.0 - np.array(left)[:, None])
-
-
-def test_actions_are_collected_beside_the_observations_they_were_chosen_for() -> None:
-    learner = started(learned_from(4), n_steps=7, n_envs=3, normalize_observations=False)
-    data = learner.collect()
-    assert data["observations"][:, 0].tolist() == [[5, 4], [4, 4], [3, 4], [5, 4], [4, 4], [3, 4], [5, 4]]
-    assert {name: array.shape[:2] for name, array in data.items()} == dict.fromkeys(data, (7, 3))
-    assert learner.steps == 21
 
 
 def test_observation_moments_end_up_in_the_actor() -> None:

@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ilt.schema import ConfigError
 from tests.experts.toys import SPACES, target
 from tests.toys import countdown, recall
 
-HERE = "tests.experts.test_base"
+HERE, NUMBER = "tests.experts.test_base", 3
 
 
 def above(observations: np.ndarray, threshold: float = 0.5, *, sign: int = 1) -> np.ndarray:
@@ -53,9 +54,6 @@ def no_arguments() -> None:
     """Take no observations."""
 
 
-NUMBER = 3
-
-
 def acts(made: Expert, observations: list[list[float]]) -> list[int]:
     policy = made.policy(recall(), Path(), privileged=False, deterministic=True)
     if not isinstance(made, Always):
@@ -64,19 +62,17 @@ def acts(made: Expert, observations: list[list[float]]) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("values", "expected"),
+    ("target", "keys", "expected"),
     [
-        ({"_target_": f"{HERE}.above"}, [0, 1, 1]),
-        ({"_target_": f"{HERE}.above", "threshold": 0.8}, [0, 0, 1]),
-        ({"_target_": f"{HERE}.above", "threshold": -0.3, "sign": -1, "name": "mine", "gate": None}, [1, 0, 0]),
-        ({"_target_": f"{HERE}.Above", "threshold": 0.8}, [0, 0, 1]),
-        ({"_target_": f"{HERE}.Always", "action": 0}, [0, 0, 0]),
+        ("above", {}, [0, 1, 1]),
+        ("above", {"threshold": 0.8}, [0, 0, 1]),
+        ("above", {"threshold": -0.3, "sign": -1, "name": "mine", "gate": None}, [1, 0, 0]),
+        ("Above", {"threshold": 0.8}, [0, 0, 1]),
+        ("Always", {"action": 0}, [0, 0, 0]),
     ],
 )
-def test_a_function_an_object_and_an_expert_take_the_configs_own_keys(
-    values: dict[str, Any], expected: list[int]
-) -> None:
-    assert acts(make_expert(values), [[0.2], [0.7], [0.9]]) == expected
+def test_functions_objects_and_experts_take_the_keys_of_the_config(target: str, keys: Any, expected: list[int]) -> None:
+    assert acts(make_expert({"_target_": f"{HERE}.{target}", **keys}), [[0.2], [0.7], [0.9]]) == expected
 
 
 @pytest.mark.parametrize(
@@ -98,11 +94,10 @@ def test_what_cannot_be_an_expert_is_refused_by_key(values: dict[str, Any], mess
         make_expert(values)
 
 
-def test_another_packages_code_is_run_where_it_is_trusted() -> None:
-    values = {"_target_": f"{HERE}.above"}
-    assert isinstance(make_expert(values, trust=["tests"]), FunctionExpert)
+def test_the_code_of_another_package_is_run_where_it_is_trusted() -> None:
+    assert isinstance(make_expert({"_target_": f"{HERE}.above"}, trust=["tests"]), FunctionExpert)
     with pytest.raises(ConfigError, match=r"trust=\[tests\]"):
-        make_expert(values, trust=[])
+        make_expert({"_target_": f"{HERE}.above"}, trust=[])
 
 
 @pytest.mark.parametrize(
@@ -123,7 +118,7 @@ def test_a_function_that_returns_no_actions_is_an_error_that_names_it(kind: str,
 
 
 def test_the_heuristic_is_the_controller_of_the_environment() -> None:
-    spec = EnvSpec(id=recall().id, heuristic=f"{HERE}.above", seed_blocks=recall().seed_blocks)
+    spec = replace(recall(), heuristic=f"{HERE}.above")
     policy = HeuristicExpert().policy(spec, Path(), privileged=False, deterministic=True)
     assert policy.act(np.arange(2), np.array([[0.2], [0.9]])).tolist() == [0, 1]
     with pytest.raises(ConfigError, match=r"env\.heuristic must name a controller .* got null for ilt-toys/Recall-v0"):

@@ -12,12 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from ilt.evaluation.saved_policies import read_policy
 from ilt.experts.find import expert_policy, find, find_or_collect, find_or_train, load
-from ilt.experts.gate import GateError
+from ilt.experts.gate import GateError, check_gate
 from ilt.registry import load_option, merge
 from ilt.rollout.recorded import Context
 from ilt.rollout.run import rollout
 from ilt.schema import ConfigError
-from ilt.tracking.store import Store
+from ilt.tracking.store import Artifact, Store
 from tests.experts.toys import target
 
 TINY = {"total_steps": 64, "score_every": 64, "n_envs": 4, "n_steps": 8, "batch_size": 32, "hidden": [8]}
@@ -82,6 +82,31 @@ def test_the_gate_stands_before_demonstrations(tmp_path: Path) -> None:
         find_or_collect(ctx, demos, expert, loaded)
     expert.gate = None
     assert find_or_collect(ctx, demos, expert, loaded).metrics["demonstrations"]["n_episodes"] == 2
+
+
+MEASURED = Artifact(
+    Path("outputs/experts/ppo-0123456789"),
+    {"metrics": {"selection": {"deterministic": {"return_mean": 240.04}, "sampled": {"return_mean": 180.0}}}},
+)
+
+
+@pytest.mark.parametrize(
+    ("gate", "deterministic"), [(240.0, True), (240.04, True), (180.0, False), (-50.0, False), (None, False)]
+)
+def test_an_expert_that_is_good_enough_passes(gate: float | None, deterministic: bool) -> None:
+    check_gate(MEASURED, gate=gate, deterministic=deterministic)
+
+
+@pytest.mark.parametrize(
+    ("gate", "deterministic", "reached"),
+    [(240.05, True, "acting deterministically, reaches 240.0"), (180.5, False, "sampling its actions, reaches 180.0")],
+)
+def test_one_that_is_not_is_refused_with_what_it_reached_and_what_to_change(
+    gate: float, deterministic: bool, reached: str
+) -> None:
+    advice = r"\(expert\.total_steps\), with another expert\.seed, or lower expert\.gate\..* in outputs/experts/ppo-"
+    with pytest.raises(GateError, match=rf"^expert\.gate .* at least {gate} .* ppo-0123456789, {reached}\..*{advice}"):
+        check_gate(MEASURED, gate=gate, deterministic=deterministic)
 
 
 @pytest.mark.parametrize("option", ["ppo", "a2c", "random"])

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from ilt.envs.spec import EnvSpec
 from ilt.experts.a2c import A2C
 from ilt.experts.actor import Actor
-from ilt.experts.base import Expert, Report, Score
+from ilt.experts.base import Expert, Score
 from ilt.experts.ppo import PPO
+from ilt.experts.seeding import SeedStream
 from ilt.experts.training import TrainingLog
 from ilt.rollout.policies import Policy
 from ilt.rollout.run import rollout
@@ -41,20 +41,12 @@ def make(trainer: str, **changes: Any) -> Expert:
     return kind(**{**COMMON, **own, **changes})
 
 
-def train(
-    trainer: str,
-    folder: Path,
-    score: Score = lambda policy: 0.0,
-    *,
-    env: EnvSpec | None = None,
-    seed: int = 0,
-    report: Report = lambda steps, return_mean: None,
-    **changes: Any,
-) -> dict[str, Any]:
+def train(trainer: str, folder: Path, score: Score = lambda policy: 0.0, **changes: Any) -> dict[str, Any]:
     """Train on episodes of five seeds for 320 steps, 32 at a time, scored every 64; return the manifest's entry."""
-    spec = replace(env or countdown(), seed_blocks=learned_from(0, 5).seed_blocks)
-    made = make(trainer, **changes)
-    return made.train(spec, folder, seed=seed, privileged=False, score=score, report=report) or {}
+    defaults = {"seed": 0, "privileged": False, "report": lambda *_: None}
+    spec = replace(changes.pop("env", countdown()), seed_blocks=learned_from(0, 5).seed_blocks)
+    options = {name: changes.pop(name, value) for name, value in defaults.items()}
+    return make(trainer, **changes).train(spec, folder, score=score, **options) or {}
 
 
 def history(folder: Path) -> list[dict[str, float]]:
@@ -89,9 +81,9 @@ def score(policy: Policy) -> float:
     return float(policy._network._mean[0])  # type: ignore[attr-defined]
 
 
-def new_log(folder: Path, *, score: Score = score, report: Report = lambda *_: None, **changes: Any) -> TrainingLog:
+def new_log(folder: Path, *, score: Score = score, **changes: Any) -> TrainingLog:
     env = replace(countdown(), **changes)
-    return TrainingLog(folder, env, score=score, every=10, report=report, privileged=False)
+    return TrainingLog(folder, env, score=score, every=10, report=lambda *_: None, privileged=False)
 
 
 def log_of(folder: Path, values: list[float], **changes: Any) -> TrainingLog:
@@ -108,19 +100,11 @@ def test_the_best_actor_is_kept_and_the_first_one_of_ties(tmp_path: Path, return
     assert value_of(log.best_path) == best
 
 
-def test_a_checkpoint_holds_no_code_and_nothing_half_written_is_left(tmp_path: Path) -> None:
-    log = log_of(tmp_path, [1, 5])
-    checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    assert (checkpoint["steps"], checkpoint["history"]) == (20, log.history)
-    assert history(tmp_path) == log.history
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["20.safetensors", "checkpoint.pt", "history.json"]
-
-
-def test_a_resumed_training_goes_on_from_the_last_state_with_its_history_its_best_actor_and_its_seconds(
-    tmp_path: Path,
-) -> None:
+def test_a_resumed_training_has_its_last_state_its_history_its_best_actor_and_its_seconds(tmp_path: Path) -> None:
     log_of(tmp_path, [1, 5, 2])
     checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert (checkpoint["steps"], checkpoint["history"]) == (30, history(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["20.safetensors", "checkpoint.pt", "history.json"]
     torch.save({**checkpoint, "seconds": 1000.0}, tmp_path / "checkpoint.pt")
     log = new_log(tmp_path)
     assert log.resume() == {"weights": torch.tensor([2.0])}
@@ -129,17 +113,10 @@ def test_a_resumed_training_goes_on_from_the_last_state_with_its_history_its_bes
     assert [(entry["steps"], entry["return_mean"]) for entry in log.history] == [(10, 1), (20, 5), (30, 2), (40, 4)]
     assert log.history[-1]["seconds"] >= 1000.0
     assert value_of(log.best_path) == 5.0
+    shutil.copy(log.best_path, tmp_path / "99.safetensors")  # scored higher, but killed before its checkpoint
     again = new_log(tmp_path)
     again.resume()
-    assert again.resumed_at == [30, 40]
-
-
-def test_steps_and_scores_are_reported(tmp_path: Path) -> None:
-    reports: list[tuple[int, float | None]] = []
-    log = new_log(tmp_path, report=lambda *report: reports.append(report))
-    for steps in (5, 10):
-        log.after(steps, lambda: actor_of(3.0), dict)
-    assert reports == [(5, None), (10, None), (10, 3.0)]
+    assert (again.resumed_at, again.best_path) == ([30, 40], log.best_path)
 
 
 @pytest.mark.parametrize(("solved_at", "steps"), [(0.5, 10), (4.0, 20), (5.0, 20), (6.0, None), (None, None)])
@@ -151,14 +128,6 @@ def test_what_the_manifest_says_about_the_training(tmp_path: Path, solved_at: fl
     assert (None if solved is None else solved["steps"]) == steps
     assert value_of(tmp_path / "actor.safetensors") == 5.0
     assert [entry["return_mean"] for entry in history(tmp_path)] == [1, 5, 2]
-
-
-def test_the_best_actor_is_that_of_the_history_even_after_a_kill_in_the_middle_of_a_scoring(tmp_path: Path) -> None:
-    log = log_of(tmp_path, [1.0])
-    shutil.copy(log.best_path, tmp_path / "99.safetensors")  # scored higher, but its checkpoint was never written
-    again = new_log(tmp_path)
-    again.resume()
-    assert again.best_path == log.best_path
 
 
 @each_trainer
@@ -190,16 +159,14 @@ def test_the_seed_decides_the_training(trainer: str, tmp_path: Path) -> None:
 
 
 @each_trainer
-@pytest.mark.parametrize(("scores", "reported"), [(3, None), (None, 160)], ids=["while scoring", "between scorings"])
-def test_a_killed_training_goes_on_from_its_checkpoint(
-    trainer: str, scores: int | None, reported: int | None, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("killed_while", ["scoring", "training"])
+def test_a_killed_training_goes_on_from_its_checkpoint(trainer: str, killed_while: str, tmp_path: Path) -> None:
     def die(steps: int, return_mean: float | None) -> None:
-        if steps == reported:
+        if (killed_while, steps) == ("training", 160):
             raise KilledError
 
     with pytest.raises(KilledError):
-        train(trainer, tmp_path, count_and_die_at(scores), report=die)
+        train(trainer, tmp_path, count_and_die_at(3 if killed_while == "scoring" else None), report=die)
     steps: list[int] = []
     about = train(trainer, tmp_path, lambda policy: 9.0, report=lambda step, _: steps.append(step))
     assert (about["resumed_at_steps"], min(steps)) == ([128], 128)
@@ -236,10 +203,23 @@ def test_a_finished_training_is_not_trained_again(trainer: str, tmp_path: Path) 
 
 
 @each_trainer
-@pytest.mark.parametrize(("observations", "rewards"), [(False, False), (True, False), (False, True)])
-def test_each_normalization_is_a_key_of_its_own(
-    trainer: str, observations: bool, rewards: bool, tmp_path: Path
-) -> None:
-    train(trainer, tmp_path, normalize_observations=observations, normalize_rewards=rewards, total_steps=64)
-    actor = Actor.load(tmp_path / "actor.safetensors")
-    assert bool((actor.observation_mean != 0).any()) == observations
+@pytest.mark.parametrize(("seen", "rewards"), [(False, False), (True, False), (False, True)])
+def test_each_normalization_is_a_key_of_its_own(trainer: str, seen: bool, rewards: bool, tmp_path: Path) -> None:
+    train(trainer, tmp_path, normalize_observations=seen, normalize_rewards=rewards, total_steps=64)
+    assert bool((Actor.load(tmp_path / "actor.safetensors").observation_mean != 0).any()) == seen
+
+
+@each_trainer
+@pytest.mark.parametrize("privileged", [False, True])
+def test_only_a_privileged_expert_sees_what_is_hidden(trainer: str, privileged: bool, tmp_path: Path) -> None:
+    blind = {"mask": {"_target_": "ilt.envs.wrappers.MaskObservation", "hide": [1]}}
+    train(trainer, tmp_path, env=replace(countdown(), wrappers=blind), privileged=privileged, total_steps=64)
+    assert Actor.load(tmp_path / "actor.safetensors").sizes["observation_dim"] == 1 + privileged
+
+
+def test_seeds_come_from_the_whole_demonstrations_block_and_the_entropy_decides_their_order() -> None:
+    streams = [SeedStream(learned_from(500, 10), entropy) for entropy in ([0, 0], [0, 0], [0, 64], [1, 0])]
+    first, again, resumed, other = ([stream.next() for _ in range(500)] for stream in streams)
+    assert set(first) == set(range(500, 510))
+    assert first == again
+    assert first not in (resumed, other)
