@@ -9,7 +9,6 @@ from gymnasium import spaces
 
 from ilt.envs.batch import EnvBatch
 from ilt.envs.observations import ObservationLayout
-from ilt.envs.spec import EnvSpec
 from ilt.schema import ConfigError
 from tests.toys import HIDING, VECTOR, echo
 
@@ -71,8 +70,3 @@ def test_a_batch_describes_what_a_policy_sees() -> None:
         batch = EnvBatch(echo(HIDING), 1, privileged=privileged)
         assert batch.observation_space.shape == batch.observations.shape[1:] == (size,)
         assert batch.observation_space.low.tolist() == [-1, -1, 0, 0, 0, -1, -1][:size]
-
-
-def test_what_is_drawn_for_an_episode_has_names(lander: EnvSpec) -> None:
-    assert echo().episode_params == ("level",)
-    assert lander.episode_params == ()

@@ -33,21 +33,17 @@ def test_blocks_must_be_the_four_and_share_no_seed(blocks: dict[str, Any], messa
         replace(countdown(), seed_blocks=blocks)
 
 
-def test_seeds_come_from_the_block_in_order() -> None:
+def test_seeds_come_from_their_block_in_order_and_lie_in_it() -> None:
     seeds = countdown().seeds("selection", 3, offset=4)
     assert (seeds.tolist(), seeds.dtype) == ([2004, 2005, 2006], np.int64)
     assert countdown().seeds("test", 100)[-1] == 3099
+    assert [countdown().block_of(countdown().seeds(block, 100)) for block in BLOCKS] == list(BLOCKS)
 
 
 @pytest.mark.parametrize(("count", "offset"), [(101, 0), (1, 100), (51, 50), (0, 0), (5, -1)])
 def test_seeds_outside_their_block_are_refused(count: int, offset: int) -> None:
     with pytest.raises(ValueError, match=r"seeds .* of the test block .* env\.seed_blocks\.test holds 100"):
         countdown().seeds("test", count, offset)
-
-
-@pytest.mark.parametrize("block", BLOCKS)
-def test_which_block_do_seeds_lie_in(block: str) -> None:
-    assert countdown().block_of(countdown().seeds(block, 100)) == block
 
 
 @pytest.mark.parametrize("seeds", [[999, 1000], [2099, 2100], [3100], [-1]])
@@ -77,6 +73,7 @@ def test_identity_is_what_decides_an_episode_beside_its_seed(lander: EnvSpec) ->
 
 MASK = {"_target_": "ilt.envs.wrappers.MaskObservation", "hide": [1, 3]}
 LIMIT = {"_target_": "gymnasium.wrappers.TimeLimit"}
+POSITIONS = {"positions": {"_target_": f"{__name__}.Positions"}}
 
 
 class Positions(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordConstructorArgs):
@@ -109,19 +106,17 @@ def test_wrappers_of_a_registration_are_kept(id: str) -> None:
         check_env(limited)
 
 
-def test_an_environment_that_importing_a_module_registers() -> None:
-    spec = EnvSpec(id="tests.toys:ilt-toys/Recall-v0", seed_blocks=TOY_BLOCKS)
-    assert spec.observations.dim == 1
-    with pytest.raises(ConfigError, match=r"only imported with trust=\[tests\.toys\]"):
-        _ = replace(spec, trust=()).observations
-    assert replace(spec, trust=("tests",)).observations.dim == 1
-
-
-def test_wrappers_of_other_packages_are_run_if_they_are_trusted() -> None:
-    wrappers = {"positions": {"_target_": "tests.envs.test_spec.Positions"}}
-    spec = EnvSpec(id="CartPole-v1", wrappers=wrappers, seed_blocks=TOY_BLOCKS)
-    assert spec.observations.dim == replace(spec, trust=("tests",)).observations.dim == 2
-    with pytest.raises(ConfigError, match=r"env\.wrappers\.positions\._target_=tests.* trust=\[tests\]"):
+@pytest.mark.parametrize(
+    ("changes", "dim", "message"),
+    [
+        ({"id": "tests.toys:ilt-toys/Recall-v0"}, 1, r"only imported with trust=\[tests\.toys\]"),
+        ({"wrappers": POSITIONS}, 2, r"env\.wrappers\.positions\._target_=tests.* trust=\[tests\]"),
+    ],
+)
+def test_the_code_of_another_package_is_run_where_it_is_trusted(changes: Any, dim: int, message: str) -> None:
+    spec = EnvSpec(**{"id": "CartPole-v1", "seed_blocks": TOY_BLOCKS, **changes})
+    assert spec.observations.dim == replace(spec, trust=("tests",)).observations.dim == dim
+    with pytest.raises(ConfigError, match=message):
         _ = replace(spec, trust=()).observations
 
 
