@@ -1,9 +1,7 @@
 """Which windows a training step sees is a function of seed and step alone."""
 
-from dataclasses import replace
 from itertools import islice
 
-import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -106,19 +104,6 @@ def test_every_round_is_shuffled_anew() -> None:
 def windows(two_episodes: Episodes) -> WindowDataset:
     """Three windows: steps 0 1 and 1 2 of the first episode, 0 1 of the second."""
     return WindowDataset(two_episodes, action_space=ActionSpace(n_choices=(4,), start=(0,)), context_length=2)
-
-
-def test_data_that_grow_hold_what_was_done_and_what_the_expert_would_have_done(
-    windows: WindowDataset, two_episodes: Episodes
-) -> None:
-    grown = WindowData(windows, windows, batch_size=6, seed=0, steps_per_round=2)
-    (before, _) = grown.train_dataloader()
-    assert "targets" not in before
-    grown.extend(replace(two_episodes, extras={"step/label": np.array([3, 3, 3, 3, 3])}))
-    (after, _) = grown.train_dataloader()
-    done = [[0, 1], [1, 2], [1, 2]]
-    assert sorted(after["targets"].tolist()) == sorted([*done, [3, 3], [3, 3], [3, 3]])
-    assert sorted(after["actions"].tolist()) == sorted(done * 2)
 
 
 def test_validation_sees_every_window_once_and_in_order(windows: WindowDataset) -> None:

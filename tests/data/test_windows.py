@@ -137,11 +137,8 @@ def test_no_episodes_have_no_windows(two_episodes: Episodes) -> None:
 @pytest.mark.parametrize(("amount", "count"), [(1, 1), (7, 7), (10, 10), (0.01, 1), (0.5, 5), (0.55, 6), (1.0, 10)])
 def test_a_number_or_a_fraction_of_the_first_episodes(amount: int | float, count: int) -> None:
     assert take_episodes(episodes_of(*[2] * 10), amount).seeds.tolist() == list(range(count))
-
-
-def test_n_percent_of_100_episodes_are_n() -> None:
-    episodes = episodes_of(*[1] * 100)
-    assert [len(take_episodes(episodes, n / 100)) for n in range(1, 101)] == list(range(1, 101))
+    hundred = episodes_of(*[1] * 100)
+    assert [len(take_episodes(hundred, n / 100)) for n in range(1, 101)] == list(range(1, 101))
 
 
 @pytest.mark.parametrize("amount", [0, -1, 11, 0.0, -0.5, 1.01])
@@ -157,14 +154,10 @@ def test_statistics_count_real_steps_only(two_episodes: Episodes) -> None:
     assert mean.dtype == std.dtype == torch.float32
 
 
-def test_statistics_keep_their_precision_far_from_zero() -> None:
+def test_statistics_are_precise_far_from_zero_and_a_constant_has_deviation_one(two_episodes: Episodes) -> None:
     far = episodes_of(1000)
     far.observations[:] = 3e6 + far.observations % 2
-    mean, std = observation_statistics(far)
-    torch.testing.assert_close((mean, std), (torch.tensor([3e6 + 0.5]), torch.tensor([0.5])))
-
-
-def test_a_constant_coordinate_has_deviation_one(two_episodes: Episodes) -> None:
+    torch.testing.assert_close(observation_statistics(far), (torch.tensor([3e6 + 0.5]), torch.tensor([0.5])))
     two_episodes.observations[:, 1] = 3.0
     mean, std = observation_statistics(two_episodes)
     assert (mean[1], std[1]) == (3.0, 1.0)
