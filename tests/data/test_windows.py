@@ -49,40 +49,12 @@ def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
     assert all(torch.equal(array, b[name]) for name, array in a.items())
 
 
-def all_starts(lengths: np.ndarray, context_length: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
-    """Episode and start of every window."""
-    index = WindowIndex(lengths, context_length, stride)
-    episode, start = index.find(torch.arange(len(index)))
-    return episode.numpy(), start.numpy()
-
-
-@pytest.mark.parametrize(
-    ("lengths", "context_length", "stride", "expected"),
-    [
-        ([5], 3, 1, [(0, 0), (0, 1), (0, 2)]),
-        ([5], 3, 2, [(0, 0), (0, 2)]),
-        ([6], 3, 2, [(0, 0), (0, 2), (0, 3)]),
-        ([7], 3, 3, [(0, 0), (0, 3), (0, 4)]),
-        ([5], 3, 3, [(0, 0), (0, 2)]),
-        ([3], 3, 1, [(0, 0)]),
-        ([2], 3, 1, [(0, 0)]),
-        ([1], 1, 1, [(0, 0)]),
-        ([3], 1, 1, [(0, 0), (0, 1), (0, 2)]),
-        ([3, 1, 4], 2, 2, [(0, 0), (0, 1), (1, 0), (2, 0), (2, 2)]),
-    ],
-)
-def test_where_windows_start(
-    lengths: list[int], context_length: int, stride: int, expected: list[tuple[int, int]]
-) -> None:
-    episode, start = all_starts(np.array(lengths), context_length, stride)
-    assert list(zip(episode.tolist(), start.tolist(), strict=True)) == expected
-
-
 def test_every_step_is_in_some_window_and_no_window_occurs_twice() -> None:
     rng = np.random.default_rng(0)
     for _ in range(100):
         lengths, context_length = rng.integers(1, 40, 8), int(rng.integers(1, 20))
-        episode, start = all_starts(lengths, context_length, stride=int(rng.integers(1, context_length + 1)))
+        index = WindowIndex(lengths, context_length, stride=int(rng.integers(1, context_length + 1)))
+        episode, start = (found.numpy() for found in index.find(torch.arange(len(index))))
         for e, length in enumerate(lengths):
             starts = start[episode == e]
             assert {t for s in starts for t in range(s, min(s + context_length, length))} == set(range(length))
@@ -90,18 +62,17 @@ def test_every_step_is_in_some_window_and_no_window_occurs_twice() -> None:
             assert np.all(np.diff(starts) > 0)
 
 
-@pytest.mark.parametrize(("context_length", "stride"), [(1, 1), (4, 1), (4, 3), (12, 12), (30, 7)])
-def test_windows_are_aligned_with_the_episodes_they_are_cut_from(context_length: int, stride: int) -> None:
-    episodes = rollout(recall(), RandomPolicy(recall().action_space), np.arange(4))
-    expected = []
-    for one in (episodes.select(np.array([e])) for e in range(4)):
-        last = max(len(one.actions) - context_length, 0)
+@pytest.mark.parametrize(("context_length", "stride"), [(1, 1), (3, 1), (3, 2), (4, 3), (3, 3), (12, 12), (30, 7)])
+def test_windows_begin_at_every_stride_and_end_with_their_episode(context_length: int, stride: int) -> None:
+    lengths, expected = (1, 7, 2, 5, 3, 6, 12), []
+    for e, length in enumerate(lengths):
+        last = max(length - context_length, 0)
         for start in sorted({*range(0, last, stride), last}):
-            steps = range(start, min(start + context_length, len(one.actions)))
-            expected.append([(one.observations[t].tolist(), int(one.actions[t])) for t in steps])
-    windows = whole(windows_of(episodes, context_length, stride=stride))
-    found = zip(windows["observations"].tolist(), windows["actions"].tolist(), windows["mask"].sum(1), strict=True)
-    assert [list(zip(seen[:n], done[:n], strict=True)) for seen, done, n in found] == expected
+            expected.append([100 * e + t for t in range(start, min(start + context_length, length))])
+    windows = whole(windows_of(episodes_of(*lengths), context_length, stride=stride))
+    for name in ("observations", "actions"):
+        found = zip(windows[name].reshape(len(expected), -1), windows["mask"], strict=True)
+        assert [row[real].tolist() for row, real in found] == expected
 
 
 def test_padding_is_on_the_right_and_masked_and_never_reaches_into_the_next_episode() -> None:

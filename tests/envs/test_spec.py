@@ -58,14 +58,9 @@ def test_the_time_limit_is_the_registered_one_or_that_of_the_config(given: int |
     assert (countdown().max_episode_steps, recall().max_episode_steps) == (3, None)
 
 
-def test_kwargs_reach_the_environment_and_may_be_overridden(lander: EnvSpec) -> None:
-    light = replace(lander, kwargs={"gravity": -5.0})
-    assert light.make().gravity == -5.0
-    assert light.make(gravity=-6.0).gravity == -6.0
-
-
-def test_identity_is_what_decides_an_episode_beside_its_seed(lander: EnvSpec) -> None:
+def test_kwargs_and_wrappers_reach_the_environment_and_its_identity(lander: EnvSpec) -> None:
     light = replace(lander, kwargs={"gravity": -5.0}, success_return=0.0)
+    assert (light.make().gravity, light.make(gravity=-6.0).gravity) == (-5.0, -6.0)
     assert light.identity() == {"id": "LunarLander-v3", "kwargs": {"gravity": -5.0}}
     masked = replace(lander, wrappers={"any name": {**MASK, "hide": [2]}}).identity()
     assert masked["wrappers"] == [{"component": MASK["_target_"], "version": 1, "hide": [2]}]

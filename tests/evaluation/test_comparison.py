@@ -48,14 +48,11 @@ def comparison(spec: EnvSpec = TOY) -> dict[str, Any]:
     return {"name": "toy", "reference": "expert", "subsets": SUBSETS, "seeds": seeds, "metrics": compared(spec)}
 
 
-def test_a_subset_holds_the_episodes_between_two_quantiles() -> None:
+def test_a_subset_holds_the_episodes_between_two_quantiles_of_what_was_drawn() -> None:
     masks = subset_masks({**SUBSETS, "calm": ("wind", 0.0, 0.4)}, episodes(1, 1, 1, 1))
     assert masks[ALL].tolist() == [True] * 4
     assert masks["windy"].tolist() == [True, False, False, True]
     assert masks["calm"].tolist() == [False, True, True, False]
-
-
-def test_what_is_always_the_same_or_is_not_drawn_divides_nothing() -> None:
     with pytest.raises(ValueError, match=r"subsets\.odd asks for quantiles of rain, which env does not draw"):
         subset_masks({"odd": ("rain", 0.0, 0.5)}, episodes(1, 1, 1, 1))
     with pytest.raises(ValueError, match=r"subsets\.windy asks for quantiles of wind, but it is 7 in every episode"):

@@ -34,15 +34,12 @@ def test_the_interval_is_about_two_standard_errors_on_each_side_whatever_was_dra
     assert half[1] - half[0] < (high - low) / 2
 
 
-def test_the_interval_of_skewed_values_is_skewed() -> None:
+def test_the_interval_of_skewed_values_is_skewed_and_that_of_constant_ones_has_no_width() -> None:
     values = np.array([*[200.0] * 45, *[-100.0] * 5])
     low, high = mean_interval(values)
     assert values.mean() - low > high - values.mean()
-
-
-@pytest.mark.parametrize("values", [[7.0], [7.0, 7.0, 7.0]])
-def test_constant_values_have_an_interval_without_width(values: list[float]) -> None:
-    assert mean_interval(np.array(values)) == [7.0, 7.0]
+    for constant in ([7.0], [7.0, 7.0, 7.0]):
+        assert mean_interval(np.array(constant)) == mean_interval_of_runs(np.array(constant)) == [7.0, 7.0]
 
 
 @pytest.mark.parametrize(
@@ -84,4 +81,3 @@ def test_episodes_on_other_seeds_are_not_compared(name: str, other: Episodes) ->
 def test_the_interval_of_a_few_runs_is_students() -> None:
     low, high = mean_interval_of_runs(np.array([1.0, 2.0, 3.0]))  # t(0.975, 2) = 4.3027, s / sqrt(3) = 0.57735
     assert (low, high) == pytest.approx((2 - 2.48414, 2 + 2.48414), abs=1e-4)
-    assert mean_interval_of_runs(np.array([5.0])) == [5.0, 5.0]

@@ -160,7 +160,7 @@ def test_the_seed_decides_the_training(trainer: str, tmp_path: Path) -> None:
 
 @each_trainer
 @pytest.mark.parametrize("killed_while", ["scoring", "training"])
-def test_a_killed_training_goes_on_from_its_checkpoint(trainer: str, killed_while: str, tmp_path: Path) -> None:
+def test_a_killed_training_goes_on_and_ends_once(trainer: str, killed_while: str, tmp_path: Path) -> None:
     def die(steps: int, return_mean: float | None) -> None:
         if (killed_while, steps) == ("training", 160):
             raise KilledError
@@ -174,6 +174,9 @@ def test_a_killed_training_goes_on_from_its_checkpoint(trainer: str, killed_whil
     state = torch.load(tmp_path / "training" / "checkpoint.pt", weights_only=True)["state"]  # it holds no code
     assert state["steps"] == 320
     assert state["optimizer"]["param_groups"][0]["lr"] == pytest.approx(0.001)  # fell as in a whole training
+    before, reported = history(tmp_path), list[int]()
+    train(trainer, tmp_path, report=lambda step, _: reported.append(step))
+    assert (history(tmp_path), reported) == (before, [320])  # it is finished
 
 
 @each_trainer
@@ -192,14 +195,6 @@ def test_a_resumed_training_has_the_weights_and_moments_of_its_checkpoint(traine
     ]
     assert len([*moments[0]]) == 2
     assert all(128 <= one["count"] < 160 < other["count"] < 200 for one, other in zip(*moments, strict=True))
-
-
-@each_trainer
-def test_a_finished_training_is_not_trained_again(trainer: str, tmp_path: Path) -> None:
-    train(trainer, tmp_path)
-    before, reported = history(tmp_path), list[int]()
-    train(trainer, tmp_path, report=lambda steps, return_mean: reported.append(steps))
-    assert (history(tmp_path), reported) == (before, [320])
 
 
 @each_trainer

@@ -18,7 +18,7 @@ from ilt.data.episodes import Episodes
 from ilt.envs.spec import EnvSpec
 from ilt.experts.find import find_or_train, load
 from ilt.imitation.base import Round
-from ilt.imitation.dart import _beside_the_expert
+from ilt.imitation.dart import _beside_the_expert, confusion
 from ilt.imitation.rounds import split_labels
 from ilt.registry import store_schemas
 from ilt.rollout.policies import RandomPolicy, SequencePolicy
@@ -50,8 +50,8 @@ def toy(folder: Path, *overrides: str, spec: EnvSpec | None = None) -> tuple[Dic
     spec, demos = spec or recall(), folder / "demos"
     cfg.env.id, cfg.env.kwargs = spec.id, dict(spec.kwargs)
     demos.mkdir(exist_ok=True)
-    for block in ("demonstrations", "validation"):
-        rollout(spec, RandomPolicy(spec.action_space), spec.seeds(block, 4)).save(demos / f"{block}.npz")
+    for block, n_episodes in (("demonstrations", 4), ("validation", 40)):
+        rollout(spec, RandomPolicy(spec.action_space), spec.seeds(block, n_episodes)).save(demos / f"{block}.npz")
     return cfg, spec, Artifact(demos, {})
 
 
@@ -149,27 +149,37 @@ def test_a_block_that_is_too_small_for_the_rounds_is_refused_before_any_training
 # --- who acts ---
 
 
+@pytest.mark.parametrize(
+    ("spec", "deterministic", "tolerance"),
+    [(recall(), True, 1e-6), (recall(), False, 0.12), (target("box"), True, 1e-6)],
+    ids=["choices", "samples", "numbers"],
+)
 def test_the_noise_is_how_the_student_errs_on_the_validation_demonstrations(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spec: EnvSpec, deterministic: bool, tolerance: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    students = []
+    students: list[SequencePolicy] = []
 
     def spied(round: Round) -> tuple[np.ndarray, np.ndarray]:
         students.append(deepcopy(round.student))
         return _beside_the_expert(round)
 
     monkeypatch.setattr("ilt.imitation.dart._beside_the_expert", spied)
-    cfg, spec, demos = toy(tmp_path, "imitation=dart", "imitation.rounds=1")
+    options = ["imitation=dart", "imitation.rounds=1", f"evaluation.deterministic={deterministic}"]
+    cfg, _, demos = toy(tmp_path, *options, spec=spec)
     (made,) = rounds_of(fit(cfg, spec, demos), tmp_path)
-    policy, slot, counts = students[0], np.array([0]), np.zeros((2, 2))
-    assert isinstance(policy, SequencePolicy)
+    policy, slot, chosen = students[0], np.array([0]), []
     validation = Episodes.load(demos.file("validation.npz"))
     for one in (validation.select(np.array([e])) for e in range(len(validation))):
-        policy.reset(slot, one.seeds)
+        policy.reset(slot, one.seeds + 1000)  # draws nothing that the expert drew
         for observation, action in zip(one.observations, one.actions, strict=False):
-            counts[action, policy.act(slot, observation[None])[0]] += 1
-            policy.observe_action(slot, np.array([action]))
-    np.testing.assert_allclose(made.metrics["confusion"][0], counts / counts.sum(axis=1, keepdims=True), atol=1e-6)
+            chosen.append(policy.act(slot, observation[None])[0])
+            policy.observe_action(slot, action[None])
+    expected, chosen = spec.action_space.encode(validation.actions), spec.action_space.encode(np.array(chosen))
+    if spec.action_space.continuous:
+        found, wanted = made.metrics["covariance"], (chosen - expected).T @ (chosen - expected) / len(chosen)
+    else:
+        found, wanted = made.metrics["confusion"][0], confusion(expected, chosen, 2)
+    np.testing.assert_allclose(found, wanted, atol=tolerance)
     assert made.metrics["executed_as_labeled"] < 1
 
 

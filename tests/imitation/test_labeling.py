@@ -16,15 +16,11 @@ from ilt.registry import load_option
 from ilt.rollout.policies import FunctionPolicy, Policy, SequencePolicy
 from ilt.rollout.run import rollout
 from tests.experts.toys import SPACES, target
+from tests.rollout.test_loop import assert_identical
 from tests.toys import countdown, recall
 
 SEEDS = np.arange(40)
 COVARIANCE = np.array([[0.04, 0.03], [0.03, 0.09]])
-
-
-def assert_identical(a: Episodes, b: Episodes) -> None:
-    for name in ("observations", "actions", "rewards", "lengths", "terminated", "truncated", "seeds"):
-        assert np.array_equal(getattr(a, name), getattr(b, name)), name
 
 
 class Watching(Policy):

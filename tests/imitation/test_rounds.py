@@ -2,11 +2,9 @@
 
 from dataclasses import replace
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
@@ -14,11 +12,10 @@ from torch import Tensor, nn
 from ilt.data.datamodule import WindowData
 from ilt.data.episodes import Episodes
 from ilt.data.windows import WindowDataset
-from ilt.envs.actions import ActionSpace
-from ilt.imitation.dart import _beside_the_expert, confusion
+from ilt.imitation.dart import confusion
 from ilt.imitation.rounds import Rounds
 from ilt.models.base import SequenceModel
-from ilt.models.heads import ActionHead, Categorical, Regression
+from ilt.models.heads import ActionHead
 from ilt.models.spec import ModelSpec
 from ilt.registry import load_option
 from ilt.rollout.policies import RandomPolicy
@@ -122,74 +119,7 @@ def test_the_averaged_weights_decide_a_round() -> None:
         assert torch.equal(weights, averages.after[step - 1])
 
 
-def test_a_resumed_training_asks_for_the_rounds_that_it_had_and_nobody_acts() -> None:
-    (windows, data), asked = growing(play(0)), Asked()
-    rounds = Rounds(data, n_rounds=3, every=4, episodes_of=asked)
-    rounds.load_state_dict({"rounds": 2})
-    assert asked.by == [(1, None), (2, None)]
-    assert len(windows) == 3 * 36
-    assert rounds.state_dict() == {"rounds": 2}
-
-
-# --- the student's errors ---
-
-
-class Errs(nn.Module):
-    """Does what was seen, but for 1 it does 2 where the step before was a 2. Never more than a guess (logit 0 or 1)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1))
-
-    def forward(self, observations: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
-        chosen = observations[..., 0].long()
-        before = torch.cat([torch.zeros_like(actions[:, :1]), actions[:, :-1]], dim=1)
-        chosen = torch.where((chosen == 1) & (before == 2), 2, chosen)
-        return nn.functional.one_hot(chosen, 4).float()
-
-
-class Half(Errs):
-    """Numbers: half of what was seen."""
-
-    def forward(self, observations: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
-        return observations / 2
-
-
-def beside_an_expert_that_does_what_it_sees(
-    model: nn.Module, space: ActionSpace, *actions: list[Any], deterministic: bool = True
-) -> tuple[np.ndarray, np.ndarray]:
-    """What the two do at each step, in model units."""
-    seen = [np.array([*episode, episode[0]], dtype=np.float32) for episode in actions]
-    episodes = Episodes(
-        observations=np.concatenate(seen).reshape(-1, space.dim),
-        actions=space.decode(np.concatenate([np.array(each, dtype=space.dtype) for each in actions])),
-        rewards=np.zeros(sum(map(len, actions))),
-        lengths=np.array([len(each) for each in actions]),
-        terminated=np.ones(len(actions), dtype=bool),
-        truncated=np.zeros(len(actions), dtype=bool),
-        seeds=np.arange(len(actions)),
-    )
-    head = Regression(action_space=space) if space.continuous else Categorical(action_space=space)
-    round = {"validation": episodes, "env": SimpleNamespace(action_space=space), "context_length": 2, "number": 1}
-    return _beside_the_expert(SimpleNamespace(**round, model=model, head=head, deterministic=deterministic))  # type: ignore[arg-type]
-
-
-FOUR = ActionSpace(n_choices=(4,), start=(0,))
-
-
-def test_a_students_errors_are_counted_by_what_the_expert_does() -> None:
-    expected, chosen = beside_an_expert_that_does_what_it_sees(Errs(), FOUR, [0, 1, 2, 1, 2, 1, 1], [2, 1])
-    found = confusion(expected, chosen, 4)
-    np.testing.assert_allclose(found, [[1, 0, 0, 0], [0, 2 / 5, 3 / 5, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-
-
-def test_a_student_that_samples_errs_as_often_as_it_would() -> None:
-    found = confusion(*beside_an_expert_that_does_what_it_sees(Errs(), FOUR, [0] * 2000, deterministic=False), 4)
-    np.testing.assert_allclose(found[0], np.array([np.e, 1, 1, 1]) / (np.e + 3), atol=0.04)
-    assert found.sum(axis=1) == pytest.approx(1)
-
-
-def test_errors_of_numbers_are_in_model_units() -> None:
-    space = ActionSpace(low=(0.0, -2.0), high=(4.0, 2.0), shape=(2,))
-    expected, chosen = beside_an_expert_that_does_what_it_sees(Half(), space, [[0.5, -1.0], [1.0, 0.0]])
-    np.testing.assert_allclose(chosen - expected, [[-0.25, 0.5], [-0.5, 0.0]])
+def test_confusion_counts_the_actions_of_the_student_by_those_of_the_expert() -> None:
+    expected, chosen = np.array([0, 1, 2, 1, 2, 1, 1, 2, 1]), np.array([0, 1, 2, 2, 2, 2, 1, 2, 2])
+    by_hand = [[1, 0, 0, 0], [0, 2 / 5, 3 / 5, 0], [0, 0, 1, 0], [0, 0, 0, 1]]  # the expert never does 3
+    np.testing.assert_allclose(confusion(expected, chosen, 4), by_hand)
