@@ -173,9 +173,7 @@ def test_a_file_of_other_arrays_is_refused(
 
 
 @pytest.mark.parametrize("what", ["nothing", "one array", "another reward", 0, 1, 100, 1000, -1])
-def test_a_missing_changed_or_truncated_file_is_an_error_that_names_it(
-    two_episodes: Episodes, tmp_path: Path, what: str | int
-) -> None:
+def test_a_damaged_file_is_an_error_that_names_it(two_episodes: Episodes, tmp_path: Path, what: str | int) -> None:
     path = tmp_path / "episodes.npz"
     two_episodes.save(path)
     content = path.read_bytes()
@@ -192,9 +190,7 @@ def test_a_missing_changed_or_truncated_file_is_an_error_that_names_it(
         Episodes.load(path)
 
 
-def test_a_flipped_bit_of_the_index_of_a_file_is_harmless_or_an_error_that_names_the_file(
-    two_episodes: Episodes, tmp_path: Path
-) -> None:
+def test_a_flipped_bit_of_the_index_is_harmless_or_an_error(two_episodes: Episodes, tmp_path: Path) -> None:
     path = tmp_path / "episodes.npz"
     two_episodes.save(path)
     content = path.read_bytes()

@@ -135,9 +135,7 @@ def test_statistics_are_precise_far_from_zero_and_a_constant_has_deviation_one(t
 
 
 @pytest.mark.parametrize("context_length", [1, 2, 3, 8])
-def test_as_deployed_every_step_is_scored_once_with_the_context_it_has_in_a_rollout(
-    two_episodes: Episodes, context_length: int
-) -> None:
+def test_as_deployed_every_step_is_scored_once_in_its_context(two_episodes: Episodes, context_length: int) -> None:
     batch = whole(windows_of(two_episodes, context_length, as_deployed=True))
     scored = [(batch["observations"][row, at, 0].item(), at) for row, at in batch["scored"].nonzero().tolist()]
     # with as many steps before it as there are, up to K - 1

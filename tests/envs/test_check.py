@@ -74,9 +74,7 @@ gym.register("ilt-toys/Endless-v0", Broken)
         ("size", "observations must be "),
     ],
 )
-def test_what_does_not_keep_it_is_refused_by_what_is_wrong(
-    how: str, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broken_environment_is_refused(how: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ilt.envs.check.MOST_STEPS", 50)
     id = "ilt-toys/Endless-v0" if how == "endless" else "ilt-toys/Broken-v0"
     with pytest.raises(ValueError, match=message):

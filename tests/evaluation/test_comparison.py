@@ -63,9 +63,7 @@ def test_a_subset_holds_the_episodes_between_two_quantiles_of_what_was_drawn() -
     ("subset", "returns", "performances"),
     [(ALL, [10.0, 8.0, 0.0], [1.0, 0.8, 0.0]), ("windy", [10.0, 6.5, 0.0], [1.0, 0.65, 0.0])],
 )
-def test_each_policy_has_its_numbers_in_each_subset(
-    subset: str, returns: list[float], performances: list[float]
-) -> None:
+def test_policies_are_measured_in_each_subset(subset: str, returns: list[float], performances: list[float]) -> None:
     assert list(compared()) == [ALL, "windy"]
     metrics = compared()[subset]
     assert list(metrics) == ["expert", "student", "random"]

@@ -112,9 +112,22 @@ def test_the_random_policy_is_never_deterministic(lander: EnvSpec) -> None:
 # --- what is refused ---
 
 
-def test_what_is_not_there_is_refused_by_its_key(lander: EnvSpec, tmp_path: Path) -> None:
+def test_what_is_no_policy_is_refused_by_its_key(lander: EnvSpec, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^policies\.it must be the folder of a finished run .*, got nowhere$"):
         read("nowhere", lander, tmp_path)
+    folder = Store(tmp_path).find_or_make("demos", "any", {"env": lander.identity()}, lambda _: {}).path
+    with pytest.raises(ConfigError, match=r"policies\.it must be an expert, but .* is none"):
+        read(folder, lander)
+
+
+def test_damaged_weights_and_forbidden_values_are_refused(lander: EnvSpec, run: Path, tmp_path: Path) -> None:
+    damaged = copy(run, tmp_path / "damaged")
+    (damaged / "weights" / "last.safetensors").write_bytes(b"other")
+    with pytest.raises(DamagedArtifactError, match=r"last\.safetensors is not the file that its manifest describes"):
+        read(damaged, lander)
+    foreign = copy(run, tmp_path / "foreign", evaluation__reported_checkpoint="../../weights")
+    with pytest.raises(ConfigError, match=r"policies\.it: .*config\.yaml: evaluation\.reported_checkpoint must be one"):
+        read(foreign, lander)
 
 
 def test_other_observations_and_other_environments_are_refused(lander: EnvSpec, run: Path, tmp_path: Path) -> None:
@@ -128,29 +141,9 @@ def test_other_observations_and_other_environments_are_refused(lander: EnvSpec, 
         read(name, masked(lander, 3), tmp_path)  # as many numbers, but others
 
 
-def test_damaged_weights_are_refused(lander: EnvSpec, run: Path, tmp_path: Path) -> None:
-    damaged = copy(run, tmp_path / "damaged")
-    (damaged / "weights" / "last.safetensors").write_bytes(b"other")
-    with pytest.raises(DamagedArtifactError, match=r"last\.safetensors is not the file that its manifest describes"):
-        read(damaged, lander)
-
-
-def test_a_run_with_a_config_that_is_not_allowed_is_refused(lander: EnvSpec, run: Path, tmp_path: Path) -> None:
-    foreign = copy(run, tmp_path / "foreign", evaluation__reported_checkpoint="../../weights")
-    message = r"policies\.it: .*config\.yaml: evaluation\.reported_checkpoint must be one of"
-    with pytest.raises(ConfigError, match=message):
-        read(foreign, lander)
-
-
 def test_nothing_that_somebody_elses_files_name_is_called(lander: EnvSpec, run: Path, tmp_path: Path) -> None:
     changes = {f"{group}___target_": "os.abort" for group in ("model", "expert", "optimizer")}
     assert read(copy(run, tmp_path / "foreign", **changes), lander).identity == read(run, lander).identity
     name = publish(tmp_path, lander, name="foreign", _target_="os.abort")
     with pytest.raises(ConfigError, match=r"expert\._target_=os\.abort is no component of ilt"):
         read(name, lander, tmp_path)
-
-
-def test_an_artifact_that_is_no_expert_is_refused(lander: EnvSpec, tmp_path: Path) -> None:
-    folder = Store(tmp_path).find_or_make("demos", "any", {"env": lander.identity()}, lambda _: {}).path
-    with pytest.raises(ConfigError, match=r"policies\.it must be an expert, but .* is none"):
-        read(folder, lander)

@@ -72,9 +72,7 @@ def test_running_moments_are_those_of_everything_seen(shape: tuple[int, ...]) ->
         (2, [3, 2, 1, 3, 2], [0, 0, 0, 0.5**2 * 11, 0.5 * 11]),
     ],
 )
-def test_what_follows_counts_after_a_truncation_but_not_after_a_termination(
-    seed: int, left: list[int], following: list[float]
-) -> None:
+def test_what_follows_counts_only_after_a_truncation(seed: int, left: list[int], following: list[float]) -> None:
     plain = {"normalize_observations": False, "normalize_rewards": False, "hidden": []}
     learner = started(learned_from(seed), n_steps=5, n_envs=2, gamma=0.5, gae_lambda=1.0, **plain)
     learner.net.critic[0].weight.data = torch.tensor([[1.0, 0.0]])  # an observation is worth 10 + steps left

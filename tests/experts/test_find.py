@@ -45,9 +45,7 @@ def test_it_is_trained_once_and_found_afterwards(tmp_path: Path) -> None:
         find(ctx, config(seed=1))
 
 
-def test_what_is_trained_and_why_and_how_long_is_said_first_or_refused(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_training_is_announced_with_its_reason_or_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ctx = context(tmp_path)
     with caplog.at_level(logging.INFO):
         first = find_or_train(ctx, config())
@@ -101,9 +99,7 @@ def test_an_expert_that_is_good_enough_passes(gate: float | None, deterministic:
     ("gate", "deterministic", "reached"),
     [(240.05, True, "acting deterministically, reaches 240.0"), (180.5, False, "sampling its actions, reaches 180.0")],
 )
-def test_one_that_is_not_is_refused_with_what_it_reached_and_what_to_change(
-    gate: float, deterministic: bool, reached: str
-) -> None:
+def test_an_expert_below_its_gate_is_refused_with_advice(gate: float, deterministic: bool, reached: str) -> None:
     advice = r"\(expert\.total_steps\), with another expert\.seed, or lower expert\.gate\..* in outputs/experts/ppo-"
     with pytest.raises(GateError, match=rf"^expert\.gate .* at least {gate} .* ppo-0123456789, {reached}\..*{advice}"):
         check_gate(MEASURED, gate=gate, deterministic=deterministic)

@@ -21,9 +21,7 @@ def small_ppo(envs: VecEnv) -> PPO:
 
 
 @pytest.mark.parametrize(("seed", "last", "truncated"), [(3, [1, 3], True), (2, [0, 2], False)])
-def test_an_episode_hands_over_its_last_observation_and_how_it_ended(
-    seed: int, last: list[int], truncated: bool
-) -> None:
+def test_the_end_of_an_episode_is_handed_over(seed: int, last: list[int], truncated: bool) -> None:
     env = BatchedVecEnv(learned_from(seed), 1, [0])
     first = env.reset()
     steps = [env.step(np.array([1])) for _ in range(3)]

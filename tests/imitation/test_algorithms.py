@@ -86,9 +86,7 @@ def episodes_of(made: Artifact) -> Episodes:
         (7, 0.3, 5, [2, 1, 1, 1, 1, 1]),
     ],
 )
-def test_rounds_share_the_labels_that_the_first_demonstrations_leave(
-    budget: int, initial_fraction: float, n_rounds: int, expected: list[int]
-) -> None:
+def test_rounds_share_the_labels(budget: int, initial_fraction: float, n_rounds: int, expected: list[int]) -> None:
     assert split_labels(budget, initial_fraction=initial_fraction, n_rounds=n_rounds) == expected
 
 
@@ -116,9 +114,7 @@ def test_every_algorithm_has_the_labels_of_the_demonstrations_that_are_used(way:
     assert json.loads(json.dumps(results)) == results
 
 
-def test_a_round_goes_on_until_there_are_enough_labels_and_is_an_artifact_of_its_expert_and_demonstrations(
-    tmp_path: Path,
-) -> None:
+def test_a_round_has_enough_labels_and_is_an_artifact_of_its_expert_and_demonstrations(tmp_path: Path) -> None:
     (made,) = rounds_of(fit(*toy(tmp_path, *ONE_ROUND, "imitation.initial_fraction=0.4")), tmp_path)
     assert episodes_of(made).lengths.tolist() == [12, 12, 5]  # the last episode is cut
     assert episodes_of(made).terminated.tolist() == [True, True, False]

@@ -39,11 +39,6 @@ def decoder() -> tuple[SequenceModel, ActionHead]:
     ).build()
 
 
-def growing(episodes: Episodes) -> tuple[WindowDataset, WindowData]:
-    windows = WindowDataset(episodes, action_space=SPACE, context_length=4)
-    return windows, WindowData(windows, windows, batch_size=7, seed=0, steps_per_round=4)
-
-
 def first_weights(model: nn.Module) -> Tensor:
     return next(model.parameters()).detach().clone()
 
@@ -78,7 +73,8 @@ class Asked:
 
 def train(asked: Asked, *others: pl.Callback) -> Seen:
     """Two rounds, at every fourth of 12 steps, with a validation after every second one."""
-    windows, data = growing(replace(play(0), extras={}))
+    windows = WindowDataset(replace(play(0), extras={}), action_space=SPACE, context_length=4)
+    data = WindowData(windows, windows, batch_size=7, seed=0, steps_per_round=4)
     seen, rounds = Seen(windows), Rounds(data, n_rounds=2, every=4, episodes_of=asked)
     lengths = {"max_steps": 12, "val_check_interval": 2, "check_val_every_n_epoch": None, "log_every_n_steps": 2}
     names = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
