@@ -15,12 +15,8 @@ workers.PRELOADED.append("pytest")  # workers import what is __main__ here
 @pytest.fixture(scope="session")
 def lander() -> EnvSpec:
     """The Lunar Lander as `conf/env/lunar_lander.yaml` describes it."""
-    return EnvSpec(
-        id="LunarLander-v3",
-        success_return=200.0,
-        crash_reward=-100.0,
-        heuristic="ilt.envs.lunar_lander.heuristic",
-    )
+    heuristic = "ilt.envs.lunar_lander.heuristic"
+    return EnvSpec(id="LunarLander-v3", success_return=200.0, crash_reward=-100.0, heuristic=heuristic)
 
 
 @pytest.fixture

@@ -36,8 +36,7 @@ def main(cfg: DictConfig) -> float:
     except ValueError:
         discard_unused(folder)
         raise
-    identity = training_config(cfg)
-    with RunFolder(folder, run_config(cfg), identity, resume=cfg.resume, started=time.monotonic()) as run:
+    with RunFolder(folder, run_config(cfg), training_config(cfg), resume=cfg.resume, started=time.monotonic()) as run:
         if run.finished:
             return selection_return(run)
         run.begin(config=cfg, hydra={"hydra": hydra_config}, overrides=hydra_config.overrides.task)

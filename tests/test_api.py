@@ -14,7 +14,6 @@ from stable_baselines3 import PPO
 
 import ilt
 from ilt import api
-from ilt.api import LoadedExpert
 from ilt.experts.gate import GateError
 from tests.cli.commands import run_command
 
@@ -29,10 +28,8 @@ def lean(observations: np.ndarray) -> np.ndarray:
     return (observations[:, 2] + observations[:, 3] > 0).astype(int)
 
 
-@pytest.fixture(scope="module")
-def env() -> ilt.EnvSpec:
-    """CartPole with short episodes."""
-    return ilt.make_env("CartPole-v1", kwargs={"max_episode_steps": 15}, success_return=15)
+ENV = ilt.make_env("CartPole-v1", kwargs={"max_episode_steps": 15}, success_return=15)
+EXPERT = ilt.load_expert(lean, ENV)
 
 
 @pytest.fixture(scope="module")
@@ -41,61 +38,51 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def expert(env: ilt.EnvSpec) -> LoadedExpert:
-    return ilt.load_expert(lean, env)
+def demos(outputs: Path) -> ilt.Demonstrations:
+    return ilt.collect(EXPERT, ENV, n_episodes=20, outputs=outputs)
 
 
 @pytest.fixture(scope="module")
-def demos(env: ilt.EnvSpec, expert: LoadedExpert, outputs: Path) -> ilt.Demonstrations:
-    return ilt.collect(expert, env, n_episodes=20, outputs=outputs)
+def run(demos: ilt.Demonstrations, outputs: Path) -> ilt.Run:
+    return ilt.train(demos, env=ENV, outputs=outputs, **SMALL)
 
 
-@pytest.fixture(scope="module")
-def run(env: ilt.EnvSpec, demos: ilt.Demonstrations, outputs: Path) -> ilt.Run:
-    return ilt.train(demos, env=env, outputs=outputs, **SMALL)
-
-
-def test_ten_lines_from_an_expert_to_a_scored_student(
-    env: ilt.EnvSpec, demos: ilt.Demonstrations, run: ilt.Run, outputs: Path
-) -> None:
+def test_ten_lines_from_an_expert_to_a_scored_student(demos: ilt.Demonstrations, run: ilt.Run) -> None:
     assert (len(demos), len(demos.validation)) == (20, 2)
     assert demos.episodes.seeds.tolist() == list(range(20))
-    assert run.results["expert"] == "lean"
-    assert run.results["expert_return_mean"] == 15.0
-    scored = ilt.evaluate(run, env, n_episodes=4)
-    assert scored["return_mean"] == run.results["return_mean"]
-    assert scored["n_episodes"] == 4
-    compared = ilt.compare({"student": run, "expert": demos.expert or "", "by name": run.path}, env, seeds="test:4")
+    assert (run.results["expert"], run.results["expert_return_mean"]) == ("lean", 15.0)
+    scored = ilt.evaluate(run, ENV, n_episodes=4)
+    assert (scored["n_episodes"], scored["return_mean"]) == (4, run.results["return_mean"])
+    compared = ilt.compare({"student": run, "expert": demos.expert or "", "by name": run.path}, ENV, seeds="test:4")
     assert list(compared) == ["student", "expert", "by name", "random"]
     assert compared["student"]["return_mean"] == compared["by name"]["return_mean"] == scored["return_mean"]
 
 
 def test_the_same_call_finds_the_finished_run(
-    env: ilt.EnvSpec, demos: ilt.Demonstrations, run: ilt.Run, outputs: Path, monkeypatch: pytest.MonkeyPatch
+    demos: ilt.Demonstrations, run: ilt.Run, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api.pipeline, "train_and_score", None)
-    again = ilt.train(demos, env=env, outputs=outputs, **SMALL)
+    again = ilt.train(demos, env=ENV, outputs=outputs, **SMALL)
     assert (again.path, again.results) == (run.path, run.results)
 
 
-def test_a_policy_acts_in_an_environment_as_in_stable_baselines3(env: ilt.EnvSpec, run: ilt.Run) -> None:
-    policy, simulator = ilt.load_policy(run.path, env), gym.make("CartPole-v1", max_episode_steps=15)
-    observation, _ = simulator.reset(seed=int(env.seeds("test", 1)[0]))
+def test_a_policy_acts_in_an_environment_as_in_stable_baselines3(run: ilt.Run) -> None:
+    policy, simulator = ilt.load_policy(run.path, ENV), gym.make("CartPole-v1", max_episode_steps=15)
+    observation, _ = simulator.reset(seed=int(ENV.seeds("test", 1)[0]))
     state, total, over = None, 0.0, False
     while not over:
         action, state = policy.predict(observation, state)
         observation, reward, terminated, truncated, _ = simulator.step(action)
         total, over = total + float(reward), terminated or truncated
-    assert total == ilt.evaluate(policy, env, seeds="test:1")["return_mean"]
+    assert total == ilt.evaluate(policy, ENV, seeds="test:1")["return_mean"]
 
 
 def test_commands_take_what_was_made_in_python(
-    env: ilt.EnvSpec, run: ilt.Run, outputs: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    run: ilt.Run, outputs: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     fixed = [f"outputs={outputs}", "processes=1"]
-    assert (
-        run_command("evaluate", f"run={run.path}", "seeds=test:4", "logger=none", *fixed) == run.results["return_mean"]
-    )
+    evaluated = run_command("evaluate", f"run={run.path}", "seeds=test:4", "logger=none", *fixed)
+    assert evaluated == run.results["return_mean"]
     assert "the run's expert, lean, is not kept; random stands in for it" in caplog.text
     assert run_command("report", f"runs={outputs}/runs", "videos=false", *fixed) == 1
     policies = [f"+policies.student={run.path}", "name=it", "seeds=test:4", "env=gymnasium", "env.id=CartPole-v1"]
@@ -106,64 +93,25 @@ def test_commands_take_what_was_made_in_python(
     assert run.path.name[:24] in capsys.readouterr().out
 
 
-def test_episodes_from_anywhere_teach_a_student(
-    env: ilt.EnvSpec, demos: ilt.Demonstrations, expert: LoadedExpert, tmp_path: Path
-) -> None:
+def test_episodes_from_anywhere_teach_a_student(demos: ilt.Demonstrations, tmp_path: Path) -> None:
     settings = {**SMALL, "imitation": "dagger", "trainer": {"max_steps": 16, "val_check_interval": 4}}
-    plain = ilt.train(demos.episodes, env=env, expert=expert, outputs=tmp_path, **settings)
+    plain = ilt.train(demos.episodes, env=ENV, expert=EXPERT, outputs=tmp_path, **settings)
     assert len(plain.results["imitation"]["by_round"]) == 4
     manifest = json.loads((tmp_path / "demos" / plain.results["demonstrations"] / "manifest.json").read_text())
     assert manifest["metrics"]["validation"]["length_mean"] == 15
-    recurrent = ilt.train(demos.episodes, env=env, outputs=tmp_path, **{**SMALL, "model": "lstm"})
+    recurrent = ilt.train(demos.episodes, env=ENV, outputs=tmp_path, **{**SMALL, "model": "lstm"})
     assert recurrent.results["expert"].startswith("random-")
     assert recurrent.path != plain.path
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"context_length": 0}, "dataset.context_length must be an integer of at least 1, got 0"),
-        ({"model": "tinny"}, "model must be one of .*, got tinny"),
-        (
-            {"optimizer": {"learning_rte": 1}},
-            "optimizer.learning_rte is not a key; did you mean optimizer.learning_rate",
-        ),
-        ({"learning_rate": 1}, "learning_rate is not a setting; those are "),
-        ({"evaluation": {"n_episodes": 1000001}}, "evaluation.n_episodes must be at most 1000000"),
-        ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
-    ],
-)
-def test_a_wrong_setting_is_named(
-    settings: dict[str, Any], message: str, env: ilt.EnvSpec, demos: ilt.Demonstrations, tmp_path: Path
-) -> None:
-    with pytest.raises(ilt.ConfigError, match=message):
-        ilt.train(demos, env=env, outputs=tmp_path, **settings)
-
-
-def test_episodes_of_another_environment_are_refused(demos: ilt.Demonstrations) -> None:
-    with pytest.raises(ilt.ConfigError, match="demos has observations of 4 numbers, but env shows students 3"):
-        ilt.train(demos.episodes, env=ilt.make_env("Pendulum-v1"))
-
-
-def test_wrong_environments_are_refused() -> None:
-    with pytest.raises(ilt.ConfigError, match=r"^env\.id"):
-        ilt.make_env("CartPoel-v1")
-    with pytest.raises(ilt.ConfigError, match=r"^env\.sucess_return is not a key; did you mean env.success_return"):
-        ilt.make_env("CartPole-v1", sucess_return=1)
-    assert ilt.make_env("lunar_lander_blind").wrappers
-
-
-# --- experts ---
-
-
-def test_a_policy_and_an_sb3_file_are_experts(env: ilt.EnvSpec, expert: LoadedExpert, outputs: Path) -> None:
-    assert ilt.evaluate(ilt.load_expert(expert.policy, env), env, n_episodes=3)["return_mean"] == 15.0
+def test_a_policy_and_an_sb3_file_are_experts(outputs: Path) -> None:
+    assert ilt.evaluate(ilt.load_expert(EXPERT.policy, ENV), ENV, n_episodes=3)["return_mean"] == 15.0
     PPO("MlpPolicy", "CartPole-v1", seed=0, device="cpu").save(outputs / "ppo.zip")
     with pytest.raises(GateError):
-        ilt.load_expert(outputs / "ppo.zip", env, outputs=outputs, gate=16)
-    saved = ilt.load_expert(outputs / "ppo.zip", env, outputs=outputs)
+        ilt.load_expert(outputs / "ppo.zip", ENV, outputs=outputs, gate=16)
+    saved = ilt.load_expert(outputs / "ppo.zip", ENV, outputs=outputs)
     assert saved.name == "ppo"
-    assert 5 < ilt.evaluate(saved, env, n_episodes=3)["return_mean"] <= 15
+    assert 5 < ilt.evaluate(saved, ENV, n_episodes=3)["return_mean"] <= 15
 
 
 def test_a_shipped_expert_is_found_and_its_student_scored_again(tmp_path: Path) -> None:
@@ -180,23 +128,51 @@ def test_a_shipped_expert_is_found_and_its_student_scored_again(tmp_path: Path) 
     assert evaluated["expert_return_mean"] == run.results["expert_return_mean"] > 200
 
 
+MODELS = r"\['base', .*'tiny', 'transformer'\]"
+RATE = "optimizer.learning_rate"
+
+
 @pytest.mark.parametrize(
-    ("expert", "settings", "message"),
+    ("function", "arguments", "message"),
     [
-        ("nobody", {}, "expert must be one of .* or a file, got nobody"),
-        ("ppo", {"train": False}, "expert.train must be true, .* ppo for CartPole-v1 must be trained"),
-        ("ppo", {"totl_steps": 1}, "expert.totl_steps is not a key; did you mean expert.total_steps"),
-        (lean, {"gate": 1}, "gate is no setting of a function or policy"),
+        ("train", {"context_length": 0}, "dataset.context_length must be an integer of at least 1, got 0"),
+        ("train", {"model": "tinny"}, f"model must be one of {MODELS}, got tinny"),
+        ("train", {"optimizer": {"learning_rte": 1}}, f"optimizer.learning_rte is not a key; did you mean {RATE}"),
+        ("train", {"learning_rate": 1}, "learning_rate is not a setting; those are "),
+        ("train", {"evaluation": {"n_episodes": 1000001}}, "evaluation.n_episodes must be at most 1000000"),
+        ("train", {"seed": -1}, "seed must be an integer of at least 0, got -1"),
+        (
+            "train",
+            {"env": ilt.EnvSpec(id="Pendulum-v1")},
+            "demos has observations of 4 numbers, but env shows students 3",
+        ),
+        ("make_env", {"id": "CartPoel-v1"}, r"^env\.id"),
+        (
+            "make_env",
+            {"id": "CartPole-v1", "sucess_return": 1},
+            r"^env\.sucess_return is not a key; .*env.success_return",
+        ),
+        ("load_expert", {"expert": "nobody"}, "expert must be one of .* or a file, got nobody"),
+        (
+            "load_expert",
+            {"expert": "ppo", "train": False},
+            "expert.train must be true, .* ppo for CartPole-v1 must be tr",
+        ),
+        ("load_expert", {"expert": "ppo", "totl_steps": 1}, "expert.totl_steps is not a key; .*expert.total_steps"),
+        ("load_expert", {"expert": lean, "gate": 1}, "gate is no setting of a function or policy"),
     ],
 )
-def test_wrong_experts_are_refused(
-    expert: Any, settings: dict[str, Any], message: str, env: ilt.EnvSpec, tmp_path: Path
+def test_a_wrong_argument_is_named(
+    function: str, arguments: dict[str, Any], message: str, demos: ilt.Demonstrations, tmp_path: Path
 ) -> None:
+    given = {"make_env": {}, "load_expert": {"env": ENV, "outputs": tmp_path}}
+    given["train"] = {"demos": demos, **given["load_expert"]}
     with pytest.raises(ilt.ConfigError, match=message):
-        ilt.load_expert(expert, env, outputs=tmp_path, **settings)
+        getattr(ilt, function)(**{**given[function], **arguments})
 
 
-# --- the package ---
+def test_an_option_is_an_environment() -> None:
+    assert ilt.make_env("lunar_lander_blind").wrappers
 
 
 def test_every_name_is_there_and_is_imported_when_it_is_used() -> None:

@@ -7,37 +7,20 @@ import ilt
 
 ROOT = Path(ilt.__file__).parent
 TREES = {path.relative_to(ROOT.parent): ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
-ORDER = [  # each may import those before it, and itself
-    {"envs"},
-    {"data"},
-    {"models"},
-    {"rollout"},
-    {"experts"},
-    {"imitation"},
-    {"tracking"},  # the rest of it, see FREE
-    {"training"},
-    {"evaluation"},
-    {"studies", "analysis"},  # which do not import each other
-    {"pipeline"},
-    {"api"},
-    {"cli"},
-]
-RANK = {package: rank for rank, packages in enumerate(ORDER) for package in packages}
-FREE = {  # imported by anyone
-    "ilt.data.episodes",
-    "ilt.registry",
-    "ilt.rollout.workers",
-    "ilt.schema",
-    "ilt.settings",
-    "ilt.tracking.progress",
-    "ilt.tracking.run_folder",
-    "ilt.tracking.store",
-    "ilt.tracking.weights",
-}
+ORDER = (
+    "envs < data < models < rollout < experts < imitation < tracking < training < evaluation < studies, analysis "
+    "< pipeline < api < cli"
+)
+"""A package may import those before it, and itself."""
+RANK = {package: rank for rank, packages in enumerate(ORDER.split(" < ")) for package in packages.split(", ")}
+ANYWHERE = (
+    "data.episodes, registry, rollout.workers, schema, settings, tracking.progress, tracking.run_folder, "
+    "tracking.store, tracking.weights"
+)
+FREE = {f"ilt.{name}" for name in ANYWHERE.split(", ")}
+"""Imported by anyone."""
 OPENS_LATE = {"ilt.data.sources", "ilt.envs.spec"}
 """What `ilt.settings` reads identities with, though anyone may import it."""
-HYDRA = {"ilt/cli"}
-"""Which files, or all files of which packages, import Hydra."""
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 
@@ -54,15 +37,12 @@ def imports(tree: ast.AST) -> set[str]:
 def allowed(module: str, path: Path) -> bool:
     """Whether the module at `path` may import `module` (or a name in it)."""
     if module.split(".")[0] == "hydra":
-        return bool({path.as_posix(), path.parent.as_posix()} & HYDRA)
-    if (
-        not module.startswith("ilt.")
-        or module == "ilt.__version__"
-        or any(module == free or module.startswith(f"{free}.") for free in FREE)
-    ):
+        return path.parent.as_posix() == "ilt/cli"
+    free = any(f"{module}.".startswith(f"{each}.") for each in FREE)
+    if free or not module.startswith("ilt.") or module == "ilt.__version__":
         return True
     own, package = path.with_suffix("").parts[1], module.split(".")[1]
-    return package == own or (package in RANK and RANK[package] < RANK[own])
+    return package == own or RANK.get(package, len(RANK)) < RANK[own]
 
 
 def test_packages_import_one_way_and_few_import_hydra() -> None:

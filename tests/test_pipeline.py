@@ -21,8 +21,8 @@ from ilt.tracking.store import read_json
 from ilt.training.fit import check_components
 from tests.training.toy_training import context, run_folder, train_config
 
-FOLLOW = "tests.training.toy_training:ilt-toys/Follow-v0"
-EXPERT = "expert._target_=tests.training.toy_training.follow_expert"
+COUNTED = f"+callbacks.counted._target_={__name__}.Counted"
+SHORT = ["trainer.max_steps=4", "trainer.val_check_interval=2"]
 STARTED: list[int] = []
 """A step for each training that was begun."""
 
@@ -32,9 +32,6 @@ class Counted(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         STARTED.append(trainer.global_step)
-
-
-COUNTED = [f"+callbacks.counted._target_={__name__}.Counted"]
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -47,34 +44,33 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return read_json(folder / "results.json")
 
 
-# --- every precision ---
+def follow_config(folder: Path, head: str, *changes: str) -> DictConfig:
+    """A training by numbers instead of choices."""
+    expert = "expert._target_=tests.training.toy_training.follow_expert"
+    env = "tests.training.toy_training:ilt-toys/Follow-v0"
+    return train_config(folder, f"head={head}", expert, *changes, env=env)
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed", "64-true"])
-@pytest.mark.parametrize("task", ["choices", "gaussian", "gaussian_mixture", "discretized", "mse"])
+@pytest.mark.parametrize("head", ["auto", "gaussian", "gaussian_mixture", "discretized", "mse"])
 @pytest.mark.filterwarnings("ignore:.*fp16 is not supported on CPU.*")
-def test_every_precision_trains_every_head(tmp_path: Path, precision: str, task: str) -> None:
+def test_every_precision_trains_every_head(tmp_path: Path, precision: str, head: str) -> None:
     dtypes: set[torch.dtype] = set()
 
     def seen(module: nn.Module, inputs: Any, outputs: torch.Tensor) -> None:
         if module.training and isinstance(module, SequenceModel) and torch.is_grad_enabled():
             dtypes.add(outputs.dtype)
 
-    changes = ["trainer.max_steps=4", "trainer.val_check_interval=2", f"trainer.precision={precision}"]
-    if task == "choices":
-        cfg = train_config(tmp_path, *changes)
-    else:
-        cfg = train_config(tmp_path, *changes, f"head={task}", EXPERT, env=FOLLOW)
+    changes = [*SHORT, f"trainer.precision={precision}"]
+    cfg = train_config(tmp_path, *changes) if head == "auto" else follow_config(tmp_path, head, *changes)
     hook = nn.modules.module.register_module_forward_hook(seen)
     try:
         results = run(cfg, tmp_path / "run")
     finally:
         hook.remove()
     assert dtypes == {torch.float64 if precision == "64-true" else torch.bfloat16}
-    name = "action_accuracy" if task == "choices" else "action_error"
-    assert 0 <= results[name] < 2
-    curve = (tmp_path / "run" / "curve.csv").read_text()
-    assert "nan" not in curve
+    assert 0 <= results["action_accuracy" if head == "auto" else "action_error"] < 2
+    assert "nan" not in (tmp_path / "run" / "curve.csv").read_text()
     _, model, _ = ModelSpec.load(tmp_path / "run" / "weights" / "last.safetensors")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
@@ -90,51 +86,27 @@ def test_losses_are_computed_in_float32_in_mixed_precision(tmp_path: Path, monke
         return computed
 
     monkeypatch.setattr(Gaussian, "loss", noted)
-    changes = ["trainer.max_steps=2", "trainer.val_check_interval=2", "trainer.precision=bf16-mixed", EXPERT]
-    changes += ["head=gaussian"]
-    run(train_config(tmp_path, *changes, env=FOLLOW), tmp_path / "run")
+    run(follow_config(tmp_path, "gaussian", *SHORT, "trainer.precision=bf16-mixed"), tmp_path / "run")
     assert given == {torch.float32}
 
 
-# --- what names a training ---
+def test_what_decides_no_weights_trains_nothing_again(tmp_path: Path) -> None:
+    def again(*changes: str) -> dict[str, Any]:
+        return run(train_config(tmp_path, COUNTED, *changes), tmp_path / "run")
 
-LATER = {
-    "evaluation.n_episodes": 6,
-    "evaluation.reported_checkpoint": "best",
-    "evaluation.video": "true",
-    "env.success_return": 3.0,
-    "n_envs": 3,
-    "trainer.log_every_n_steps": 1,
-    "callbacks.preemption": "null",
-    "logger": "csv",
-}
-
-
-@pytest.mark.parametrize(("key", "value"), LATER.items())
-def test_what_decides_no_weights_trains_nothing_again(tmp_path: Path, key: str, value: Any) -> None:
-    first, second = train_config(tmp_path, *COUNTED), train_config(tmp_path, *COUNTED, f"{key}={value}")
     STARTED.clear()
-    before = run(first, tmp_path / "run")
-    after = run(second, tmp_path / "run")
+    before = again()
+    for change in ("n_envs=3", "trainer.log_every_n_steps=1", "callbacks.preemption=null", "logger=csv"):
+        assert again(change)["files"] == before["files"]
+    for key, value in {"n_episodes": 6, "reported_checkpoint": "best", "video": True}.items():
+        after = again(f"evaluation.{key}={value}")
+        assert after["evaluation"][key] == value != before["evaluation"][key]
+        assert after["files"] == before["files"]
+        if key == "n_episodes":
+            assert (before["seeds"]["count"], after["seeds"]["count"]) == (4, 6)
+            assert len((tmp_path / "run" / "episodes.csv").read_text().splitlines()) == 1 + 6
+    assert before["success_rate"] < again("env.success_return=3.0")["success_rate"]
     assert STARTED == [0]
-    assert after["files"] == before["files"]
-    section, _, name = key.partition(".")
-    if section == "evaluation":
-        assert after["evaluation"][name] == second.evaluation[name] != before["evaluation"][name]
-    if name == "n_episodes":
-        assert (before["seeds"]["count"], after["seeds"]["count"]) == (4, 6)
-        assert len((tmp_path / "run" / "episodes.csv").read_text().splitlines()) == 1 + 6
-    if key == "env.success_return":
-        assert before["success_rate"] < after["success_rate"]
-
-
-@pytest.mark.parametrize(
-    "change", ["seed=1", "callbacks.rollout.n_episodes=4", "trainer.max_steps=25", "optimizer.learning_rate=0.1"]
-)
-def test_what_decides_the_weights_is_another_training(tmp_path: Path, change: str) -> None:
-    run(train_config(tmp_path), tmp_path / "run")
-    with pytest.raises(ValueError, match="holds a run with another config"):
-        run(train_config(tmp_path, change), tmp_path / "run")
 
 
 # --- results come first ---
@@ -157,34 +129,34 @@ def test_results_are_there_before_figures_are_made(tmp_path: Path, monkeypatch: 
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "make_figures", killed)
         with pytest.raises(KeyboardInterrupt):
-            run(train_config(tmp_path, *COUNTED), tmp_path / "run")
+            run(train_config(tmp_path, COUNTED), tmp_path / "run")
     STARTED.clear()
-    run(train_config(tmp_path, *COUNTED), tmp_path / "run")  # which was not finished
+    run(train_config(tmp_path, COUNTED), tmp_path / "run")  # which was not finished
     assert STARTED == []
 
 
 # --- refused before any long work ---
 
 
-class Deaf(SequenceModel):
-    """A model that forgets a dimension."""
+class Dumb(SequenceModel):
+    """A model whose stepper cannot step."""
 
     def __init__(self, *, width: int = 2, **sizes: Any) -> None:
         super().__init__(**sizes)
         self.out = nn.Linear(self.observation_dim, self.n_outputs)
 
     def forward(self, observations: torch.Tensor, actions: torch.Tensor, mask: torch.Tensor | None = None) -> Any:
-        return self.out(observations)[:, -1]
-
-
-class Dumb(Deaf):
-    """A model whose stepper cannot step."""
-
-    def forward(self, observations: torch.Tensor, actions: torch.Tensor, mask: torch.Tensor | None = None) -> Any:
         return self.out(observations)
 
     def make_stepper(self) -> Any:
         return object()
+
+
+class Deaf(Dumb):
+    """A model that forgets a dimension."""
+
+    def forward(self, observations: torch.Tensor, actions: torch.Tensor, mask: torch.Tensor | None = None) -> Any:
+        return self.out(observations)[:, -1]
 
 
 def sgd(model: nn.Module, *, speed: float = 0.1) -> torch.optim.Optimizer:
@@ -200,49 +172,38 @@ def no_callback() -> None:
     pass
 
 
+OWN = "callbacks.own"
+
+
 @pytest.mark.parametrize(
-    ("group", "values", "message"),
+    ("group", "target", "values", "message"),
     [
+        ("model", "Deaf", {"widht": 3}, r"model\.widht is not a key of .*Deaf; did you mean model\.width\?"),
+        ("model", "Deaf", {}, r"model\._target_=.*Deaf cannot act: .*shape \(2, 4, 2\), got \(2, 2\)"),
+        ("model", "Dumb", {}, r"model\._target_=.*Dumb cannot act: AttributeError: .* 'reset'"),
+        ("model", "sgd", {}, r"model\.model must be given: .*sgd asks for it"),
+        ("imitation", "sgd", {}, r"imitation\.model must be given: .*sgd asks for it"),
+        ("demos", "sgd", {}, r"demos\._target_=.*sgd cannot be called with env, block and {}"),
+        ("optimizer", "sgd", {"sped": 1}, r"optimizer\.sped is not a key of .*sgd; did you mean optimizer\.speed\?"),
+        ("optimizer", "gone", {}, r"optimizer\._target_=.*gone names nothing"),
+        (OWN, "Shouting", {"loudlier": 1}, r"callbacks\.own\.loudlier is .* callbacks\.own\.loudly\?"),
+        (OWN, "Dumb", {}, r"callbacks\.own\._target_=.*Dumb cannot be made: .* missing .*'observation_dim'"),
+        (OWN, "no_callback", {}, r"callbacks\.own\._target_ must be a Lightning callback, got .*"),
+        ("trainer", "", {"max_time_": 3}, r"trainer\.max_time_ is not a key of .*Trainer; .* trainer\.max_time\?"),
         (
-            "model",
-            {"_target_": "Deaf", "widht": 3},
-            r"model\.widht is not a key of .*Deaf; did you mean model\.width\?",
+            "callbacks.ema",
+            "",
+            {"decya": 0.9},
+            r"callbacks\.ema\.decya is not a key; did you mean callbacks\.ema\.decay\?",
         ),
-        ("model", {"_target_": "Deaf"}, r"model\._target_=.*Deaf cannot act: .*shape \(2, 4, 2\), got \(2, 2\)"),
-        ("model", {"_target_": "Dumb"}, r"model\._target_=.*Dumb cannot act: AttributeError: .* 'reset'"),
-        ("model", {"_target_": "sgd"}, r"model\.model must be given: .*sgd asks for it"),
-        (
-            "optimizer",
-            {"_target_": "sgd", "sped": 1},
-            r"optimizer\.sped is not a key of .*; did you mean optimizer\.speed\?",
-        ),
-        ("optimizer", {"_target_": "gone"}, r"optimizer\._target_=.*gone names nothing"),
-        (
-            "callbacks.own",
-            {"_target_": "Shouting", "loudlier": 1},
-            r"callbacks\.own\.loudlier is .* callbacks\.own\.loudly\?",
-        ),
-        (
-            "callbacks.own",
-            {"_target_": "Dumb"},
-            r"callbacks\.own\._target_=.*Dumb cannot be made: .* missing .*'observation_dim'",
-        ),
-        (
-            "callbacks.own",
-            {"_target_": "no_callback"},
-            r"callbacks\.own\._target_ must be a Lightning callback, got .*",
-        ),
-        ("trainer.max_time_", 3, r"trainer\.max_time_ is not a key of .*Trainer; did you mean trainer\.max_time\?"),
-        ("callbacks.ema.decya", 0.9, r"callbacks\.ema\.decya is not a key; did you mean callbacks\.ema\.decay\?"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line_before_any_work(
-    tmp_path: Path, group: str, values: Any, message: str
+    tmp_path: Path, group: str, target: str, values: dict[str, Any], message: str
 ) -> None:
-    if isinstance(values, dict):
-        values = {**values, "_target_": f"{__name__}.{values['_target_']}"}
     cfg = train_config(tmp_path)
-    OmegaConf.update(cfg, group, values, merge=False, force_add=True)
+    named = {"_target_": f"{__name__}.{target}"} if target else OmegaConf.select(cfg, group)
+    OmegaConf.update(cfg, group, {**named, **values}, merge=False, force_add=True)
     with pytest.raises(ConfigError, match=message) as error:
         run(cfg, tmp_path / "run")
     assert "\n" not in str(error.value)

@@ -1,15 +1,16 @@
 """A package that no file of `ilt` knows, used through the command line: `tests/plugin`."""
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.cli.commands import type_command
 
 PLUGIN = Path(__file__).parent / "plugin"
+CONF = PLUGIN / "memory_lab" / "conf"
 SMALL = [
     "trainer=smoke", "trainer.max_steps=120", "trainer.val_check_interval=60", "logger=none",
     "dataset.context_length=10", "dataset.batch_size=32", "callbacks.rollout.n_episodes=10", "evaluation.n_episodes=20",
@@ -18,20 +19,19 @@ SMALL = [
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Type `ilt train` with the package's own configs; the results of the run."""
     monkeypatch.syspath_prepend(str(PLUGIN))
     monkeypatch.chdir(tmp_path)
 
-    def typed(*arguments: str) -> dict:
-        command = ["train", "--config-dir", str(PLUGIN / "memory_lab" / "conf"), *SMALL, *arguments, "run_name=run"]
-        type_command(*command, f"outputs={tmp_path / 'outputs'}")
-        return json.loads((tmp_path / "outputs" / "runs" / "run" / "results.json").read_text())
+    def typed(*arguments: str) -> dict[str, Any]:
+        type_command("train", "--config-dir", str(CONF), *SMALL, *arguments, "run_name=run", f"outputs={tmp_path}")
+        return json.loads((tmp_path / "runs" / "run" / "results.json").read_text())
 
     return typed
 
 
-def test_an_environment_an_expert_a_model_an_optimizer_and_an_algorithm_of_ones_own(run) -> None:
+def test_an_environment_an_expert_a_model_an_optimizer_and_an_algorithm_of_ones_own(run: Any) -> None:
     results = run("imitation=random_start", "demos.n_episodes=60", "demos.n_validation_episodes=10")
     assert results["expert_return_mean"] == 10.0
     assert results["return_mean"] > 9.0  # which only a student that remembers the cue can earn
@@ -39,19 +39,7 @@ def test_an_environment_an_expert_a_model_an_optimizer_and_an_algorithm_of_ones_
     assert results["imitation"]["expert_labels"] == 600
 
 
-def test_recordings_of_ones_own(run) -> None:
+def test_recordings_of_ones_own(run: Any) -> None:
     results = run("demos=recordings")
     assert results["return_mean"] > 9.0
     assert results["demonstrations"].startswith("recorded-")
-
-
-@pytest.mark.slow
-def test_the_same_in_a_process_of_its_own(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ilt", "train", "--config-dir", str(PLUGIN / "memory_lab" / "conf"), *SMALL]
-    environment = {"PYTHONPATH": str(PLUGIN), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-    done = subprocess.run(
-        [*command, "demos.n_episodes=60", "demos.n_validation_episodes=10", "run_name=run"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "outputs" / "runs" / "run" / "results.json").read_text())["return_mean"] > 9.0

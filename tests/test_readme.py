@@ -3,6 +3,7 @@
 import fnmatch
 import re
 import shlex
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,8 @@ COMMANDS = re.findall(r"^ilt ([a-z]+)([^#\n]*)", README, flags=re.MULTILINE)
 def make_commands(target: str) -> list[tuple[str, str]]:
     """What a target of the Makefile runs, with its variables put in."""
     variables = dict(re.findall(r"^([A-Z]+) \??:?= ?(.*)", MAKEFILE, flags=re.MULTILINE)) | {"ILT": "ilt", "ARGS": ""}
-    body = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", MAKEFILE, flags=re.MULTILINE)
-    assert body is not None
-    lines = body[1].replace("\\\n", " ")
+    (body,) = re.findall(rf"^{target}:.*\n((?:\t.*\n)+)", MAKEFILE, flags=re.MULTILINE)
+    lines = body.replace("\\\n", " ")
     while "$(" in re.sub(r"\$\$\(", "", lines):
         lines = re.sub(r"(?<!\$)\$\(([A-Z]+)\)", lambda name: variables[name[1]], lines)
     lines = re.sub(r"\$\$\(ls -d ([^)]*)\)", r"\1", lines)
@@ -34,15 +34,8 @@ MADE = [command for target in ("run", "seeds", "adapt", "search") for command in
 
 
 def test_there_are_commands() -> None:
-    assert {module for module, _ in COMMANDS} == {
-        "train",
-        "expert",
-        "collect",
-        "evaluate",
-        "probe",
-        "report",
-        "compare",
-    }
+    shown = {"train", "expert", "collect", "evaluate", "probe", "report", "compare"}
+    assert {module for module, _ in COMMANDS} == shown
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +54,14 @@ def test_each_command_is_one_that_its_entry_point_takes(module: str, arguments: 
     arguments = arguments.replace("--config-dir my_configs", f"hydra.searchpath=[file://{my_configs}]")
     overrides = [argument for argument in shlex.split(arguments) if argument != "-m"]
     first = [re.split(r",(?![^\[]*\])", override)[0] for override in overrides]  # of what is swept over
-    first += ["run_name=any"] if module == "train" else []
-    first += ["name=any"] if module == "compare" and "name=" not in " ".join(first) else []
+    first += {"train": ["run_name=any"], "compare": ["name=any"] * ("name=" not in arguments)}.get(module, [])
     with initialize_config_module("ilt.conf", version_base="1.3"):
         cfg = compose(module, first)
     check_config(cfg, module)
 
 
 def test_the_lines_of_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (lines,) = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    lines = "\n".join(re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL))
     monkeypatch.chdir(tmp_path)
     small = re.sub(r"max_steps=\d+", "max_steps=4, evaluation={'n_episodes': 2}", lines).replace("tiny", "nano")
     names: dict[str, Any] = {}
@@ -83,16 +75,14 @@ def test_make_adapt_compares_what_it_trains() -> None:
     names = set()
     for arguments in trained:
         given = dict(each.partition("=")[::2] for each in shlex.split(arguments) if "=" in each)
+        folder = given["hydra.sweep.dir"].replace("outputs/", "${outputs}/")
         env, expert = {"adapt": ("hidden", "ppo_privileged"), "blind": ("blind", "a2c")}[given["experiment"]]
-        for k in given["dataset.context_length"].split(","):
-            for algorithm in given.get("imitation", "dagger").split(","):
-                dashed = "" if algorithm == "bc" else f"-{algorithm}"
-                run = f"lunar_lander_{env}-mini-K{k}-{expert}{dashed}-s0-0123456789"
-                names.add(f"{given['hydra.sweep.dir'].replace('outputs/', '${outputs}/')}/{run}")
+        algorithms = [f"-{each}".removesuffix("-bc") for each in given.get("imitation", "dagger").split(",")]
+        for k, algorithm in product(given["dataset.context_length"].split(","), algorithms):
+            names.add(f"{folder}/lunar_lander_{env}-mini-K{k}-{expert}{algorithm}-s0-0123456789")
     for option in ("adapt", "blind", "unseen"):
         patterns = yaml.safe_load((ROOT / "conf" / "policies" / f"{option}.yaml").read_text()).values()
-        for pattern in (each for each in patterns if each.startswith("$")):
-            assert len(fnmatch.filter(names, pattern)) == 1, pattern
+        assert all(len(fnmatch.filter(names, each)) == 1 for each in patterns if each.startswith("$")), option
 
 
 def test_each_make_target_that_is_named_exists() -> None:

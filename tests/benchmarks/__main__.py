@@ -20,17 +20,19 @@ from ilt.tracking.store import provenance, write_json
 from ilt.training.runtime import keep_freed_memory
 from tests.benchmarks.measuring import Row
 
-NAMES = ["start", "run", "collect", "score", "cache", "train", "lightning", "memory", "a2c"]
+MODULES = {
+    "start": "commands", "run": "commands", "collect": "sb3", "score": "rollouts", "cache": "rollouts",
+    "train": "training", "lightning": "training", "memory": "memory", "a2c": "sb3", "growth": "growth",
+}  # fmt: skip
 """In this order; `growth` draws figures instead, and is run when it is named."""
-
 COLUMNS = ["work", "ours", "beside", "there", "ratio (min … max)", "bar"]
 
 
 def main(arguments: list[str]) -> None:
     """Run all benchmarks, or the ones that `only=` names."""
-    chosen = [name for argument in arguments for name in argument.removeprefix("only=").split(",")] or NAMES
-    if unknown := [name for name in chosen if name not in [*NAMES, "growth"]]:
-        raise SystemExit(f"only= must name some of {[*NAMES, 'growth']}, got {unknown[0]}")
+    chosen = [name for argument in arguments for name in argument.removeprefix("only=").split(",")]
+    if unknown := [name for name in chosen if name not in MODULES]:
+        raise SystemExit(f"only= must name some of {list(MODULES)}, got {unknown[0]}")
     torch.set_num_threads(1)
     keep_freed_memory()
     spec = EnvSpec.from_config(OmegaConf.create(load_option("env", "lunar_lander")))
@@ -38,8 +40,8 @@ def main(arguments: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}.json"
     measured: list[Row] = []
-    for name in chosen:
-        rows: list[Row] = importlib.import_module(f"tests.benchmarks.{name}").rows(spec)
+    for name in chosen or [name for name in MODULES if name != "growth"]:
+        rows: list[Row] = getattr(importlib.import_module(f"tests.benchmarks.{MODULES[name]}"), name)(spec)
         print_table(name, COLUMNS, [line for row in rows for line in row.cells()])
         measured += rows
         write_json(path, {**provenance(), "machine": machine(), "rows": [asdict(row) for row in measured]})

@@ -7,31 +7,43 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from ilt.data.windows import WindowDataset
 from ilt.envs.spec import EnvSpec
 from ilt.rollout import workers
-from tests.benchmarks.measuring import Measure, Row, compare
+from ilt.rollout.policies import Policy
+from tests.benchmarks.measuring import Row, compare
 from tests.benchmarks.memory import peak, write_episodes
-from tests.benchmarks.rollouts import SIZES, SPACE, acting, decoder, shipped_expert, student
-from tests.benchmarks.train import demonstrations, training, windows
+from tests.benchmarks.rollouts import SIZES, acting, decoder, shipped_expert, student
+from tests.benchmarks.training import loader, training, windows
 
 FIGURE = Path("outputs/bench/growth.png")
+CONTEXTS = (4, 8, 16, 32, 64)
 Curves = dict[str, dict[float, Row]]
 """For each curve, what was measured at each place of the horizontal axis."""
 
 
-def rows(spec: EnvSpec) -> list[Row]:
+def growth(spec: EnvSpec) -> list[Row]:
     """Labels per second, steps per second, megabytes; all in one thread per process."""
+    counts = {size: sum(p.numel() for p in decoder(size, 16).parameters()) for size in SIZES}
+    policies = {"expert": shipped_expert(), "tiny, K = 8": student("tiny", 8), "small, K = 16": student("small", 16)}
+    over_context: Curves = {size: {k: _training(spec, size, k) for k in CONTEXTS} for size in ("tiny", "small")}
+    over_size: Curves = {"K = 16": {counts[size]: _training(spec, size, 16) for size in SIZES}}
+    over_envs: Curves = {
+        name: {n: _acting(name, spec, policy, max(2 * n, 4), n_envs=n) for n in (1, 4, 16, 64, 256)}
+        for name, policy in policies.items()
+    }
+    acting_over_context: Curves = {
+        name: {k: _acting(name, spec, student("tiny", k, recompute=recompute), 64) for k in CONTEXTS}
+        for name, recompute in (("tiny, cached", False), ("tiny, recomputed", True))
+    }
     panels = [
-        ("training: context length K (steps)", "labels / s", "log", labels_over_context(spec)),
-        ("training: parameters", "labels / s", "log", labels_over_size(spec)),
+        ("training: context length K (steps)", "labels / s", "log", over_context),
+        ("training: parameters", "labels / s", "log", over_size),
         ("training: demonstrations (episodes)", "peak memory (MB)", "linear", memory_over_episodes()),
-        ("acting: envs in one process", "steps / s", "log", acting_over_envs(spec)),
-        ("acting: context length K (steps)", "steps / s", "log", acting_over_context(spec)),
+        ("acting: envs in one process", "steps / s", "log", over_envs),
+        ("acting: context length K (steps)", "steps / s", "log", acting_over_context),
         ("acting: processes", "steps / s", "linear", acting_over_processes(spec)),
     ]
     figure, axes = plt.subplots(2, 3, figsize=(11, 6), layout="constrained")
@@ -59,47 +71,14 @@ def draw(ax: Axes, curves: Curves, across: str, up: str, scale: str) -> None:
     ax.legend(fontsize=8)
 
 
-def labels_over_context(spec: EnvSpec) -> Curves:
-    """Training steps of `tiny` and `small`."""
-    return {size: {k: _training(spec, size, k) for k in (4, 8, 16, 32, 64)} for size in ("tiny", "small")}
-
-
-def labels_over_size(spec: EnvSpec) -> Curves:
-    """Training steps with K = 16."""
-    counts = {size: sum(p.numel() for p in decoder(size, 16).parameters()) for size in SIZES}
-    return {"K = 16": {counts[size]: _training(spec, size, 16) for size in SIZES}}
-
-
-def acting_over_envs(spec: EnvSpec) -> Curves:
-    """The expert, and students with cached keys and values."""
-    policies = {"expert": shipped_expert(), "tiny, K = 8": student("tiny", 8), "small, K = 16": student("small", 16)}
-    return {
-        name: {n: _acting(name, acting(spec, policy, _seeds(spec, 2 * n), n_envs=n)) for n in (1, 4, 16, 64, 256)}
-        for name, policy in policies.items()
-    }
-
-
-def acting_over_context(spec: EnvSpec) -> Curves:
-    """`tiny`, 64 envs: cached, and the whole window recomputed."""
-    return {
-        name: {
-            k: _acting(name, acting(spec, student("tiny", k, recompute=recompute), _seeds(spec, 64)))
-            for k in (4, 8, 16, 32, 64)
-        }
-        for name, recompute in (("tiny, cached", False), ("tiny, recomputed", True))
-    }
-
-
 def acting_over_processes(spec: EnvSpec) -> Curves:
     """As many processes as cores, and more."""
     counts = sorted({1, workers.cores(), 2 * workers.cores()})
-    policies = {"expert": shipped_expert(), "small, K = 16": student("small", 16)}
-    seeds = _seeds(spec, 400)
     for n in counts:
-        acting(spec, shipped_expert(), seeds[: 2 * n], n_processes=n)()  # starts the workers
+        acting(spec, shipped_expert(), spec.seeds("test", 2 * n), n_processes=n)()  # starts the workers
     return {
-        name: {n: _acting(name, acting(spec, policy, seeds, n_processes=n)) for n in counts}
-        for name, policy in policies.items()
+        name: {n: _acting(name, spec, policy, 400, n_processes=n) for n in counts}
+        for name, policy in {"expert": shipped_expert(), "small, K = 16": student("small", 16)}.items()
     }
 
 
@@ -110,20 +89,15 @@ def memory_over_episodes() -> Curves:
         path = Path(folder) / "demonstrations.npz"
         for n in (100, 1_000, 3_000, 10_000):
             size = write_episodes(path, n)
-            peaks[float(n)] = compare(f"train on {n:,} episodes", "MB", lambda: peak(path), [], repeats=1)
-            flat[float(n)] = compare(f"flat arrays of {n:,} episodes", "MB", lambda size=size: size, [], repeats=1)
+            peaks[float(n)] = compare(f"train on {n:,} episodes", "MB", lambda: peak(path), repeats=1)
+            flat[float(n)] = compare(f"flat arrays of {n:,} episodes", "MB", lambda size=size: size, repeats=1)
     return {"training, K = 64": peaks, "flat arrays": flat}
 
 
-def _seeds(spec: EnvSpec, count: int) -> np.ndarray:
-    return spec.seeds("test", max(count, 4))
-
-
-def _acting(name: str, measure: Measure) -> Row:
-    return compare(f"act: {name}", "steps/s", measure, [], repeats=3)
+def _acting(name: str, spec: EnvSpec, policy: Policy, n_episodes: int, **how: int) -> Row:
+    return compare(f"act: {name}", "steps/s", acting(spec, policy, spec.seeds("test", n_episodes), **how))
 
 
 def _training(spec: EnvSpec, size: str, context_length: int) -> Row:
-    dataset = WindowDataset(demonstrations(spec), action_space=SPACE, context_length=context_length)
-    measure = training(decoder(size, context_length), windows(dataset), 4)
-    return compare(f"train {size}, K = {context_length}", "labels/s", measure, [], repeats=3)
+    measure = training(decoder(size, context_length), loader(windows(spec, context_length)), 4)
+    return compare(f"train {size}, K = {context_length}", "labels/s", measure)

@@ -1,7 +1,8 @@
 """How a row of the table is measured: ours and what it is beside in turn, several times, and the ratio each time."""
 
 import statistics
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 Measure = Callable[[], float]
@@ -9,43 +10,21 @@ Measure = Callable[[], float]
 
 
 @dataclass(frozen=True)
-class Bar:
-    """What the ratio of ours to something is to be: at least or at most `value`."""
-
-    value: float
-    at_least: bool
-
-    def met_by(self, ratio: float) -> bool:
-        """Whether it is."""
-        return ratio >= self.value if self.at_least else ratio <= self.value
-
-    def __str__(self) -> str:
-        return f"{'≥' if self.at_least else '≤'} {self.value:g}"
-
-
-def at_least(value: float) -> Bar:
-    """Rates: the more, the better."""
-    return Bar(value, at_least=True)
-
-
-def at_most(value: float) -> Bar:
-    """Seconds and megabytes: the less, the better."""
-    return Bar(value, at_least=False)
-
-
-@dataclass(frozen=True)
 class Beside:
-    """What a row is measured beside: a limit, a reference, or a fixed number.
+    """A limit, a reference, or a fixed number: a value for each time that ours was measured.
 
-    Attributes:
-        name: what it is.
-        values: in the row's unit, one for each time that ours was measured.
-        bar: what the ratio is to be; None for no bar.
+    `bar` is what the ratio of ours to it is to be, such as "≥ 0.85".
     """
 
     name: str
     values: list[float]
-    bar: Bar | None
+    bar: str | None
+
+    def verdict(self, ratio: float) -> str:
+        if self.bar is None:
+            return ""
+        bound = float(self.bar[1:])
+        return f"{self.bar}: {'met' if (ratio >= bound if self.bar[0] == '≥' else ratio <= bound) else 'missed'}"
 
 
 @dataclass(frozen=True)
@@ -59,36 +38,23 @@ class Row:
 
     @property
     def median(self) -> float:
-        """Of ours."""
         return statistics.median(self.ours)
-
-    def ratios(self, beside: Beside) -> list[float]:
-        """Ours over theirs, pair by pair."""
-        return [a / b for a, b in zip(self.ours, beside.values, strict=True)]
 
     def cells(self) -> list[list[str]]:
         """Lines of the table: medians, the smallest and the largest ratio, and whether the bar is met."""
-        lines: list[list[str]] = []
-        if not self.besides:
-            return [[self.work, f"{self.median:,.4g} {self.unit}", "", "", "", ""]]
+        first, lines = [self.work, f"{self.median:,.4g} {self.unit}"], []
         for beside in self.besides:
-            ratios = self.ratios(beside)
+            ratios = [a / b for a, b in zip(self.ours, beside.values, strict=True)]
             ratio = statistics.median(ratios)
-            lines.append(
-                [
-                    "" if lines else self.work,
-                    "" if lines else f"{self.median:,.4g} {self.unit}",
-                    beside.name,
-                    f"{statistics.median(beside.values):,.4g} {self.unit}",
-                    f"{ratio:.2f} ({min(ratios):.2f} … {max(ratios):.2f})",
-                    "" if beside.bar is None else f"{beside.bar}: {'met' if beside.bar.met_by(ratio) else 'missed'}",
-                ]
-            )
-        return lines
+            there = f"{statistics.median(beside.values):,.4g} {self.unit}"
+            spread = f"{ratio:.2f} ({min(ratios):.2f} … {max(ratios):.2f})"
+            lines.append([*first, beside.name, there, spread, beside.verdict(ratio)])
+            first = ["", ""]
+        return lines or [[*first, "", "", "", ""]]
 
 
 def compare(
-    work: str, unit: str, ours: Measure, besides: Sequence[tuple[str, Measure | float, Bar | None]], *, repeats: int = 3
+    work: str, unit: str, ours: Measure, *besides: tuple[str, Measure | float, str | None], repeats: int = 3
 ) -> Row:
     """Measure ours and everything beside it in turn, `repeats` times; a number stands for itself."""
     measured: list[list[float]] = [[] for _ in range(len(besides) + 1)]
@@ -98,3 +64,24 @@ def compare(
             values.append(theirs() if callable(theirs) else float(theirs))
     named = zip(besides, measured[1:], strict=True)
     return Row(work, unit, measured[0], [Beside(name, values, bar) for (name, _, bar), values in named])
+
+
+def seconds(work: Callable[[], object]) -> Measure:
+    """How long it takes."""
+
+    def measure() -> float:
+        started = time.perf_counter()
+        work()
+        return time.perf_counter() - started
+
+    return measure
+
+
+def per_second(work: Callable[[], int]) -> Measure:
+    """How many of what it counts are done in a second."""
+
+    def measure() -> float:
+        started = time.perf_counter()
+        return work() / (time.perf_counter() - started)
+
+    return measure

@@ -1,7 +1,8 @@
-"""What the rows about rollouts share: who acts, the environment limit, and rates."""
+"""Acting: students on test episodes, beside the environment limit and the recomputed window; and who acts elsewhere."""
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -19,17 +20,48 @@ from ilt.rollout.policies import NetworkPolicy, Policy, SequencePolicy
 from ilt.rollout.run import rollout
 from ilt.schema import own_keys
 from ilt.tracking.store import SHIPPED
-from tests.benchmarks.measuring import Measure
+from tests.benchmarks.measuring import Measure, Row, compare, per_second
 
 SIZES = ("nano", "tiny", "small", "base")
 SPACE = ActionSpace(n_choices=(4,), start=(0,))
 HEAD = Categorical(action_space=SPACE)
 
 
-def shipped_expert() -> NetworkPolicy:
-    """The PPO expert that ships with the package, deterministic."""
+def score(spec: EnvSpec) -> list[Row]:
+    """Steps per second of `small` with K = 16 and of `tiny` with K = 8, in all cores."""
+    limit, seeds = environment_limit(spec), spec.seeds("test", 1000)  # which starts the workers, too
+    rows = []
+    for size, k, of_limit, faster in (("small", 16, 0.4, "≥ 20"), ("tiny", 8, 0.6, None)):
+        one_by_one = acting(spec, student(size, k, recompute=True), seeds[:4], n_envs=1)
+        besides = [
+            ("environment limit", limit, f"≥ {of_limit}"),
+            ("one env, whole window recomputed", one_by_one, faster),
+        ]
+        ours = acting(spec, student(size, k), seeds, n_processes=workers.cores())
+        rows.append(compare(f"score {len(seeds):,} episodes, {size}, K = {k}", "steps/s", ours, *besides))
+    return rows
+
+
+def cache(spec: EnvSpec) -> list[Row]:
+    """Steps per second of `base` with K = 64: cached keys and values beside the recomputed window."""
+    spec = replace(spec, kwargs={**spec.kwargs, "max_episode_steps": 150})  # recomputing takes minutes as it is
+    ours, theirs = (
+        acting(spec, student("base", 64, recompute=recompute), spec.seeds("test", 64), n_envs=64)
+        for recompute in (False, True)
+    )
+    work = "act with base, K = 64, 64 envs, one process"
+    return [compare(work, "steps/s", ours, ("window recomputed", theirs, "≥ 20"))]
+
+
+def shipped_actor() -> Actor:
+    """The network of the PPO expert that ships with the package."""
     (folder,) = SHIPPED["experts"].glob("ppo-??????????")
-    return actor_policy(Actor.load(folder / "actor.safetensors"), SPACE, privileged=False, deterministic=True)
+    return Actor.load(folder / "actor.safetensors")
+
+
+def shipped_expert() -> NetworkPolicy:
+    """That expert, deterministic."""
+    return actor_policy(shipped_actor(), SPACE, privileged=False, deterministic=True)
 
 
 def decoder(size: str, context_length: int) -> Decoder:
@@ -65,13 +97,7 @@ def student(size: str, context_length: int, *, recompute: bool = False) -> Escor
 
 def acting(spec: EnvSpec, policy: Policy, seeds: np.ndarray, *, n_envs: int = 256, n_processes: int = 1) -> Measure:
     """Steps per second of a rollout, start to end."""
-
-    def measure() -> float:
-        started = time.perf_counter()
-        episodes = rollout(spec, policy, seeds, n_envs=n_envs, n_processes=n_processes)
-        return len(episodes.actions) / (time.perf_counter() - started)
-
-    return measure
+    return per_second(lambda: len(rollout(spec, policy, seeds, n_envs=n_envs, n_processes=n_processes).actions))
 
 
 def environment_limit(spec: EnvSpec, n_episodes: int = 200) -> Measure:

@@ -8,7 +8,6 @@ import pytest
 import torch
 from gymnasium import spaces
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from ilt.data.episodes import Episodes
 from ilt.data.windows import WindowDataset, WindowIndex, observation_statistics, take_episodes, windows_at
@@ -36,106 +35,58 @@ def episodes_of(*lengths: int) -> Episodes:
     )
 
 
-def real_actions(window: dict[str, Tensor]) -> list[int]:
-    return window["actions"][window["mask"]].tolist()
+def windows_of(episodes: Episodes, context_length: int, **options: Any) -> WindowDataset:
+    return WindowDataset(episodes, action_space=MANY, context_length=context_length, **options)
 
 
-def held_bytes(dataset: WindowDataset) -> int:
-    """The memory of all tensors that a data set holds, each counted once."""
-    storages = [held.untyped_storage() for held in vars(dataset).values() if isinstance(held, Tensor)]
-    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+def whole(dataset: WindowDataset) -> dict[str, Tensor]:
+    """All windows as one batch."""
+    return dataset.__getitems__(range(len(dataset)))
 
 
-def all_starts(lengths: np.ndarray, context_length: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
-    """Episode and start of every window."""
-    index = WindowIndex(lengths, context_length, stride)
-    episode, start = index.find(torch.arange(len(index)))
-    return episode.numpy(), start.numpy()
-
-
-@pytest.mark.parametrize(
-    ("lengths", "context_length", "stride", "expected"),
-    [
-        ([5], 3, 1, [(0, 0), (0, 1), (0, 2)]),
-        ([5], 3, 2, [(0, 0), (0, 2)]),
-        ([6], 3, 2, [(0, 0), (0, 2), (0, 3)]),
-        ([7], 3, 3, [(0, 0), (0, 3), (0, 4)]),
-        ([5], 3, 3, [(0, 0), (0, 2)]),
-        ([3], 3, 1, [(0, 0)]),
-        ([2], 3, 1, [(0, 0)]),
-        ([1], 1, 1, [(0, 0)]),
-        ([3], 1, 1, [(0, 0), (0, 1), (0, 2)]),
-        ([3, 1, 4], 2, 2, [(0, 0), (0, 1), (1, 0), (2, 0), (2, 2)]),
-    ],
-)
-def test_where_windows_start(
-    lengths: list[int], context_length: int, stride: int, expected: list[tuple[int, int]]
-) -> None:
-    episode, start = all_starts(np.array(lengths), context_length, stride)
-    assert list(zip(episode.tolist(), start.tolist(), strict=True)) == expected
+def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert all(torch.equal(array, b[name]) for name, array in a.items())
 
 
 def test_every_step_is_in_some_window_and_no_window_occurs_twice() -> None:
     rng = np.random.default_rng(0)
     for _ in range(100):
-        lengths = rng.integers(1, 40, 8)
-        context_length = int(rng.integers(1, 20))
-        stride = int(rng.integers(1, context_length + 1))
-        episode, start = all_starts(lengths, context_length, stride)
+        lengths, context_length = rng.integers(1, 40, 8), int(rng.integers(1, 20))
+        index = WindowIndex(lengths, context_length, stride=int(rng.integers(1, context_length + 1)))
+        episode, start = (found.numpy() for found in index.find(torch.arange(len(index))))
         for e, length in enumerate(lengths):
             starts = start[episode == e]
-            covered = {t for s in starts for t in range(s, min(s + context_length, length))}
-            assert covered == set(range(length))
-            assert starts[0] == 0
-            assert starts[-1] == max(length - context_length, 0)
+            assert {t for s in starts for t in range(s, min(s + context_length, length))} == set(range(length))
+            assert (starts[0], starts[-1]) == (0, max(length - context_length, 0))
             assert np.all(np.diff(starts) > 0)
 
 
-def test_the_true_start_of_every_episode_is_the_start_of_a_window() -> None:
-    dataset = WindowDataset(episodes_of(7, 2, 5), action_space=MANY, context_length=4, stride=3)
-    first_actions = {real_actions(dataset[i])[0] for i in range(len(dataset))}
-    assert {0, 100, 200} <= first_actions
+@pytest.mark.parametrize(("context_length", "stride"), [(1, 1), (3, 1), (3, 2), (4, 3), (3, 3), (12, 12), (30, 7)])
+def test_windows_begin_at_every_stride_and_end_with_their_episode(context_length: int, stride: int) -> None:
+    lengths, expected = (1, 7, 2, 5, 3, 6, 12), []
+    for e, length in enumerate(lengths):
+        last = max(length - context_length, 0)
+        for start in sorted({*range(0, last, stride), last}):
+            expected.append([100 * e + t for t in range(start, min(start + context_length, length))])
+    windows = whole(windows_of(episodes_of(*lengths), context_length, stride=stride))
+    for name in ("observations", "actions"):
+        found = zip(windows[name].reshape(len(expected), -1), windows["mask"], strict=True)
+        assert [row[real].tolist() for row, real in found] == expected
 
 
-@pytest.mark.parametrize(("context_length", "stride"), [(1, 1), (4, 1), (4, 3), (12, 12), (30, 7)])
-def test_windows_are_aligned_with_the_episodes_they_are_cut_from(context_length: int, stride: int) -> None:
-    episodes = rollout(recall(), RandomPolicy(recall().action_space), np.arange(4))
-    dataset = WindowDataset(episodes, action_space=MANY, context_length=context_length, stride=stride)
-    windows = []
-    for e in range(len(episodes)):
-        one = episodes.select(np.array([e]))
-        length = len(one.actions)
-        for s in sorted({*range(0, max(length - context_length, 0), stride), max(length - context_length, 0)}):
-            steps = range(s, min(s + context_length, length))
-            windows.append([(one.observations[t].tolist(), int(one.actions[t])) for t in steps])
-    assert len(dataset) == len(windows)
-    for window, pairs in zip((dataset[i] for i in range(len(dataset))), windows, strict=True):
-        n_real = int(window["mask"].sum())
-        pairs_of_window = zip(window["observations"].tolist(), window["actions"].tolist(), strict=True)
-        assert list(pairs_of_window)[:n_real] == pairs
-
-
-def test_padding_is_on_the_right_and_masked() -> None:
-    window = WindowDataset(episodes_of(2), action_space=MANY, context_length=4)[0]
+def test_padding_is_on_the_right_and_masked_and_never_reaches_into_the_next_episode() -> None:
+    window = windows_of(episodes_of(2, 9), context_length=4)[0]
     assert window["mask"].tolist() == [True, True, False, False]
-    assert window["observations"][:2, 0].tolist() == [0, 1]
-    assert window["actions"][:2].tolist() == [0, 1]
+    assert window["observations"][:2, 0].tolist() == window["actions"][:2].tolist() == [0, 1]
+    assert max(window["observations"].max(), window["actions"].max()) < 100
 
 
-def test_padding_never_reaches_into_the_next_episode() -> None:
-    window = WindowDataset(episodes_of(2, 9), action_space=MANY, context_length=4)[0]
-    assert window["actions"].max() < 100
-    assert window["observations"].max() < 100
-
-
-def test_the_last_observation_of_an_episode_is_in_no_window() -> None:
-    dataset = WindowDataset(episodes_of(3, 5), action_space=MANY, context_length=2)
-    seen = dataset.__getitems__(range(len(dataset)))["observations"]
-    assert not {3.0, 105.0} & set(seen.flatten().tolist())
-
-
-def test_shapes_and_dtypes_of_a_batch(two_episodes: Episodes) -> None:
-    batch = WindowDataset(two_episodes, action_space=MANY, context_length=4).__getitems__([0, 1, 0])
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_a_batch_is_its_windows_stacked_in_the_documented_shapes(two_episodes: Episodes, as_tensor: bool) -> None:
+    dataset, indices = windows_of(two_episodes, context_length=4), [1, 0, 1]
+    batch = dataset.__getitems__(torch.tensor(indices) if as_tensor else indices)
+    assert_equal(batch, {name: torch.stack([dataset[i][name] for i in indices]) for name in batch})
     assert {name: (tuple(array.shape), array.dtype) for name, array in batch.items()} == {
         "observations": ((3, 4, 2), torch.float32),
         "actions": ((3, 4), torch.int64),
@@ -143,42 +94,22 @@ def test_shapes_and_dtypes_of_a_batch(two_episodes: Episodes) -> None:
     }
 
 
-@pytest.mark.parametrize("as_tensor", [False, True])
-def test_a_batch_is_its_windows_stacked(as_tensor: bool) -> None:
-    dataset = WindowDataset(episodes_of(7, 2, 5), action_space=MANY, context_length=4)
-    indices = [3, 0, 4, 3]
-    batch = dataset.__getitems__(torch.tensor(indices) if as_tensor else indices)
-    for name, array in batch.items():
-        assert torch.equal(array, torch.stack([dataset[i][name] for i in indices]))
-
-
-def test_a_data_loader_gathers_whole_batches(two_episodes: Episodes) -> None:
-    dataset = WindowDataset(two_episodes, action_space=MANY, context_length=2)
-    loader: DataLoader[dict[str, Tensor]] = DataLoader(dataset, batch_size=3, collate_fn=lambda batch: batch)
-    (batch,) = loader
-    assert batch["actions"].tolist() == [[0, 1], [1, 2], [1, 2]]
-
-
 def test_windows_are_never_materialized() -> None:
-    episodes = episodes_of(500, 500)
-    short, long = (WindowDataset(episodes, action_space=MANY, context_length=k) for k in (1, 64))
-    assert held_bytes(long) <= held_bytes(short) + 64 * 8  # the positions within a window
-    assert all(held.numel() < len(long) * 64 for held in vars(long).values() if isinstance(held, Tensor))
+    short, long = (windows_of(episodes_of(500, 500), k) for k in (1, 64))
+    numbers = [sum(held.numel() for held in vars(each).values() if isinstance(held, Tensor)) for each in (short, long)]
+    assert numbers[1] <= numbers[0] + 64  # the positions within a window
 
 
 def test_no_episodes_have_no_windows(two_episodes: Episodes) -> None:
     with pytest.raises(ValueError, match="there are no episodes to cut windows from"):
-        WindowDataset(two_episodes.select(np.zeros(0, np.int64)), action_space=MANY, context_length=2)
+        windows_of(two_episodes.first(0), context_length=2)
 
 
 @pytest.mark.parametrize(("amount", "count"), [(1, 1), (7, 7), (10, 10), (0.01, 1), (0.5, 5), (0.55, 6), (1.0, 10)])
 def test_a_number_or_a_fraction_of_the_first_episodes(amount: int | float, count: int) -> None:
     assert take_episodes(episodes_of(*[2] * 10), amount).seeds.tolist() == list(range(count))
-
-
-def test_n_percent_of_100_episodes_are_n() -> None:
-    episodes = episodes_of(*[1] * 100)
-    assert [len(take_episodes(episodes, n / 100)) for n in range(1, 101)] == list(range(1, 101))
+    hundred = episodes_of(*[1] * 100)
+    assert [len(take_episodes(hundred, n / 100)) for n in range(1, 101)] == list(range(1, 101))
 
 
 @pytest.mark.parametrize("amount", [0, -1, 11, 0.0, -0.5, 1.01])
@@ -194,32 +125,21 @@ def test_statistics_count_real_steps_only(two_episodes: Episodes) -> None:
     assert mean.dtype == std.dtype == torch.float32
 
 
-def test_statistics_keep_their_precision_far_from_zero() -> None:
+def test_statistics_are_precise_far_from_zero_and_a_constant_has_deviation_one(two_episodes: Episodes) -> None:
     far = episodes_of(1000)
     far.observations[:] = 3e6 + far.observations % 2
-    mean, std = observation_statistics(far)
-    torch.testing.assert_close((mean, std), (torch.tensor([3e6 + 0.5]), torch.tensor([0.5])))
-
-
-def test_a_constant_coordinate_has_deviation_one(two_episodes: Episodes) -> None:
+    torch.testing.assert_close(observation_statistics(far), (torch.tensor([3e6 + 0.5]), torch.tensor([0.5])))
     two_episodes.observations[:, 1] = 3.0
     mean, std = observation_statistics(two_episodes)
     assert (mean[1], std[1]) == (3.0, 1.0)
 
 
 @pytest.mark.parametrize("context_length", [1, 2, 3, 8])
-def test_as_flown_every_step_is_scored_once_with_the_context_it_has_in_flight(
-    two_episodes: Episodes, context_length: int
-) -> None:
-    windows = WindowDataset(two_episodes, action_space=MANY, context_length=context_length, as_deployed=True)
-    batch = windows.__getitems__(range(len(windows)))
-    scored = [
-        (row, position, batch["observations"][row, position, 0].item())
-        for row, position in batch["scored"].nonzero().tolist()
-    ]
-    assert sorted(seen for _, _, seen in scored) == [0, 1, 2, 10, 11]
-    for _, position, seen in scored:
-        assert position == min(seen % 10, context_length - 1)  # as many steps before it as there are, up to K - 1
+def test_as_deployed_every_step_is_scored_once_in_its_context(two_episodes: Episodes, context_length: int) -> None:
+    batch = whole(windows_of(two_episodes, context_length, as_deployed=True))
+    scored = [(batch["observations"][row, at, 0].item(), at) for row, at in batch["scored"].nonzero().tolist()]
+    # with as many steps before it as there are, up to K - 1
+    assert sorted(scored) == [(seen, min(seen % 10, context_length - 1)) for seen in (0, 1, 2, 10, 11)]
 
 
 def test_at_a_step_a_student_looks_back_as_far_as_it_can() -> None:
@@ -234,11 +154,10 @@ def test_at_a_step_a_student_looks_back_as_far_as_it_can() -> None:
 
 @pytest.mark.parametrize("step", [0, 3, 11])
 def test_what_a_student_looked_at_makes_it_do_what_it_did(step: int) -> None:
-    spec, model = recall(), large_random_model(recall())
-    episodes = rollout(spec, acting(model), np.arange(20))
-    _, observations, actions = windows_at(
-        episodes, step, action_space=spec.action_space, context_length=model.context_length
-    )
+    model = large_random_model(recall())
+    episodes = rollout(recall(), acting(model), np.arange(20))
+    options = {"action_space": model.action_space, "context_length": model.context_length}
+    _, observations, actions = windows_at(episodes, step, **options)
     with torch.inference_mode():
         assert torch.equal(model(observations, actions)[:, -1].argmax(dim=1), actions[:, -1])
 
@@ -250,13 +169,12 @@ def test_windows_hold_actions_and_labels_in_model_units(space: spaces.Space[Any]
     episodes = rollout(spec, RandomPolicy(described), np.arange(5))
     labels = episodes.actions[::-1].copy()
     dataset = WindowDataset(replace(episodes, extras={"step/label": labels}), action_space=described, context_length=3)
-    batch = dataset.__getitems__(range(len(dataset)))
-    assert batch["actions"].shape == batch["targets"].shape == (len(dataset), 3, described.dim)
+    batch, n = whole(dataset), len(dataset)
+    assert batch["actions"].shape == batch["targets"].shape == (n, 3, described.dim)
     assert batch["actions"][0].tolist() == described.encode(episodes.actions[:3]).tolist()
     assert batch["targets"][0].tolist() == described.encode(labels[:3]).tolist()
     assert batch["actions"].min() >= (-1 if described.continuous else 0)
     assert batch["actions"].dtype == (torch.float32 if described.continuous else torch.int64)
-    n = len(dataset)
     dataset.extend(episodes)  # whose labels are what was done
     more = dataset.__getitems__(range(n, 2 * n))
     assert torch.equal(more["targets"], batch["actions"])
@@ -265,43 +183,19 @@ def test_windows_hold_actions_and_labels_in_model_units(space: spaces.Space[Any]
 
 def test_what_is_hidden_from_a_student_is_in_no_window(two_episodes: Episodes) -> None:
     garbage = {"step/privileged": np.full((5, 3), np.nan, dtype=np.float32), "episode/gravity": np.full(2, np.nan)}
-    plain, other = (
-        WindowDataset(replace(two_episodes, extras=extras), action_space=MANY, context_length=2).__getitems__([0, 1, 2])
-        for extras in ({}, garbage)
-    )
-    assert plain.keys() == other.keys()
-    assert all(torch.equal(plain[name], other[name]) for name in plain)
-    statistics = (observation_statistics(replace(two_episodes, extras=extras)) for extras in ({}, garbage))
-    for one, same in zip(*statistics, strict=True):
+    other = replace(two_episodes, extras=garbage)
+    assert_equal(whole(windows_of(other, context_length=2)), whole(windows_of(two_episodes, context_length=2)))
+    for one, same in zip(observation_statistics(other), observation_statistics(two_episodes), strict=True):
         assert torch.equal(one, same)
 
 
-# --- labels of an expert ---
-
-
-def with_labels(episodes: Episodes) -> Episodes:
-    """The label of every step is what was done and 1,000."""
-    return replace(episodes, extras={"step/label": episodes.actions + 1000})
-
-
-def test_windows_of_labelled_episodes_tell_what_was_done_from_what_should_have_been() -> None:
-    dataset = WindowDataset(with_labels(episodes_of(5, 2)), action_space=MANY, context_length=3)
-    batch = dataset.__getitems__(range(len(dataset)))
-    assert torch.equal(batch["targets"], batch["actions"] + 1000)
-    assert "targets" not in WindowDataset(episodes_of(5, 2), action_space=MANY, context_length=3)[0]
-
-
-def test_a_data_set_that_was_extended_is_one_of_all_episodes() -> None:
-    dataset = WindowDataset(episodes_of(5, 2), action_space=MANY, context_length=3, stride=2)
-    dataset.extend(with_labels(episodes_of(1, 4)))
-    dataset.extend(with_labels(episodes_of(6)))
+def test_a_data_set_that_was_extended_is_one_of_all_episodes_with_the_labels_of_those_that_have_some() -> None:
+    dataset = windows_of(episodes_of(5, 2), context_length=3, stride=2)
+    assert "targets" not in dataset[0]
+    for more in (episodes_of(1, 4), episodes_of(6)):
+        dataset.extend(replace(more, extras={"step/label": more.actions + 1000}))
     together = Episodes.concatenate([episodes_of(5, 2), episodes_of(1, 4), episodes_of(6)])
-    labels = np.concatenate([together.actions[:7], together.actions[7:] + 1000])
-    whole = WindowDataset(
-        replace(together, extras={"step/label": labels}), action_space=MANY, context_length=3, stride=2
-    )
-    assert len(dataset) == len(whole)
-    ours, theirs = (each.__getitems__(range(len(whole))) for each in (dataset, whole))
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        assert torch.equal(ours[name], theirs[name]), name
+    labels = together.actions + 1000 * (np.arange(18) >= 7)
+    expected = whole(windows_of(replace(together, extras={"step/label": labels}), context_length=3, stride=2))
+    assert_equal(whole(dataset), expected)
+    assert set((expected["targets"] - expected["actions"]).unique().tolist()) == {0, 1000}

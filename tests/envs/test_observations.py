@@ -9,43 +9,37 @@ from gymnasium import spaces
 
 from ilt.envs.batch import EnvBatch
 from ilt.envs.observations import ObservationLayout
-from ilt.envs.spec import EnvSpec
 from ilt.schema import ConfigError
 from tests.toys import HIDING, VECTOR, echo
 
 PARTS = {"a": VECTOR, "b": spaces.Discrete(3)}
-B = ("b[0]", "b[1]", "b[2]")
+PRIVILEGED = spaces.Dict({"observation": VECTOR, "privileged": spaces.Dict(PARTS)})
 
 
-def numbered(n: int, part: str = "observation") -> tuple[str, ...]:
-    return tuple(f"{part}[{i}]" for i in range(n))
+def numbered(n: int, part: str = "observation") -> str:
+    return " ".join(f"{part}[{i}]" for i in range(n))
 
 
 @pytest.mark.parametrize(
     ("space", "names", "privileged"),
     [
-        (VECTOR, numbered(2), ()),
-        (spaces.Box(0, 255, (2, 3), np.uint8), numbered(6), ()),
-        (spaces.Discrete(4, start=2), numbered(4), ()),
-        (spaces.Dict(PARTS), ("a[0]", "a[1]", *B), ()),
-        (spaces.Dict({"x": spaces.Box(0, 1, (1,)), "in": spaces.Dict(PARTS)}), ("a[0]", "a[1]", *B, "x"), ()),
-        (spaces.Tuple([VECTOR, spaces.Discrete(3)]), numbered(5), ()),
-        (HIDING, ("a[0]", "a[1]", *B), numbered(2, "privileged")),
-        (spaces.Dict({"observation": VECTOR, "privileged": spaces.Dict(PARTS)}), numbered(2), ("a[0]", "a[1]", *B)),
-        (
-            spaces.Dict({"observation": VECTOR, "privileged": spaces.Discrete(3)}),
-            numbered(2),
-            numbered(3, "privileged"),
-        ),
+        (VECTOR, numbered(2), ""),
+        (spaces.Box(0, 255, (2, 3), np.uint8), numbered(6), ""),
+        (spaces.Discrete(4, start=2), numbered(4), ""),
+        (spaces.Dict(PARTS), "a[0] a[1] b[0] b[1] b[2]", ""),
+        (spaces.Dict({"x": spaces.Box(0, 1, (1,)), "in": spaces.Dict(PARTS)}), "a[0] a[1] b[0] b[1] b[2] x", ""),
+        (spaces.Tuple([VECTOR, spaces.Discrete(3)]), numbered(5), ""),
+        (HIDING, "a[0] a[1] b[0] b[1] b[2]", numbered(2, "privileged")),
+        (spaces.Dict({**PRIVILEGED, "privileged": spaces.Discrete(3)}), numbered(2), numbered(3, "privileged")),
+        (PRIVILEGED, numbered(2), "a[0] a[1] b[0] b[1] b[2]"),
     ],
     ids=str,
 )
-def test_any_observation_is_a_vector_with_names(
-    space: spaces.Space[Any], names: tuple[str, ...], privileged: tuple[str, ...]
-) -> None:
+def test_any_observation_is_a_vector_with_names(space: spaces.Space[Any], names: str, privileged: str) -> None:
     layout = echo(space).observations
-    assert (layout.names, layout.privileged_names, layout.dim) == (names, privileged, len(names))
-    assert layout.shown(privileged=True) == (*names, *privileged)
+    assert (" ".join(layout.names), " ".join(layout.privileged_names)) == (names, privileged)
+    assert layout.dim == len(layout.names) == layout.size(privileged=False)
+    assert layout.shown(privileged=True) == (*layout.names, *layout.privileged_names)
     one, other = space.sample(), space.sample()
     whole = spaces.flatten(space, one)
     if privileged:
@@ -76,8 +70,3 @@ def test_a_batch_describes_what_a_policy_sees() -> None:
         batch = EnvBatch(echo(HIDING), 1, privileged=privileged)
         assert batch.observation_space.shape == batch.observations.shape[1:] == (size,)
         assert batch.observation_space.low.tolist() == [-1, -1, 0, 0, 0, -1, -1][:size]
-
-
-def test_what_is_drawn_for_an_episode_has_names(lander: EnvSpec) -> None:
-    assert echo().episode_params == ("level",)
-    assert lander.episode_params == ()

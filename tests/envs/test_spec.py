@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import combinations
 from typing import Any
 
 import gymnasium as gym
@@ -20,36 +19,25 @@ from tests.toys import BLOCKS as TOY_BLOCKS
 from tests.toys import countdown, recall
 
 
-def test_no_seed_is_in_two_blocks(lander: EnvSpec) -> None:
-    ranges = [range(first, first + count) for first, count in lander.seed_blocks.values()]
-    assert all(a[-1] < b[0] or b[-1] < a[0] for a, b in combinations(ranges, 2))
-
-
-def test_blocks_that_share_one_seed_are_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="demonstrations and validation overlap"):
-        replace(countdown(), seed_blocks={**TOY_BLOCKS, "demonstrations": (0, 1001)})
-
-
-def test_a_block_inside_another_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"env\.seed_blocks must be disjoint"):
-        replace(countdown(), seed_blocks={**TOY_BLOCKS, "test": (2010, 5)})
-
-
-@pytest.mark.parametrize("names", [BLOCKS[:3], (*BLOCKS, "more")])
-def test_exactly_the_four_blocks_must_be_named(names: tuple[str, ...]) -> None:
-    blocks = {name: (1000 * i, 10) for i, name in enumerate(names)}
-    with pytest.raises(ValueError, match=r"env\.seed_blocks must name .*demonstrations"):
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        ({**TOY_BLOCKS, "demonstrations": (0, 1001)}, "disjoint, but demonstrations and validation overlap"),
+        ({**TOY_BLOCKS, "test": (2010, 5)}, "disjoint, but selection and test overlap"),
+        ({name: (1000 * i, 10) for i, name in enumerate(BLOCKS[:3])}, "name .*demonstrations"),
+        ({**TOY_BLOCKS, "more": (4000, 10)}, "name .*demonstrations"),
+    ],
+)
+def test_blocks_must_be_the_four_and_share_no_seed(blocks: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=rf"env\.seed_blocks must (be )?{message}"):
         replace(countdown(), seed_blocks=blocks)
 
 
-def test_seeds_come_from_the_block_in_order() -> None:
+def test_seeds_come_from_their_block_in_order_and_lie_in_it() -> None:
     seeds = countdown().seeds("selection", 3, offset=4)
-    assert seeds.tolist() == [2004, 2005, 2006]
-    assert seeds.dtype == np.int64
-
-
-def test_a_whole_block_can_be_used() -> None:
+    assert (seeds.tolist(), seeds.dtype) == ([2004, 2005, 2006], np.int64)
     assert countdown().seeds("test", 100)[-1] == 3099
+    assert [countdown().block_of(countdown().seeds(block, 100)) for block in BLOCKS] == list(BLOCKS)
 
 
 @pytest.mark.parametrize(("count", "offset"), [(101, 0), (1, 100), (51, 50), (0, 0), (5, -1)])
@@ -58,52 +46,29 @@ def test_seeds_outside_their_block_are_refused(count: int, offset: int) -> None:
         countdown().seeds("test", count, offset)
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_which_block_do_seeds_lie_in(block: str) -> None:
-    assert countdown().block_of(countdown().seeds(block, 100)) == block
-
-
 @pytest.mark.parametrize("seeds", [[999, 1000], [2099, 2100], [3100], [-1]])
 def test_seeds_of_no_single_block_are_refused(seeds: list[int]) -> None:
     with pytest.raises(ValueError, match=r"do not lie in one block of env\.seed_blocks"):
         countdown().block_of(np.array(seeds))
 
 
-def test_the_time_limit_is_the_one_that_gymnasium_registers(lander: EnvSpec) -> None:
-    assert [spec.max_episode_steps for spec in (lander, countdown(), recall())] == [1000, 3, None]
+@pytest.mark.parametrize(("given", "limit"), [(None, 3), (-1, None), (7, 7)])
+def test_the_time_limit_is_the_registered_one_or_that_of_the_config(given: int | None, limit: int | None) -> None:
+    assert replace(countdown(), kwargs={"max_episode_steps": given}).max_episode_steps == limit
+    assert (countdown().max_episode_steps, recall().max_episode_steps) == (3, None)
 
 
-def test_the_config_can_set_another_time_limit(lander: EnvSpec) -> None:
-    assert replace(lander, kwargs={"max_episode_steps": 7}).max_episode_steps == 7
-
-
-def test_a_time_limit_of_minus_one_is_none_as_in_gymnasium() -> None:
-    assert replace(countdown(), kwargs={"max_episode_steps": -1}).max_episode_steps is None
-
-
-def test_a_time_limit_of_null_is_the_registered_one_as_in_gymnasium() -> None:
-    assert replace(countdown(), kwargs={"max_episode_steps": None}).max_episode_steps == 3
-
-
-def test_kwargs_reach_the_environment_and_may_be_overridden(lander: EnvSpec) -> None:
-    light = replace(lander, kwargs={"gravity": -5.0})
-    assert light.make().gravity == -5.0
-    assert light.make(gravity=-6.0).gravity == -6.0
-
-
-def test_identity_is_what_decides_an_episode_beside_its_seed(lander: EnvSpec) -> None:
-    assert replace(lander, kwargs={"gravity": -5.0}, success_return=0.0).identity() == {
-        "id": "LunarLander-v3",
-        "kwargs": {"gravity": -5.0},
-    }
+def test_kwargs_and_wrappers_reach_the_environment_and_its_identity(lander: EnvSpec) -> None:
+    light = replace(lander, kwargs={"gravity": -5.0}, success_return=0.0)
+    assert (light.make().gravity, light.make(gravity=-6.0).gravity) == (-5.0, -6.0)
+    assert light.identity() == {"id": "LunarLander-v3", "kwargs": {"gravity": -5.0}}
     masked = replace(lander, wrappers={"any name": {**MASK, "hide": [2]}}).identity()
     assert masked["wrappers"] == [{"component": MASK["_target_"], "version": 1, "hide": [2]}]
 
 
-# --- what Gymnasium makes is what is run ---
-
 MASK = {"_target_": "ilt.envs.wrappers.MaskObservation", "hide": [1, 3]}
-NOTHING = {"seed_blocks": TOY_BLOCKS}
+LIMIT = {"_target_": "gymnasium.wrappers.TimeLimit"}
+POSITIONS = {"positions": {"_target_": f"{__name__}.Positions"}}
 
 
 class Positions(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordConstructorArgs):
@@ -119,13 +84,13 @@ class Positions(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordConstruct
 
 
 gym.register("ilt-toys/Positions-v0", lambda **kwargs: Positions(CartPoleEnv(**kwargs)), max_episode_steps=9)
-WRAPPED = Positions.wrapper_spec()
-gym.register("ilt-toys/Added-v0", CartPoleEnv, max_episode_steps=9, additional_wrappers=(WRAPPED,))
+ADDED = {"max_episode_steps": 9, "additional_wrappers": (Positions.wrapper_spec(),)}
+gym.register("ilt-toys/Added-v0", CartPoleEnv, **ADDED)
 
 
 @pytest.mark.parametrize("id", ["ilt-toys/Positions-v0", "ilt-toys/Added-v0"])
 def test_wrappers_of_a_registration_are_kept(id: str) -> None:
-    spec = EnvSpec(id=id, kwargs={"sutton_barto_reward": True}, **NOTHING)
+    spec = EnvSpec(id=id, kwargs={"sutton_barto_reward": True})
     assert spec.observations.dim == 2
     batch = EnvBatch(spec, 1)
     batch.reset(0, 3)
@@ -136,19 +101,17 @@ def test_wrappers_of_a_registration_are_kept(id: str) -> None:
         check_env(limited)
 
 
-def test_an_environment_that_importing_a_module_registers() -> None:
-    spec = EnvSpec(id="tests.toys:ilt-toys/Recall-v0", seed_blocks=TOY_BLOCKS)
-    assert spec.observations.dim == 1
-    with pytest.raises(ConfigError, match=r"only imported with trust=\[tests\.toys\]"):
-        _ = replace(spec, trust=()).observations
-    assert replace(spec, trust=("tests",)).observations.dim == 1
-
-
-def test_wrappers_of_other_packages_are_run_if_they_are_trusted() -> None:
-    wrappers = {"positions": {"_target_": "tests.envs.test_spec.Positions"}}
-    spec = EnvSpec(id="CartPole-v1", wrappers=wrappers, seed_blocks=TOY_BLOCKS)
-    assert spec.observations.dim == replace(spec, trust=("tests",)).observations.dim == 2
-    with pytest.raises(ConfigError, match=r"env\.wrappers\.positions\._target_=tests.* trust=\[tests\]"):
+@pytest.mark.parametrize(
+    ("changes", "dim", "message"),
+    [
+        ({"id": "tests.toys:ilt-toys/Recall-v0"}, 1, r"only imported with trust=\[tests\.toys\]"),
+        ({"wrappers": POSITIONS}, 2, r"env\.wrappers\.positions\._target_=tests.* trust=\[tests\]"),
+    ],
+)
+def test_the_code_of_another_package_is_run_where_it_is_trusted(changes: Any, dim: int, message: str) -> None:
+    spec = EnvSpec(**{"id": "CartPole-v1", "seed_blocks": TOY_BLOCKS, **changes})
+    assert spec.observations.dim == replace(spec, trust=("tests",)).observations.dim == dim
+    with pytest.raises(ConfigError, match=message):
         _ = replace(spec, trust=()).observations
 
 
@@ -160,13 +123,10 @@ def test_wrappers_of_other_packages_are_run_if_they_are_trusted() -> None:
         ({"kwargs": {"windy": True}}, r"env\.kwargs must be arguments of CartPole-v1, got \{'windy': True\}"),
         ({"id": "LunarLander-v3", "kwargs": {"gravity": 5}}, r"env\.kwargs .* gravity \(current value: 5\) must be"),
         ({"wrappers": {"mask": {}}}, r"env\.wrappers\.mask must have a _target_"),
-        (
-            {"wrappers": {"mask": {"_target_": "nowhere.Mask"}}},
-            r"env\.wrappers\.mask\._target_ must be the dotted path",
-        ),
+        ({"wrappers": {"mask": {"_target_": "nowhere.Mask"}}}, r"env\.wrappers\.mask\._target_ must be the dotted"),
         ({"wrappers": {"mask": {**MASK, "hid": 1}}}, r"env\.wrappers\.mask\.hid is not a key .* mean .*\.mask\.hide"),
         ({"wrappers": {"mask": {**MASK, "hide": [4]}}}, "hide must be some of the places 0 to 3, each once, got"),
-        ({"wrappers": {"time": {"_target_": "gymnasium.wrappers.TimeLimit", "max_episode_steps": -2}}}, "cannot wrap"),
+        ({"wrappers": {"time": {**LIMIT, "max_episode_steps": -2}}}, "cannot wrap"),
     ],
 )
 def test_what_cannot_be_made_is_one_line_that_names_the_key(changes: dict[str, Any], message: str) -> None:

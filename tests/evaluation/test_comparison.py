@@ -2,7 +2,6 @@
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,101 +33,77 @@ def episodes(*returns: float, wind: np.ndarray = WIND) -> Episodes:
     return replace(single_steps(*returns), extras={"episode/wind": wind})
 
 
-EPISODES = {
-    "expert": episodes(8.0, 10.0, 10.0, 12.0),
-    "student": episodes(2.0, 10.0, 9.0, 11.0),
-    "random": episodes(0, 0, 0, 0),
-}
+RANDOM = episodes(0, 0, 0, 0)
+EPISODES = {"expert": episodes(8.0, 10.0, 10.0, 12.0), "student": episodes(2.0, 10.0, 9.0, 11.0), "random": RANDOM}
 
 
-def compared_to_expert(
-    runs: Mapping[str, Sequence[Episodes]], spec: EnvSpec = TOY, **subsets: Any
-) -> dict[str, dict[str, Any]]:
-    return compare_policies(runs.items(), subsets, spec, reference="expert", random="random")[0]
-
-
-def compared(spec: EnvSpec = TOY) -> dict[str, dict[str, Any]]:
-    return compared_to_expert({name: [each] for name, each in EPISODES.items()}, spec, **SUBSETS)
+def compared(spec: EnvSpec = TOY, **changes: list[Episodes]) -> dict[str, dict[str, Any]]:
+    """Metrics by subset and policy, of one run each but for `changes`."""
+    runs = {**{name: [each] for name, each in EPISODES.items()}, **changes}
+    return compare_policies(runs.items(), SUBSETS, spec, reference="expert", random="random")[0]
 
 
 def comparison(spec: EnvSpec = TOY) -> dict[str, Any]:
-    return {
-        "name": "toy",
-        "reference": "expert",
-        "subsets": SUBSETS,
-        "seeds": {"block": "test", "offset": 0, "count": 4},
-        "metrics": compared(spec),
-    }
+    seeds = {"block": "test", "offset": 0, "count": 4}
+    return {"name": "toy", "reference": "expert", "subsets": SUBSETS, "seeds": seeds, "metrics": compared(spec)}
 
 
-def test_a_subset_holds_the_episodes_between_two_quantiles() -> None:
+def test_a_subset_holds_the_episodes_between_two_quantiles_of_what_was_drawn() -> None:
     masks = subset_masks({**SUBSETS, "calm": ("wind", 0.0, 0.4)}, episodes(1, 1, 1, 1))
     assert masks[ALL].tolist() == [True] * 4
     assert masks["windy"].tolist() == [True, False, False, True]
     assert masks["calm"].tolist() == [False, True, True, False]
-
-
-def test_what_is_always_the_same_or_is_not_drawn_divides_nothing() -> None:
     with pytest.raises(ValueError, match=r"subsets\.odd asks for quantiles of rain, which env does not draw"):
         subset_masks({"odd": ("rain", 0.0, 0.5)}, episodes(1, 1, 1, 1))
     with pytest.raises(ValueError, match=r"subsets\.windy asks for quantiles of wind, but it is 7 in every episode"):
         subset_masks(SUBSETS, episodes(1, 1, wind=np.full(2, 7.0)))
 
 
-def test_each_policy_has_its_numbers_in_each_subset() -> None:
-    metrics = compared()
-    assert {subset: list(by_policy) for subset, by_policy in metrics.items()} == {
-        ALL: ["expert", "student", "random"],
-        "windy": ["expert", "student", "random"],
-    }
-    assert [metrics[ALL][name]["return_mean"] for name in EPISODES] == [10.0, 8.0, 0.0]
-    assert [metrics["windy"][name]["return_mean"] for name in EPISODES] == [10.0, 6.5, 0.0]
-    assert metrics["windy"]["student"]["n_episodes"] == 2
-    assert metrics[ALL]["student"]["return_median"] == 9.5
-    assert [metrics[ALL][name]["performance"] for name in EPISODES] == [1.0, 0.8, 0.0]
-    assert [metrics["windy"][name]["performance"] for name in EPISODES] == [1.0, 0.65, 0.0]
+@pytest.mark.parametrize(
+    ("subset", "returns", "performances"),
+    [(ALL, [10.0, 8.0, 0.0], [1.0, 0.8, 0.0]), ("windy", [10.0, 6.5, 0.0], [1.0, 0.65, 0.0])],
+)
+def test_policies_are_measured_in_each_subset(subset: str, returns: list[float], performances: list[float]) -> None:
+    assert list(compared()) == [ALL, "windy"]
+    metrics = compared()[subset]
+    assert list(metrics) == ["expert", "student", "random"]
+    assert [each["return_mean"] for each in metrics.values()] == returns
+    assert [each["performance"] for each in metrics.values()] == performances
+    assert metrics["student"]["return_median"] == (9.5 if subset == ALL else 6.5)
+    assert metrics["student"]["n_episodes"] == (4 if subset == ALL else 2)
 
 
 def test_differences_to_the_reference_are_paired_by_seed() -> None:
-    steady = {
-        "expert": [episodes(0.0, 50.0, 100.0, 150.0)],
-        "student": [episodes(-1.0, 49.0, 99.0, 149.0)],
-        "random": [episodes(0, 0, 0, 0)],
-    }
-    metrics = compared_to_expert(steady)
-    assert metrics[ALL]["student"]["difference"] == {"mean": -1.0, "interval": [-1.0, -1.0]}
-    low, high = metrics[ALL]["student"]["return_mean_interval"]
+    steady = {"expert": [episodes(0.0, 50.0, 100.0, 150.0)], "student": [episodes(-1.0, 49.0, 99.0, 149.0)]}
+    student = compared(**steady)[ALL]["student"]
+    assert student["difference"] == {"mean": -1.0, "interval": [-1.0, -1.0]}
+    low, high = student["return_mean_interval"]
     assert high - low > 50
 
 
 def test_policies_on_other_seeds_are_not_compared() -> None:
     others = replace(EPISODES["student"], seeds=np.arange(1, 5))
     with pytest.raises(ValueError, match="student was not rolled out on the same seeds as expert"):
-        compared_to_expert({"expert": [EPISODES["expert"]], "student": [EPISODES["student"], others]})
+        compared(student=[EPISODES["student"], others])
 
 
 def test_a_policy_of_several_runs_has_their_means_and_the_interval_over_them() -> None:
-    runs = [episodes(2.0, 10.0, 9.0, 11.0), episodes(10.0, 10.0, 10.0, 10.0), episodes(6.0, 6.0, 6.0, 6.0)]
-    policies = {**{name: [each] for name, each in EPISODES.items()}, "student": runs}
-    student = compared_to_expert(policies, **SUBSETS)[ALL]["student"]
+    runs = [EPISODES["student"], episodes(10.0, 10.0, 10.0, 10.0), episodes(6.0, 6.0, 6.0, 6.0)]
+    student = compared(student=runs)[ALL]["student"]
     assert [run["return_mean"] for run in student["by_run"]] == [8.0, 10.0, 6.0]
-    assert student["n_runs"] == 3
-    assert student["n_episodes"] == 4
+    assert (student["n_runs"], student["n_episodes"]) == (3, 4)
     assert student["return_mean"] == pytest.approx(8.0)
     half = 4.303 * 2 / 3**0.5  # Student's t of two degrees of freedom, standard deviation 2
     assert student["return_mean_interval"] == pytest.approx([8 - half, 8 + half], abs=1e-3)
     assert student["difference"]["mean"] == pytest.approx(-2.0)
-    assert student["performance"] == pytest.approx(0.8)
-    assert student["performance_lowest"] == pytest.approx(0.6)
+    assert (student["performance"], student["performance_lowest"]) == pytest.approx((0.8, 0.6))
 
 
 def test_differences_to_several_runs_are_to_their_mean() -> None:
     experts = [episodes(10.0, 12.0, 10.0, 12.0), episodes(8.0, 10.0, 8.0, 10.0)]
-    others = {"one": [episodes(8.0, 11.0, 8.0, 11.0)], "random": [episodes(0, 0, 0, 0)]}
-    metrics = compared_to_expert({"expert": experts, **others})
-    assert metrics[ALL]["expert"]["performance"] == pytest.approx(1.0)
-    assert metrics[ALL]["expert"]["performance_lowest"] == pytest.approx(0.9)
-    assert metrics[ALL]["one"]["difference"]["mean"] == pytest.approx(-0.5)
+    metrics = compared(expert=experts, student=[episodes(8.0, 11.0, 8.0, 11.0)])[ALL]
+    assert (metrics["expert"]["performance"], metrics["expert"]["performance_lowest"]) == pytest.approx((1.0, 0.9))
+    assert metrics["student"]["difference"]["mean"] == pytest.approx(-0.5)
 
 
 def test_the_median_run_is_the_middle_one_by_its_mean_return() -> None:
@@ -146,8 +121,7 @@ def test_a_typical_episode_is_near_the_median_of_every_policy() -> None:
 
 def test_a_row_says_how_a_policy_did_and_what_it_lacks() -> None:
     _, (expert, student, _) = comparison_table(compared()["windy"], "expert")
-    assert student[0] == "student"
-    assert student[1:3] == ["1", "6.5"]
+    assert student[:3] == ["student", "1", "6.5"]
     assert student[7:10] == ["0.650", "0.650", "-3.5"]
     assert expert[7:] == ["1.000", "1.000", "–", "–"]
 
@@ -160,9 +134,9 @@ def test_the_files_hold_the_same_numbers(tmp_path: Path) -> None:
     assert set(lines) == {(subset, name) for subset in (ALL, "windy") for name in EPISODES}
     for (subset, name), line in lines.items():
         numbers = written[subset][name]
-        assert float(line["return_mean"]) == numbers["return_mean"]
-        assert [float(line["return_low"]), float(line["return_high"])] == numbers["return_mean_interval"]
-        assert float(line["difference_mean"]) == numbers["difference"]["mean"]
+        expected = [numbers["return_mean"], *numbers["return_mean_interval"], numbers["difference"]["mean"]]
+        columns = ("return_mean", "return_low", "return_high", "difference_mean")
+        assert [float(line[column]) for column in columns] == expected
     markdown = (tmp_path / "comparison.md").read_text()
     assert markdown.startswith("toy, 4 test episodes\n\n| policy | runs | return |")
     assert "\n\ntoy, 2 test episodes (windy: wind between its quantiles 0.6 and 1)" in markdown
@@ -171,8 +145,8 @@ def test_the_files_hold_the_same_numbers(tmp_path: Path) -> None:
 
 def test_a_rate_that_means_nothing_has_no_column(tmp_path: Path) -> None:
     spec = replace(TOY, success_return=None)
-    policies = {name: [each, each] for name, each in EPISODES.items()}  # of several runs too
-    assert "success" not in comparison_table(compared_to_expert(policies, spec)[ALL], "expert")[0]
+    several = {name: [each, each] for name, each in EPISODES.items()}
+    assert "success" not in comparison_table(compared(spec, **several)[ALL], "expert")[0]
     write_comparison(tmp_path, comparison(spec))
     assert "success" not in (tmp_path / "comparison.md").read_text() + (tmp_path / "comparison.csv").read_text()
     assert "crashes" in (tmp_path / "comparison.md").read_text()

@@ -39,9 +39,8 @@ def masked(spec: EnvSpec, *hide: int) -> EnvSpec:
     return replace(spec, wrappers={"mask": {"_target_": "ilt.envs.wrappers.MaskObservation", "hide": list(hide)}})
 
 
-def read(where: str | Path, spec: EnvSpec, outputs: Path = Path("outputs"), **options: Any) -> NamedPolicy:
-    ctx = Context(spec, Store(outputs))
-    return read_policy("policies.it", str(where), ctx, **{"deterministic": True, **options})
+def read(where: str | Path, spec: EnvSpec, outputs: Path = Path("outputs"), deterministic: bool = True) -> NamedPolicy:
+    return read_policy("policies.it", str(where), Context(spec, Store(outputs)), deterministic=deterministic)
 
 
 def publish(outputs: Path, spec: EnvSpec, *, privileged: bool = False, name: str = "tiny", **changes: Any) -> str:
@@ -49,9 +48,8 @@ def publish(outputs: Path, spec: EnvSpec, *, privileged: bool = False, name: str
     expert = {**named("expert", "a2c").defaults, "privileged": privileged, **changes}
 
     def make(folder: Path) -> dict[str, Any]:
-        observation_dim = spec.observations.size(privileged=privileged)
-        actor = Actor(observation_dim=observation_dim, n_outputs=4, hidden=[4])
-        actor.save(folder / "actor.safetensors")
+        size = spec.observations.size(privileged=privileged)
+        Actor(observation_dim=size, n_outputs=4, hidden=[4]).save(folder / "actor.safetensors")
         return {}
 
     about = {"env": {"id": spec.id, "wrappers": dict(spec.wrappers)}, "expert": expert}
@@ -76,20 +74,14 @@ def test_a_student_acts_as_it_was_scored(lander: EnvSpec, run: Path) -> None:
     assert student.identity["context_length"] == 4
 
 
-def test_the_same_weights_with_another_context_are_another_policy(lander: EnvSpec, run: Path, tmp_path: Path) -> None:
-    assert read(copy(run, tmp_path / "copy"), lander).identity == read(run, lander).identity
-    shorter = copy(run, tmp_path / "shorter", evaluation__context_length=2)
-    assert read(shorter, lander).identity != read(run, lander).identity
+def test_a_student_is_its_weights_and_its_context_wherever_it_lies(lander: EnvSpec, run: Path, tmp_path: Path) -> None:
+    own = read(run, lander).identity
+    assert read(copy(run, tmp_path / "runs" / "mine"), lander).identity == own
+    assert read("mine", lander, tmp_path).identity == own
+    assert read(copy(run, tmp_path / "shorter", evaluation__context_length=2), lander).identity != own
 
 
-def test_a_run_may_be_named_as_it_is_in_outputs(lander: EnvSpec, run: Path, tmp_path: Path) -> None:
-    shutil.copytree(run, tmp_path / "runs" / "mine")
-    assert read("mine", lander, tmp_path).identity == read(run, lander).identity
-
-
-def test_an_expert_of_the_package_goes_by_its_name_also_where_it_was_not_trained(
-    lander: EnvSpec, hidden: EnvSpec
-) -> None:
+def test_a_shipped_expert_goes_by_its_name_also_where_it_was_not_trained(lander: EnvSpec, hidden: EnvSpec) -> None:
     for spec in (lander, hidden):
         expert = read(PPO, spec)
         assert (expert.name, expert.identity, expert.policy.privileged) == ("ppo", PPO, False)
@@ -97,9 +89,7 @@ def test_an_expert_of_the_package_goes_by_its_name_also_where_it_was_not_trained
     assert rollout(hidden, expert.policy, hidden.seeds("test", 1)).observations.shape[1] == 8
 
 
-def test_an_expert_that_saw_what_is_hidden_is_shown_it_here_too(
-    lander: EnvSpec, hidden: EnvSpec, tmp_path: Path
-) -> None:
+def test_a_privileged_expert_sees_what_is_hidden_here_too(lander: EnvSpec, hidden: EnvSpec, tmp_path: Path) -> None:
     name = publish(tmp_path, hidden, privileged=True)
     expert = read(name, hidden, tmp_path)
     assert expert.policy.privileged
@@ -115,48 +105,40 @@ def test_a_renamed_folder_is_the_same_expert(lander: EnvSpec, tmp_path: Path) ->
 
 
 def test_the_random_policy_is_never_deterministic(lander: EnvSpec) -> None:
-    assert read("random", lander).deterministic is False
-    assert read(PPO, lander).deterministic is True
-    assert read(PPO, lander, deterministic=False).deterministic is False
+    policies = [read("random", lander), read(PPO, lander), read(PPO, lander, deterministic=False)]
+    assert [policy.deterministic for policy in policies] == [False, True, False]
 
 
 # --- what is refused ---
 
 
-def test_what_is_not_there_is_refused_by_its_key(lander: EnvSpec, tmp_path: Path) -> None:
+def test_what_is_no_policy_is_refused_by_its_key(lander: EnvSpec, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^policies\.it must be the folder of a finished run .*, got nowhere$"):
         read("nowhere", lander, tmp_path)
+    folder = Store(tmp_path).find_or_make("demos", "any", {"env": lander.identity()}, lambda _: {}).path
+    with pytest.raises(ConfigError, match=r"policies\.it must be an expert, but .* is none"):
+        read(folder, lander)
 
 
-def test_a_student_is_not_given_fewer_numbers_than_it_was_trained_with(lander: EnvSpec, run: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^policies\.it takes .* of 8 numbers .* but env shows it 7 numbers"):
-        read(run, masked(lander, 2))
-
-
-def test_as_many_numbers_are_not_enough_if_they_are_others(lander: EnvSpec, tmp_path: Path) -> None:
-    name = publish(tmp_path, masked(lander, 2))
-    assert read(name, masked(lander, 2), tmp_path).identity == name
-    with pytest.raises(ConfigError, match=r"was trained to see .*observation\[3\].* env shows it .*observation\[2\]"):
-        read(name, masked(lander, 3), tmp_path)
-
-
-def test_another_kind_of_environment_is_refused(run: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^policies\.it was trained in LunarLander-v3 and cannot act in env"):
-        read(run, countdown())
-
-
-def test_damaged_weights_are_refused(lander: EnvSpec, run: Path, tmp_path: Path) -> None:
+def test_damaged_weights_and_forbidden_values_are_refused(lander: EnvSpec, run: Path, tmp_path: Path) -> None:
     damaged = copy(run, tmp_path / "damaged")
     (damaged / "weights" / "last.safetensors").write_bytes(b"other")
     with pytest.raises(DamagedArtifactError, match=r"last\.safetensors is not the file that its manifest describes"):
         read(damaged, lander)
-
-
-def test_a_run_with_a_config_that_is_not_allowed_is_refused(lander: EnvSpec, run: Path, tmp_path: Path) -> None:
     foreign = copy(run, tmp_path / "foreign", evaluation__reported_checkpoint="../../weights")
-    said = r"policies\.it: .*config\.yaml: evaluation\.reported_checkpoint must be one of"
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=r"policies\.it: .*config\.yaml: evaluation\.reported_checkpoint must be one"):
         read(foreign, lander)
+
+
+def test_other_observations_and_other_environments_are_refused(lander: EnvSpec, run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^policies\.it takes .* of 8 numbers .* but env shows it 7 numbers"):
+        read(run, masked(lander, 2))
+    with pytest.raises(ConfigError, match=r"^policies\.it was trained in LunarLander-v3 and cannot act in env"):
+        read(run, countdown())
+    name = publish(tmp_path, masked(lander, 2))
+    assert read(name, masked(lander, 2), tmp_path).identity == name
+    with pytest.raises(ConfigError, match=r"was trained to see .*observation\[3\].* env shows it .*observation\[2\]"):
+        read(name, masked(lander, 3), tmp_path)  # as many numbers, but others
 
 
 def test_nothing_that_somebody_elses_files_name_is_called(lander: EnvSpec, run: Path, tmp_path: Path) -> None:
@@ -165,9 +147,3 @@ def test_nothing_that_somebody_elses_files_name_is_called(lander: EnvSpec, run: 
     name = publish(tmp_path, lander, name="foreign", _target_="os.abort")
     with pytest.raises(ConfigError, match=r"expert\._target_=os\.abort is no component of ilt"):
         read(name, lander, tmp_path)
-
-
-def test_an_artifact_that_is_no_expert_is_refused(lander: EnvSpec, tmp_path: Path) -> None:
-    folder = Store(tmp_path).find_or_make("demos", "any", {"env": lander.identity()}, lambda _: {}).path
-    with pytest.raises(ConfigError, match=r"policies\.it must be an expert, but .* is none"):
-        read(folder, lander)

@@ -7,22 +7,16 @@ import pytest
 from ilt.evaluation.tables import COLUMNS, markdown_table, print_table, result_table
 
 
-def metrics(mean: float, success_rate: float | None = 0.875) -> dict[str, Any]:
-    return {
-        "return_mean": mean,
-        "return_mean_interval": [mean - 1.04, mean + 1.06],
-        "return_p05": -12.34,
-        "success_rate": success_rate,
-        "crash_rate": 0.0,
-    }
-
-
 def results(expert: float = 250.0, random: float = -150.0, success_rate: float | None = 0.875) -> dict[str, Any]:
+    def metrics(mean: float) -> dict[str, Any]:
+        rates = {"success_rate": success_rate, "crash_rate": 0.0}
+        return {"return_mean": mean, "return_mean_interval": [mean - 1.04, mean + 1.06], "return_p05": -12.34, **rates}
+
     return {
         "expert_return_mean": expert,
         "random_return_mean": random,
-        "checkpoints": {"last": metrics(50.0, success_rate), "best": metrics(210.0, success_rate)},
-        "policies": {"expert": metrics(expert, success_rate), "random": metrics(random, success_rate)},
+        "checkpoints": {"last": metrics(50.0), "best": metrics(210.0)},
+        "policies": {"expert": metrics(expert), "random": metrics(random)},
     }
 
 

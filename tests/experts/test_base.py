@@ -1,6 +1,8 @@
 """Who can be an expert, what is refused, and the check that users call."""
 
 import pickle
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,12 @@ import ilt.registry  # noqa: F401 (knows which keys all experts have)
 from ilt.envs.spec import EnvSpec
 from ilt.experts.base import Expert, FunctionExpert, HeuristicExpert, RandomExpert, make_expert
 from ilt.experts.check import check_expert
-from ilt.rollout.policies import EpisodeRNG, FunctionPolicy, Policy, RandomPolicy
+from ilt.rollout.policies import FunctionPolicy, Policy, RandomPolicy
 from ilt.schema import ConfigError
-from tests.experts.toys import target
+from tests.experts.toys import SPACES, target
 from tests.toys import countdown, recall
 
-HERE = "tests.experts.test_base"
+HERE, NUMBER = "tests.experts.test_base", 3
 
 
 def above(observations: np.ndarray, threshold: float = 0.5, *, sign: int = 1) -> np.ndarray:
@@ -52,9 +54,6 @@ def no_arguments() -> None:
     """Take no observations."""
 
 
-NUMBER = 3
-
-
 def acts(made: Expert, observations: list[list[float]]) -> list[int]:
     policy = made.policy(recall(), Path(), privileged=False, deterministic=True)
     if not isinstance(made, Always):
@@ -63,23 +62,21 @@ def acts(made: Expert, observations: list[list[float]]) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("values", "expected"),
+    ("target", "keys", "expected"),
     [
-        ({"_target_": f"{HERE}.above"}, [0, 1, 1]),
-        ({"_target_": f"{HERE}.above", "threshold": 0.8}, [0, 0, 1]),
-        ({"_target_": f"{HERE}.above", "threshold": -0.3, "sign": -1, "name": "mine", "gate": None}, [1, 0, 0]),
-        ({"_target_": f"{HERE}.Above", "threshold": 0.8}, [0, 0, 1]),
-        ({"_target_": f"{HERE}.Always", "action": 0}, [0, 0, 0]),
+        ("above", {}, [0, 1, 1]),
+        ("above", {"threshold": 0.8}, [0, 0, 1]),
+        ("above", {"threshold": -0.3, "sign": -1, "name": "mine", "gate": None}, [1, 0, 0]),
+        ("Above", {"threshold": 0.8}, [0, 0, 1]),
+        ("Always", {"action": 0}, [0, 0, 0]),
     ],
 )
-def test_a_function_an_object_and_an_expert_take_the_configs_own_keys(
-    values: dict[str, Any], expected: list[int]
-) -> None:
-    assert acts(make_expert(values), [[0.2], [0.7], [0.9]]) == expected
+def test_functions_objects_and_experts_take_the_keys_of_the_config(target: str, keys: Any, expected: list[int]) -> None:
+    assert acts(make_expert({"_target_": f"{HERE}.{target}", **keys}), [[0.2], [0.7], [0.9]]) == expected
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ({"_target_": f"{HERE}.above", "treshold": 1}, r"expert\.treshold is not a key .* mean expert\.threshold\?"),
         ({"_target_": f"{HERE}.Above", "limit": 1}, r"expert\.limit is not a key of expert\._target_="),
@@ -92,46 +89,36 @@ def test_a_function_an_object_and_an_expert_take_the_configs_own_keys(
         ({"_target_": "nowhere.nobody"}, r"expert\._target_ must be the dotted path"),
     ],
 )
-def test_what_cannot_be_an_expert_is_refused_by_key(values: dict[str, Any], told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_what_cannot_be_an_expert_is_refused_by_key(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         make_expert(values)
 
 
-def test_another_packages_code_is_run_where_it_is_trusted() -> None:
-    values = {"_target_": f"{HERE}.above"}
-    assert isinstance(make_expert(values, trust=["tests"]), FunctionExpert)
+def test_the_code_of_another_package_is_run_where_it_is_trusted() -> None:
+    assert isinstance(make_expert({"_target_": f"{HERE}.above"}, trust=["tests"]), FunctionExpert)
     with pytest.raises(ConfigError, match=r"trust=\[tests\]"):
-        make_expert(values, trust=[])
+        make_expert({"_target_": f"{HERE}.above"}, trust=[])
 
 
-WRONG = {
-    "shape": (
-        "discrete",
-        lambda o: np.zeros((len(o), 1), np.int64),
-        r"actions of shape \(4,\) \(integers\), got int64",
-    ),
-    "number": ("discrete", lambda o: np.zeros(1, np.int64), r"actions of shape \(4,\)"),
-    "dtype": ("discrete", lambda o: np.zeros(len(o)), r"\(integers\), got float64 of \(4,\)"),
-    "range": ("discrete", lambda o: np.full(len(o), 2), "must return actions of integers -1 … 1, got"),
-    "below": ("multi_discrete", lambda o: np.zeros((len(o), 2), np.int64), "integers 0 … 1, 4 … 6"),
-    "nan": ("box", lambda o: np.full((len(o), 2), np.nan), "must return finite actions"),
-    "numbers": ("box", lambda o: np.zeros((len(o), 3)), r"actions of shape \(4, 2\) \(numbers\)"),
-}
-
-
-@pytest.mark.parametrize("wrong", [*WRONG])
-def test_a_function_that_gives_no_actions_is_an_error_that_names_it(wrong: str) -> None:
-    kind, function, told = WRONG[wrong]
+@pytest.mark.parametrize(
+    ("kind", "function", "message"),
+    [
+        ("discrete", lambda o: np.zeros(1, np.int64), r"must return actions of shape \(4,\) \(integers\), got int64"),
+        ("multi_discrete", lambda o: np.zeros((len(o), 2), np.int64), "must return actions of integers 0 … 1, 4 … 6"),
+        ("box", lambda o: np.full((len(o), 2), np.nan), "must return finite actions"),
+    ],
+)
+def test_a_function_that_returns_no_actions_is_an_error_that_names_it(kind: str, function: Any, message: str) -> None:
     made = FunctionExpert(function, source="expert._target_=my.function")
     policy = made.policy(target(kind), Path(), privileged=False, deterministic=True)
-    with pytest.raises(ValueError, match=rf"^expert\._target_=my\.function .*{told}"):
+    with pytest.raises(ValueError, match=rf"^expert\._target_=my\.function {message}"):
         policy.act(np.arange(4), np.zeros((4, 2), np.float32))
     with pytest.raises(ValueError, match="the expert must return"):
         check_expert(function, target(kind))
 
 
 def test_the_heuristic_is_the_controller_of_the_environment() -> None:
-    spec = EnvSpec(id=recall().id, heuristic=f"{HERE}.above", seed_blocks=recall().seed_blocks)
+    spec = replace(recall(), heuristic=f"{HERE}.above")
     policy = HeuristicExpert().policy(spec, Path(), privileged=False, deterministic=True)
     assert policy.act(np.arange(2), np.array([[0.2], [0.9]])).tolist() == [0, 1]
     with pytest.raises(ConfigError, match=r"env\.heuristic must name a controller .* got null for ilt-toys/Recall-v0"):
@@ -141,85 +128,46 @@ def test_the_heuristic_is_the_controller_of_the_environment() -> None:
 # --- the check ---
 
 
-class BySlot(Policy):
-    """Acts by the slot that it is in."""
+class ByCompany(Policy):
+    """Acts by the slots that it is called with."""
+
+    def __init__(self, choose: Callable[[np.ndarray], np.ndarray]) -> None:
+        self._choose = choose
 
     def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
-        return (slots > 2).astype(np.int64)
+        return self._choose(slots)
 
 
-class ByBatch(Policy):
-    """Acts by its company."""
-
-    def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
-        return np.full(len(slots), len(slots) > 2, dtype=np.int64)
-
-
-class ByPlace(Policy):
-    """Acts by where in a batch an observation stands."""
-
-    def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
-        return np.where(len(slots) == 4, np.arange(len(slots)) % 2, 0)
-
-
-class BySeed(Policy):
-    """Acts by the seed, also where it is meant to be deterministic."""
-
-    def __init__(self) -> None:
-        self._rng = EpisodeRNG()
-
-    def reset(self, slots: np.ndarray, seeds: np.ndarray) -> None:
-        self._rng.reset(slots, seeds)
-
-    def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
-        return (self._rng.uniform(slots) > 0.5).astype(np.int64)
-
-
-class ByChance(Policy):
-    """Draws from nowhere."""
-
-    def __init__(self) -> None:
-        self._rng = np.random.default_rng()
-
-    def __deepcopy__(self, memo: Any) -> "ByChance":
-        return ByChance()
-
-    def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
-        return self._rng.integers(2, size=len(slots))
+CHANCE = np.random.default_rng()
 
 
 @pytest.mark.parametrize(
-    ("policy", "told"),
+    ("policy", "message"),
     [
-        (BySlot(), "other slots"),
-        (ByBatch(), "single observations"),
-        (ByPlace(), "single observations|another order"),
-        (BySeed(), "with deterministic=True, other seeds"),
-        (ByChance(), "the same observations"),
+        (ByCompany(lambda slots: (slots > 2).astype(int)), "other slots"),
+        (ByCompany(lambda slots: np.full(len(slots), len(slots) > 2, int)), "single observations"),
+        (ByCompany(lambda slots: np.arange(len(slots)) % 2 * (len(slots) == 4)), "single observations|another order"),
+        (RandomPolicy(recall().action_space), "with deterministic=True, other seeds"),
+        (ByCompany(lambda slots: CHANCE.integers(2, size=len(slots))), "the same observations"),
     ],
 )
-def test_the_check_finds_what_changes_an_action_and_must_not(policy: Policy, told: str) -> None:
-    with pytest.raises(AssertionError, match=told):
+def test_the_check_finds_what_changes_an_action_and_must_not(policy: Policy, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
         check_expert(policy, recall())
 
 
 def test_the_check_finds_actions_beyond_their_bounds() -> None:
-    class Beyond(Policy):
-        def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
-            return np.full((len(slots), 2), 9.0, np.float32)
-
     with pytest.raises(ValueError, match="within their bounds"):
-        check_expert(Beyond(), target("box"))
+        check_expert(ByCompany(lambda slots: np.full((len(slots), 2), 9.0, np.float32)), target("box"))
 
 
-@pytest.mark.parametrize("kind", ["discrete", "multi_discrete", "box"])
+@pytest.mark.parametrize("kind", [*SPACES])
 def test_the_random_expert_passes(kind: str) -> None:
     check_expert(RandomExpert(), target(kind), deterministic=False)
     check_expert(RandomPolicy(target(kind).action_space), target(kind), deterministic=False)
 
 
-def test_functions_objects_and_the_landers_heuristic_pass(lander: EnvSpec) -> None:
+def test_functions_objects_and_the_heuristic_of_the_lander_pass(lander: EnvSpec) -> None:
     check_expert(above, recall())
     check_expert(Always(), countdown())
-    heuristic = EnvSpec(id=lander.id, heuristic="ilt.envs.lunar_lander.heuristic", seed_blocks=lander.seed_blocks)
-    check_expert(HeuristicExpert(), heuristic)
+    check_expert(HeuristicExpert(), lander)

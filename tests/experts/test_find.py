@@ -12,12 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from ilt.evaluation.saved_policies import read_policy
 from ilt.experts.find import expert_policy, find, find_or_collect, find_or_train, load
-from ilt.experts.gate import GateError
+from ilt.experts.gate import GateError, check_gate
 from ilt.registry import load_option, merge
 from ilt.rollout.recorded import Context
 from ilt.rollout.run import rollout
 from ilt.schema import ConfigError
-from ilt.tracking.store import Store
+from ilt.tracking.store import Artifact, Store
 from tests.experts.toys import target
 
 TINY = {"total_steps": 64, "score_every": 64, "n_envs": 4, "n_steps": 8, "batch_size": 32, "hidden": [8]}
@@ -25,9 +25,8 @@ TINY = {"total_steps": 64, "score_every": 64, "n_envs": 4, "n_steps": 8, "batch_
 
 def config(option: str = "ppo", **changes: Any) -> DictConfig:
     """An option of conf/expert, trained for seconds and without a gate."""
-    tiny = TINY if option in ("ppo", "a2c") else {}
-    values = {"gate": None, "selection_episodes": 2, "gate_episodes": 3, **tiny, **changes}
-    return OmegaConf.create(merge(load_option("expert", option), values))
+    values = {"gate": None, "selection_episodes": 2, "gate_episodes": 3, **({} if option == "random" else TINY)}
+    return OmegaConf.create(merge(load_option("expert", option), {**values, **changes}))
 
 
 def context(folder: Path, kind: str = "box") -> Context:
@@ -46,7 +45,7 @@ def test_it_is_trained_once_and_found_afterwards(tmp_path: Path) -> None:
         find(ctx, config(seed=1))
 
 
-def test_what_is_trained_and_why_and_how_long_is_said_first(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_training_is_announced_with_its_reason_or_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ctx = context(tmp_path)
     with caplog.at_level(logging.INFO):
         first = find_or_train(ctx, config())
@@ -55,16 +54,10 @@ def test_what_is_trained_and_why_and_how_long_is_said_first(tmp_path: Path, capl
     assert "no such expert is there for this environment, for 64 steps, about" in said[0]
     assert f"{first.name}, which differs in expert.gamma=0.5 (there: 0.999)), for 64 steps, about" in said[1]
     assert re.search(r"about \d+ (seconds|minutes)$", said[1])
-
-
-def test_training_is_refused_before_any_work(tmp_path: Path) -> None:
-    ctx = context(tmp_path)
-    find_or_train(ctx, config())
-    with pytest.raises(
-        ConfigError, match=r"expert\.train must be true.*differs in expert\.seed=1 \(there: its default\)"
-    ):
+    message = r"expert\.train must be true.*differs in expert\.seed=1 \(there: its default\)"
+    with pytest.raises(ConfigError, match=message):
         find_or_train(ctx, config(seed=1, train=False))
-    assert len(list((tmp_path / "experts").glob("ppo-*"))) == 1
+    assert len(list((tmp_path / "experts").glob("ppo-*"))) == 2
     find_or_train(ctx, config("random", train=False))  # for which nothing is trained
 
 
@@ -87,6 +80,29 @@ def test_the_gate_stands_before_demonstrations(tmp_path: Path) -> None:
         find_or_collect(ctx, demos, expert, loaded)
     expert.gate = None
     assert find_or_collect(ctx, demos, expert, loaded).metrics["demonstrations"]["n_episodes"] == 2
+
+
+MEASURED = Artifact(
+    Path("outputs/experts/ppo-0123456789"),
+    {"metrics": {"selection": {"deterministic": {"return_mean": 240.04}, "sampled": {"return_mean": 180.0}}}},
+)
+
+
+@pytest.mark.parametrize(
+    ("gate", "deterministic"), [(240.0, True), (240.04, True), (180.0, False), (-50.0, False), (None, False)]
+)
+def test_an_expert_that_is_good_enough_passes(gate: float | None, deterministic: bool) -> None:
+    check_gate(MEASURED, gate=gate, deterministic=deterministic)
+
+
+@pytest.mark.parametrize(
+    ("gate", "deterministic", "reached"),
+    [(240.05, True, "acting deterministically, reaches 240.0"), (180.5, False, "sampling its actions, reaches 180.0")],
+)
+def test_an_expert_below_its_gate_is_refused_with_advice(gate: float, deterministic: bool, reached: str) -> None:
+    advice = r"\(expert\.total_steps\), with another expert\.seed, or lower expert\.gate\..* in outputs/experts/ppo-"
+    with pytest.raises(GateError, match=rf"^expert\.gate .* at least {gate} .* ppo-0123456789, {reached}\..*{advice}"):
+        check_gate(MEASURED, gate=gate, deterministic=deterministic)
 
 
 @pytest.mark.parametrize("option", ["ppo", "a2c", "random"])

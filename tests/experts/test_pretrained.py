@@ -1,7 +1,6 @@
 """The experts that ship with the package."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -16,7 +15,6 @@ from ilt.schema import config_hash
 from ilt.tracking.store import SHIPPED, Store, open_artifact
 
 FOLDERS = sorted(path for path in SHIPPED["experts"].iterdir() if path.is_dir())
-NAMES = [folder.name for folder in FOLDERS]
 
 SETTINGS = [
     ("ppo", {}, "lunar_lander"),
@@ -28,29 +26,21 @@ SETTINGS = [
 """Options of `expert` and `env` for which an expert ships."""
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=NAMES)
-def test_every_file_is_the_one_that_was_published_under_the_hash_of_its_config(folder: Path) -> None:
-    manifest = open_artifact(folder).manifest
-    assert manifest["name"] == folder.name
-    assert folder.name.rpartition("-")[2] == config_hash(manifest["config"])
-    assert manifest["formerly"].rpartition("-")[0] == folder.name.rpartition("-")[0]
-
-
-@pytest.mark.parametrize(("expert", "changes", "env"), SETTINGS)
-def test_it_is_found_by_the_options_of_conf(expert: str, changes: dict[str, Any], env: str, tmp_path: Path) -> None:
-    values = {**load_option("expert", expert), **changes, "train": False}
-    cfg = OmegaConf.create({"env": load_option("env", env), "expert": values})
-    found = find_or_train(Context(EnvSpec.from_config(cfg.env), Store(tmp_path)), cfg.expert)
-    assert found.name in NAMES
+def test_each_of_them_is_found_by_options_of_conf(tmp_path: Path) -> None:
+    found = []
+    for expert, changes, env in SETTINGS:
+        values = {**load_option("expert", expert), **changes, "train": False}
+        cfg = OmegaConf.create({"env": load_option("env", env), "expert": values})
+        found.append(find_or_train(Context(EnvSpec.from_config(cfg.env), Store(tmp_path)), cfg.expert).path)
+    assert sorted(found) == FOLDERS
     assert not any(tmp_path.iterdir())
 
 
-def test_each_of_them_is_found_by_one() -> None:
-    assert len(FOLDERS) == len(SETTINGS)
-
-
-@pytest.mark.parametrize("folder", FOLDERS, ids=NAMES)
-def test_it_is_rebuilt_from_its_manifest_and_holds_to_the_contract(folder: Path) -> None:
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_each_is_the_file_published_under_the_hash_of_its_config_and_keeps_the_contract(folder: Path) -> None:
     manifest = open_artifact(folder).manifest
+    name, _, digest = folder.name.rpartition("-")
+    assert (manifest["name"], config_hash(manifest["config"])) == (folder.name, digest)
+    assert manifest["formerly"].rpartition("-")[0] == name
     made, env = make_expert(manifest["expert"], trust=()), EnvSpec(**manifest["env"])
     check_expert(made, env, folder=folder, privileged=manifest["expert"].get("privileged", False))

@@ -1,5 +1,6 @@
 """Toy environments with known answers, of every kind of action."""
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -7,7 +8,7 @@ import numpy as np
 from gymnasium import spaces
 
 from ilt.envs.spec import EnvSpec
-from tests.toys import BLOCKS
+from tests.toys import BLOCKS, countdown
 
 
 class Target(gym.Env[np.ndarray, Any]):
@@ -18,8 +19,8 @@ class Target(gym.Env[np.ndarray, Any]):
 
     observation_space = spaces.Box(-1, 1, (2,), np.float32)
 
-    def __init__(self, action_space: spaces.Space[Any]) -> None:
-        self.action_space = action_space
+    def __init__(self, kind: str) -> None:
+        self.action_space = SPACES[kind]
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
@@ -50,12 +51,7 @@ SPACES: dict[str, spaces.Space[Any]] = {
 }
 
 
-def make(kind: str) -> Target:
-    """A `Target` with actions of a kind."""
-    return Target(SPACES[kind])
-
-
-gym.register("ilt-toys/Target-v0", make)
+gym.register("ilt-toys/Target-v0", Target)
 
 
 def target(kind: str) -> EnvSpec:
@@ -63,6 +59,6 @@ def target(kind: str) -> EnvSpec:
     return EnvSpec(id="tests.experts.toys:ilt-toys/Target-v0", kwargs={"kind": kind}, seed_blocks=BLOCKS)
 
 
-def box() -> EnvSpec:
-    """`Target` with two numbers as actions."""
-    return target("box")
+def learned_from(first: int, count: int = 1) -> EnvSpec:
+    """A `Countdown` that is learned from these seeds."""
+    return replace(countdown(), seed_blocks={**BLOCKS, "demonstrations": (first, count)})

@@ -1,4 +1,4 @@
-"""Policies that ask an expert: who acts, who says what, and what is recorded of it."""
+"""Policies that ask an expert: who acts, who labels, and what is recorded of it."""
 
 from dataclasses import replace
 
@@ -8,21 +8,19 @@ import torch
 from torch import nn
 
 from ilt.data.episodes import Episodes
+from ilt.envs.spec import EnvSpec
 from ilt.imitation.dagger import MixturePolicy
 from ilt.imitation.dart import GaussianNoisePolicy, NoiseInjectionPolicy
 from ilt.models.spec import ModelSpec
 from ilt.registry import load_option
-from ilt.rollout.policies import FunctionPolicy, Policy, RandomPolicy, SequencePolicy
+from ilt.rollout.policies import FunctionPolicy, Policy, SequencePolicy
 from ilt.rollout.run import rollout
 from tests.experts.toys import SPACES, target
+from tests.rollout.test_loop import assert_identical
 from tests.toys import countdown, recall
 
 SEEDS = np.arange(40)
-
-
-def assert_identical(a: Episodes, b: Episodes) -> None:
-    for name in ("observations", "actions", "rewards", "lengths", "terminated", "truncated", "seeds"):
-        assert np.array_equal(getattr(a, name), getattr(b, name)), name
+COVARIANCE = np.array([[0.04, 0.03], [0.03, 0.09]])
 
 
 class Watching(Policy):
@@ -35,14 +33,10 @@ class Watching(Policy):
         self.shown += observations.tolist()
         return np.full(len(slots), 2)
 
-    def observe_action(self, slots: np.ndarray, actions: np.ndarray) -> None:
-        pass
 
-
-def student(kind: str | None = None) -> SequencePolicy:
-    """One that acts upon what it saw and did before, in `recall` or in a `target`."""
+def student(spec: EnvSpec) -> SequencePolicy:
+    """One that acts upon what it saw and did before."""
     torch.manual_seed(3)
-    spec = recall() if kind is None else target(kind)
     model, head = ModelSpec(
         model={**load_option("model", "nano"), "n_layer": 1, "n_head": 1, "d_model": 8},
         head=load_option("head", "auto"),
@@ -60,69 +54,48 @@ def opposite(observations: np.ndarray) -> np.ndarray:
     return 1 - observations[:, 0].astype(np.int64)
 
 
-class Sevens(Policy):
-    """Does what no student does."""
-
-    def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
-        return np.full(len(slots), 7)
+EXPERT = FunctionPolicy(opposite, recall().action_space)
 
 
-def mixed(beta: float) -> MixturePolicy:
-    return MixturePolicy(student(), FunctionPolicy(opposite, recall().action_space), visible=1, beta=beta)
+def mixed(beta: float, expert: Policy = EXPERT) -> MixturePolicy:
+    return MixturePolicy(student(recall()), expert, visible=1, beta=beta)
 
 
 def noisy(noise: float) -> NoiseInjectionPolicy:
-    return NoiseInjectionPolicy(
-        FunctionPolicy(opposite, recall().action_space),
-        recall().action_space,
-        [np.array([[1 - noise, noise], [0.0, 1.0]])],
-    )
+    return NoiseInjectionPolicy(EXPERT, recall().action_space, [np.array([[1 - noise, noise], [0.0, 1.0]])])
 
 
 def seen(episodes: Episodes) -> np.ndarray:
     """(sum T, obs_dim): the observations at which an action was chosen."""
-    last = episodes.observation_offsets + episodes.lengths
-    return np.delete(episodes.observations, last, axis=0)
+    return np.delete(episodes.observations, episodes.observation_offsets + episodes.lengths, axis=0)
 
 
-# --- the student acts ---
-
-
-def test_a_student_that_is_x_as_one_that_is_not() -> None:
-    labeled = rollout(recall(), mixed(0.0), SEEDS)
-    assert_identical(replace(labeled, extras={}), rollout(recall(), student(), SEEDS))
-
-
-def test_the_labels_are_what_the_expert_would_do_where_the_student_is() -> None:
-    for policy in (mixed(0.0), mixed(0.5), noisy(0.5)):
-        episodes = rollout(recall(), policy, SEEDS)
-        assert episodes.extras["step/label"].tolist() == opposite(seen(episodes)).tolist()
-        assert (episodes.actions != episodes.extras["step/label"]).any()
-
-
-def test_with_beta_one_the_expert_acts() -> None:
-    episodes = rollout(recall(), mixed(1.0), SEEDS)
-    assert_identical(
-        replace(episodes, extras={}), rollout(recall(), FunctionPolicy(opposite, recall().action_space), SEEDS)
-    )
+@pytest.mark.parametrize(
+    ("policy", "actor"),
+    [(mixed(0.0), student(recall())), (mixed(1.0), EXPERT), (noisy(0.0), EXPERT)],
+    ids=["beta 0", "beta 1", "no noise"],
+)
+def test_one_of_them_alone_acts_as_if_nobody_were_asked_and_the_expert_labels(policy: Policy, actor: Policy) -> None:
+    labeled = rollout(recall(), policy, SEEDS)
+    assert_identical(labeled, rollout(recall(), actor, SEEDS))
+    assert labeled.extras["step/label"].tolist() == opposite(seen(labeled)).tolist()
 
 
 def test_the_expert_acts_at_its_share_of_the_steps() -> None:
-    policy = MixturePolicy(student(), Sevens(), visible=1, beta=0.3)  # no student does that
+    policy = mixed(0.3, Watching(privileged=False))  # no student does 2
     policy.reset(np.arange(2000), np.arange(2000))
     actions = policy.act(np.arange(2000), np.zeros((2000, 1), dtype=np.float32))
-    assert (actions == 7).mean() == pytest.approx(0.3, abs=0.04)
+    assert (actions == 2).mean() == pytest.approx(0.3, abs=0.04)
 
 
 def test_the_student_goes_on_from_what_was_done_and_not_from_what_it_chose() -> None:
-    """Its logits at each step of an episode with an expert are those for the recorded actions."""
-    policy, alone = mixed(0.5), student()
-    episodes = rollout(recall(), policy, SEEDS[:1])
+    alone, slot = student(recall()), np.array([0])
+    episodes = rollout(recall(), mixed(0.5), SEEDS[:1])
     chosen = []
-    alone.reset(np.array([0]), SEEDS[:1])
+    alone.reset(slot, SEEDS[:1])
     for observation, action in zip(seen(episodes), episodes.actions, strict=True):
-        chosen.append(alone.act(np.array([0]), observation[None])[0])
-        alone.observe_action(np.array([0]), np.array([action]))
+        chosen.append(alone.act(slot, observation[None])[0])
+        alone.observe_action(slot, np.array([action]))
     by_student = np.array(chosen) == episodes.actions
     by_expert = episodes.extras["step/label"] == episodes.actions
     assert (by_student | by_expert).all()
@@ -130,25 +103,14 @@ def test_the_student_goes_on_from_what_was_done_and_not_from_what_it_chose() -> 
     assert not by_expert.all()
 
 
-def test_each_is_shown_what_it_is_meant_to_see() -> None:
+@pytest.mark.parametrize(("privileged", "expected"), [(False, [[1], [1]]), (True, [[1, 2], [1, 1]])])
+def test_each_is_shown_what_it_is_meant_to_see(privileged: bool, expected: list[list[int]]) -> None:
     spec = replace(countdown(), wrappers={"mask": {"_target_": "ilt.envs.wrappers.MaskObservation", "hide": [0]}})
-    for privileged, expected in ((False, [[1], [1]]), (True, [[1, 2], [1, 1]])):
-        actor, expert = Watching(privileged=False), Watching(privileged=privileged)
-        rollout(spec, MixturePolicy(actor, expert, visible=1, beta=0.0), [1])  # type: ignore[arg-type]
-        assert (actor.shown, expert.shown) == ([[1], [1]], expected)
-        expert = Watching(privileged=privileged)
-        rollout(spec, NoiseInjectionPolicy(expert, spec.action_space, [np.eye(3)]), [1])
-        assert expert.shown == expected
-
-
-# --- the expert acts, disturbed ---
-
-
-def test_without_noise_the_expert_acts() -> None:
-    episodes = rollout(recall(), noisy(0.0), SEEDS)
-    assert_identical(
-        replace(episodes, extras={}), rollout(recall(), FunctionPolicy(opposite, recall().action_space), SEEDS)
-    )
+    actor, expert, noisy_expert = Watching(privileged=False), *(Watching(privileged=privileged) for _ in range(2))
+    rollout(spec, MixturePolicy(actor, expert, visible=1, beta=0.0), [1])  # type: ignore[arg-type]
+    rollout(spec, NoiseInjectionPolicy(noisy_expert, spec.action_space, [np.eye(3)]), [1])
+    assert actor.shown == [[1], [1]]
+    assert expert.shown == noisy_expert.shown == expected
 
 
 def test_what_the_expert_means_to_do_is_replaced_as_often_as_the_noise_says() -> None:
@@ -158,14 +120,13 @@ def test_what_the_expert_means_to_do_is_replaced_as_often_as_the_noise_says() ->
     assert (actions[labels == 1] == 1).all()
 
 
-# --- both ---
-
-
-@pytest.mark.parametrize("make", [lambda: mixed(0.5), lambda: noisy(0.5)])
-def test_an_episode_is_decided_by_its_seed_alone(make: type[Policy]) -> None:
-    whole = rollout(recall(), make(), SEEDS[:11])
-    assert_identical(rollout(recall(), make(), SEEDS[:11], n_envs=2), whole)
-    assert_identical(rollout(recall(), make(), SEEDS[4:7]), whole.select(np.arange(4, 7)))
+def test_gaussian_noise_has_the_covariance_that_was_asked_for() -> None:
+    space, slots = target("box").action_space, np.arange(5000)
+    still = FunctionPolicy(lambda o: np.tile(space.decode(np.zeros((1, 2))), (len(o), 1)), space)
+    policy = GaussianNoisePolicy(still, space, COVARIANCE)
+    policy.reset(slots, slots)
+    actions = space.encode(policy.act(slots, np.zeros((5000, 2), np.float32)))
+    np.testing.assert_allclose(np.cov(actions.T), COVARIANCE, atol=0.006)
 
 
 # --- actions of every kind ---
@@ -178,47 +139,29 @@ def expert_of(kind: str) -> FunctionPolicy:
     def aim(observations: np.ndarray) -> np.ndarray:
         if kind == "box":
             return 3.0 * observations.astype(np.float32)
-        low = np.array(space.start)
-        best = np.where(observations[:, :1] > 0, low + np.array(space.n_choices) - 1, low)
+        best = np.array(space.start) + (observations[:, :1] > 0) * (np.array(space.n_choices) - 1)
         return best[:, 0] if space.flat else best
 
     return FunctionPolicy(aim, space)
 
 
-def disturbed(kind: str) -> Policy:
-    space = target(kind).action_space
+def asking(how: str, kind: str) -> Policy:
+    space, expert = target(kind).action_space, expert_of(kind)
+    if how == "dagger":
+        return MixturePolicy(student(target(kind)), expert, visible=2, beta=0.5)
     if kind == "box":
-        return GaussianNoisePolicy(expert_of(kind), space, np.array([[0.04, 0.03], [0.03, 0.09]]))
-    return NoiseInjectionPolicy(expert_of(kind), space, [np.full((n, n), 1 / n) for n in space.n_choices])
+        return GaussianNoisePolicy(expert, space, COVARIANCE)
+    return NoiseInjectionPolicy(expert, space, [np.full((n, n), 1 / n) for n in space.n_choices])
 
 
 @pytest.mark.parametrize("kind", [*SPACES])
 @pytest.mark.parametrize("how", ["dagger", "dart"])
-def test_labels_are_the_experts_and_both_are_of_the_space(how: str, kind: str) -> None:
-    def make() -> Policy:
-        if how == "dart":
-            return disturbed(kind)
-        return MixturePolicy(student(kind), expert_of(kind), visible=2, beta=0.5)
-
+def test_labels_are_those_of_the_expert_in_the_space_and_the_seed_decides_an_episode(how: str, kind: str) -> None:
     spec, seeds = target(kind), SEEDS[:12]
-    episodes = rollout(spec, make(), seeds)
+    episodes = rollout(spec, asking(how, kind), seeds)
     expected = expert_of(kind).act(np.arange(72), seen(episodes))
     assert np.array_equal(episodes.extras["step/label"], expected)
     assert np.array_equal(spec.action_space.clip(episodes.actions), episodes.actions)
-    as_labeled = (episodes.actions == expected).reshape(72, -1).all(axis=1)
-    assert 0 < as_labeled.mean() < 1
-    assert_identical(rollout(spec, make(), seeds, n_envs=5), episodes)
-
-
-def test_gaussian_noise_has_the_covariance_that_was_asked_for() -> None:
-    space, covariance = target("box").action_space, np.array([[0.04, 0.03], [0.03, 0.09]])
-    policy = GaussianNoisePolicy(
-        FunctionPolicy(lambda o: np.tile(space.decode(np.zeros((1, 2))), (len(o), 1)), space), space, covariance
-    )
-    policy.reset(np.arange(5000), np.arange(5000))
-    actions = space.encode(policy.act(np.arange(5000), np.zeros((5000, 2), np.float32)))
-    np.testing.assert_allclose(np.cov(actions.T), covariance, atol=0.006)
-
-
-def test_a_rollout_in_which_nobody_is_asked_has_no_labels() -> None:
-    assert rollout(recall(), RandomPolicy(recall().action_space), SEEDS[:2]).extras == {}
+    assert 0 < (episodes.actions == expected).reshape(72, -1).all(axis=1).mean() < 1
+    assert_identical(rollout(spec, asking(how, kind), seeds, n_envs=5), episodes)
+    assert_identical(rollout(spec, asking(how, kind), seeds[4:7]), episodes.select(np.arange(4, 7)))

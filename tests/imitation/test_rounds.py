@@ -1,11 +1,10 @@
 """The data grow while the student learns, and a student's errors are counted."""
 
 from dataclasses import replace
-from types import SimpleNamespace
+from functools import partial
 from typing import Any
 
 import numpy as np
-import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
@@ -13,11 +12,10 @@ from torch import Tensor, nn
 from ilt.data.datamodule import WindowData
 from ilt.data.episodes import Episodes
 from ilt.data.windows import WindowDataset
-from ilt.envs.actions import ActionSpace
-from ilt.imitation.dart import _beside_the_expert, confusion
+from ilt.imitation.dart import confusion
 from ilt.imitation.rounds import Rounds
 from ilt.models.base import SequenceModel
-from ilt.models.heads import ActionHead, Categorical, Regression
+from ilt.models.heads import ActionHead
 from ilt.models.spec import ModelSpec
 from ilt.registry import load_option
 from ilt.rollout.policies import RandomPolicy
@@ -32,18 +30,13 @@ SPACE = recall().action_space
 
 def decoder() -> tuple[SequenceModel, ActionHead]:
     torch.manual_seed(0)
-    sizes = {"n_layer": 1, "n_head": 2, "d_model": 8}
     return ModelSpec(
-        model={**load_option("model", "nano"), **sizes},
+        model={**load_option("model", "nano"), "n_layer": 1, "n_head": 2, "d_model": 8},
         head=load_option("head", "auto"),
         observation_dim=1,
         action_space=SPACE,
         context_length=4,
     ).build()
-
-
-def windows_of(episodes: Episodes) -> WindowDataset:
-    return WindowDataset(episodes, action_space=SPACE, context_length=4)
 
 
 def first_weights(model: nn.Module) -> Tensor:
@@ -74,45 +67,28 @@ class Asked:
         self.by: list[tuple[int, Tensor | None]] = []
 
     def __call__(self, number: int, student: nn.Module | None) -> Episodes:
-        weights = None if student is None else first_weights(student)
-        self.by.append((number, weights))
+        self.by.append((number, None if student is None else first_weights(student)))
         return play(100 * number)
 
 
-def train(
-    made: tuple[SequenceModel, ActionHead], asked: Asked, *others: pl.Callback, n_rounds: int = 2, every: int = 4
-) -> Seen:
-    """`n_rounds` + 1 times `every` steps, with a validation after every second one."""
-    windows = windows_of(replace(play(0), extras={}))
-    data = WindowData(windows, windows, batch_size=7, seed=0, steps_per_round=every)
-    seen = Seen(windows)
-    rounds = Rounds(data, n_rounds=n_rounds, every=every, episodes_of=asked)
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_steps=(n_rounds + 1) * every,
-        val_check_interval=2,
-        check_val_every_n_epoch=None,
-        log_every_n_steps=2,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=1,
-        callbacks=[rounds, *others, seen],
-    )
-
-    def optimizer(model: nn.Module, **options: Any) -> Any:
-        schedule = {"warmup_fraction": 0.0, "final_learning_rate_fraction": 1.0}
-        return adamw(model, learning_rate=0.1, betas=(0.9, 0.95), weight_decay=0.1, **schedule, **options)
-
-    module = ImitationModule(*made, seed=0, make_optimizer=optimizer)
-    trainer.fit(module, data)
+def train(asked: Asked, *others: pl.Callback) -> Seen:
+    """Two rounds, at every fourth of 12 steps, with a validation after every second one."""
+    windows = WindowDataset(replace(play(0), extras={}), action_space=SPACE, context_length=4)
+    data = WindowData(windows, windows, batch_size=7, seed=0, steps_per_round=4)
+    seen, rounds = Seen(windows), Rounds(data, n_rounds=2, every=4, episodes_of=asked)
+    lengths = {"max_steps": 12, "val_check_interval": 2, "check_val_every_n_epoch": None, "log_every_n_steps": 2}
+    names = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    options = {**lengths, **dict.fromkeys(names, False), "num_sanity_val_steps": 1}
+    trainer = pl.Trainer(accelerator="cpu", **options, callbacks=[rounds, *others, seen])
+    schedule = {"warmup_fraction": 0.0, "final_learning_rate_fraction": 1.0}
+    optimizer = partial(adamw, learning_rate=0.1, betas=(0.9, 0.95), weight_decay=0.1, **schedule)
+    trainer.fit(ImitationModule(*decoder(), seed=0, make_optimizer=optimizer), data)
     return seen
 
 
 def test_a_round_is_added_at_its_step_and_learned_from_at_once() -> None:
     asked = Asked()
-    seen = train(decoder(), asked)
+    seen = train(asked)
     assert seen.counts == [36] * 4 + [72] * 4 + [108] * 4
     assert seen.labelled[:4] == [False] * 4
     assert all(seen.labelled[8:])
@@ -132,87 +108,14 @@ def test_the_averaged_weights_decide_a_round() -> None:
             assert self._average_model is not None
             self.after.append(first_weights(self._average_model.module.model))
 
-    asked, averages, model = Asked(), Averages(), decoder()
-    train(model, asked, averages)
+    asked, averages = Asked(), Averages()
+    train(asked, averages)
     for (_, weights), step in zip(asked.by, (4, 8), strict=True):
         assert weights is not None
         assert torch.equal(weights, averages.after[step - 1])
 
 
-def test_a_resumed_training_asks_for_the_rounds_that_it_had_and_nobody_acts() -> None:
-    windows = windows_of(play(0))
-    data, asked = WindowData(windows, windows, batch_size=7, seed=0, steps_per_round=4), Asked()
-    rounds = Rounds(data, n_rounds=3, every=4, episodes_of=asked)
-    rounds.load_state_dict({"rounds": 2})
-    assert asked.by == [(1, None), (2, None)]
-    assert len(windows) == 3 * 36
-    assert rounds.state_dict() == {"rounds": 2}
-
-
-# --- the student's errors ---
-
-
-class Errs(nn.Module):
-    """Does what was seen, but for 1 it does 2 where the step before was a 2. Never more than a guess (logit 0 or 1)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1))
-
-    def forward(self, observations: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
-        chosen = observations[..., 0].long()
-        before = torch.cat([torch.zeros_like(actions[:, :1]), actions[:, :-1]], dim=1)
-        chosen = torch.where((chosen == 1) & (before == 2), 2, chosen)
-        return nn.functional.one_hot(chosen, 4).float()
-
-
-class Half(Errs):
-    """Numbers: half of what was seen."""
-
-    def forward(self, observations: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
-        return observations / 2
-
-
-def beside_an_expert_that_does_what_it_sees(
-    model: nn.Module, space: ActionSpace, *actions: list[Any], deterministic: bool = True
-) -> tuple[np.ndarray, np.ndarray]:
-    """What the two do at each step, in model units."""
-    lengths = np.array([len(episode) for episode in actions])
-    steps = np.concatenate([np.array(episode, dtype=space.dtype) for episode in actions])
-    seen = [np.array([*episode, episode[0]], dtype=np.float32).reshape(len(episode) + 1, -1) for episode in actions]
-    episodes = Episodes(
-        observations=np.concatenate(seen),
-        actions=space.decode(steps),
-        rewards=np.zeros(lengths.sum()),
-        lengths=lengths,
-        terminated=np.ones(len(actions), dtype=bool),
-        truncated=np.zeros(len(actions), dtype=bool),
-        seeds=np.arange(len(actions)),
-    )
-    head = Regression(action_space=space) if space.continuous else Categorical(action_space=space)
-    env = SimpleNamespace(action_space=space)
-    round = {"validation": episodes, "env": env, "context_length": 2, "model": model, "head": head, "number": 1}
-    return _beside_the_expert(SimpleNamespace(**round, deterministic=deterministic))  # type: ignore[arg-type]
-
-
-FOUR = ActionSpace(n_choices=(4,), start=(0,))
-
-
-def test_a_students_errors_are_counted_by_what_the_expert_does() -> None:
-    expected, chosen = beside_an_expert_that_does_what_it_sees(Errs(), FOUR, [0, 1, 2, 1, 2, 1, 1], [2, 1])
-    found = confusion(expected, chosen, 4)
-    np.testing.assert_allclose(found, [[1, 0, 0, 0], [0, 2 / 5, 3 / 5, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-
-
-def test_a_student_that_samples_errs_as_often_as_it_would() -> None:
-    zeros = [[0] * 2000]
-    found = confusion(*beside_an_expert_that_does_what_it_sees(Errs(), FOUR, *zeros, deterministic=False), 4)
-    e = np.e
-    np.testing.assert_allclose(found[0], np.array([e, 1, 1, 1]) / (e + 3), atol=0.04)
-    assert found.sum(axis=1) == pytest.approx(1)
-
-
-def test_errors_of_numbers_are_in_model_units() -> None:
-    space = ActionSpace(low=(0.0, -2.0), high=(4.0, 2.0), shape=(2,))
-    expected, chosen = beside_an_expert_that_does_what_it_sees(Half(), space, [[0.5, -1.0], [1.0, 0.0]])
-    np.testing.assert_allclose(chosen - expected, [[-0.25, 0.5], [-0.5, 0.0]])
+def test_confusion_counts_the_actions_of_the_student_by_those_of_the_expert() -> None:
+    expected, chosen = np.array([0, 1, 2, 1, 2, 1, 1, 2, 1]), np.array([0, 1, 2, 2, 2, 2, 1, 2, 2])
+    by_hand = [[1, 0, 0, 0], [0, 2 / 5, 3 / 5, 0], [0, 0, 1, 0], [0, 0, 0, 1]]  # the expert never does 3
+    np.testing.assert_allclose(confusion(expected, chosen, 4), by_hand)

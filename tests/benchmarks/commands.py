@@ -1,0 +1,38 @@
+"""The command line: how soon it answers, and the whole default run where nothing was made before."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from ilt.envs.spec import EnvSpec
+from tests.benchmarks.measuring import Row, compare, seconds
+
+
+def start(spec: EnvSpec) -> list[Row]:
+    """Seconds to the help text, and to the refusal of a wrong key."""
+    limit = "at most", 1.5, "≤ 1"
+    return [
+        compare("ilt train --help", "s", seconds(lambda: ilt_train("--help")), limit),
+        compare("ilt train, a wrong key", "s", seconds(lambda: ilt_train("model.n_layers=3")), limit),
+    ]
+
+
+def run(spec: EnvSpec) -> list[Row]:
+    """Seconds, as `results.json` has them: all, and those until the first stage that does work."""
+    runs: list[dict[str, float]] = []
+
+    def whole() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            ilt_train(f"outputs={folder}", "run_name=run")
+            runs.append(json.loads((Path(folder) / "runs" / "run" / "results.json").read_text())["seconds"])
+        return runs[-1]["total"]
+
+    row = compare("ilt train, everything", "s", whole, ("at most", 75, "≤ 1"))
+    begun = iter([sum(each[name] for name in ("startup", "imports", "logger")) for each in runs])
+    return [row, compare("of which start-up, imports and W&B", "s", lambda: next(begun), ("at most", 12, "≤ 1"))]
+
+
+def ilt_train(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "ilt", "train", *arguments], capture_output=True, check=False)
