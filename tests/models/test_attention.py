@@ -93,9 +93,6 @@ def test_dropout_acts_in_training_alone() -> None:
     assert not torch.allclose(made(x, None, CAUSAL), made(x, None, CAUSAL), atol=1e-2)
 
 
-# --- the two ways of computing it ---
-
-
 @pytest.mark.parametrize(
     "allowed",
     [CAUSAL, CAUSAL.triu(-2), CAUSAL[1::2], torch.ones(1, 6, dtype=torch.bool)],

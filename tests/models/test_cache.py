@@ -66,9 +66,6 @@ def at_random(model: Decoder, n_ticks: int, n_slots: int = 4) -> list[list[Tenso
     return [[torch.stack(part) for part in zip(*steps, strict=True)] for steps in [*ended, *active.values()] if steps]
 
 
-# --- cached = recomputed ---
-
-
 @pytest.mark.parametrize(("n_layer", "attention"), [*product((1, 2, 3, 4), ["banded"]), (1, "full")])
 @each(tokens=TOKENS, positions=("rotary", "none"), context_length=LENGTHS)
 def test_cached_is_recomputed_at_every_step(options: dict[str, Any], n_layer: int, attention: str) -> None:
@@ -107,9 +104,6 @@ def test_normalization_is_part_of_it_and_loses_no_digits(
     close(one_by_one(model, observations, actions), recomputed(model, observations, actions))
 
 
-# --- which models it suits ---
-
-
 @each(tokens=TOKENS, attention=ATTENTIONS, positions=POSITIONS, context_length=(1, 2, 5), n_layer=(1, 2, 3))
 def test_it_suits_decoders_whose_layers_share_the_context_without_learned_positions(options: dict[str, Any]) -> None:
     shares = options["attention"] == "banded" or options["n_layer"] == 1 or options["context_length"] == 1
@@ -120,9 +114,6 @@ def test_no_other_model_is_taken() -> None:
     assert not CachedDecoder.suits(nn.Linear(3, 4))
     with pytest.raises(AssertionError, match="change while its window slides"):
         CachedDecoder(decoder(attention="full"))
-
-
-# --- how far it looks back ---
 
 
 @each(tokens=TOKENS, context_length=(1, 2, 5, 8, 16), n_layer=(1, 2, 3, 4))

@@ -23,7 +23,15 @@ BOX = ActionSpace(low=(-2.0, 0.0), high=(2.0, 1.0), shape=(2,))
 SPACES = {"choices": FOUR, "several choices": MULTI, "numbers": BOX}
 BASELINES = ("mlp", "mlp_stack", "gru", "lstm")
 TRANSFORMERS = [name for name in options_of("model") if name not in BASELINES]
-MODELS = [*((name, {}) for name in TRANSFORMERS), *((name, {"size": size}) for name in BASELINES for size in SIZES)]
+MODELS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in TRANSFORMERS),
+    *((name, {"size": size}) for name in BASELINES for size in SIZES),
+    *((name, {"context_length": length}) for name in ("nano", *BASELINES) for length in (1, 2)),
+    *(("tiny", {"positions": positions}) for positions in ("learned", "none")),
+    ("tiny", {"attention": "full"}),
+    ("tiny", {"tokens": "states"}),
+    ("tiny", {"dropout": 0.5, "action_dropout": 0.5}),
+]
 
 
 def spec(name: str, space: ActionSpace, *, observation_dim: int = 4, context_length: int = 6, **keys: Any) -> ModelSpec:
@@ -54,23 +62,9 @@ def count(model: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
-@pytest.mark.parametrize(("name", "keys"), MODELS, ids=lambda v: v if isinstance(v, str) else v.get("size", ""))
-def test_every_model_keeps_the_contract(name: str, keys: dict[str, str], space: ActionSpace) -> None:
+@pytest.mark.parametrize(("name", "keys"), MODELS, ids=str)
+def test_every_model_keeps_the_contract(name: str, keys: dict[str, Any], space: ActionSpace) -> None:
     check_model(spec(name, space, **keys).build()[0])
-
-
-@pytest.mark.parametrize("name", ["nano", *BASELINES])
-@pytest.mark.parametrize("context_length", [1, 2])
-def test_short_contexts_keep_it_too(name: str, context_length: int) -> None:
-    check_model(spec(name, FOUR, context_length=context_length).build()[0])
-
-
-KINDS = [{"positions": "learned"}, {"positions": "none"}, {"attention": "full"}, {"tokens": "states"}]
-
-
-@pytest.mark.parametrize("keys", [*KINDS, {"dropout": 0.5, "action_dropout": 0.5}], ids=str)
-def test_every_kind_of_transformer_keeps_it(keys: dict[str, Any]) -> None:
-    check_model(spec("tiny", FOUR, **keys).build()[0])
 
 
 def test_a_model_under_check_is_left_alone() -> None:
@@ -80,9 +74,6 @@ def test_a_model_under_check_is_left_alone() -> None:
     assert model.training
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-
-
-# --- broken models ---
 
 
 Given = dict[str, Tensor | None]
@@ -195,9 +186,6 @@ def test_broken_models_are_caught(broken: Toy, message: str) -> None:
 def test_only_sequence_models_are_models() -> None:
     with pytest.raises(ValueError, match=r"must be a subclass of ilt\.SequenceModel, got Linear"):
         check_model(nn.Linear(2, 2))  # type: ignore[arg-type]
-
-
-# --- baselines ---
 
 
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)

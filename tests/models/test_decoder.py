@@ -45,9 +45,6 @@ def close(a: Tensor, b: Tensor) -> None:
     torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
-# --- causality ---
-
-
 @each(attention=ATTENTIONS, tokens=TOKENS, positions=POSITIONS)
 def test_a_future_observation_changes_no_earlier_output(options: dict[str, str]) -> None:
     model, (observations, actions) = decoder(**options), window()
@@ -70,9 +67,6 @@ def test_an_action_changes_the_outputs_after_its_own_step_alone(options: dict[st
         after = model(observations, changed)
         close(after[:, : t + 1], before[:, : t + 1])
         assert t == K - 1 or differ(after[:, t + 1], before[:, t + 1])
-
-
-# --- who attends to whom ---
 
 
 @pytest.mark.parametrize(
@@ -109,9 +103,6 @@ def test_the_first_step_of_a_window_is_seen_in_the_last(options: dict[str, Any])
     assert (model(observations, actions)[:, -1] != before[:, -1]).any()
 
 
-# --- padding, batches, shorter windows ---
-
-
 @each(attention=ATTENTIONS, tokens=TOKENS)
 def test_padding_changes_no_output_whatever_it_holds(options: dict[str, str]) -> None:
     model, (observations, actions) = decoder(**options), window()
@@ -140,9 +131,6 @@ def test_a_shorter_window_equals_the_first_places_of_a_longer_one(options: dict[
     whole = model(observations, actions)
     for length in range(1, K):
         close(model(observations[:, :length], actions[:, :length]), whole[:, :length])
-
-
-# --- the order of the past ---
 
 
 def swapped_past() -> tuple[Tensor, Tensor]:
@@ -185,9 +173,6 @@ def test_the_layouts_by_hand() -> None:
     torch.testing.assert_close(without.tokenize(observations, actions)[0], without.embed_state(observations[0]))
 
 
-# --- dropout ---
-
-
 @each(positions=POSITIONS)
 def test_full_action_dropout_hides_past_actions_in_training_alone(options: dict[str, str]) -> None:
     model, (observations, actions) = decoder(action_dropout=1.0, **options), window()
@@ -213,9 +198,6 @@ def test_dropout_acts_in_training_alone_and_only_where_it_is_asked_for(option: s
     assert torch.equal(without.train()(*window()), model(*window()))
     model.train()
     assert differ(model(*window()), model(*window()))
-
-
-# --- weights ---
 
 
 @each(tokens=TOKENS, positions=POSITIONS)
@@ -270,9 +252,6 @@ def test_the_number_of_parameters_by_hand() -> None:
     embeddings, action_head = 8 * 32 + 32 + 4 * 32, 32 * 4 + 4
     block = (32 * 96 + 96) + (32 * 32 + 32) + (32 * 128 + 128) + (128 * 32 + 32) + 2 * 64
     assert sum(p.numel() for p in model.parameters()) == embeddings + 2 * block + 64 + action_head
-
-
-# --- normalization, errors ---
 
 
 def test_observations_are_standardized_inside() -> None:

@@ -54,9 +54,6 @@ MIXED = [math.log(0.25), math.log(0.75), -0.5, 0.5, log_std(math.log(0.1)), log_
 BINS = [0.1, 0.2, 0.3, 0.4]
 
 
-# --- losses by hand ---
-
-
 def test_the_loss_of_a_single_choice_is_cross_entropy_to_the_last_bit() -> None:
     outputs, targets = torch.randn(32, 4, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 4
     assert torch.equal(Categorical(action_space=FOUR).loss(outputs, targets), cross_entropy(outputs, targets))
@@ -84,9 +81,6 @@ def test_losses_by_hand(name: str, outputs: list[float], target: list[float], ex
 def test_numbers_are_put_into_bins_with_both_ends_inside(action: float, chosen: int) -> None:
     loss = Discretized(action_space=ONE, n_bins=4).loss(torch.log(torch.tensor([BINS])), torch.tensor([[action]]))
     assert loss.item() == pytest.approx(-math.log(BINS[chosen]), rel=1e-5)
-
-
-# --- most likely actions, samples ---
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -145,9 +139,6 @@ def test_the_same_uniform_numbers_give_the_same_sample_whatever_is_beside_it(nam
     np.testing.assert_array_equal(head.sample(outputs, drawn)[4:5], head.sample(outputs[4:5], drawn[4:5]))
 
 
-# --- extremes ---
-
-
 @pytest.mark.parametrize("value", [-1e4, 1e4])
 @pytest.mark.parametrize("name", ["gaussian", "mixture"])
 def test_extreme_outputs_stay_finite(name: str, value: float) -> None:
@@ -174,9 +165,6 @@ def test_a_deterministic_expert_does_not_drive_the_loss_down_without_end(name: s
         optimizer.step()
     assert lowest <= loss.item() < 0.0
     np.testing.assert_allclose(head.mode(outputs.detach().numpy()), [[0.3, 0.3]], atol=0.02)
-
-
-# --- which head suits which actions ---
 
 
 def test_the_default_suits_the_space() -> None:

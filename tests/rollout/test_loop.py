@@ -94,7 +94,8 @@ def test_a_plain_environment_of_gymnasium_replays_what_was_recorded(policy: Poli
 def test_environments_of_every_kind_replay_what_was_recorded(spec: EnvSpec) -> None:
     episodes, alone = (rollout(spec, RandomPolicy(spec.action_space), SEEDS[1:6], n_envs=n) for n in (3, 1))
     assert_identical(episodes, alone)
-    assert episodes.actions.dtype == spec.action_space.dtype
+    dtypes = [array.dtype for array in (episodes.observations, episodes.actions, episodes.rewards)]
+    assert dtypes == [np.float32, spec.action_space.dtype, np.float64]
     assert_replayed(episodes, spec, spec.make())
 
 

@@ -26,16 +26,6 @@ from tests.toys import countdown, recall
 MEMORIES = [{}, {"recompute": True}]
 
 
-def sizes(n_actions: int, context_length: int, observation_dim: int) -> dict[str, Any]:
-    """What a model of one choice is built with."""
-    return {
-        "observation_dim": observation_dim,
-        "action_space": ActionSpace(n_choices=(n_actions,), start=(0,)),
-        "n_outputs": n_actions,
-        "context_length": context_length,
-    }
-
-
 def acting(model: SequenceModel, **manner: Any) -> SequencePolicy:
     """A model with the usual head as a policy."""
     return SequencePolicy(model, default_head(action_space=model.action_space), **manner)
@@ -45,7 +35,8 @@ class Probe(SequenceModel):
     """Keeps what it is shown; its action at a step is that step's first coordinate modulo 4."""
 
     def __init__(self, context_length: int) -> None:
-        super().__init__(**sizes(4, context_length, 1))
+        space = ActionSpace(n_choices=(4,), start=(0,))
+        super().__init__(observation_dim=1, action_space=space, n_outputs=4, context_length=context_length)
         self.weight = nn.Parameter(torch.zeros(1))
         self.drop = nn.Dropout(0.5)
         self.windows: list[list[list[float]]] = []
@@ -130,9 +121,6 @@ def test_a_model_that_fails_is_put_back_into_its_mode_too(training: bool) -> Non
     assert all(module.training == training for module in model.modules())
 
 
-# --- what is cached, and what is recomputed ---
-
-
 class Opposite(Decoder):
     """Computes something else than a decoder does."""
 
@@ -166,9 +154,6 @@ def test_what_cannot_be_cached_or_shall_not_is_recomputed(
     begin(policy, 0)
     act(policy, {0: 1})
     assert bool(windows) == recomputes
-
-
-# --- online logits are offline logits ---
 
 
 class Recording(SequencePolicy):
@@ -269,9 +254,6 @@ def test_a_rollout_does_not_use_dropout_and_training_goes_on_with_it(lander: Env
     episodes = rollout(lander, policy, lander.seeds("validation", 2), n_envs=2)
     assert all(module.training for module in model.modules())
     assert_online_is_offline(policy, model, episodes)
-
-
-# --- whole rollouts ---
 
 
 @pytest.mark.parametrize("options", [{}, {"n_layer": 3, "context_length": 8}, {"tokens": "states"}], ids=str)

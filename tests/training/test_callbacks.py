@@ -105,9 +105,6 @@ def averaged() -> SimpleNamespace:
     return watch(EMA(decay=0.75))
 
 
-# --- rollouts ---
-
-
 def test_every_validation_runs_the_student_on_selection_seeds(plain: SimpleNamespace) -> None:
     assert [entry["step"] for entry in plain.evaluation.history] == [4, 8]
     episodes = rollout(recall(), SequencePolicy(plain.model, HEAD), recall().seeds("selection", 6), n_envs=4)
@@ -147,9 +144,6 @@ def test_a_sanity_check_is_no_evaluation() -> None:
 def test_more_episodes_than_the_selection_block_holds_are_refused() -> None:
     with pytest.raises(ValueError, match=r"env\.seed_blocks\.selection holds 100"):
         evaluation_of(n_episodes=101)
-
-
-# --- averaged weights ---
 
 
 def test_it_is_the_averaged_weights_that_act(averaged: SimpleNamespace) -> None:
@@ -196,9 +190,6 @@ def test_a_short_training_ends_near_its_own_weights_and_not_near_its_start() -> 
     assert (average - raw.after[-1]).norm() < 0.5 * (average - raw.before[0]).norm()
 
 
-# --- the learning curve ---
-
-
 def test_the_curve_holds_losses_and_all_that_was_measured(plain: SimpleNamespace) -> None:
     rows = plain.curve.rows
     assert [row["step"] for row in rows] == [2, 4, 4, 6, 8, 8]
@@ -214,9 +205,6 @@ def test_curve_and_history_are_kept_through_a_state(plain: SimpleNamespace) -> N
     curve.load_state_dict(plain.curve.state_dict())
     evaluation.load_state_dict(plain.evaluation.state_dict())
     assert (curve.rows, evaluation.history) == (plain.curve.rows, plain.evaluation.history)
-
-
-# --- pruned ---
 
 
 @pytest.mark.parametrize(
@@ -235,9 +223,6 @@ def test_a_training_not_worth_going_on_with_ends_at_an_evaluation(verdicts: list
     assert [value for value, _ in reports] == pytest.approx([entry["return_mean"] for entry in evaluation.history])
     assert pruning.pruned == any(verdicts)
     assert trainer.global_step == steps[-1]
-
-
-# --- checkpoints ---
 
 
 def test_the_last_checkpoint_is_the_last_even_where_nothing_became_better(tmp_path: Path) -> None:
