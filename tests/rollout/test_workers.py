@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from multiprocessing import Pipe
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -154,6 +156,20 @@ def test_a_run_that_is_closed_leaves_no_worker_at_work() -> None:
 def test_null_means_every_core_that_this_process_may_use() -> None:
     assert workers.n_processes(SimpleNamespace(processes=3)) == 3
     assert 1 <= workers.n_processes(SimpleNamespace(processes=None)) <= (os.cpu_count() or 1)
+
+
+def test_a_worker_serves_until_its_parent_is_gone() -> None:
+    ours, theirs = Pipe()
+    before = signal.getsignal(signal.SIGINT)
+    for task in ((count, (0, 2)), (count_and_fail, (0, 1)), (count, (5, 6))):
+        ours.send(task)
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: (answers.extend(ours.recv() for _ in range(8)), ours.close()))
+    thread.start()
+    workers.serve(theirs)
+    thread.join()
+    signal.signal(signal.SIGINT, before)
+    assert [kind for kind, _ in answers] == ["ready", "item", "item", "end", "item", "error", "item", "end"]
 
 
 def test_a_script_without_a_main_guard_fails_with_a_hint(tmp_path: Path) -> None:
