@@ -59,46 +59,37 @@ def clean(outputs: Path, *overrides: str) -> int:
     return run_command("clean", f"outputs={outputs}", *overrides)
 
 
+RUNS = {  # by folder, the state that it shall have and what is in it
+    "runs/failed": ("failed", {"error": "ValueError: no"}),
+    "runs/unfinished": ("not finished", {}),
+    "runs/again": ("finished", {"results": FINISHED}),
+    "runs/again.1": ("set aside", {}),
+    "runs/again.2": ("finished", {"results": FINISHED}),
+    "runs/damaged": ("damaged", {"results": "{"}),
+    "multirun/sweep/job": ("finished", {"results": FINISHED}),
+    "multirun/search/trial-000/seed-1": ("trial", {}),
+}
+STATES = {folder: state for folder, (state, _) in RUNS.items()}
+STATES |= {"multirun/refused": "failed", "experts/ppo-0123456789": "finished", f"experts/{PARTIAL}": "not finished"}
+LEFT_OVER = {folder for folder, state in STATES.items() if state in ("failed", "set aside", "not finished")}
+
+
 @pytest.fixture
 def outputs(tmp_path: Path) -> Path:
     """Everything that there may be, two days old."""
-    runs, sweeps, experts = tmp_path / "runs", tmp_path / "multirun", tmp_path / "experts"
-    write_run(runs / "failed", error="ValueError: no")
-    write_run(runs / "unfinished")
-    write_run(runs / "again", results=FINISHED)
-    write_run(runs / "again" / "wandb" / "files")  # which is no run
-    write_run(runs / "again.1")
-    write_run(runs / "again.2", results=FINISHED)
-    write_run(runs / "damaged", results="{")
-    write_run(sweeps / "sweep" / "job", results=FINISHED)
-    write_run(sweeps / "search" / "trial-000" / "seed-1")
-    (sweeps / "search" / "study.db").touch()
-    (sweeps / "sweep" / "refused").mkdir()
-    (sweeps / "sweep" / "refused" / "error.txt").write_text("ConfigError: no")
+    for folder, (_, files) in RUNS.items():
+        write_run(tmp_path / folder, **files)
+    write_run(tmp_path / "runs" / "again" / "wandb" / "files")  # which is no run
     write_run(tmp_path / "reference" / "old")
-    write_artifact(experts / "ppo-0123456789")
-    (experts / PARTIAL).mkdir()
-    (experts / PARTIAL / "weights").touch()
-    (experts / ".a2c-0123456789.lock").touch()
-    (runs / ".unfinished.lock").touch()
+    write_artifact(tmp_path / "experts" / "ppo-0123456789")
+    (tmp_path / "multirun" / "refused").mkdir()
+    (tmp_path / "multirun" / "refused" / "error.txt").write_text("ConfigError: no")
+    (tmp_path / "experts" / PARTIAL).mkdir()
+    for name in (f"experts/{PARTIAL}/weights", "experts/.a2c-0123456789.lock", "runs/.unfinished.lock"):
+        (tmp_path / name).touch()
+    (tmp_path / "multirun" / "search" / "study.db").touch()
     age(tmp_path, hours=48)
     return tmp_path
-
-
-STATES = {
-    "runs/failed": "failed",
-    "runs/unfinished": "not finished",
-    "runs/again": "finished",
-    "runs/again.1": "set aside",
-    "runs/again.2": "finished",
-    "runs/damaged": "damaged",
-    "multirun/sweep/job": "finished",
-    "multirun/search/trial-000/seed-1": "trial",
-    "multirun/sweep/refused": "failed",
-    "experts/ppo-0123456789": "finished",
-    f"experts/{PARTIAL}": "not finished",
-}
-LEFT_OVER = {"runs/again.1", "runs/failed", "multirun/sweep/refused", "runs/unfinished", f"experts/{PARTIAL}"}
 
 
 def test_states_of_runs_and_artifacts(outputs: Path) -> None:
