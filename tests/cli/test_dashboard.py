@@ -1,13 +1,15 @@
 """The W&B workspace as code."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from ilt.cli.dashboard import SWEPT, as_json, build
-from tests.cli.commands import run_command
+from tests.cli.commands import KEYLESS, run_command
 
 
 def panels(workspace: dict[str, Any]) -> list[dict[str, Any]]:
@@ -49,13 +51,10 @@ def test_rollouts_have_bands_over_seeds_and_parameters_stand_beside_returns_that
     assert len(accessors(workspace) - {"summary:selection/return_mean"}) == len(SWEPT)
 
 
-def test_it_is_written_as_json_where_there_is_no_key(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("WANDB_API_KEY", "")
-    monkeypatch.setenv("NETRC", "/dev/null")
+def test_it_is_written_as_json_where_there_is_no_key(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    run_command("dashboard", f"outputs={tmp_path}", "project=other")
+    with patch.dict(os.environ, KEYLESS):
+        run_command("dashboard", f"outputs={tmp_path}", "project=other")
     assert "no W&B API key" in caplog.text
     written = json.loads((tmp_path / "dashboard.json").read_text())
     assert written["project"] == "other"

@@ -8,10 +8,9 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
 from ilt.experts.find import find, find_or_train
-from ilt.experts.gate import GateError
 from ilt.pipeline import prepare
 from ilt.rollout.recorded import Context
-from ilt.tracking.store import SHIPPED, open_artifact
+from ilt.tracking.store import open_artifact
 from tests.cli.commands import run_command, type_command, wandb_records
 
 HIDDEN = ["env=lunar_lander_hidden", "expert.privileged=true"]
@@ -48,30 +47,10 @@ def test_an_expert_is_trained_measured_and_kept(
     assert mean == expert.metrics["selection"]["deterministic"]["return_mean"]
 
 
-@pytest.mark.parametrize(
-    ("expert", "env"),
-    [
-        (["expert=ppo"], "lunar_lander"),
-        (["expert=a2c"], "lunar_lander"),
-        (["expert=ppo_privileged"], "lunar_lander_hidden"),
-        (["expert=a2c_privileged"], "lunar_lander_hidden"),
-        (["expert=a2c", "expert.privileged=true"], "lunar_lander_blind"),
-    ],
-)
-def test_the_config_of_a_shipped_expert_finds_it(expert: list[str], env: str, tmp_path: Path) -> None:
-    assert find(*composed(*expert, f"env={env}", f"outputs={tmp_path}")).path.parent == SHIPPED["experts"]
-
-
 def test_the_heuristic_is_measured_without_training(tmp_path: Path) -> None:
     arguments = ["expert=heuristic", "expert.gate_episodes=5", f"outputs={tmp_path}", "processes=1", "logger=none"]
     assert run_command("expert", *arguments) > 0
     assert find(*composed(*arguments)).metrics["training"] is None
-
-
-def test_an_expert_below_its_gate_may_not_demonstrate(tmp_path: Path) -> None:
-    with pytest.raises(GateError, match=r"expert\.gate asks for a mean return of at least 299"):
-        run_command("collect", "expert.gate=299", f"outputs={tmp_path}", "logger=none", "processes=1")
-    assert not (tmp_path / "demos").exists()
 
 
 def test_filters_that_drop_everything_say_so(tmp_path: Path) -> None:

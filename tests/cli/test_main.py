@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -56,11 +57,9 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("argument", "line"), MISTAKES.items())
-def test_a_mistake_is_one_line_and_leaves_nothing(
-    argument: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert refusal("train", argument) == line
+def test_a_mistake_is_one_line_and_leaves_nothing(argument: str, line: str, tmp_path: Path) -> None:
+    with chdir(tmp_path):
+        assert refusal("train", argument) == line
     assert not list(tmp_path.rglob("config.yaml"))
 
 

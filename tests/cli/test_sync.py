@@ -64,9 +64,7 @@ def test_a_link_that_leads_nowhere_has_no_size(outputs: Path, first: OfflineRun)
     assert first.size == before
 
 
-def test_without_a_key_it_says_what_it_would_do_and_what_to_do_and_fails(
-    outputs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_a_key_it_says_what_to_do_and_fails(outputs: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     assert run_command("sync", f"outputs={outputs}", "dry_run=true") == 0
     assert "2 runs (1 collect, 1 train)" in caplog.text
@@ -76,5 +74,5 @@ def test_without_a_key_it_says_what_it_would_do_and_what_to_do_and_fails(
         run_command("sync", f"outputs={outputs}")
     assert "set WANDB_API_KEY" in caplog.text
     assert not list(outputs.rglob("*.synced"))
-    run_command("sync", f"outputs={tmp_path / 'empty'}")
+    run_command("sync", f"outputs={outputs / 'empty'}")
     assert "nothing to upload" in caplog.text

@@ -4,17 +4,8 @@ from typing import Any
 
 import pytest
 
-from ilt.tracking.records import RunRecord, by_environment, differing_keys, flatten, group_runs, middle_run, read_run
-from ilt.tracking.run_folder import read_config
-from tests.analysis.finished_runs import finish_run
-
-
-def read(path: Path) -> RunRecord:
-    return read_run(path.name, path, read_config(path))
-
-
-def finished(folder: Path, **of_the_run: Any) -> RunRecord:
-    return read(finish_run(folder, **of_the_run))
+from ilt.tracking.records import by_environment, differing_keys, flatten, group_runs, middle_run
+from tests.analysis.finished_runs import finish_run, finished, read
 
 
 def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -113,13 +113,11 @@ def test_a_damaged_manifest_is_an_error_that_names_it(tmp_path: Path, manifest: 
     assert open_artifact(made(tmp_path).path).metrics == {"length": 5}
 
 
-def test_what_ships_with_the_package_is_found_after_the_stores_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_ships_with_the_package_is_found_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = made(tmp_path)
     shipped = made(tmp_path / "package")
     monkeypatch.setitem(store.SHIPPED, "things", tmp_path / "package" / "things")
-    assert made(tmp_path, never).path == own.path
+    assert made(tmp_path, never).path == own.path  # which comes first
     shutil.rmtree(own.path)
     assert made(tmp_path, never).path == shipped.path
     assert Store(tmp_path).find("others", "toy", CONFIG) is None
