@@ -7,9 +7,16 @@ remove the folder itself.
 import atexit
 import os
 import shutil
+import time
 
 FOLDER = "ILT_SOCKETS"
 """Environment variable with the folder's path."""
 
+
+def _remove(folder: str) -> None:
+    time.sleep(2.0)  # a parent that ends by itself removes it, and would complain if it were gone
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 if folder := os.environ.get(FOLDER):
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(_remove, folder)
