@@ -2,6 +2,7 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,17 @@ import numpy as np
 import pytest
 import yaml
 
+from ilt.schema import ConfigError
 from ilt.tracking.run_folder import RunFolder, peak_memory_mb, read_config
 
 ENV = {"success_return": 1.0, "crash_reward": None, "seed_blocks": {"test": [3000, 100]}}
 CONFIG = {"seed": 0, "model": {"n_layer": 2}, "env": ENV, "evaluation": {"n_episodes": 4, "video": True}}
 
 
-def open_run(outputs: Path, *, resume: bool = True, **changes: Any) -> RunFolder:
+def open_run(outputs: Path, *, resume: bool = True, wait: bool = False, **changes: Any) -> RunFolder:
     config = {**CONFIG, **changes}
     identity = {"kind": "training", "seed": config["seed"]}
-    return RunFolder(outputs / "run", config, identity, resume=resume, started=time.monotonic())
+    return RunFolder(outputs / "run", config, identity, resume=resume, started=time.monotonic(), wait=wait)
 
 
 def test_a_run_is_finished_when_its_results_and_figures_are_there(tmp_path: Path) -> None:
@@ -95,7 +97,7 @@ def test_an_error_is_kept_until_the_run_begins_again(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), open_run(tmp_path):
         raise ZeroDivisionError("in two\nlines")
     first_line, _, *trace = (tmp_path / "run" / "error.txt").read_text().splitlines()
-    assert first_line == "ZeroDivisionError: in two"
+    assert first_line == "ZeroDivisionError: in two lines"
     assert "Traceback" in trace[0]
     with open_run(tmp_path) as run:
         run.begin()
@@ -138,3 +140,36 @@ def test_peak_memory_is_of_this_process_and_not_of_the_one_that_started_it() -> 
     assert 10 < int(started.stdout) < most_mb
     del held
     assert peak_memory_mb() > most_mb  # which the kernel counts in batches of pages, so not to the megabyte
+
+
+def test_a_run_is_set_aside_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_run(tmp_path) as run:
+        run.finish({"return_mean": 1.0})
+    rename, renamed = Path.rename, []
+    monkeypatch.setattr(Path, "rename", lambda path, target: (renamed.append(path), rename(path, target)))
+    with open_run(tmp_path, resume=False):
+        pass
+    assert renamed == [tmp_path / "run"]
+    assert (tmp_path / "run.1" / "results.json").exists()
+
+
+def test_a_config_that_cannot_run_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError), open_run(tmp_path) as run, run.stage("imports"):
+        raise ConfigError("model cannot act")
+    assert not (tmp_path / "run").exists()
+    begun = open_run(tmp_path)
+    begun.seconds["training"] = 1.0
+    with pytest.raises(ConfigError), begun:
+        raise ConfigError("too late")
+    assert (tmp_path / "run" / "error.txt").exists()
+
+
+def test_a_job_of_a_sweep_waits_for_the_same_job_of_another(tmp_path: Path) -> None:
+    order = []
+    with open_run(tmp_path):
+        waiting = threading.Thread(target=lambda: (open_run(tmp_path, wait=True).__enter__(), order.append("entered")))
+        waiting.start()
+        waiting.join(timeout=0.5)
+        order.append("left")
+    waiting.join(timeout=10)
+    assert order == ["left", "entered"]

@@ -11,6 +11,8 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
+from ilt.schema import PlainError
+from ilt.tracking.store import DamagedArtifactError
 from ilt.training.fit import Fitted
 from tests.training.toy_training import by_epochs, by_steps, demonstrations, interrupted, train, train_config, untimed
 
@@ -131,3 +133,51 @@ def test_the_seed_and_dropout_matter_to_what_is_compared(tmp_path: Path, uninter
     expected, _ = uninterrupted(by_steps, 3)
     (weight, other) = (state["current_model_state"]["model.action_head.weight"] for state in (changed, expected))
     assert not torch.equal(weight, other)
+
+
+@pytest.mark.parametrize("lost", ["cut short", "gone"])
+def test_from_the_checkpoint_before_a_training_ends_the_same(tmp_path: Path, uninterrupted: Run, lost: str) -> None:
+    demos, last = demonstrations(tmp_path), tmp_path / "run" / "checkpoints" / "last.ckpt"
+    with pytest.raises(RuntimeError, match="killed"):
+        train(config(tmp_path, by_steps(3), 8), tmp_path / "run", demos)
+    if lost == "gone":  # a kill between two renames
+        last.unlink()
+    else:
+        last.write_bytes(last.read_bytes()[:-100])
+    assert_same(train(config(tmp_path, by_steps(3)), tmp_path / "run", demos), uninterrupted(by_steps, 3))
+
+
+def test_a_run_that_was_moved_keeps_its_best_weights(tmp_path: Path) -> None:
+    demos = demonstrations(tmp_path)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(config(tmp_path, by_steps(3), 8), tmp_path / "run", demos)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    checkpoint, fitted = train(config(tmp_path, by_steps(3)), tmp_path / "moved", demos)
+    (state,) = (state for name, state in checkpoint["callbacks"].items() if name.startswith("Best"))
+    returns = [row["rollout/return_mean"] for row in fitted.rows if "rollout/return_mean" in row]
+    assert state["best_model_score"] == max(returns)
+    assert Path(state["best_model_path"]) == (tmp_path / "moved" / "checkpoints" / "best.ckpt")
+
+
+def test_without_its_best_weights_a_run_says_how_to_go_on(tmp_path: Path) -> None:
+    demos = demonstrations(tmp_path)
+    train(config(tmp_path, by_steps(3)), tmp_path / "run", demos)
+    (tmp_path / "run" / "checkpoints" / "best.ckpt").write_bytes(b"")
+    with pytest.raises(DamagedArtifactError, match=r"best.ckpt is missing or damaged; resume=false begins"):
+        train(config(tmp_path, by_steps(3)), tmp_path / "run", demos)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "optimizer.learning_rate=1e30",
+            "the training diverged: at step .* not finite; a lower optimizer.learning_rate",
+        ),
+        ("+trainer.max_time='00:00:00:00'", "was ended at step . of 15, by trainer.max_time or a callback"),
+    ],
+)
+def test_a_training_that_diverges_or_ends_early_is_no_result(tmp_path: Path, change: str, message: str) -> None:
+    with pytest.raises(PlainError, match=message):
+        train(config(tmp_path, [*by_steps(3), change]), tmp_path / "run", demonstrations(tmp_path))
+    assert not (tmp_path / "run" / "training.json").exists()
