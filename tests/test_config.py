@@ -185,6 +185,10 @@ WRONG_VALUES = [
     ("resume", 1, "true or false"),
     ("n_envs", 0, "an integer of at least 1"),
     ("threads", 0, "an integer of at least 1, or null"),
+    ("run_name", "../../evil", "a folder's name of at most 200 bytes, which does not begin with a dot and holds no /"),
+    ("run_name", "..", "a folder's name"),
+    ("run_name", "ü" * 101, "a folder's name of at most 200 bytes"),
+    ("run_name", "two\nlines", "a folder's name"),
     ("processes", 0, "an integer of at least 1, or null"),
     ("env.id", 3, "text"),
     ("env.kwargs", "windy", "a mapping"),
@@ -463,14 +467,14 @@ env.seed_blocks.demonstrations=[40_000_000,1_000_000]
 imitation={"_target_":"ilt.imitation.dagger.DAgger"}
 optimizer.learning_rate=0.1 optimizer.betas=[0.9,0.96]
 trainer.max_steps=25 trainer.precision=64-true trainer.gradient_clip_val=null trainer.accumulate_grad_batches=2
-callbacks.ema=null callbacks.rollout.n_episodes=20 evaluation.context_length=4
+callbacks.ema=null callbacks.rollout.n_episodes=20 evaluation.context_length=4 threads=2 threads=null
 """
 """Rollout evaluations pick the best weights, and with that context the student also acts while it learns."""
 LEAVES_WEIGHTS = """
 outputs=elsewhere resume=false logger={} logger.tags=["a"] threads=1 processes=3 n_envs=7
 expert.gate=null expert.train=false expert.name=other
 env.gate=3.0 env.success_return=null env.crash_reward=null env.seed_blocks.test=[40_000_000,1_000_000]
-trainer.log_every_n_steps=7 callbacks.preemption=null callbacks.best.monitor=rollout/success_rate
+trainer.log_every_n_steps=7 callbacks.preemption=null
 evaluation.n_episodes=7 evaluation.video=false evaluation.reported_checkpoint=best
 model.dropout=0.0
 """

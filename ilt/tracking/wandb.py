@@ -196,7 +196,7 @@ def model_of(run_folder: Path, results: Mapping[str, Any]) -> Artifact:
     return Artifact(run_folder, {"metrics": measured, "parents": parents, "files": results["files"]})
 
 
-def _name(name: str) -> str:
+def artifact_name(name: str) -> str:
     """Return a name that W&B allows for an artifact: letters, digits, dashes, underscores and dots, 128 at most."""
     allowed = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)
     return name if allowed == name and len(name) <= LONGEST_NAME else f"{allowed[:100]}-{config_hash(name)}"
@@ -207,7 +207,7 @@ def _as_wandb(kind: str, artifact: Artifact) -> "wandb.Artifact":
     import wandb
 
     metadata = {name: value for name, value in artifact.manifest.items() if name != "files"}
-    copy = wandb.Artifact(_name(artifact.name), type=kind, metadata=metadata)
+    copy = wandb.Artifact(artifact_name(artifact.name), type=kind, metadata=metadata)
     beside = [name for name in (MANIFEST, "config.yaml") if artifact.file(name).exists()]
     for name in [*artifact.manifest["files"], *beside]:
         # upload files in place: they never change, and copies would fill the disk

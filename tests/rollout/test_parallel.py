@@ -19,6 +19,7 @@ from ilt.experts.actor import Actor, actor_policy
 from ilt.rollout.parallel import WorkerDied, dumps
 from ilt.rollout.policies import FunctionPolicy, Policy, RandomPolicy
 from ilt.rollout.run import rollout
+from ilt.schema import PlainError
 from tests.rollout.test_loop import assert_identical
 from tests.rollout.test_sequence_policy import acting, large_random_model
 from tests.toys import HIDING, MULTI, TENSOR, VECTOR, countdown, echo, recall
@@ -178,3 +179,23 @@ def test_weights_are_sent_by_value_and_stay_what_they_are() -> None:
     assert arrived.tied is arrived.get_parameter(next(name for name, _ in arrived.named_parameters()))
     torch.testing.assert_close(arrived.state_dict(), model.state_dict(), atol=0, rtol=0)
     assert [p.requires_grad for p in arrived.parameters()] == [p.requires_grad for p in model.parameters()]
+
+
+class Hungry(Drawing):
+    """Finds no memory where more than two episodes are active."""
+
+    def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
+        if len(slots) > 2:
+            raise MemoryError
+        return super().act(slots, observations)
+
+
+def test_too_little_memory_is_met_with_fewer_episodes_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    episodes = rollout(recall(), Hungry(), SEEDS, n_envs=4, n_processes=2)
+    assert_identical(episodes, rollout(recall(), Drawing(), SEEDS))
+    assert "ran out of memory" in caplog.text
+
+
+def test_in_one_process_too_little_memory_says_what_to_lower() -> None:
+    with pytest.raises(PlainError, match="not enough memory for 11 episodes, 4 active at once; lower n_envs"):
+        rollout(recall(), Hungry(), SEEDS, n_envs=4)

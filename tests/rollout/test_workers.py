@@ -198,3 +198,38 @@ def test_a_worker_of_joblib_can_start_workers_of_its_own() -> None:
     code = f"from joblib import Parallel, delayed; from tests.rollout.test_workers import light_results; print({work})"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert process.stdout.strip() == str([[[0, 1], [2, 3]]] * 2), process.stderr
+
+
+def stop_first() -> Iterator[int]:
+    yield os.getpid()
+    os.kill(os.getpid(), signal.SIGSTOP)
+    yield 0
+
+
+def test_a_worker_that_somebody_stopped_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(workers, "SILENCE", 0.2)
+    with closing(workers.run(stop_first, [()])) as arriving:
+        _, pid = next(arriving)
+        continued = threading.Timer(1.0, os.kill, (pid, signal.SIGCONT))
+        continued.start()
+        assert next(arriving) == (0, 0)
+    assert f"process {pid} is stopped, and others wait for it; continue it with: kill -CONT {pid}" in caplog.text
+
+
+def test_a_killed_parent_leaves_no_sockets(tmp_path: Path) -> None:
+    code = """if True:
+        import os, signal
+        from ilt.rollout import workers
+        if __name__ == "__main__":
+            workers.PRELOADED[1:] = []
+            next(workers.run(range, [(1,)]))
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    (tmp_path / "script.py").write_text(code)
+    subprocess.run([sys.executable, tmp_path / "script.py"], env={**os.environ, "TMPDIR": str(tmp_path)}, check=False)
+    until = time.monotonic() + 30
+    while list(tmp_path.glob("pymp-*")) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert not list(tmp_path.glob("pymp-*"))

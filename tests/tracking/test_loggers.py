@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock, call
@@ -23,7 +24,7 @@ from ilt.cli.sync import records
 from ilt.schema import ConfigError
 from ilt.tracking.loggers import LONGEST_TAG, ExpertCurve, JobInfo, open_run, tags_of
 from ilt.tracking.store import Artifact, Store
-from ilt.tracking.wandb import WandbRun, has_key
+from ilt.tracking.wandb import WandbRun, artifact_name, has_key
 
 KEY = "0123456789" * 4
 WANDB = {"_target_": "wandb.init", "project": "ilt", "name": None, "group": None, "tags": []}
@@ -265,3 +266,10 @@ def test_what_was_swept_becomes_tags_and_what_changes_no_number_does_not() -> No
     (tag,) = tags_of([f"expert.training.hidden=[{','.join(['64'] * 40)}]"])
     assert len(tag) == LONGEST_TAG
     assert tag.startswith("expert.training.hidden=[64,")
+
+
+@pytest.mark.parametrize("name", ["lr=0.1", "two words", "a+b:c", "größe", "n" * 200])
+def test_any_name_is_mapped_to_one_that_wandb_allows(name: str) -> None:
+    assert re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", artifact_name(name))
+    assert artifact_name(name) == artifact_name(name) != artifact_name(f"{name}2")
+    assert artifact_name("tiny-K8-s0.1") == "tiny-K8-s0.1"
