@@ -8,6 +8,7 @@ import pytest
 from filelock import FileLock
 
 from ilt.cli.list import Entry, find_entries, find_shipped, lock_of, row
+from ilt.tracking.store import digest
 
 CONFIG = """
 env:
@@ -36,7 +37,8 @@ def write_run(path: Path, **files: Any) -> Path:
 def write_artifact(path: Path, **manifest: Any) -> Path:
     path.mkdir(parents=True)
     whole = {"config": {"env": {"id": "CartPole-v1"}}, "metrics": {}, "seconds": 3.4, "made_at": "2026-01-02T03:04:05Z"}
-    (path / "manifest.json").write_text(json.dumps({**whole, **manifest}))
+    whole |= manifest
+    (path / "manifest.json").write_text(json.dumps({**whole, "digest": digest(whole)}))
     return path
 
 

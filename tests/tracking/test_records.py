@@ -70,12 +70,12 @@ def test_configs_are_compared_value_by_value() -> None:
 @pytest.mark.parametrize(
     ("file", "content", "complaint"),
     [
-        ("results.json", "{}", "results.json is not what a finished run leaves: it lacks 'return_mean'"),
+        ("results.json", "{}", "results.json cannot be used: it lacks 'return_mean'"),
         ("results.json", "{", "results.json"),
         ("curve.csv", "step,val/loss\nmany,0.5\n", "curve.csv"),
-        ("episodes.csv", "seed,student_return\n", "episodes.csv is not what a finished run leaves: it has no rows"),
+        ("episodes.csv", "seed,student_return\n", "episodes.csv cannot be used: it has no rows"),
         ("episodes.csv", "seed\n1\n", "it lacks 'student_return'"),
-        ("config.yaml", "seed: 0\n", "config.yaml is not what a finished run leaves: it lacks 'env'"),
+        ("config.yaml", "seed: 0\n", "config.yaml cannot be used: it lacks 'env'"),
         ("config.yaml", "- 1\n", "config.yaml"),
     ],
 )

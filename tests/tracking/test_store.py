@@ -80,8 +80,10 @@ def test_the_manifest_says_what_made_it_from_what_and_when(tmp_path: Path) -> No
 def test_a_maker_that_fails_publishes_nothing_and_the_next_try_finds_what_it_had_saved(tmp_path: Path) -> None:
     def try_until_third(folder: Path) -> Mapping[str, Any]:
         assert published(tmp_path) == []  # nor while it is being made
-        tries = [*folder.glob("try*")]
-        (folder / f"try{len(tries)}").write_text("")
+        (folder / "training").mkdir(exist_ok=True)
+        tries = [*(folder / "training").iterdir()]
+        (folder / "training" / f"try{len(tries)}").write_text("")
+        (folder / f"made{len(tries)}").write_text("")
         if len(tries) < 2:
             raise RuntimeError("killed")
         return {"tries": len(tries) + 1}
@@ -92,7 +94,8 @@ def test_a_maker_that_fails_publishes_nothing_and_the_next_try_finds_what_it_had
         assert Store(tmp_path).find("things", "toy", CONFIG) is None
     artifact = Store(tmp_path).find_or_make("things", "toy", CONFIG, try_until_third)
     assert artifact.metrics == {"tries": 3}
-    assert sorted(artifact.manifest["files"]) == ["try0", "try1", "try2"]
+    assert list(artifact.manifest["files"]) == ["made2"]
+    assert sorted(path.name for path in artifact.path.iterdir()) == ["made2", "manifest.json"]
 
 
 def test_a_kill_while_the_manifest_is_written_harms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
