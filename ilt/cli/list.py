@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -113,12 +114,14 @@ def _read(read: Callable[[str, Path], Entry], kind: str, path: Path) -> Entry:
 
 
 def _run(kind: str, path: Path) -> Entry:
-    files = [file for file in (path / RESULTS, path / ERROR, path / "train.log", path / CONFIG) if file.exists()]
-    about: dict[str, Any] = {"path": path, "kind": kind, "changed": max(file.stat().st_mtime for file in files)}
-    if (path / CONFIG).exists():
+    files = [
+        file for file in (path / RESULTS, path / ERROR, path / "train.log", path / CONFIG) if os.path.lexists(file)
+    ]
+    about: dict[str, Any] = {"path": path, "kind": kind, "changed": max(file.lstat().st_mtime for file in files)}
+    if os.path.lexists(path / CONFIG):
         config = read_config(path)
         about |= {"env": _env(config), "expert": config.get("expert", {}).get("name", ""), "model": _model(path)}
-    if (path / RESULTS).exists():
+    if os.path.lexists(path / RESULTS):
         results = read_json(path / RESULTS)
         about |= {"return_mean": results["return_mean"], "seconds": results["seconds"]["total"]}
         return Entry(**about, state=FINISHED)

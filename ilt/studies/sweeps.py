@@ -40,7 +40,9 @@ def summarize(sweep: Path) -> None:
 def find_jobs(sweep: Path) -> list[Job]:
     """Return the jobs with a folder in the sweep's folder, sorted by name, without runs that were set aside."""
     jobs, envs = [], {}
-    for folder in sorted(path.parent.parent for path in sweep.glob(f"*/{COMMAND}/overrides.yaml")):
+    for folder in sorted(path.parent for path in sweep.glob(f"*/{COMMAND}")):
+        if not os.path.lexists(folder / COMMAND / "overrides.yaml"):
+            continue
         original, _, number = folder.name.rpartition(".")
         if number.isdecimal() and (sweep / original).is_dir():
             continue

@@ -200,9 +200,7 @@ def place_for(folder: Path, instead: Path) -> Path:
         folder.mkdir(exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        log.warning(
-            "%s cannot be written to (%s); what is written goes to %s", folder, error.strerror or error, instead
-        )
+        log.warning("%s cannot be written to (%s); writing to %s", folder, error.strerror or error, instead)
         instead.mkdir(parents=True, exist_ok=True)
         return instead
     return folder

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ilt.schema import ConfigError, PlainError, leaves
+from ilt.schema import ConfigError, leaves
 
 _LARGE = 16_384  # a size that any model may have, whatever the number of its weights; its square fits into memory
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -58,8 +58,8 @@ def load_module(
             _check_plan(build, config, state)
         module = build()
         module.load_state_dict(state)
-    except (ConfigError, PlainError):
-        raise
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     except Exception as error:  # a damaged or foreign file may fail in any way
         raise ValueError(f"{path} holds weights of another model: {error or type(error).__name__}") from error
     return module.eval()

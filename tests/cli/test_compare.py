@@ -14,7 +14,7 @@ from ilt.registry import load_option
 from ilt.rollout.recorded import Context
 from ilt.schema import ConfigError
 from ilt.settings import parse_subset
-from tests.analysis.finished_runs import roll_out_run
+from tests.analysis.finished_runs import finish_run, roll_out_run
 from tests.cli.commands import run_command
 
 PPO, A2C = "ppo-091d97b2b3", "a2c-ecdd424b2b"
@@ -107,16 +107,14 @@ def test_what_cannot_be_compared_is_refused_before_anything_runs(
         compared(tmp_path, *POLICIES, *overrides)
 
 
-def folder_of(outputs: Path, name: str, **values: int) -> Path:
-    """A run's folder with nothing but its config."""
-    folder = outputs / "runs" / name
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text("".join(f"{key}: {value}\n" for key, value in values.items()))
-    return folder
+def folder_of(outputs: Path, name: str, *, seed: int, **changes: int) -> Path:
+    """A finished run without weights; `changes` of its config, with `__` for the dots."""
+    by_key = {key.replace("__", "."): value for key, value in changes.items()}
+    return finish_run(outputs / "runs" / name, seed=seed, changes=by_key)
 
 
 def test_a_pattern_is_all_runs_that_differ_in_their_seed(tmp_path: Path) -> None:
-    runs = [folder_of(tmp_path, name, seed=seed, threads=seed) for seed, name in enumerate(["a-s0-x", "a-s1-y"])]
+    runs = [folder_of(tmp_path, name, seed=seed, threads=seed + 1) for seed, name in enumerate(["a-s0-x", "a-s1-y"])]
     folder_of(tmp_path, "a-s0-x.1", seed=0)
     folder_of(tmp_path, "b-s0-z", seed=0)
     assert runs_of("policies.a", f"{tmp_path}/runs/a-*") == [str(run) for run in runs]
@@ -141,12 +139,27 @@ def test_students_of_several_seeds_are_one_row_and_show_their_median_run(tmp_pat
 
 
 def test_a_pattern_must_match_runs_of_one_setting(tmp_path: Path) -> None:
-    folder_of(tmp_path, "a-s0", seed=0, rounds=3)
-    with pytest.raises(ConfigError, match=r"^policies\.b must match the folder of at least one run, got .*/b-\*$"):
+    folder_of(tmp_path, "a-s0", seed=0, dataset__batch_size=3)
+    with pytest.raises(ConfigError, match=r"^policies\.b must match .* at least one finished run, got .*/b-\*$"):
         runs_of("policies.b", f"{tmp_path}/runs/b-*")
-    folder_of(tmp_path, "a-s1", seed=1, rounds=4)
+    folder_of(tmp_path, "a-s1", seed=1, dataset__batch_size=4)
     with pytest.raises(ConfigError, match=r"^policies\.a must match runs that differ in nothing but .*a-s0 and .*a-s1"):
         runs_of("policies.a", f"{tmp_path}/runs/a-*")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("config.yaml", "a: ["), ("config.yaml", "env: 1"), ("results.json", "{"), ("results.json", "{}")],
+)
+def test_a_damaged_run_of_a_pattern_is_left_out_with_the_reason(
+    file: str, content: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = [folder_of(tmp_path, f"a-s{seed}", seed=seed) for seed in range(3)]
+    (runs[1] / file).write_text(content)
+    assert runs_of("policies.a", f"{tmp_path}/runs/a-*") == [str(runs[0]), str(runs[2])]
+    (message,) = caplog.messages
+    assert message.startswith("left out: ")
+    assert str(runs[1] / file) in message
 
 
 @pytest.mark.parametrize(

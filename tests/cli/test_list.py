@@ -9,6 +9,7 @@ from filelock import FileLock
 
 from ilt.cli.list import Entry, find_entries, find_shipped, lock_of, row
 from ilt.tracking.store import digest
+from tests.tracking.hostile_files import JSON, YAML, replaced
 
 CONFIG = """
 env:
@@ -87,6 +88,28 @@ def test_states_of_runs(tmp_path: Path) -> None:
             "multirun/sweep/refused": "failed",
         }
     assert states(tmp_path)["runs/at_work"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("file", "how"), [(file, how) for file, table in (("results.json", JSON), ("config.yaml", YAML)) for how in table]
+)
+def test_a_hostile_run_is_damaged_and_says_why(file: str, how: str, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "runs" / "it", results=FINISHED)
+    replaced(run / file, how)
+    if (file, how) == ("config.yaml", "a folder"):  # then no file says that this is a run
+        assert states(tmp_path) == {}
+        return
+    entry = only(tmp_path)
+    assert entry.state == "damaged"
+    assert str(run) in entry.damage
+    assert row(entry, tmp_path)[-1] == "damaged"
+
+
+@pytest.mark.parametrize("change", [{"return_mean": "[/]"}, {"return_mean": 1e999}, {"seconds": {"total": None}}, {}])
+def test_values_that_no_table_can_show_are_damage(change: dict[str, Any], tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "it", results={**FINISHED, **change})
+    entry = only(tmp_path)
+    assert (entry.state == "damaged") == bool(change) or entry.seconds is None
 
 
 def test_what_lies_inside_a_run_is_no_run(tmp_path: Path) -> None:

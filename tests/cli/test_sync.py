@@ -10,6 +10,7 @@ from ilt.cli.sync import AT_WORK, find_offline
 from ilt.tracking.loggers import open_run
 from ilt.tracking.store import Artifact
 from tests.cli.commands import run_command
+from tests.tracking.hostile_files import replaced
 from tests.tracking.test_loggers import WANDB, expert, job, no_key
 
 __all__ = ["expert", "no_key"]  # fixtures
@@ -69,6 +70,18 @@ def test_a_run_of_which_nothing_is_written_yet_is_no_error(outputs: Path) -> Non
     path = find_offline(outputs)[0].path
     path.write_bytes(b"")
     assert find_offline(outputs)[0].at_work
+
+
+@pytest.mark.parametrize("how", ["rubbish", "a link", "a FIFO"])
+def test_a_damaged_run_is_left_out_with_the_reason(how: str, outputs: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bad, good = (run.path for run in find_offline(outputs))
+    if how == "rubbish":
+        bad.write_bytes(b"rubbish" * 1000)
+    else:
+        replaced(bad, how)
+    assert [run.path for run in find_offline(outputs)] == [good]
+    (message,) = caplog.messages
+    assert message.startswith(f"left out: {bad} cannot be used: ")
 
 
 def test_a_link_that_leads_nowhere_has_no_size(outputs: Path) -> None:

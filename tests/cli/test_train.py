@@ -18,7 +18,7 @@ from ilt.cli.dashboard import as_json, build
 from ilt.data.episodes import Episodes
 from ilt.schema import ConfigError
 from ilt.tracking.run_folder import read_config
-from ilt.tracking.store import DamagedArtifactError
+from ilt.tracking.store import DamagedArtifactError, sha256
 from tests.cli.commands import (
     ROOT,
     SMOKE,
@@ -33,6 +33,7 @@ from tests.cli.commands import (
     wandb_records,
 )
 from tests.cli.test_dashboard import accessors, curves, names, tables
+from tests.tracking.hostile_files import read_only
 
 __all__ = ["ROOT", "SMOKE", "call", "environment", "only_run"]  # what tests of other packages use
 
@@ -222,6 +223,17 @@ def test_evaluating_the_test_seeds_again_gives_the_same_numbers(copy: Path) -> N
         assert again[name] == results[name]
 
 
+def test_a_run_on_a_read_only_disk_is_evaluated_beside_ones_own(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = only_run(copy)
+    read_only(monkeypatch, run)
+    evaluated(copy, run, "seeds=test:4")
+    (place,) = (copy / "evaluations").iterdir()
+    assert [path.name for path in place.iterdir()] == ["test-0-4-last-K8.json"]
+    assert f"evaluations cannot be written to (Read-only file system); writing to {place}" in caplog.text
+
+
 def test_evaluate_refuses_damaged_weights(copy: Path) -> None:
     weights = only_run(copy) / "weights" / "last.safetensors"
     content = bytearray(weights.read_bytes())
@@ -237,6 +249,11 @@ def test_evaluate_calls_nothing_that_a_run_names(group: str, named: str, copy: P
     config = OmegaConf.create(read_config(run))
     OmegaConf.update(config, f"{group}._target_", "os.abort", force_add=True)
     (run / "config.yaml").write_text(yaml.safe_dump(OmegaConf.to_container(config)))
+    with pytest.raises(DamagedArtifactError, match=r"config\.yaml is not the file that"):
+        evaluated(copy, run, "seeds=test:4")
+    results = results_of(run)
+    results["files"]["config.yaml"] = sha256(run / "config.yaml")
+    (run / "results.json").write_text(json.dumps(results))
     with pytest.raises(ConfigError, match=rf"{named}\._target_=os\.abort is no component of ilt"):
         evaluated(copy, run, "seeds=test:4")
 
