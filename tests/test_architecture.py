@@ -19,8 +19,8 @@ ANYWHERE = (
 )
 FREE = {f"ilt.{name}" for name in ANYWHERE.split(", ")}
 """Imported by anyone."""
-OPENS_LATE = {"ilt.data.sources", "ilt.envs.spec"}
-"""What `ilt.settings` reads identities with, though anyone may import it."""
+OPENS_LATE = {"ilt.data.sources", "ilt.envs.spec", "ilt.models.config"}
+"""What `ilt.settings` reads identities and checks heads with, though anyone may import it."""
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 

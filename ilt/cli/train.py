@@ -40,7 +40,8 @@ def _train(cfg: DictConfig) -> float | None:
     try:
         check_config(cfg, "train")
         identity = training_config(cfg)
-        run = RunFolder(folder, run_config(cfg), identity, resume=cfg.resume, started=started)
+        in_sweep = hydra_config.mode == RunMode.MULTIRUN
+        run = RunFolder(folder, run_config(cfg), identity, resume=cfg.resume, started=started, wait=in_sweep)
         if not (cfg.resume and run.finished):
             check_environment(cfg)
     except ConfigError:
@@ -49,7 +50,7 @@ def _train(cfg: DictConfig) -> float | None:
     with run:
         if run.finished:
             log.info("%s is finished; resume=false runs it again", folder.name)
-            if hydra_config.mode != RunMode.MULTIRUN:
+            if not in_sweep:
                 from ilt.evaluation.tables import show
 
                 show(folder)

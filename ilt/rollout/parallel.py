@@ -16,6 +16,7 @@ from ilt.envs.spec import EnvSpec
 from ilt.rollout import workers
 from ilt.rollout.loop import Episode, in_order, run_episodes
 from ilt.rollout.policies import Policy
+from ilt.schema import PlainError
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ MOST_DEATHS = 10
 """Worker deaths that a rollout survives; more are not the fault of single seeds."""
 
 
-class WorkerDied(RuntimeError):  # noqa: N818  (it says what happened)
+class WorkerDied(PlainError):  # noqa: N818  (it says what happened)
     """Seeds could not be run, because the processes that ran them died.
 
     Attributes:
@@ -61,8 +62,8 @@ def run_in_processes(
     """Yield episodes as `run_episodes` does, from `n_processes` workers with `n_envs` active episodes each.
 
     Each process gets every `n_processes`-th seed. When one dies, the episodes that it sent are kept. A new process runs
-    its active seeds again, one at a time, and another one those that had not started. Seeds that kill a second process
-    are given up; when all others are done, `WorkerDied` names them.
+    its active seeds again, one at a time, and another one those that had not started, half as many at once. Seeds that
+    kill a second process are given up; when all others are done, `WorkerDied` names them.
     """
     payload = dumps((spec, policy))
     shards = [_Shard(list(range(i, len(seeds), n_processes)), n_envs) for i in range(n_processes)]
@@ -85,7 +86,7 @@ def run_in_processes(
                     else:
                         shards_again.append(_Shard(held, 1, again=True))
                     if waiting:
-                        shards_again.append(replace(shard, places=waiting))
+                        shards_again.append(replace(shard, places=waiting, n_envs=max(shard.n_envs // 2, 1)))
                     continue
                 shard.places.remove(arrived.place)
                 done.append(arrived)

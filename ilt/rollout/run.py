@@ -13,6 +13,7 @@ from ilt.envs.spec import EnvSpec
 from ilt.rollout.loop import in_order, run_episodes
 from ilt.rollout.parallel import run_in_processes
 from ilt.rollout.policies import Policy
+from ilt.schema import PlainError
 
 
 def rollout(
@@ -39,6 +40,7 @@ def rollout(
 
     Raises:
         ValueError: there are no seeds, or the policy returns anything but actions of the environment.
+        PlainError: there is too little memory.
         WorkerDied: some seeds kill every process that runs them; the error has the other episodes.
     """
     seeds = np.asarray(seeds, dtype=np.int64)
@@ -52,12 +54,17 @@ def rollout(
     else:
         running = run_in_processes(spec, policy, seeds, n_envs, n_processes)
     done = []
-    with _one_thread(), closing(running):
-        for episode in running:
-            done.append(episode)
-            if on_episode is not None:
-                on_episode(float(episode.rewards.sum()))
-    return in_order(done, seeds)
+    try:
+        with _one_thread(), closing(running):
+            for episode in running:
+                done.append(episode)
+                if on_episode is not None:
+                    on_episode(float(episode.rewards.sum()))
+        return in_order(done, seeds)
+    except MemoryError as error:
+        raise PlainError(
+            f"there is not enough memory for {len(seeds)} episodes, {n_envs} active at once; lower n_envs"
+        ) from error
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Worker processes: started once, reused by every rollout, ended with their parent. Imports nothing heavy."""
 
+import errno
+import logging
 import multiprocessing
 import os
 import signal
@@ -7,13 +9,21 @@ import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 from typing import Any, TypeVar
 
-PRELOADED = ["ilt.rollout.parallel", "ilt.tracking.run_folder", "hydra"]
+from ilt.rollout.sockets import FOLDER
+
+PRELOADED = ["ilt.rollout.sockets", "ilt.rollout.parallel", "ilt.tracking.run_folder", "hydra"]
 """Modules that the fork server imports once for all workers: rollouts, and what the entry points import."""
+
+SILENCE = 60.0
+"""Seconds without an episode after which processes that were stopped are named."""
+
+log = logging.getLogger(__name__)
 
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 _CONTEXT: Any = multiprocessing.get_context(_METHOD)
@@ -51,6 +61,7 @@ def _start_server() -> None:
         multiprocessing.set_start_method(_METHOD, force=True)  # workers do not know joblib's own method
     if _METHOD == "forkserver":
         resource_tracker.ensure_running()  # otherwise the server starts it and unblocks interrupts again
+        os.environ[FOLDER] = util.get_temp_dir()
         with _as_a_worker():
             forkserver.set_forkserver_preload(PRELOADED)
             forkserver.ensure_running()
@@ -73,7 +84,9 @@ def run(
         for number, worker in busy.values():
             worker.begin(function, tasks[number])
         while busy:
-            for connection in wait(list(busy)):
+            if not (arrived := wait(list(busy), timeout=SILENCE)):
+                report_stopped([worker.process.pid for _, worker in busy.values()])
+            for connection in arrived:
                 assert isinstance(connection, Connection)
                 number, worker = busy[connection]
                 kind, content = worker.receive()
@@ -88,6 +101,14 @@ def run(
     finally:
         for _, worker in busy.values():
             worker.kill()
+
+
+def report_stopped(pids: Sequence[int | None]) -> None:
+    """Warn of the processes among these that somebody has stopped (SIGSTOP, Ctrl-Z), and for which others wait."""
+    for pid in pids:
+        with suppress(OSError):  # it has ended, or this is not Linux
+            if Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(") ")[2].startswith(("T", "t")):
+                log.warning("process %s is stopped, and others wait for it; continue it with: kill -CONT %s", pid, pid)
 
 
 def stop() -> None:
@@ -146,6 +167,8 @@ class _Worker:
                 "a worker process could not import what is __main__ here (its own message stands above). A script "
                 'that starts workers must be a file whose work stands below `if __name__ == "__main__":`'
             )
+        if code == errno.ENOMEM:
+            return f"worker process {pid} ran out of memory"
         if code is None or code >= 0:
             return f"worker process {pid} ended with exit code {code}"
         try:
@@ -183,6 +206,8 @@ def serve(connection: Connection) -> None:
                 answer: tuple[str, Any] = _END, None
             except (BrokenPipeError, ConnectionResetError):
                 raise
+            except MemoryError:
+                os._exit(errno.ENOMEM)  # as if the kernel had killed it: its episodes are run again, fewer at once
             except Exception as error:
                 answer = _ERROR, (sendable(error), traceback.format_exc())
             connection.send(answer)

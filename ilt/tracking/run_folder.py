@@ -17,7 +17,7 @@ import yaml
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from ilt.schema import ConfigError
+from ilt.schema import ConfigError, PlainError
 from ilt.settings import check_config
 from ilt.tracking.reading import read_json, read_yaml, reading
 from ilt.tracking.store import check_files, sha256, write_json, write_text
@@ -38,6 +38,8 @@ class RunFolder:
         config: the resolved config as plain containers.
         identity: all that determines the training. ValueError if the folder holds another training.
         resume: continue from the folder's content; otherwise set the content aside under another name.
+        wait: whether to wait for a process that is at work in the folder, such as the same job of the same sweep;
+            otherwise raise PlainError.
         started: `time.monotonic()` when the job began.
 
     Attributes:
@@ -45,19 +47,30 @@ class RunFolder:
     """
 
     def __init__(
-        self, path: Path, config: dict[str, Any], identity: dict[str, Any], *, resume: bool, started: float
+        self,
+        path: Path,
+        config: dict[str, Any],
+        identity: dict[str, Any],
+        *,
+        resume: bool,
+        started: float,
+        wait: bool = False,
     ) -> None:
         self.path, self.config, self.identity = path, config, identity
-        self._resume, self._started = resume, started
+        self._resume, self._started, self._wait = resume, started, wait
         self.seconds: dict[str, float] = {}
 
     def __enter__(self) -> "RunFolder":
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise RuntimeError(f"another process is at work in {self.path}") from None
+        while not self._lock.is_locked:
+            try:
+                self._lock.acquire(timeout=60 if self._wait else 0)
+            except Timeout:
+                if not self._wait:
+                    raise PlainError(f"another process is at work in {self.path}") from None
+                log.info("waiting for the process that is at work in %s", self.path)
+        self.path.mkdir(exist_ok=True)  # the other process may have removed it
         self._log_file: logging.FileHandler | None = None
         self._new = not any(self.path.iterdir())
         if not self._resume and not self._new:

@@ -22,19 +22,9 @@ class CheckpointFiles(TorchCheckpointIO):
         save_checkpoint(checkpoint, path)
 
 
-class Last(ModelCheckpoint):
-    """Saves `last.ckpt` at every validation; a killed run resumes from it.
-
-    Args:
-        dirpath: the folder of checkpoints.
-    """
-
-    def __init__(self, *, dirpath: str, **options: Any) -> None:
-        super().__init__(dirpath=dirpath, filename="last", enable_version_counter=False, **options)
-
+class _Moveable(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state also if the folder was moved; Lightning would forget the best score."""
-        assert self.dirpath is not None
 
         def here(path: str) -> str:
             return str(Path(str(self.dirpath), Path(path).name)) if path else path
@@ -44,9 +34,25 @@ class Last(ModelCheckpoint):
         super().load_state_dict({**state_dict, **paths, "best_k_models": best, "dirpath": self.dirpath})
 
 
-class Best(Last):
-    """Saves `best.ckpt` at each validation with a new highest mean return on selection seeds."""
+class Last(_Moveable):
+    """Saves `last.ckpt` at every validation; a killed run resumes from it.
+
+    Args:
+        dirpath: the folder of checkpoints.
+    """
 
     def __init__(self, *, dirpath: str) -> None:
-        super().__init__(dirpath=dirpath, monitor="rollout/return_mean", mode="max")
-        self.filename = "best"
+        super().__init__(dirpath=dirpath, filename="last", enable_version_counter=False)
+
+
+class Best(_Moveable):
+    """Saves `best.ckpt` at each validation with a new highest mean return on selection seeds.
+
+    Args:
+        dirpath: the folder of checkpoints.
+    """
+
+    def __init__(self, *, dirpath: str) -> None:
+        super().__init__(
+            dirpath=dirpath, filename="best", monitor="rollout/return_mean", mode="max", enable_version_counter=False
+        )

@@ -33,6 +33,7 @@ from torch import Tensor, distributed
 from torch.distributed import DistError, FileStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
+from ilt.rollout.workers import SILENCE, report_stopped
 from ilt.schema import ConfigError
 
 GRACE = 3.0
@@ -160,6 +161,7 @@ def joined(
             for _, ready in others:
                 ready.recv()  # EOFError if it died during its imports
             _init_process_group(0, n_ranks, on_gpus, meeting)
+            threading.Thread(target=_watch, args=([process for process, _ in others],), daemon=True).start()
             yield Joined(0)
             for process, _ in others:
                 process.join()
@@ -205,6 +207,13 @@ def _join(
     _init_process_group(*world)
     learn(*arguments, Joined(world[0]))
     distributed.destroy_process_group()
+
+
+def _watch(others: list[SpawnProcess]) -> None:
+    """Name processes that were stopped, while this one waits for them."""
+    while any(process.is_alive() for process in others):
+        report_stopped([process.pid for process in others])
+        time.sleep(SILENCE)
 
 
 def _end_with_parent() -> None:

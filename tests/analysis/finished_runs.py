@@ -8,32 +8,32 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from ilt.cli import app  # noqa: F401  (which hands the schemas to Hydra)
 from ilt.envs.spec import EnvSpec
 from ilt.models.spec import ModelSpec
+from ilt.registry import load_option
 from ilt.rollout.policies import SequencePolicy
 from ilt.rollout.run import rollout
 from ilt.settings import check_config, run_config
+from ilt.tracking.records import RunRecord, read_run
+from ilt.tracking.run_folder import read_config
 from ilt.tracking.store import sha256
 from ilt.training.fit import write_csv
 
 CONF = Path(__file__).parents[2] / "conf"
+COLUMNS = ("seed", "student_return", "expert_return", "random_return", "student_steps", "student_terminated")
 
 
 @cache
-def _default_config() -> str:
+def default_config() -> dict[str, Any]:
+    """What `config.yaml` of a default run holds."""
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         cfg = compose("train", ["run_name=any"])
     check_config(cfg)
-    return yaml.safe_dump(run_config(cfg), sort_keys=False)
-
-
-def default_config() -> dict[str, Any]:
-    """What `config.yaml` of a default run holds."""
-    return yaml.safe_load(_default_config())
+    return run_config(cfg)
 
 
 def finish_run(
@@ -54,63 +54,50 @@ def finish_run(
         results: what else `results.json` says.
         measure: what the curve says of actions.
     """
-    config = {**default_config(), "seed": seed}
+    config = OmegaConf.create({**default_config(), "seed": seed})
     for key, value in (changes or {}).items():
-        *groups, last = key.split(".")
-        node = config
-        for group in groups:
-            node = node[group]
-        node[last] = value
+        OmegaConf.update(config, key, value, merge=False)
     returns = {30_000_000: 10.0, 30_000_001: 20.0, 30_000_002: 60.0} if returns is None else returns
     mean = float(np.mean(list(returns.values())))
     policy = {"return_mean": mean, "crash_rate": 0.0}
+    content = {
+        "return_mean": mean,
+        "return_mean_interval": [mean - 2, mean + 2],
+        "expert_return_mean": mean + 1,
+        "difference_to_expert": {"mean": -1.0, "interval": [-1.5, -0.5]},
+        "success_rate": 0.25,
+        "crash_rate": 0.5,
+        "policies": {"expert": policy, "random": policy},
+        "selection_return_mean": selection_return,
+        "seed": seed,
+        "seconds": {"imports": 8.0, "training": 30.0 + seed, "scoring": 10.0, "total": 50.0 + seed},
+        "git_commit": "c0ffee" + "0" * 34,
+        "python": "3.11.7",
+        "packages": {"torch": "2.13.0"},
+        "machine": "a machine",
+        "files": {},
+        **(results or {}),
+    }
+    curve = [
+        {"step": 50, "train/loss": 1.0},
+        {"step": 100, "val/loss": 0.5, measure: 0.7, "rollout/return_mean": selection_return - 50},
+        {"step": 200, "val/loss": 0.2, measure: 0.9, "rollout/return_mean": selection_return},
+    ]
+    episodes = [(test_seed, value, value + 1, value - 100, 70, True) for test_seed, value in returns.items()]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    (folder / "results.json").write_text(
-        json.dumps(
-            {
-                "return_mean": mean,
-                "return_mean_interval": [mean - 2, mean + 2],
-                "expert_return_mean": mean + 1,
-                "difference_to_expert": {"mean": -1.0, "interval": [-1.5, -0.5]},
-                "success_rate": 0.25,
-                "crash_rate": 0.5,
-                "policies": {"expert": policy, "random": policy},
-                "selection_return_mean": selection_return,
-                "seed": seed,
-                "seconds": {"imports": 8.0, "training": 30.0 + seed, "scoring": 10.0, "total": 50.0 + seed},
-                "git_commit": "c0ffee" + "0" * 34,
-                "python": "3.11.7",
-                "packages": {"torch": "2.13.0"},
-                "machine": "a machine",
-                "files": {},
-                **(results or {}),
-            }
-        )
-    )
-    write_csv(
-        folder / "curve.csv",
-        [
-            {"step": 50, "train/loss": 1.0},
-            {"step": 100, "val/loss": 0.5, measure: 0.7, "rollout/return_mean": selection_return - 50},
-            {"step": 200, "val/loss": 0.2, measure: 0.9, "rollout/return_mean": selection_return},
-        ],
-    )
-    write_csv(
-        folder / "episodes.csv",
-        [
-            {
-                "seed": test_seed,
-                "student_return": value,
-                "expert_return": value + 1,
-                "random_return": value - 100,
-                "student_steps": 70,
-                "student_terminated": True,
-            }
-            for test_seed, value in returns.items()
-        ],
-    )
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
+    (folder / "results.json").write_text(json.dumps(content))
+    write_csv(folder / "curve.csv", curve)
+    write_csv(folder / "episodes.csv", [dict(zip(COLUMNS, row, strict=True)) for row in episodes])
     return folder
+
+
+def read(path: Path) -> RunRecord:
+    return read_run(path.name, path, read_config(path))
+
+
+def finished(path: Path, **of_the_run: Any) -> RunRecord:
+    return read(finish_run(path, **of_the_run))
 
 
 def roll_out_run(
@@ -120,26 +107,22 @@ def roll_out_run(
     *,
     changes: Mapping[str, Any] | None = None,
     context_length: int = 4,
+    model: str = "nano",
 ) -> Path:
     """Write a finished run of an untrained student with real test episodes; `changes` as in `finish_run`."""
     torch.manual_seed(0)
-    kind = {"_target_": "ilt.models.decoder.Decoder", "n_layer": 1, "n_head": 1, "d_model": 8}
-    head = {"_target_": "ilt.models.heads.Categorical"}
     sizes = ModelSpec(
-        model=kind,
-        head=head,
+        model=load_option("model", model),
+        head=load_option("head", "auto"),
         observation_dim=spec.observations.size(privileged=False),
         action_space=spec.action_space,
         context_length=context_length,
     )
-    model, action_head = sizes.build()
-    episodes = rollout(spec, SequencePolicy(model.eval(), action_head), spec.seeds("test", n_episodes))
-    (folder / "weights").mkdir(parents=True)
-    sizes.save(model, folder / "weights" / "last.safetensors")
-    finish_run(
-        folder,
-        changes=changes,
-        returns=dict(zip(episodes.seeds.tolist(), episodes.returns.tolist(), strict=True)),
-        results={"files": {"weights/last.safetensors": sha256(folder / "weights" / "last.safetensors")}},
-    )
-    return folder
+    student, head = sizes.build()
+    episodes = rollout(spec, SequencePolicy(student.eval(), head), spec.seeds("test", n_episodes))
+    weights = folder / "weights" / "last.safetensors"
+    weights.parent.mkdir(parents=True)
+    sizes.save(student, weights)
+    returns = dict(zip(episodes.seeds.tolist(), episodes.returns.tolist(), strict=True))
+    files = {"weights/last.safetensors": sha256(weights)}
+    return finish_run(folder, changes=changes, returns=returns, results={"files": files})

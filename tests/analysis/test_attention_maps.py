@@ -1,5 +1,3 @@
-"""Which moments of which episode are looked at, and what is said of them."""
-
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,7 +14,7 @@ from ilt.rollout.run import rollout
 from tests.toys import recall
 
 
-def random_model(context_length: int = 5) -> Decoder:
+def random_model(context_length: int) -> Decoder:
     torch.manual_seed(0)
     sizes = {"observation_dim": 1, "n_outputs": 2, "n_layer": 2, "n_head": 2, "d_model": 8}
     return Decoder(action_space=recall().action_space, context_length=context_length, **sizes).eval()
@@ -27,16 +25,15 @@ def act(model: Decoder, seeds: Sequence[int]) -> Episodes:
 
 
 def test_the_episode_is_neither_the_best_nor_the_worst() -> None:
-    episodes = act(random_model(), range(5))
+    episodes = act(random_model(5), range(5))
     rewards = np.zeros_like(episodes.rewards)
     rewards[episodes.step_offsets] = [3.0, -1.0, 9.0, 4.0, 5.0]
     assert middle_episode(replace(episodes, rewards=rewards)) == 3
 
 
 def test_moments_are_a_full_window_half_way_and_the_last_action() -> None:
-    model = random_model()
-    episodes = act(model, range(3))
-    maps = attention_maps(model, episodes, 1, context_length=5)
+    model = random_model(5)
+    maps = attention_maps(model, act(model, range(3)), 1, context_length=5)
     assert list(maps) == ["first full window (step 4)", "half-way (step 6)", "last action (step 11)"]
     for weights in maps.values():
         assert weights.shape == (2, 2, 9)

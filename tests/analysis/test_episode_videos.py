@@ -1,6 +1,5 @@
 """The episodes that are shown are those that were scored."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,19 +9,19 @@ import pytest
 from ilt.analysis import episode_videos
 from ilt.analysis.episode_videos import choose_episodes, film_episodes
 from ilt.envs.spec import EnvSpec
-from ilt.tracking.records import RunRecord, read_run
-from ilt.tracking.run_folder import read_config
+from ilt.tracking.records import RunRecord
 from ilt.tracking.store import DamagedArtifactError
-from tests.analysis.finished_runs import roll_out_run
+from tests.analysis.finished_runs import read, roll_out_run
+
+Filmed = tuple[RunRecord, Path]
 
 
 @pytest.fixture(scope="module")
-def filmed(lander: EnvSpec, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecord, Path]:
+def filmed(lander: EnvSpec, tmp_path_factory: pytest.TempPathFactory) -> Filmed:
     """A run of five test episodes, and the folder of its videos."""
-    path = roll_out_run(tmp_path_factory.mktemp("runs") / "run", lander)
-    run = read_run("run", path, read_config(path))
-    film_episodes(run, lander, path.parent / "videos")
-    return run, path.parent / "videos"
+    run = read(roll_out_run(tmp_path_factory.mktemp("runs") / "run", lander))
+    film_episodes(run, lander, run.path.parent / "videos")
+    return run, run.path.parent / "videos"
 
 
 @pytest.mark.parametrize(
@@ -38,7 +37,7 @@ def test_best_median_and_worst_are_by_return(returns: list[float], chosen: dict[
 
 
 def test_each_episode_is_rolled_out_again_as_it_was_scored_and_filmed_once(
-    filmed: tuple[RunRecord, Path], lander: EnvSpec, monkeypatch: pytest.MonkeyPatch
+    filmed: Filmed, lander: EnvSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, folder = filmed
     monkeypatch.setattr(episode_videos, "rollout", None)  # a video that is there is not made again
@@ -50,25 +49,21 @@ def test_each_episode_is_rolled_out_again_as_it_was_scored_and_filmed_once(
     assert all(video.read_bytes()[4:8] == b"ftyp" for video in folder.iterdir())
 
 
-def test_an_episode_that_goes_otherwise_is_not_passed_off_as_the_one_that_was_scored(
-    filmed: tuple[RunRecord, Path], lander: EnvSpec, tmp_path: Path
-) -> None:
+def test_an_episode_that_goes_otherwise_is_not_shown(filmed: Filmed, lander: EnvSpec, tmp_path: Path) -> None:
     run, _ = filmed
     recorded = run.episodes["student_return"] + np.array([0.01, 0, 0, 0, 0])
     recorded[1:] = recorded[1]
     claimed = replace(run, episodes={**run.episodes, "student_return": recorded})
-    for episode in film_episodes(claimed, lander, tmp_path):
-        assert (episode.video is None) == (episode.replayed_return != episode.recorded_return)
-    assert any(episode.video is None for episode in film_episodes(claimed, lander, tmp_path))
+    shown = film_episodes(claimed, lander, tmp_path)
+    assert [e.video is None for e in shown] == [e.replayed_return != e.recorded_return for e in shown]
+    assert any(episode.video is None for episode in shown)
 
 
 def test_weights_that_were_not_scored_are_not_shown(lander: EnvSpec, tmp_path: Path) -> None:
-    path = roll_out_run(tmp_path / "run", lander, n_episodes=1)
-    changed = read_run("run", path, read_config(path))
-    (path / "weights" / "last.safetensors").write_bytes(b"other")
-    with pytest.raises(DamagedArtifactError, match=r"last\.safetensors is not the file that its manifest describes"):
-        film_episodes(changed, lander, tmp_path)
-    results = json.loads((path / "results.json").read_text())
-    (path / "results.json").write_text(json.dumps({**results, "files": {}}))
+    run = read(roll_out_run(tmp_path / "run", lander, n_episodes=1))
+    unlisted = replace(run, results={**run.results, "files": {}})
     with pytest.raises(ValueError, match=r"results.json does not list weights/last\.safetensors"):
-        film_episodes(read_run("run", path, read_config(path)), lander, tmp_path)
+        film_episodes(unlisted, lander, tmp_path)
+    (run.path / "weights" / "last.safetensors").write_bytes(b"other")
+    with pytest.raises(DamagedArtifactError, match=r"last\.safetensors is not the file that its manifest describes"):
+        film_episodes(run, lander, tmp_path)

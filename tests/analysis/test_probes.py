@@ -7,15 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ilt.analysis.probes import (
-    LEAST_EPISODES,
-    OBSERVATION,
-    Score,
-    hidden_columns,
-    in_words,
-    score_probes,
-    score_rows,
-)
+from ilt.analysis.probes import LEAST_EPISODES, OBSERVATION, Score, hidden_columns, in_words, score_probes, score_rows
 from ilt.data.episodes import Episodes
 from ilt.envs.actions import ActionSpace
 from ilt.models.base import SequenceModel
@@ -27,6 +19,7 @@ from tests.toys import countdown
 
 NAMES = ("seen", "past", "absent", "constant")
 COLUMNS = {"seen": 0, "past": 1, "absent": 2}
+Scores = dict[tuple[str, str, int], Score]
 TWO = ActionSpace(n_choices=(2,), start=(0,))
 
 
@@ -38,14 +31,13 @@ def planted(n_episodes: int, seed: int, *, n_steps: int = 6) -> Episodes:
     before = np.stack([np.roll(total, lag, axis=1) * (np.arange(n_steps) >= lag) for lag in (1, 2)]).sum(axis=0)
     absent = np.broadcast_to(rng.normal(size=(n_episodes, 1)), total.shape)
     hidden = np.stack([total, before, absent, np.ones_like(total)], axis=2).astype(np.float32)
-    ends = np.ones(n_episodes, dtype=bool)
     return Episodes(
         observations=seen.reshape(-1, 3),
         actions=rng.integers(0, 2, n_episodes * n_steps),
         rewards=np.zeros(n_episodes * n_steps),
         lengths=np.full(n_episodes, n_steps),
-        terminated=ends,
-        truncated=~ends,
+        terminated=np.ones(n_episodes, dtype=bool),
+        truncated=np.zeros(n_episodes, dtype=bool),
         seeds=np.arange(n_episodes),
         extras={"step/privileged": hidden.reshape(-1, 4)},
     )
@@ -58,24 +50,21 @@ def untrained(context_length: int) -> Decoder:
     return Decoder(observation_dim=3, action_space=TWO, n_outputs=2, context_length=context_length, **sizes).eval()
 
 
-def scores_of(model: SequenceModel) -> dict[tuple[str, str, int], Score]:
+def scores_of(model: SequenceModel) -> Scores:
     episodes, length = (planted(400, 0), planted(200, 1)), model.context_length
     found = score_probes(model, *episodes, COLUMNS, [0, 1, 2, 5, 6], context_length=length)
     return {(score.quantity, score.source, score.step): score for score in found}
 
 
 @pytest.fixture(scope="module")
-def scores() -> dict[tuple[str, str, int], Score]:
+def scores() -> Scores:
     """Of a student that looks back two steps."""
     return scores_of(untrained(3))
 
 
-def test_what_is_in_sight_is_read_off_everywhere(scores: dict[tuple[str, str, int], Score]) -> None:
+def test_what_is_in_sight_is_read_off_everywhere_and_what_is_past_where_it_is_looked_at(scores: Scores) -> None:
     for source in (OBSERVATION, "embedding", "layer 1"):
         assert all(scores["seen", source, step].r2 > 0.99 for step in (0, 1, 2, 5))
-
-
-def test_what_is_past_is_read_off_the_layer_that_looks_back(scores: dict[tuple[str, str, int], Score]) -> None:
     for step in (1, 2, 5):
         assert scores["past", "layer 1", step].r2 > 0.7  # its norms are not linear
         assert all(abs(scores["past", source, step].r2) < 0.1 for source in (OBSERVATION, "embedding"))
@@ -95,16 +84,12 @@ def test_a_recurrent_student_is_read_after_the_whole_episode_so_far() -> None:
     assert all(abs(found["past", source, 5].r2) < 0.1 for source in (OBSERVATION, "embedding"))
 
 
-def test_what_is_nowhere_is_not_found_and_shuffled_labels_teach_nothing(
-    scores: dict[tuple[str, str, int], Score],
-) -> None:
+def test_what_is_nowhere_is_not_found_and_shuffled_labels_teach_nothing(scores: Scores) -> None:
     assert all(abs(score.r2) < 0.1 for (quantity, *_), score in scores.items() if quantity == "absent")
     assert all(abs(score.shuffled_r2) < 0.1 for score in scores.values())
 
 
-def test_what_does_not_vary_and_steps_that_few_episodes_reach_have_no_score(
-    scores: dict[tuple[str, str, int], Score],
-) -> None:
+def test_what_does_not_vary_and_steps_that_few_episodes_reach_have_no_score(scores: Scores) -> None:
     assert ("past", "layer 1", 0) not in scores  # nothing is past at the start
     assert {step for *_, step in scores} == {0, 1, 2, 5}
     assert {(score.n_fitted, score.n_scored) for score in scores.values()} == {(400, 200)}
@@ -122,22 +107,13 @@ def test_what_is_hidden_and_varies_is_asked_for(two_episodes: Episodes) -> None:
         hidden_columns((), two_episodes)
 
 
-def test_the_table_has_a_row_for_each_quantity_and_place(scores: dict[tuple[str, str, int], Score]) -> None:
+def test_the_table_has_a_row_for_each_quantity_and_place_and_words_name_the_best(scores: Scores) -> None:
     columns, rows = score_rows(list(scores.values()))
     assert columns == ["quantity", "read from", "0", "1", "2", "5"]
-    assert [row[:2] for row in rows[:4]] == [
-        ["seen", OBSERVATION],
-        ["seen", "embedding"],
-        ["seen", "layer 1"],
-        ["seen", "layer 1, shuffled"],
-    ]
+    assert [row[0] for row in rows[:4]] == ["seen"] * 4
+    assert [row[1] for row in rows[:4]] == [OBSERVATION, "embedding", "layer 1", "layer 1, shuffled"]
     assert rows[2][2:] == ["1.00"] * 4
     assert next(row for row in rows if row[:2] == ["past", "layer 1"])[2] == "–"
     assert rows[-2:] == [["episodes", "fitted", *["400"] * 4], ["episodes", "scored", *["200"] * 4]]
-
-
-def test_scores_in_words(scores: dict[tuple[str, str, int], Score]) -> None:
-    assert re.search(
-        r"seen: at most 1.00 from the present observation at step \d and 1.00 from layer 1 at step \d. absent:",
-        in_words(list(scores.values())),
-    )
+    words = r"seen: at most 1.00 from the present observation at step \d and 1.00 from layer 1 at step \d. absent:"
+    assert re.search(words, in_words(list(scores.values())))

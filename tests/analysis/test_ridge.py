@@ -1,5 +1,3 @@
-"""Regression finds what is there, and nothing else."""
-
 import numpy as np
 import pytest
 
@@ -17,15 +15,9 @@ def held_out_r2(features: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return explained_variance(fitted(features[HELD_OUT]), targets[HELD_OUT])[0]
 
 
-def test_a_linear_signal_is_found_on_rows_that_were_not_fitted() -> None:
+def test_a_signal_is_found_on_rows_that_were_not_fitted_and_noise_is_not() -> None:
     assert held_out_r2(FEATURES, SIGNAL).min() > 0.99
-
-
-def test_noise_is_not_predicted() -> None:
     assert np.abs(held_out_r2(FEATURES, NOISE)).max() < 0.05
-
-
-def test_half_a_signal_explains_half_of_the_variance() -> None:
     half = SIGNAL / SIGNAL.std(axis=0) + NOISE
     np.testing.assert_allclose(held_out_r2(FEATURES, half), 0.5, atol=0.1)
 
@@ -34,9 +26,8 @@ def test_the_solution_is_that_of_the_normal_equations() -> None:
     noisy = NOISE[:, :1]  # to which the largest penalty fits best
     x = (FEATURES - FEATURES.mean(axis=0, dtype=np.float64)) / FEATURES.std(axis=0, dtype=np.float64)
     fitted = fit_ridge(FEATURES, noisy)
-    by_penalty = [
-        np.linalg.solve(x.T @ x + penalty * np.eye(12), x.T @ (noisy - noisy.mean(axis=0))) for penalty in PENALTIES
-    ]
+    target = x.T @ (noisy - noisy.mean(axis=0))
+    by_penalty = [np.linalg.solve(x.T @ x + penalty * np.eye(12), target) for penalty in PENALTIES]
     assert min(np.abs(fitted.weights - weights).max() for weights in by_penalty) < 1e-9
     np.testing.assert_allclose(fitted.intercept, noisy.mean(axis=0))
 
@@ -55,13 +46,11 @@ def test_an_episode_unlike_any_other_does_not_outweigh_the_others() -> None:
 
 def test_explained_variance_by_hand() -> None:
     targets = np.array([[0.0, 5.0], [1.0, 5.0], [2.0, 5.0], [3.0, 5.0]])
-    predictions = np.array([[0.0, 5.0], [1.0, 5.0], [2.0, 5.0], [2.0, 5.0]])
-    r2, error = explained_variance(predictions, targets)
+    r2, error = explained_variance(np.minimum(targets, [2.0, 5.0]), targets)
     assert r2[0] == pytest.approx(1 - 1 / 5)
     assert error[0] > 0
     assert np.isnan(r2[1])
-    mean, _ = explained_variance(np.full_like(targets, 1.5), targets)
-    assert mean[0] == pytest.approx(0.0)
+    assert explained_variance(np.full_like(targets, 1.5), targets)[0][0] == pytest.approx(0.0)
 
 
 def test_the_standard_error_is_what_r2_scatters_by() -> None:

@@ -20,6 +20,7 @@ from ilt.cli.sync import records
 ROOT = Path(__file__).parents[2]
 SMOKE = ["experiment=smoke", "evaluation.video=false", "evaluation.n_episodes=4"]
 KEYLESS = {"WANDB_MODE": "offline", "WANDB_API_KEY": "", "NETRC": "/dev/null", "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {**os.environ, **KEYLESS, "WANDB_MODE": "disabled"}
 
 
 def run_command(command: str, *overrides: str) -> Any:
@@ -50,24 +51,18 @@ def refusal(*arguments: str) -> str:
     return str(stopped.value.code)
 
 
-def environment(wandb: str = "disabled") -> dict[str, str]:
-    """For a process, without a W&B key; `wandb` is W&B's mode."""
-    return {**os.environ, **KEYLESS, "WANDB_MODE": wandb}
-
-
-def call(*arguments: str, check: bool = True, wandb: str = "disabled") -> "subprocess.CompletedProcess[str]":
+def call(*arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
     """`ilt <arguments>` in a process of its own."""
     command = [sys.executable, "-m", "ilt", *arguments]
-    process = subprocess.run(command, cwd=ROOT, env=environment(wandb), capture_output=True, text=True)
+    process = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert not check or process.returncode == 0, process.stderr
     return process
 
 
 def start(*arguments: str) -> "subprocess.Popen[str]":
     """Start `ilt <arguments>` in a process of its own; its output is one stream."""
-    command = [sys.executable, "-m", "ilt", *arguments]
-    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(command, cwd=ROOT, env=environment(), text=True, **both)
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen([sys.executable, "-m", "ilt", *arguments], cwd=ROOT, env=ENVIRONMENT, text=True, **streams)
 
 
 def only_run(outputs: Path) -> Path:

@@ -1,49 +1,45 @@
-"""`ilt list`: every run and artifact, with what it is of and how far it came."""
+"""`ilt list` and `ilt clean`, which deletes of what is listed only what was left over."""
 
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from filelock import FileLock
 
+from ilt.cli.clean import delete, find_leftovers
 from ilt.cli.list import Entry, find_entries, find_shipped, lock_of, row
 from ilt.tracking.store import digest
+from tests.cli.commands import run_command
 from tests.tracking.hostile_files import JSON, YAML, replaced
 
-CONFIG = """
-env:
-  id: CartPole-v1
-  wrappers:
-    blind: {hide: [1]}
-expert:
-  name: ppo
-"""
+CONFIG = "env: {id: CartPole-v1, wrappers: {blind: {hide: [1]}}}\nexpert: {name: ppo}\n"
 HYDRA = "hydra:\n  runtime:\n    cwd: /\n    choices:\n      env: cartpole\n      model: nano\n      logger: none\n"
+PARTIAL = ".a2c-0123456789.partial"
+FINISHED = {"return_mean": 487.25, "seconds": {"total": 61.0}}
 
 
-def write_run(path: Path, **files: Any) -> Path:
-    """A run's folder with a config, and `results`, `error`, … as files."""
+def write_run(path: Path, *, results: Any = None, error: str = "") -> Path:
+    """A run's folder with a config, and with results or an error."""
+    files = {"config.yaml": CONFIG, ".hydra/config.yaml": CONFIG, ".hydra/hydra.yaml": HYDRA, "train.log": ""}
+    if results is not None:
+        files["results.json"] = results if isinstance(results, str) else json.dumps(results)
+    if error:
+        files["error.txt"] = error
     (path / ".hydra").mkdir(parents=True)
-    (path / "config.yaml").write_text(CONFIG)
-    (path / ".hydra" / "config.yaml").write_text(CONFIG)
-    (path / ".hydra" / "hydra.yaml").write_text(HYDRA)
-    (path / "train.log").write_text("")
     for name, content in files.items():
-        file = {"results": "results.json", "error": "error.txt"}[name]
-        (path / file).write_text(content if isinstance(content, str) else json.dumps(content))
+        (path / name).write_text(content)
     return path
 
 
-def write_artifact(path: Path, **manifest: Any) -> Path:
+def write_artifact(path: Path, **manifest: Any) -> None:
     path.mkdir(parents=True)
     whole = {"config": {"env": {"id": "CartPole-v1"}}, "metrics": {}, "seconds": 3.4, "made_at": "2026-01-02T03:04:05Z"}
     whole |= manifest
     (path / "manifest.json").write_text(json.dumps({**whole, "digest": digest(whole)}))
-    return path
-
-
-FINISHED = {"return_mean": 487.25, "seconds": {"total": 61.0}}
 
 
 def states(outputs: Path) -> dict[str, str]:
@@ -55,39 +51,61 @@ def only(outputs: Path) -> Entry:
     return entry
 
 
+def age(path: Path, *, hours: float) -> None:
+    """Make a folder look as if it was last written to so many hours ago."""
+    then = time.time() - 3600 * hours
+    for each in [*path.rglob("*"), path]:
+        os.utime(each, (then, then))
+
+
+def clean(outputs: Path, *overrides: str) -> int:
+    return run_command("clean", f"outputs={outputs}", *overrides)
+
+
+RUNS = {  # by folder, the state that it shall have and what is in it
+    "runs/failed": ("failed", {"error": "ValueError: no"}),
+    "runs/unfinished": ("not finished", {}),
+    "runs/again": ("finished", {"results": FINISHED}),
+    "runs/again.1": ("set aside", {}),
+    "runs/again.2": ("finished", {"results": FINISHED}),
+    "runs/damaged": ("damaged", {"results": "{"}),
+    "multirun/sweep/job": ("finished", {"results": FINISHED}),
+    "multirun/search/trial-000/seed-1": ("trial", {}),
+}
+STATES = {folder: state for folder, (state, _) in RUNS.items()}
+STATES |= {"multirun/refused": "failed", "experts/ppo-0123456789": "finished", f"experts/{PARTIAL}": "not finished"}
+LEFT_OVER = {folder for folder, state in STATES.items() if state in ("failed", "set aside", "not finished")}
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    """Everything that there may be, two days old."""
+    for folder, (_, files) in RUNS.items():
+        write_run(tmp_path / folder, **files)
+    write_run(tmp_path / "runs" / "again" / "wandb" / "files")  # which is no run
+    write_run(tmp_path / "reference" / "old")
+    write_artifact(tmp_path / "experts" / "ppo-0123456789")
+    (tmp_path / "multirun" / "refused").mkdir()
+    (tmp_path / "multirun" / "refused" / "error.txt").write_text("ConfigError: no")
+    (tmp_path / "experts" / PARTIAL).mkdir()
+    for name in (f"experts/{PARTIAL}/weights", "experts/.a2c-0123456789.lock", "runs/.unfinished.lock"):
+        (tmp_path / name).touch()
+    (tmp_path / "multirun" / "search" / "study.db").touch()
+    age(tmp_path, hours=48)
+    return tmp_path
+
+
+def test_states_of_runs_and_artifacts(outputs: Path) -> None:
+    assert states(outputs) == STATES
+    with FileLock(outputs / "runs" / ".failed.lock"), lock_of(outputs / "experts" / PARTIAL):
+        assert states(outputs) == {**STATES, "runs/failed": "running", f"experts/{PARTIAL}": "running"}
+
+
 def test_a_finished_run_says_what_it_is(tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "nano-s0", results=FINISHED)
     cells = row(only(tmp_path), tmp_path)
     assert cells[:6] == ["runs", "nano-s0", "CartPole-v1 + blind", "ppo", "nano", "487.2"]
     assert cells[7:] == ["61", "finished"]
-
-
-def test_states_of_runs(tmp_path: Path) -> None:
-    write_run(tmp_path / "runs" / "failed", error="ValueError: no")
-    write_run(tmp_path / "runs" / "unfinished")
-    write_run(tmp_path / "runs" / "again", results=FINISHED)
-    write_run(tmp_path / "runs" / "again.1")
-    write_run(tmp_path / "runs" / "damaged", results="{")
-    write_run(tmp_path / "runs" / "at_work", error="ValueError: of the last time")
-    write_run(tmp_path / "multirun" / "sweep" / "job", results=FINISHED)
-    write_run(tmp_path / "multirun" / "search" / "trial-000" / "seed-1")
-    (tmp_path / "multirun" / "search" / "study.db").touch()
-    (tmp_path / "multirun" / "sweep" / "refused").mkdir()
-    (tmp_path / "multirun" / "sweep" / "refused" / "error.txt").write_text("ConfigError: no")
-    write_run(tmp_path / "reference" / "old")
-    with FileLock(tmp_path / "runs" / ".at_work.lock"):
-        assert states(tmp_path) == {
-            "runs/failed": "failed",
-            "runs/unfinished": "not finished",
-            "runs/again": "finished",
-            "runs/again.1": "set aside",
-            "runs/damaged": "damaged",
-            "runs/at_work": "running",
-            "multirun/sweep/job": "finished",
-            "multirun/search/trial-000/seed-1": "trial",
-            "multirun/sweep/refused": "failed",
-        }
-    assert states(tmp_path)["runs/at_work"] == "failed"
 
 
 @pytest.mark.parametrize(
@@ -112,38 +130,60 @@ def test_values_that_no_table_can_show_are_damage(change: dict[str, Any], tmp_pa
     assert (entry.state == "damaged") == bool(change) or entry.seconds is None
 
 
-def test_what_lies_inside_a_run_is_no_run(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "runs" / "it", results=FINISHED)
-    (run / "wandb" / "files").mkdir(parents=True)
-    (run / "wandb" / "files" / "config.yaml").write_text("")
-    assert list(states(tmp_path)) == ["runs/it"]
-
-
 @pytest.mark.parametrize(
-    ("kind", "metrics", "expected"),
+    ("kind", "metrics", "expert", "mean"),
     [
-        ("experts", {"selection": {"deterministic": {"return_mean": 280.5}}}, "280.5"),
-        ("demos", {"demonstrations": {"return_mean": 1.5}}, "1.5"),
-        ("references", {"return_mean": -3.0}, "-3.0"),
-        ("comparisons", {"return_mean": {"student": 1.0}}, "–"),
+        ("experts", {"selection": {"deterministic": {"return_mean": 280.5}}}, "ppo-privileged", "280.5"),
+        ("demos", {"demonstrations": {"return_mean": 1.5}}, "–", "1.5"),
+        ("references", {"return_mean": -3.0}, "–", "-3.0"),
+        ("comparisons", {"return_mean": {"student": 1.0}}, "–", "–"),
     ],
 )
-def test_an_artifact_says_what_it_is(kind: str, metrics: dict[str, Any], expected: str, tmp_path: Path) -> None:
+def test_an_artifact_says_what_it_is(kind: str, metrics: Any, expert: str, mean: str, tmp_path: Path) -> None:
     write_artifact(tmp_path / kind / "ppo-privileged-0123456789", metrics=metrics)
     cells = row(only(tmp_path), tmp_path)
-    assert cells[:3] == [kind, "ppo-privileged-0123456789", "CartPole-v1"]
-    assert cells[3] == ("ppo-privileged" if kind == "experts" else "–")
-    assert (cells[5], *cells[7:]) == (expected, "3", "finished")
-
-
-def test_an_artifact_in_the_making_is_not_finished(tmp_path: Path) -> None:
-    partial = tmp_path / "experts" / ".ppo-0123456789.partial"
-    partial.mkdir(parents=True)
-    assert only(tmp_path).state == "not finished"
-    with lock_of(partial):
-        assert only(tmp_path).state == "running"
+    assert cells[:4] == [kind, "ppo-privileged-0123456789", "CartPole-v1", expert]
+    assert (cells[5], *cells[7:]) == (mean, "3", "finished")
 
 
 def test_shipped_experts_are_there() -> None:
     assert {entry.expert for entry in find_shipped()} >= {"ppo", "a2c", "ppo-privileged", "a2c-privileged"}
     assert {entry.state for entry in find_shipped()} == {"shipped"}
+
+
+def test_only_leftovers_are_deleted_with_their_locks(outputs: Path) -> None:
+    assert clean(outputs, "yes=true") == 5
+    assert STATES.keys() - states(outputs).keys() == LEFT_OVER
+    assert not list(outputs.rglob("*.lock"))
+    assert (outputs / "reference" / "old" / "config.yaml").exists()
+    assert clean(outputs) == 0  # and does not ask again
+
+
+@pytest.mark.parametrize(("answer", "deleted"), [("", 0), ("n", 0), ("no", 0), (EOFError, 0), ("y", 5)])
+def test_nothing_is_deleted_without_a_yes(outputs: Path, answer: Any, deleted: int) -> None:
+    with patch("builtins.input", side_effect=[answer]) as asked:
+        assert clean(outputs) == deleted
+    asked.assert_called_once_with("Delete 5 folders? [y/N] ")
+    assert len(STATES) - len(states(outputs)) == deleted
+
+
+def test_what_was_just_written_to_is_not_left_over(outputs: Path) -> None:
+    def kept(hours: float) -> set[str]:
+        found = {entry.path.relative_to(outputs).as_posix() for entry in find_leftovers(outputs, hours=hours)}
+        return LEFT_OVER - found
+
+    assert kept(hours=72) == {"runs/unfinished", f"experts/{PARTIAL}"}
+    age(outputs / "runs" / "unfinished", hours=0)
+    assert kept(hours=24) == {"runs/unfinished"}
+    (outputs / "experts" / PARTIAL / "weights").touch()
+    assert kept(hours=24) == {"runs/unfinished", f"experts/{PARTIAL}"}
+
+
+def test_what_a_process_works_on_is_kept(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "runs" / "it", error="ValueError: of the last time")
+    entry = only(tmp_path)
+    with FileLock(tmp_path / "runs" / ".it.lock"):
+        assert clean(tmp_path, "yes=true", "hours=0") == 0
+        assert not delete(entry)  # it began after the question was asked
+    assert run.exists()
+    assert delete(entry)

@@ -1,12 +1,11 @@
-"""What is uploaded later."""
-
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from ilt.cli.sync import AT_WORK, find_offline
+from ilt.cli.sync import AT_WORK, OfflineRun, find_offline
 from ilt.tracking.loggers import open_run
 from ilt.tracking.store import Artifact
 from tests.cli.commands import run_command
@@ -21,35 +20,28 @@ def outputs(tmp_path: Path, expert: Artifact) -> Path:
     """Two runs that use the same expert, the second of which failed."""
     outputs = tmp_path / "outputs"
     for job_type in ("collect", "train"):
-        try:
-            folder = outputs / "multirun" / job_type
-            with open_run({**WANDB, "entity": "us"}, job(folder, job_type=job_type, name=job_type)) as run:
-                run.use_artifacts(expert=expert)
-                assert job_type == "collect"
-        except AssertionError:
-            pass
+        about = job(outputs / "multirun" / job_type, job_type=job_type, name=job_type)
+        with suppress(KeyError), open_run({**WANDB, "entity": "us"}, about) as run:
+            run.use_artifacts(expert=expert)
+            if job_type == "train":
+                raise KeyError
     return outputs
 
 
+@pytest.fixture
+def first(outputs: Path) -> OfflineRun:
+    return find_offline(outputs)[0]
+
+
 def test_offline_runs_are_found_wherever_they_are_with_what_they_would_upload(outputs: Path, expert: Artifact) -> None:
-    first, second = sorted(find_offline(outputs), key=lambda run: run.name)
-    assert [(run.name, run.job_type, run.project) for run in (first, second)] == [
-        ("collect", "collect", "us/ilt"),
-        ("train", "train", "us/ilt"),
-    ]
-    assert first.ended
-    assert second.ended
+    first, second = runs = sorted(find_offline(outputs), key=lambda run: run.name)
+    assert [(run.name, run.job_type, run.project) for run in runs] == [(n, n, "us/ilt") for n in ("collect", "train")]
+    assert [(run.ended, run.missing) for run in runs] == [(True, ())] * 2
     assert first.size > 1000
-    content = sum(path.stat().st_size for path in expert.path.iterdir())
-    assert list(first.artifacts.values()) == [content]
+    assert list(first.artifacts.values()) == [sum(path.stat().st_size for path in expert.path.iterdir())]
     assert first.artifacts == second.artifacts  # and would be uploaded once
-    assert first.missing == ()
-
-
-def test_what_wandb_marked_as_uploaded_is_not_uploaded_again(outputs: Path) -> None:
-    first, second = find_offline(outputs)
-    first.path.with_suffix(".wandb.synced").touch()
-    assert [run.name for run in find_offline(outputs)] == [second.name]
+    first.path.with_suffix(".wandb.synced").touch()  # as W&B marks what it uploaded
+    assert [run.name for run in find_offline(outputs)] == ["train"]
 
 
 def test_a_file_that_an_artifact_lacks_by_now_is_named(outputs: Path, expert: Artifact) -> None:
@@ -57,18 +49,13 @@ def test_a_file_that_an_artifact_lacks_by_now_is_named(outputs: Path, expert: Ar
     assert find_offline(outputs)[0].missing == (str(expert.file("actor.safetensors")),)
 
 
-def test_a_run_is_at_work_until_it_ends_or_falls_silent(outputs: Path) -> None:
-    path = find_offline(outputs)[0].path
-    path.write_bytes(path.read_bytes()[:-40])  # without the record that it ended
+def test_a_run_is_at_work_until_it_ends_or_falls_silent(outputs: Path, first: OfflineRun) -> None:
+    first.path.write_bytes(first.path.read_bytes()[:-40])  # without the record that it ended
     assert find_offline(outputs)[0].at_work
     long_ago = time.time() - 2 * AT_WORK
-    os.utime(path, (long_ago, long_ago))
+    os.utime(first.path, (long_ago, long_ago))
     assert not find_offline(outputs)[0].at_work
-
-
-def test_a_run_of_which_nothing_is_written_yet_is_no_error(outputs: Path) -> None:
-    path = find_offline(outputs)[0].path
-    path.write_bytes(b"")
+    first.path.write_bytes(b"")  # nothing is written yet
     assert find_offline(outputs)[0].at_work
 
 
@@ -84,30 +71,21 @@ def test_a_damaged_run_is_left_out_with_the_reason(how: str, outputs: Path, capl
     assert message.startswith(f"left out: {bad} cannot be used: ")
 
 
-def test_a_link_that_leads_nowhere_has_no_size(outputs: Path) -> None:
-    run = find_offline(outputs)[0]
-    before = run.size
-    (run.path.parent / "debug.log").symlink_to(outputs / "cleaned-away.log")  # as W&B links to a log in its cache
-    assert run.size == before
+def test_a_link_that_leads_nowhere_has_no_size(outputs: Path, first: OfflineRun) -> None:
+    before = first.size
+    (first.path.parent / "debug.log").symlink_to(outputs / "cleaned-away.log")  # as W&B links to a log in its cache
+    assert first.size == before
 
 
-@pytest.mark.usefixtures("no_key")
-def test_without_a_key_it_says_what_it_would_do_and_what_to_do_and_fails(
-    outputs: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO")
-    with pytest.raises(SystemExit, match="1"):
-        run_command("sync", f"outputs={outputs}")
-    assert "2 runs (1 collect, 1 train)" in caplog.text
-    assert "to https://" in caplog.text
-    assert "set WANDB_API_KEY" in caplog.text
-    assert not list(outputs.rglob("*.synced"))
-
-
-def test_a_dry_run_needs_no_key(outputs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_key_it_says_what_to_do_and_fails(outputs: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     assert run_command("sync", f"outputs={outputs}", "dry_run=true") == 0
     assert "2 runs (1 collect, 1 train)" in caplog.text
+    assert "to https://" in caplog.text
     assert "no API key" not in caplog.text
-    run_command("sync", f"outputs={tmp_path / 'empty'}")
+    with pytest.raises(SystemExit, match="1"):
+        run_command("sync", f"outputs={outputs}")
+    assert "set WANDB_API_KEY" in caplog.text
+    assert not list(outputs.rglob("*.synced"))
+    run_command("sync", f"outputs={outputs / 'empty'}")
     assert "nothing to upload" in caplog.text

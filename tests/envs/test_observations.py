@@ -9,6 +9,7 @@ from gymnasium import spaces
 
 from ilt.envs.batch import EnvBatch
 from ilt.envs.observations import ObservationLayout
+from ilt.envs.spec import EnvSpec
 from ilt.schema import ConfigError
 from tests.toys import HIDING, VECTOR, echo
 
@@ -70,3 +71,16 @@ def test_a_batch_describes_what_a_policy_sees() -> None:
         batch = EnvBatch(echo(HIDING), 1, privileged=privileged)
         assert batch.observation_space.shape == batch.observations.shape[1:] == (size,)
         assert batch.observation_space.low.tolist() == [-1, -1, 0, 0, 0, -1, -1][:size]
+
+
+@pytest.mark.parametrize(
+    ("shown", "privileged", "message"),
+    [
+        (np.zeros(3), False, "an observation must have 4 numbers, got 3"),
+        (np.zeros((2, 5)), False, "an observation must have 4 numbers, got 5"),
+        (np.zeros(5), True, "an observation must have 4 numbers, got 5"),
+    ],
+)
+def test_an_observation_of_another_size_is_refused(shown: np.ndarray, privileged: bool, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EnvSpec(id="CartPole-v1").observations.flatten(shown, privileged=privileged)

@@ -25,7 +25,7 @@ class Killed(BaseException):
 
 
 def train(name: str, folder: Path, *, scores_before_kill: int | None = None, **options: Any) -> dict[str, torch.Tensor]:
-    """Train a small expert for CartPole, and return its weights; the score is that of one checkpoint after the other."""
+    """Train a small expert for CartPole, killed when it has been scored so often, and return its weights."""
     expert: Expert = EXPERTS[name](**{**own_keys("expert", load_option("expert", f"{name}_keys")), **SMALL, **options})
     scored = [0]
 

@@ -14,8 +14,8 @@ from ilt.experts.a2c import A2C
 from ilt.experts.actor import Actor
 from ilt.experts.base import Expert, Score
 from ilt.experts.ppo import PPO
-from ilt.experts.seeding import SeedStream
 from ilt.experts.training import TrainingLog
+from ilt.experts.training_envs import SeedStream
 from ilt.rollout.policies import Policy
 from ilt.rollout.run import rollout
 from tests.experts.toys import SPACES, learned_from, target

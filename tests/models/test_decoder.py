@@ -1,5 +1,6 @@
 """What the decoder may look at, what it must not, and its weights."""
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -12,6 +13,12 @@ from ilt.models.decoder import Decoder
 K = 5
 FOUR = ActionSpace(n_choices=(4,), start=(0,))
 ATTENTIONS, POSITIONS, TOKENS = ("banded", "full"), ("rotary", "learned", "none"), ("states_actions", "states")
+
+
+def each(**options: Any) -> pytest.MarkDecorator:
+    """Run a test with every combination of these options of a decoder."""
+    combinations = [dict(zip(options, values, strict=True)) for values in product(*options.values())]
+    return pytest.mark.parametrize("options", combinations, ids=lambda o: "-".join(map(str, o.values())))
 
 
 def decoder(seed: int = 0, *, as_started: bool = False, **changes: Any) -> Decoder:
@@ -38,147 +45,92 @@ def close(a: Tensor, b: Tensor) -> None:
     torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
-# --- causality ---
-
-
-@pytest.mark.parametrize("positions", POSITIONS)
-@pytest.mark.parametrize("tokens", TOKENS)
-@pytest.mark.parametrize("attention", ATTENTIONS)
-@pytest.mark.parametrize("t", range(1, K))
-def test_a_future_observation_changes_no_earlier_output(tokens: str, positions: str, attention: str, t: int) -> None:
-    model, (observations, actions) = decoder(tokens=tokens, positions=positions, attention=attention), window()
+@each(attention=ATTENTIONS, tokens=TOKENS, positions=POSITIONS)
+def test_a_future_observation_changes_no_earlier_output(options: dict[str, str]) -> None:
+    model, (observations, actions) = decoder(**options), window()
     before = model(observations, actions)
-    observations[:, t] += 1.0
-    after = model(observations, actions)
-    close(after[:, :t], before[:, :t])
-    assert differ(after[:, t], before[:, t])
+    for t in range(1, K):
+        changed = observations.clone()
+        changed[:, t] += 1.0
+        after = model(changed, actions)
+        close(after[:, :t], before[:, :t])
+        assert differ(after[:, t], before[:, t])
 
 
-@pytest.mark.parametrize("positions", POSITIONS)
-@pytest.mark.parametrize("attention", ATTENTIONS)
-@pytest.mark.parametrize("t", range(K))
-def test_an_action_changes_no_output_up_to_its_own_step(positions: str, attention: str, t: int) -> None:
-    model, (observations, actions) = decoder(positions=positions, attention=attention), window()
+@each(attention=ATTENTIONS, positions=POSITIONS)
+def test_an_action_changes_the_outputs_after_its_own_step_alone(options: dict[str, str]) -> None:
+    model, (observations, actions) = decoder(**options), window()
     before = model(observations, actions)
-    actions[:, t] = (actions[:, t] + 1) % 4
-    after = model(observations, actions)
-    close(after[:, : t + 1], before[:, : t + 1])
-    assert t == K - 1 or differ(after[:, t + 1], before[:, t + 1])  # but the next one: the model sees what it did
-
-
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_the_last_action_in_the_window_has_no_influence(attention: str) -> None:
-    model, (observations, actions) = decoder(attention=attention), window()
-    others = actions.clone()
-    others[:, -1] = (actions[:, -1] + 2) % 4
-    assert torch.equal(model(observations, actions), model(observations, others))
-
-
-# --- who attends to whom ---
+    for t in range(K):
+        changed = actions.clone()
+        changed[:, t] = (actions[:, t] + 1) % 4
+        after = model(observations, changed)
+        close(after[:, : t + 1], before[:, : t + 1])
+        assert t == K - 1 or differ(after[:, t + 1], before[:, t + 1])
 
 
 @pytest.mark.parametrize(
-    ("window_size", "rows"),
+    ("tokens", "window_size", "rows"),
     [
-        (0, ["1....", "11...", "..1..", "..11.", "....1"]),
-        (1, ["1....", "11...", "111..", "1111.", "..111"]),
-        (2, ["1....", "11...", "111..", "1111.", "11111"]),
+        ("states_actions", 0, "1.... 11... ..1.. ..11. ....1"),  # tokens are s_0, a_0, s_1, a_1, s_2
+        ("states_actions", 1, "1.... 11... 111.. 1111. ..111"),
+        ("states_actions", 2, "1.... 11... 111.. 1111. 11111"),
+        ("states", 0, "1... .1.. ..1. ...1"),
+        ("states", 1, "1... 11.. .11. ..11"),
+        ("states", 3, "1... 11.. 111. 1111"),
     ],
 )
-def test_states_and_actions_that_may_be_attended_to_by_hand(window_size: int, rows: list[str]) -> None:
-    tokens = torch.arange(5)  # s_0, a_0, s_1, a_1, s_2
-    assert decoder().may_attend(tokens[:, None], tokens, window_size).tolist() == [
-        [c == "1" for c in row] for row in rows
-    ]
+def test_who_may_attend_to_whom_by_hand(tokens: str, window_size: int, rows: str) -> None:
+    allowed = [[c == "1" for c in row] for row in rows.split()]
+    index = torch.arange(len(allowed))
+    assert decoder(tokens=tokens).may_attend(index[:, None], index, window_size).tolist() == allowed
 
 
-@pytest.mark.parametrize(
-    ("window_size", "rows"),
-    [
-        (0, ["1...", ".1..", "..1.", "...1"]),
-        (1, ["1...", "11..", ".11.", "..11"]),
-        (3, ["1...", "11..", "111.", "1111"]),
-    ],
-)
-def test_states_that_may_be_attended_to_by_hand(window_size: int, rows: list[str]) -> None:
-    model, tokens = decoder(tokens="states"), torch.arange(4)
-    assert model.may_attend(tokens[:, None], tokens, window_size).tolist() == [[c == "1" for c in row] for row in rows]
-
-
-@pytest.mark.parametrize("tokens", TOKENS)
-def test_one_layer_of_banded_attention_is_full_attention(tokens: str) -> None:
-    banded, full = (decoder(tokens=tokens, n_layer=1, attention=attention) for attention in ATTENTIONS)
+@each(tokens=TOKENS)
+def test_banded_attention_is_full_attention_in_one_layer_alone(options: dict[str, str]) -> None:
+    banded, full = (decoder(n_layer=1, attention=attention, **options) for attention in ATTENTIONS)
     assert torch.equal(banded(*window()), full(*window()))
-
-
-@pytest.mark.parametrize("tokens", TOKENS)
-def test_several_layers_of_banded_attention_are_not(tokens: str) -> None:
-    banded, full = (decoder(tokens=tokens, attention=attention) for attention in ATTENTIONS)
+    banded, full = (decoder(n_layer=2, attention=attention, **options) for attention in ATTENTIONS)
     close(banded(*window(length=3)), full(*window(length=3)))  # each layer looks back two steps
     assert differ(banded(*window())[:, 3:], full(*window())[:, 3:])
 
 
-@pytest.mark.parametrize("n_layer", [1, 2, 3])
-@pytest.mark.parametrize("tokens", TOKENS)
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_the_first_step_of_a_window_is_seen_in_the_last(attention: str, tokens: str, n_layer: int) -> None:
-    model, (observations, actions) = decoder(tokens=tokens, attention=attention, n_layer=n_layer), window()
+@each(attention=ATTENTIONS, tokens=TOKENS, n_layer=(1, 2, 3))
+def test_the_first_step_of_a_window_is_seen_in_the_last(options: dict[str, Any]) -> None:
+    model, (observations, actions) = decoder(**options), window()
     before = model(observations, actions)
     observations[:, 0] += 3.0
     assert (model(observations, actions)[:, -1] != before[:, -1]).any()
 
 
-# --- padding, batches, shorter windows ---
-
-
-@pytest.mark.parametrize("garbage", [float("nan"), float("inf"), 1e30])
-@pytest.mark.parametrize("tokens", TOKENS)
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_garbage_in_padding_changes_no_output(tokens: str, attention: str, garbage: float) -> None:
-    model, (observations, actions) = decoder(tokens=tokens, attention=attention), window()
+@each(attention=ATTENTIONS, tokens=TOKENS)
+def test_padding_changes_no_output_whatever_it_holds(options: dict[str, str]) -> None:
+    model, (observations, actions) = decoder(**options), window()
     mask = torch.arange(K) < torch.tensor([[5], [3], [1]])
-    before = model(observations, actions, mask)[mask]
-    observations[~mask], actions[~mask] = garbage, -1
-    assert torch.equal(model(observations, actions, mask)[mask], before)
-
-
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_finite_garbage_in_padding_changes_nothing_even_without_a_mask(attention: str) -> None:
-    model, (observations, actions) = decoder(attention=attention), window()
-    mask = torch.arange(K) < torch.tensor([[5], [3], [1]])
-    before = model(observations, actions, mask)[mask]
+    before = model(observations, actions)
+    assert torch.equal(model(observations, actions, torch.ones(3, K, dtype=torch.bool)), before)
+    for garbage in (float("nan"), float("inf"), 1e30):
+        observations[~mask], actions[~mask] = garbage, -1
+        assert torch.equal(model(observations, actions, mask)[mask], before[mask])
     observations[~mask], actions[~mask] = 1e6, 3
-    close(model(observations, actions)[mask], before)
+    close(model(observations, actions)[mask], before[mask])  # finite garbage needs no mask
 
 
-def test_a_mask_of_real_steps_alone_changes_nothing() -> None:
-    model, (observations, actions) = decoder(), window()
-    assert torch.equal(model(observations, actions, torch.ones(3, K, dtype=torch.bool)), model(observations, actions))
-
-
-@pytest.mark.parametrize("tokens", TOKENS)
-def test_batch_size_does_not_change_outputs(tokens: str) -> None:
-    model, (observations, actions) = decoder(tokens=tokens), window(67)
+@each(tokens=TOKENS)
+def test_batch_size_does_not_change_outputs(options: dict[str, str]) -> None:
+    model, (observations, actions) = decoder(**options), window(67)
     together = model(observations, actions)
     for size in (1, 2, 31):
         parts = zip(observations.split(size), actions.split(size), strict=True)
         close(torch.cat([model(*part) for part in parts]), together)
 
 
-@pytest.mark.parametrize("positions", POSITIONS)
-@pytest.mark.parametrize("tokens", TOKENS)
-@pytest.mark.parametrize("attention", ATTENTIONS)
-@pytest.mark.parametrize("length", range(1, K))
-def test_a_shorter_window_equals_the_first_places_of_a_longer_one(
-    length: int, tokens: str, positions: str, attention: str
-) -> None:
-    model, (observations, actions) = decoder(tokens=tokens, positions=positions, attention=attention), window()
-    short = model(observations[:, :length], actions[:, :length])
-    assert short.shape == (3, length, 4)
-    close(short, model(observations, actions)[:, :length])
-
-
-# --- the order of the past ---
+@each(attention=ATTENTIONS, tokens=TOKENS, positions=POSITIONS)
+def test_a_shorter_window_equals_the_first_places_of_a_longer_one(options: dict[str, str]) -> None:
+    model, (observations, actions) = decoder(**options), window()
+    whole = model(observations, actions)
+    for length in range(1, K):
+        close(model(observations[:, :length], actions[:, :length]), whole[:, :length])
 
 
 def swapped_past() -> tuple[Tensor, Tensor]:
@@ -188,15 +140,9 @@ def swapped_past() -> tuple[Tensor, Tensor]:
     return observations[:, order], actions[:, order]
 
 
-def test_permuting_the_past_changes_the_outputs_by_default() -> None:
-    assert differ(decoder()(*window())[:, -1], decoder()(*swapped_past())[:, -1])
-
-
-@pytest.mark.parametrize("n_layer", [1, 2])
-@pytest.mark.parametrize("positions", ["rotary", "learned"])
-@pytest.mark.parametrize("tokens", TOKENS)
-def test_rotary_and_learned_positions_see_the_order_of_the_past(tokens: str, positions: str, n_layer: int) -> None:
-    model = decoder(tokens=tokens, positions=positions, n_layer=n_layer)
+@each(tokens=TOKENS, positions=("rotary", "learned"), n_layer=(1, 2))
+def test_rotary_and_learned_positions_see_the_order_of_the_past(options: dict[str, Any]) -> None:
+    model = decoder(**options)
     assert differ(model(*window())[:, -1], model(*swapped_past())[:, -1])
 
 
@@ -217,9 +163,6 @@ def test_learned_positions_give_one_vector_to_each_step() -> None:
     torch.testing.assert_close(moved, expected[None, :, None].expand_as(moved))
 
 
-# --- layouts ---
-
-
 def test_the_layouts_by_hand() -> None:
     model, (observations, actions) = decoder(positions="none"), window(1, 3)
     assert model.embed_action is not None
@@ -230,22 +173,9 @@ def test_the_layouts_by_hand() -> None:
     torch.testing.assert_close(without.tokenize(observations, actions)[0], without.embed_state(observations[0]))
 
 
-def test_the_layout_of_states_ignores_actions() -> None:
-    model, (observations, actions) = decoder(tokens="states"), window()
-    assert torch.equal(model(observations, actions), model(observations, (actions + 1) % 4))
-
-
-def test_the_layout_of_states_and_actions_uses_them() -> None:
-    model, (observations, actions) = decoder(), window()
-    assert differ(model(observations, actions)[:, 1:], model(observations, (actions + 1) % 4)[:, 1:])
-
-
-# --- dropout ---
-
-
-@pytest.mark.parametrize("positions", POSITIONS)
-def test_full_action_dropout_hides_past_actions_in_training_alone(positions: str) -> None:
-    model, (observations, actions) = decoder(action_dropout=1.0, positions=positions), window()
+@each(positions=POSITIONS)
+def test_full_action_dropout_hides_past_actions_in_training_alone(options: dict[str, str]) -> None:
+    model, (observations, actions) = decoder(action_dropout=1.0, **options), window()
     others = (actions + 1) % 4
     assert differ(model(observations, actions), model(observations, others))
     model.train()
@@ -262,45 +192,27 @@ def test_half_action_dropout_blanks_about_half_of_past_actions() -> None:
 
 
 @pytest.mark.parametrize("option", ["dropout", "action_dropout"])
-def test_dropout_acts_in_training_alone(option: str) -> None:
-    model = decoder(**{option: 0.5})
-    assert torch.equal(model(*window()), model(*window()))
+def test_dropout_acts_in_training_alone_and_only_where_it_is_asked_for(option: str) -> None:
+    model, without = decoder(**{option: 0.5}), decoder()
+    assert torch.equal(model(*window()), without(*window()))
+    assert torch.equal(without.train()(*window()), model(*window()))
     model.train()
     assert differ(model(*window()), model(*window()))
 
 
-def test_without_dropout_training_and_evaluation_agree() -> None:
-    assert torch.equal(decoder().train()(*window()), decoder()(*window()))
-
-
-# --- weights ---
-
-
-@pytest.mark.parametrize("positions", POSITIONS)
-@pytest.mark.parametrize("tokens", TOKENS)
-def test_every_parameter_gets_a_gradient(tokens: str, positions: str) -> None:
-    model = decoder(tokens=tokens, positions=positions, as_started=True).train()
-    model(*window(32)).square().sum().backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.any(), name
-    for block in model.blocks:
-        for part in block.qkv.weight.grad.chunk(3):
-            assert part.any()
-
-
-@pytest.mark.parametrize("positions", POSITIONS)
-@pytest.mark.parametrize("tokens", TOKENS)
-def test_every_option_learns(tokens: str, positions: str) -> None:
-    model = decoder(tokens=tokens, positions=positions, as_started=True).train()
-    (observations, actions), losses = window(8), []
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+@each(tokens=TOKENS, positions=POSITIONS)
+def test_every_parameter_gets_a_gradient_and_the_loss_falls(options: dict[str, str]) -> None:
+    model, losses = decoder(as_started=True, **options).train(), []
+    (observations, actions), optimizer = window(32), torch.optim.AdamW(model.parameters(), lr=0.01)
     for _ in range(3):
         loss = torch.nn.functional.cross_entropy(model(observations, actions).flatten(0, 1), actions.flatten())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None, name
+            assert all(part.any() for part in parameter.grad.chunk(3 if "qkv.weight" in name else 1)), name
     assert losses[0] > losses[1] > losses[2]
 
 
@@ -318,24 +230,15 @@ def test_layers_heads_and_projections_start_out_different() -> None:
 
 
 def test_weights_start_as_documented() -> None:
-    model = Decoder(
-        observation_dim=8, action_space=FOUR, n_outputs=4, context_length=8, n_layer=2, n_head=2, d_model=64
-    )
-    deviations = {name: p.std().item() for name, p in model.named_parameters() if p.ndim == 2}
-    for name, deviation in deviations.items():
-        joins_residual = name.endswith(("attention_out.weight", "mlp_out.weight"))
-        expected = 8**-0.5 if name == "embed_state.weight" else 0.02 / 2 if joins_residual else 0.02
-        assert deviation == pytest.approx(expected, rel=0.15), name
+    model = decoder(as_started=True, observation_dim=8, context_length=8, d_model=64, positions="learned")
     for name, parameter in model.named_parameters():
-        assert parameter.ndim == 2 or parameter.eq(0.0 if name.endswith("bias") else 1.0).all(), name
-
-
-def test_weights_are_float32_and_not_all_zero() -> None:
-    for name, parameter in decoder(as_started=True, positions="learned").named_parameters():
         assert parameter.dtype == torch.float32, name
-        if parameter.ndim == 2:  # biases start at zero, gains of norms at one
-            assert parameter.any(), name
-            assert parameter.frac().any(), name
+        if parameter.ndim == 2:
+            joins_residual = name.endswith(("attention_out.weight", "mlp_out.weight"))
+            expected = 8**-0.5 if name == "embed_state.weight" else 0.02 / 2 if joins_residual else 0.02
+            assert parameter.std().item() == pytest.approx(expected, rel=0.15), name
+        else:
+            assert parameter.eq(0.0 if name.endswith("bias") else 1.0).all(), name
 
 
 def test_different_seeds_start_differently_and_equal_seeds_equally() -> None:
@@ -345,15 +248,10 @@ def test_different_seeds_start_differently_and_equal_seeds_equally() -> None:
 
 
 def test_the_number_of_parameters_by_hand() -> None:
-    model = Decoder(
-        observation_dim=8, action_space=FOUR, n_outputs=4, context_length=8, n_layer=2, n_head=2, d_model=32
-    )
+    model = decoder(observation_dim=8, context_length=8, d_model=32)
     embeddings, action_head = 8 * 32 + 32 + 4 * 32, 32 * 4 + 4
     block = (32 * 96 + 96) + (32 * 32 + 32) + (32 * 128 + 128) + (128 * 32 + 32) + 2 * 64
     assert sum(p.numel() for p in model.parameters()) == embeddings + 2 * block + 64 + action_head
-
-
-# --- normalization, refusals ---
 
 
 def test_observations_are_standardized_inside() -> None:
@@ -364,17 +262,9 @@ def test_observations_are_standardized_inside() -> None:
     close(model(observations, actions), expected)
 
 
-def test_normalization_is_part_of_the_state() -> None:
-    model = decoder()
-    model.set_normalization(torch.full((3,), 2.0), torch.full((3,), 3.0))
-    other = decoder(1)
-    other.load_state_dict(model.state_dict())
-    assert torch.equal(other(*window()), model(*window()))
-
-
-@pytest.mark.parametrize("positions", ["learned", "none"])
-def test_an_odd_head_size_is_fine_without_rotary(positions: str) -> None:
-    assert decoder(d_model=6, n_head=2, positions=positions)(*window()).shape == (3, K, 4)
+@each(positions=("learned", "none"))
+def test_an_odd_head_size_is_fine_without_rotary(options: dict[str, str]) -> None:
+    assert decoder(d_model=6, n_head=2, **options)(*window()).shape == (3, K, 4)
 
 
 def test_a_window_longer_than_the_context_is_refused() -> None:

@@ -1,6 +1,7 @@
 """Action heads: losses by hand, most likely actions, and samples that follow their distribution."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy.stats import chisquare, kstest, norm
 from torch.nn.functional import cross_entropy
 
 from ilt.envs.actions import ActionSpace
+from ilt.models.config import check_head
 from ilt.models.heads import (
     MIN_LOG_STD,
     ActionHead,
@@ -20,6 +22,8 @@ from ilt.models.heads import (
     Regression,
     default_head,
 )
+from ilt.registry import load_option
+from ilt.schema import ConfigError
 from tests.models.test_check import BOX, FOUR, MULTI, SPACES
 
 ONE = ActionSpace(low=(-2.0,), high=(2.0,), shape=(1,))
@@ -28,6 +32,8 @@ HEADS = {
     "several": (MULTI, Categorical(action_space=MULTI)),
     "gaussian": (BOX, Gaussian(action_space=BOX)),
     "mixture": (BOX, GaussianMixture(action_space=BOX, n_components=3)),
+    "mixture of two": (ONE, GaussianMixture(action_space=ONE, n_components=2)),
+    "two bins": (BOX, Discretized(action_space=BOX, n_bins=2)),
     "discretized": (BOX, Discretized(action_space=BOX, n_bins=5)),
     "mse": (BOX, Regression(action_space=BOX)),
 }
@@ -42,11 +48,13 @@ def uniforms(head: ActionHead, n: int) -> np.ndarray:
     return np.random.default_rng(0).random((n, head.n_uniforms))
 
 
-def repeated(outputs: list[float], n: int) -> np.ndarray:
+def repeated(outputs: Sequence[float] | np.ndarray, n: int) -> np.ndarray:
     return np.tile(np.array(outputs, dtype=np.float32), (n, 1))
 
 
-# --- losses by hand ---
+GAUSSIANS = [0.5, -0.5, log_std(math.log(0.1)), log_std(math.log(2.0))]  # means and deviations of two numbers
+MIXED = [math.log(0.25), math.log(0.75), -0.5, 0.5, log_std(math.log(0.1)), log_std(math.log(0.2))]
+BINS = [0.1, 0.2, 0.3, 0.4]
 
 
 def test_the_loss_of_a_single_choice_is_cross_entropy_to_the_last_bit() -> None:
@@ -54,49 +62,28 @@ def test_the_loss_of_a_single_choice_is_cross_entropy_to_the_last_bit() -> None:
     assert torch.equal(Categorical(action_space=FOUR).loss(outputs, targets), cross_entropy(outputs, targets))
 
 
-def test_losses_of_several_choices_add_up() -> None:
-    outputs = torch.log(torch.tensor([[0.5, 0.25, 0.25, 0.1, 0.9]]))
-    loss = Categorical(action_space=MULTI).loss(outputs, torch.tensor([[1, 0]]))
-    assert loss.item() == pytest.approx(-math.log(0.25) - math.log(0.1), rel=1e-5)
-
-
-def test_the_gaussian_loss_is_the_negative_log_likelihood_times_the_variance() -> None:
-    outputs = torch.tensor([[0.5, -0.5, log_std(math.log(0.1)), log_std(math.log(2.0))]])
-    loss = Gaussian(action_space=BOX).loss(outputs, torch.tensor([[0.7, 0.5]]))
-    assert loss.item() == pytest.approx(
-        -norm.logpdf(0.7, 0.5, 0.1) * 0.1**2 - norm.logpdf(0.5, -0.5, 2.0) * 2.0**2, rel=1e-5
-    )
-
-
-def test_the_loss_of_a_mixture_is_that_of_its_weighted_densities() -> None:
-    deviations = [log_std(math.log(0.1)), log_std(math.log(0.2))]
-    outputs = torch.tensor([[math.log(0.25), math.log(0.75), -0.5, 0.5, *deviations]])
-    loss = GaussianMixture(action_space=ONE, n_components=2).loss(outputs, torch.tensor([[0.4]]))
-    density = 0.25 * norm.pdf(0.4, -0.5, 0.1) + 0.75 * norm.pdf(0.4, 0.5, 0.2)
-    assert loss.item() == pytest.approx(-math.log(density), rel=1e-5)
+@pytest.mark.parametrize(
+    ("name", "outputs", "target", "expected"),
+    [
+        ("several", np.log([0.5, 0.25, 0.25, 0.1, 0.9]), [1, 0], -math.log(0.25 * 0.1)),
+        ("mse", [0.5, 0.0], [0.0, 1.0], (0.25 + 1.0) / 2),
+        # the negative log-likelihood times the variance
+        ("gaussian", GAUSSIANS, [0.7, 0.5], -norm.logpdf([0.7, 0.5], [0.5, -0.5], [0.1, 2.0]) @ [0.1**2, 2.0**2]),
+        ("mixture of two", MIXED, [0.4], -math.log(norm.pdf(0.4, [-0.5, 0.5], [0.1, 0.2]) @ [0.25, 0.75])),
+        ("two bins", np.log([0.9, 0.1, 0.3, 0.7]), [-1.0, 1.0], -math.log(0.9 * 0.7)),
+    ],
+)
+def test_losses_by_hand(name: str, outputs: list[float], target: list[float], expected: float) -> None:
+    loss = HEADS[name][1].loss(torch.from_numpy(repeated(outputs, 1)), torch.tensor([target]))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(
     ("action", "chosen"), [(-1.0, 0), (-0.51, 0), (-0.5, 1), (0.0, 2), (0.49, 2), (0.5, 3), (1.0, 3)]
 )
 def test_numbers_are_put_into_bins_with_both_ends_inside(action: float, chosen: int) -> None:
-    head, probabilities = Discretized(action_space=ONE, n_bins=4), [0.1, 0.2, 0.3, 0.4]
-    loss = head.loss(torch.log(torch.tensor([probabilities])), torch.tensor([[action]]))
-    assert loss.item() == pytest.approx(-math.log(probabilities[chosen]), rel=1e-5)
-
-
-def test_losses_of_binned_numbers_add_up() -> None:
-    outputs = torch.log(torch.tensor([[0.9, 0.1, 0.3, 0.7]]))
-    loss = Discretized(action_space=BOX, n_bins=2).loss(outputs, torch.tensor([[-1.0, 1.0]]))
-    assert loss.item() == pytest.approx(-math.log(0.9) - math.log(0.7), rel=1e-5)
-
-
-def test_regression_is_least_squares() -> None:
-    loss = Regression(action_space=BOX).loss(torch.tensor([[0.5, 0.0]]), torch.tensor([[0.0, 1.0]]))
-    assert loss.item() == pytest.approx((0.25 + 1.0) / 2)
-
-
-# --- most likely actions, samples ---
+    loss = Discretized(action_space=ONE, n_bins=4).loss(torch.log(torch.tensor([BINS])), torch.tensor([[action]]))
+    assert loss.item() == pytest.approx(-math.log(BINS[chosen]), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -110,44 +97,41 @@ def test_actions_have_the_shape_and_type_of_the_space(name: str) -> None:
     assert head.loss(torch.from_numpy(outputs), targets).shape == ()
 
 
-def test_most_likely_actions_by_hand() -> None:
-    assert Categorical(action_space=FOUR).mode(repeated([0, 2, 1, -1], 1)).tolist() == [1]
-    assert Categorical(action_space=MULTI).mode(repeated([0, 1, 2, 3, 0], 1)).tolist() == [[2, 0]]
-    assert Gaussian(action_space=BOX).mode(repeated([0.25, -0.5, 9, 9], 1)).tolist() == [[0.25, -0.5]]
-    assert Discretized(action_space=ONE, n_bins=4).mode(repeated([0, 0, 0, 1], 1)).tolist() == [[0.75]]
-    mixture = GaussianMixture(action_space=ONE, n_components=2)
-    assert mixture.mode(repeated([0, 1, -0.5, 0.5, 0, 0], 1)).tolist() == [[0.5]]
-    assert mixture.mode(repeated([0, 1, -0.5, 0.5, -3, 0], 1)).tolist() == [[-0.5]]  # less weight, but far narrower
+@pytest.mark.parametrize(
+    ("name", "outputs", "expected"),
+    [
+        ("categorical", [0, 2, 1, -1], [1]),
+        ("several", [0, 1, 2, 3, 0], [[2, 0]]),
+        ("gaussian", [0.25, -0.5, 9, 9], [[0.25, -0.5]]),
+        ("two bins", [0, 1, 1, 0], [[0.5, -0.5]]),
+        ("mixture of two", [0, 1, -0.5, 0.5, 0, 0], [[0.5]]),
+        ("mixture of two", [0, 1, -0.5, 0.5, -3, 0], [[-0.5]]),  # less weight, but far narrower
+    ],
+)
+def test_most_likely_actions_by_hand(name: str, outputs: list[float], expected: list[Any]) -> None:
+    assert HEADS[name][1].mode(repeated(outputs, 1)).tolist() == expected
 
 
 def test_samples_of_choices_follow_their_probabilities() -> None:
-    head, n = Categorical(action_space=MULTI), 20_000
-    actions = head.sample(repeated(np.log([0.5, 0.3, 0.2, 0.1, 0.9]).tolist(), n), uniforms(head, n))
+    head, n = HEADS["several"][1], 20_000
+    actions = head.sample(repeated(np.log([0.5, 0.3, 0.2, 0.1, 0.9]), n), uniforms(head, n))
     assert chisquare(np.bincount(actions[:, 0]), [0.5 * n, 0.3 * n, 0.2 * n]).pvalue > 0.01
     assert chisquare(np.bincount(actions[:, 1]), [0.1 * n, 0.9 * n]).pvalue > 0.01
     assert abs(np.corrcoef(actions.T)[0, 1]) < 0.02
 
 
-def test_samples_of_a_gaussian_follow_it() -> None:
-    head, n = Gaussian(action_space=BOX), 20_000
-    outputs = repeated([0.5, -0.5, log_std(math.log(0.1)), log_std(math.log(2.0))], n)
-    actions = head.sample(outputs, uniforms(head, n))
-    assert kstest(actions[:, 0], norm(0.5, 0.1).cdf).pvalue > 0.01
-    assert kstest(actions[:, 1], norm(-0.5, 2.0).cdf).pvalue > 0.01
-
-
-def test_samples_of_a_mixture_follow_it() -> None:
-    head, n = GaussianMixture(action_space=ONE, n_components=2), 20_000
-    deviations = [log_std(math.log(0.1)), log_std(math.log(0.2))]
-    actions = head.sample(repeated([math.log(0.25), math.log(0.75), -0.5, 0.5, *deviations], n), uniforms(head, n))
-    first, second = norm(-0.5, 0.1), norm(0.5, 0.2)
-    assert kstest(actions[:, 0], lambda x: 0.25 * first.cdf(x) + 0.75 * second.cdf(x)).pvalue > 0.01
-
-
-def test_samples_of_bins_are_uniform_within_them() -> None:
-    head, n = Discretized(action_space=ONE, n_bins=2), 20_000
-    actions = head.sample(repeated(np.log([0.25, 0.75]).tolist(), n), uniforms(head, n))[:, 0]
-    assert kstest(actions, lambda x: np.where(x < 0, 0.25 * (x + 1), 0.25 + 0.75 * x)).pvalue > 0.01
+@pytest.mark.parametrize(
+    ("name", "outputs", "cdf"),
+    [
+        ("gaussian", GAUSSIANS, norm([0.5, -0.5], [0.1, 2.0]).cdf),
+        ("mixture of two", MIXED, lambda x: norm([-0.5, 0.5], [0.1, 0.2]).cdf(x) @ [[0.25], [0.75]]),
+        ("two bins", np.log([0.25, 0.75] * 2), lambda x: np.where(x < 0, 0.25 * (x + 1), 0.25 + 0.75 * x)),
+    ],
+)
+def test_samples_of_numbers_follow_their_distribution(name: str, outputs: list[float], cdf: Any) -> None:
+    head = HEADS[name][1]
+    for column in cdf(head.sample(repeated(outputs, 20_000), uniforms(head, 20_000))).T:
+        assert kstest(column, "uniform").pvalue > 0.01
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -156,9 +140,6 @@ def test_the_same_uniform_numbers_give_the_same_sample_whatever_is_beside_it(nam
     outputs = np.random.default_rng(1).normal(size=(9, head.n_outputs)).astype(np.float32)
     drawn = uniforms(head, 9)
     np.testing.assert_array_equal(head.sample(outputs, drawn)[4:5], head.sample(outputs[4:5], drawn[4:5]))
-
-
-# --- extremes ---
 
 
 @pytest.mark.parametrize("value", [-1e4, 1e4])
@@ -189,24 +170,15 @@ def test_a_deterministic_expert_does_not_drive_the_loss_down_without_end(name: s
     np.testing.assert_allclose(head.mode(outputs.detach().numpy()), [[0.3, 0.3]], atol=0.02)
 
 
-# --- which head suits which actions ---
-
-
 def test_the_default_suits_the_space() -> None:
     kinds = {name: type(default_head(action_space=space)) for name, space in SPACES.items()}
     assert kinds == {"choices": Categorical, "several choices": Categorical, "numbers": Regression}
 
 
 @pytest.mark.parametrize(
-    ("head", "space", "keys"),
-    [
-        (Categorical, BOX, {}),
-        (Gaussian, FOUR, {}),
-        (GaussianMixture, MULTI, {"n_components": 2}),
-        (Discretized, FOUR, {"n_bins": 2}),
-        (Regression, FOUR, {}),
-    ],
+    ("head", "space"),
+    [("categorical", BOX), ("gaussian", FOUR), ("gaussian_mixture", MULTI), ("discretized", FOUR), ("mse", FOUR)],
 )
-def test_a_head_for_other_actions_is_refused(head: type[ActionHead], space: ActionSpace, keys: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"head=\w+ is for .*; head=\w+ is for"):
-        head(action_space=space, **keys)
+def test_a_head_for_other_actions_is_refused(head: str, space: ActionSpace) -> None:
+    with pytest.raises(ConfigError, match=rf"head={head} is for .*; head=\w+ is for"):
+        check_head(load_option("head", head), space)

@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from ilt.envs.actions import ActionSpace
 from ilt.models.attention import Block
 from ilt.models.decoder import Decoder
 from ilt.models.inspection import attention_of, hidden_states
-from tests.models.test_check import BOX, FOUR, make_up, small
-from tests.models.test_decoder import ATTENTIONS, POSITIONS, TOKENS, K, close, decoder, window
+from tests.models.test_check import BASELINES, BOX, FOUR, make_up, small
+from tests.models.test_decoder import ATTENTIONS, POSITIONS, TOKENS, K, close, decoder, each, window
 
 
 def residual(model: Decoder, observations: Tensor, actions: Tensor) -> Tensor:
@@ -16,13 +17,9 @@ def residual(model: Decoder, observations: Tensor, actions: Tensor) -> Tensor:
     return torch.stack(list(hidden_states(model, observations, actions).values()))
 
 
-@pytest.mark.parametrize("positions", POSITIONS)
-@pytest.mark.parametrize("tokens", TOKENS)
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_the_end_of_the_residual_stream_is_what_the_outputs_are_made_of(
-    attention: str, tokens: str, positions: str
-) -> None:
-    model = decoder(attention=attention, tokens=tokens, positions=positions, n_layer=3)
+@each(attention=ATTENTIONS, tokens=TOKENS, positions=POSITIONS)
+def test_the_end_of_the_residual_stream_is_what_the_outputs_are_made_of(options: dict[str, str]) -> None:
+    model = decoder(**options, n_layer=3)
     states = hidden_states(model, *window())
     assert list(states) == ["embedding", "layer 1", "layer 2", "layer 3"]
     assert torch.equal(model.action_head(model.norm(states["layer 3"])), model(*window())[:, -1])
@@ -37,24 +34,17 @@ def test_in_between_it_is_what_a_shallower_model_would_end_with() -> None:
 
 
 @pytest.mark.parametrize("space", [FOUR, BOX], ids=["choices", "numbers"])
-@pytest.mark.parametrize(
-    ("name", "points"),
-    [
-        ("mlp", ["layer 1", "layer 2"]),
-        ("mlp_stack", ["layer 1", "layer 2"]),
-        ("gru", ["embedding", "state"]),
-        ("lstm", ["embedding", "state"]),
-    ],
-)
-def test_the_last_hidden_state_of_a_baseline_is_what_its_outputs_are_made_of(
-    name: str, points: list[str], space
-) -> None:
+@pytest.mark.parametrize("name", BASELINES)
+def test_the_last_hidden_state_of_a_baseline_is_what_its_outputs_are_made_of(name: str, space: ActionSpace) -> None:
+    points = ["layer 1", "layer 2"] if name.startswith("mlp") else ["embedding", "state"]
     model, windows = small(name, space).eval(), make_up(space)
     states = hidden_states(model, *windows)
     assert list(states) == points
     last = states[points[-1]]
-    outputs = model.layers[-1](last) if name.startswith("mlp") else model.action_head(model.norm(last))
-    close(outputs, model(*windows)[:, -1])
+    close(
+        model.layers[-1](last) if name.startswith("mlp") else model.action_head(model.norm(last)),
+        model(*windows)[:, -1],
+    )
 
 
 def test_a_linear_policy_has_no_hidden_states() -> None:
@@ -62,7 +52,7 @@ def test_a_linear_policy_has_no_hidden_states() -> None:
 
 
 def last_by_weights(model: Decoder, observations: Tensor, actions: Tensor) -> Tensor:
-    """(B, d_model): what the last block gives at the present state, by the attention weights that are told."""
+    """(B, d_model): what the last block gives at the present state, by the attention weights that are reported."""
     x = model.tokenize(observations, actions)
     n_tokens, rope_cache = x.shape[1], None if model.rope_cache is None else model.rope_cache[:, : x.shape[1]]
     *before, last = (block for block in model.blocks if isinstance(block, Block))
@@ -73,19 +63,16 @@ def last_by_weights(model: Decoder, observations: Tensor, actions: Tensor) -> Te
     return last.join(x[:, -1], y)
 
 
-@pytest.mark.parametrize("length", [1, 3, 8, 30])  # short windows are attended to side by side, long ones by a kernel
-@pytest.mark.parametrize("tokens", TOKENS)
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_attention_weights_are_those_that_the_model_uses(attention: str, tokens: str, length: int) -> None:
-    model = decoder(attention=attention, tokens=tokens, context_length=30)
-    observations, actions = window(8, length)
-    close(last_by_weights(model, observations, actions), residual(model, observations, actions)[-1])
+@each(attention=ATTENTIONS, tokens=TOKENS)
+def test_attention_weights_are_those_that_the_model_uses(options: dict[str, str]) -> None:
+    model = decoder(**options, context_length=30)
+    for length in (1, 3, 8, 30):  # short windows are attended to side by side, long ones by a kernel
+        close(last_by_weights(model, *window(8, length)), residual(model, *window(8, length))[-1])
 
 
-@pytest.mark.parametrize("tokens", TOKENS)
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_attention_sums_to_one_over_what_a_layer_may_look_at(attention: str, tokens: str) -> None:
-    model = decoder(attention=attention, tokens=tokens)
+@each(attention=ATTENTIONS, tokens=TOKENS)
+def test_attention_sums_to_one_over_what_a_layer_may_look_at(options: dict[str, str]) -> None:
+    model = decoder(**options)
     weights = attention_of(model, *window())
     n_tokens = model.tokens_per_step * (K - 1) + 1
     assert weights.shape == (2, 3, 2, n_tokens)

@@ -1,5 +1,6 @@
 """A file of weights alone rebuilds its model and head, and runs nobody else's code."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,7 @@ def test_a_saved_model_comes_back_equal(name: str, space: ActionSpace, tmp_path:
 
 
 def test_the_head_comes_back_with_its_keys(tmp_path: Path) -> None:
-    target = "ilt.models.heads.Discretized"
-    saved = ModelSpec(**{**vars(spec("nano", BOX)), "head": {"_target_": target, "n_bins": 7}})
+    saved = replace(spec("nano", BOX), head={"_target_": "ilt.models.heads.Discretized", "n_bins": 7})
     saved.save(saved.build()[0], tmp_path / "model.safetensors")
     _, model, head = ModelSpec.load(tmp_path / "model.safetensors")
     assert isinstance(head, Discretized)
@@ -47,7 +47,7 @@ class Foreign(Recurrent):
 
 
 def test_code_of_other_packages_is_run_only_where_it_is_trusted(tmp_path: Path) -> None:
-    saved = ModelSpec(**{**vars(spec("nano", BOX)), "model": {"_target_": f"{__name__}.Foreign"}})
+    saved = replace(spec("nano", BOX), model={"_target_": f"{__name__}.Foreign"})
     saved.save(saved.build()[0], tmp_path / "model.safetensors")
     with pytest.raises(ConfigError, match=r"model\._target_=.*Foreign is no component of ilt.*trust=\[tests\]"):
         ModelSpec.load(tmp_path / "model.safetensors")
@@ -69,16 +69,14 @@ def test_a_file_that_asks_for_more_memory_than_its_weights_need_is_refused(
 
 def test_a_target_of_a_file_is_not_called(tmp_path: Path) -> None:
     saved = spec("nano", BOX)
-    evil = ModelSpec(**{**vars(saved), "head": {"_target_": "os.abort"}})
-    evil.save(saved.build()[0], tmp_path / "model.safetensors")
+    replace(saved, head={"_target_": "os.abort"}).save(saved.build()[0], tmp_path / "model.safetensors")
     with pytest.raises(ConfigError, match=r"head\._target_=os\.abort is no component of ilt"):
         ModelSpec.load(tmp_path / "model.safetensors")
 
 
 def test_what_is_no_model_is_refused() -> None:
-    wrong = ModelSpec(**{**vars(spec("nano", BOX)), "model": {"_target_": "ilt.envs.actions.ActionSpace"}})
     with pytest.raises(ConfigError, match=r"model\._target_ must be a subclass of ilt\.SequenceModel"):
-        wrong.build()
+        replace(spec("nano", BOX), model={"_target_": "ilt.envs.actions.ActionSpace"}).build()
 
 
 def test_a_wrong_key_is_named() -> None:

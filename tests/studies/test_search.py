@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import optuna
 import pytest
 from filelock import FileLock
-from hydra import compose, initialize_config_dir
+from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -27,41 +26,30 @@ from ilt.settings import check_config
 from ilt.studies import search_report
 from ilt.studies.optuna_study import open_study, reporter
 from ilt.studies.search import Outcome, Search
-from tests.analysis.finished_runs import CONF
 from tests.studies import toy_search
 
 RATE = "optimizer.learning_rate"
 FIGURES = search_report.FIGURES
 
 
-@dataclass(frozen=True)
-class Run:
-    """What a launcher is asked to run; `trial` is None for a run of the winner."""
-
-    trial: int | None
-    seed: int
-    rate: float
-    folder: Path
-    cfg: DictConfig
-
-
-Task = Callable[[Run], float | None]
+Task = Callable[[DictConfig, Path], float | None]
+"""What is done for a run with this config in this folder; `search.trial` is None for a run of the winner."""
 
 
 class WorkerKilledError(Exception):
     """What a launcher itself raises when a worker process dies."""
 
 
-def train(run: Run) -> float | None:
+def train(cfg: DictConfig, folder: Path) -> float:
     """Best at a learning rate of 0.003; seeds differ a little."""
-    value = -abs(math.log10(run.rate / 0.003)) + 0.01 * run.seed
-    toy_search.leave_traces(run.folder, value, seed=run.seed, scored=run.trial is None)
+    value = -abs(math.log10(cfg.optimizer.learning_rate / 0.003)) + 0.01 * cfg.seed
+    toy_search.leave_traces(cfg, folder, value)
     return value
 
 
 @cache
 def composed() -> DictConfig:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_module("ilt.conf", version_base="1.3"):
         return compose("train", ["sweep=optuna", "run_name=any"])
 
 
@@ -74,22 +62,19 @@ def search(folder: Path, task: Task = train, *, space: dict[str, Any] | None = N
     check_config(cfg)
     folder.mkdir(parents=True, exist_ok=True)
 
-    def launch(batch: Sequence[Sequence[str]]) -> list[Outcome]:
-        return [outcome(dict(override.split("=", 1) for override in overrides)) for overrides in batch]
-
-    def outcome(options: dict[str, str]) -> Outcome:
-        trial = None if options["search.trial"] == "null" else int(options["search.trial"])
-        own = cfg.copy()
-        own.seed, own.search.trial = int(options["seed"]), trial
+    def outcome(overrides: Sequence[str]) -> Outcome:
+        options = dict(override.split("=", 1) for override in overrides)
+        own, subfolder = cfg.copy(), options.pop("hydra.sweep.subdir")
+        own.merge_with_dotlist([f"{key}={value}" for key, value in options.items()])
         try:
-            return task(Run(trial, own.seed, float(options[RATE]), folder / options["hydra.sweep.subdir"], own))
+            return task(own, folder / subfolder)
         except WorkerKilledError:
             raise
         except Exception as error:
             return error
 
-    rates = {RATE: FloatDistribution(1e-4, 1e-1, log=True)}
-    return Search(cfg, space or rates, [], folder, launch).run()
+    space = space or {RATE: FloatDistribution(1e-4, 1e-1, log=True)}
+    return Search(cfg, space, [], folder, lambda batch: [outcome(overrides) for overrides in batch]).run()
 
 
 def multirun(task: Callable[[DictConfig], float | None], *overrides: str) -> dict[str, Any]:
@@ -97,7 +82,7 @@ def multirun(task: Callable[[DictConfig], float | None], *overrides: str) -> dic
     quiet = ["hydra.job_logging.root=null", "hydra.hydra_logging.root=null"]
     before = HydraConfig.instance().cfg
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with initialize_config_module("ilt.conf", version_base="1.3"):
             hydra = GlobalHydra.instance().hydra
             assert hydra is not None
             return hydra.multirun("train", task, ["sweep=optuna", *overrides, *quiet], with_log_configuration=False)
@@ -124,37 +109,39 @@ def rates(found: dict[str, Any]) -> list[float]:
     return [trial["params"][RATE] for trial in found["trials"]]
 
 
+def study_in(folder: Path) -> optuna.Study:
+    return optuna.load_study(study_name=None, storage=f"sqlite:///{folder / 'study.db'}")
+
+
 def killed_in(trial: int, seed: int, *, times: int = 1) -> Task:
     """A training that is killed so many times."""
-    left = [None] * times
+    left = iter(range(times))
 
-    def task(run: Run) -> float | None:
-        value = train(run)
-        if left and (run.trial, run.seed) == (trial, seed):
-            left.pop()
+    def task(cfg: DictConfig, folder: Path) -> float:
+        value = train(cfg, folder)
+        if (cfg.search.trial, cfg.seed) == (trial, seed) and next(left, None) is not None:
             raise KeyboardInterrupt
         return value
 
     return task
 
 
-def worse_and_worse(run: Run) -> float | None:
+def worse_and_worse(cfg: DictConfig, folder: Path) -> float | None:
     """Each trial is worse than the one before, and says so at two steps."""
-    train(run)
-    if run.trial is None:
-        return 0.0
-    report = reporter(run.cfg, run.folder.parents[1])
-    for step in (10, 20):
-        if report is not None and report(step - 100.0 * run.trial, step):
-            return None
-    return 20 - 100.0 * run.trial
+    train(cfg, folder)
+    report, trial = reporter(cfg, folder.parents[1]), cfg.search.trial or 0
+    if report is not None and any(report(step - 100.0 * trial, step) for step in (10, 20)):
+        return None
+    return 20 - 100.0 * trial
 
 
-def fail_some(run: Run) -> float | None:
+def fail_some(cfg: DictConfig, folder: Path) -> float:
     """The second seed of the second trial fails; the third trial's value is no number."""
-    if (run.trial, run.seed) == (1, 1):
+    if (report := reporter(cfg, folder.parents[1])) is not None:
+        report(1.0, 10)
+    if (cfg.search.trial, cfg.seed) == (1, 1):
         raise ValueError("a pipe | in a message")
-    return float("nan") if run.trial == 2 else train(run)
+    return float("nan") if cfg.search.trial == 2 else train(cfg, folder)
 
 
 def test_the_best_trial_by_the_mean_over_its_seeds_is_trained_again_from_fresh_ones(tmp_path: Path) -> None:
@@ -169,23 +156,17 @@ def test_the_best_trial_by_the_mean_over_its_seeds_is_trained_again_from_fresh_o
     assert found["retrained"]["return_mean"] == pytest.approx(np.mean(found["retrained"]["return_means"]))
     low, high = found["retrained"]["return_mean_interval"]
     assert low < found["retrained"]["return_mean"] < high
-    assert starts(tmp_path) == {
-        **{f"trial-{trial:03d}/seed-{seed}": 1 for trial in range(4) for seed in range(3)},
-        **{f"winner-{winner['trial']:03d}/seed-{seed}": 1 for seed in (7, 8)},
-    }
+    trials = {f"trial-{trial:03d}/seed-{seed}": 1 for trial in range(4) for seed in range(3)}
+    assert starts(tmp_path) == trials | dict.fromkeys(found["retrained"]["runs"], 1)
     assert {path.parts[-3] for path in tmp_path.glob("*/*/results.json")} == {f"winner-{winner['trial']:03d}"}
 
 
 def test_the_report_has_words_numbers_and_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search_report, "FIGURES", FIGURES)
-
-    def task(run: Run) -> float | None:
-        report = reporter(run.cfg, run.folder.parents[1])
-        if report is not None:
-            report(1.0, 10)
-        return fail_some(run)
-
-    found = search(tmp_path, task, n_trials=4)
+    found = search(tmp_path, fail_some, n_trials=4)
+    assert states(found) == ["complete", "fail", "fail", "complete"]
+    assert found["trials"][1]["error"] == "ValueError: a pipe | in a message"
+    assert found["winner"]["trial"] in (0, 3)
     assert json.loads((tmp_path / "search.json").read_text()) == found
     words = (tmp_path / "search.md").read_text()
     assert "4 trials: 2 complete, 2 fail." in words
@@ -212,11 +193,11 @@ def test_a_search_is_extended_to_a_total_and_repeats_no_trial(tmp_path: Path, sa
 def test_a_killed_search_goes_on_with_the_trial_that_it_was_at(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         search(tmp_path, killed_in(1, 2), n_trials=3)
-    interrupted = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'study.db'}").trials
+    interrupted = study_in(tmp_path).trials
     assert [trial.state.name for trial in interrupted] == ["COMPLETE", "RUNNING"]
     found = search(tmp_path, n_trials=3)
     assert states(found) == ["complete"] * 3
-    assert rates(found)[1] == interrupted[1].params["optimizer.learning_rate"]
+    assert rates(found)[1] == interrupted[1].params[RATE]
     assert starts(tmp_path)["trial-001/seed-2"] == 2
     assert starts(tmp_path)["trial-000/seed-2"] == 1
 
@@ -231,13 +212,9 @@ def test_a_trial_that_is_killed_again_and_again_is_passed_over(tmp_path: Path) -
     assert found["trials"][0]["error"] == "interrupted 3 times"
 
 
-def test_a_failed_trial_is_recorded_and_passed_over(tmp_path: Path) -> None:
-    found = search(tmp_path, fail_some, n_trials=4)
-    assert states(found) == ["complete", "fail", "fail", "complete"]
-    assert found["trials"][1]["error"] == "ValueError: a pipe | in a message"
-    assert found["winner"]["trial"] in (0, 3)
+def test_a_search_of_which_every_trial_fails_has_no_winner(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="none of the 2 trials"):
-        search(tmp_path / "never", lambda run: 1 / 0, n_trials=2)
+        search(tmp_path, lambda cfg, folder: 1 / 0, n_trials=2)
 
 
 def test_a_trial_below_the_median_at_its_first_seed_is_pruned_and_trains_no_other(tmp_path: Path) -> None:
@@ -251,10 +228,10 @@ def test_a_trial_below_the_median_at_its_first_seed_is_pruned_and_trains_no_othe
 
 
 def test_a_launcher_that_fails_loses_one_batch_and_ends_the_search_only_when_it_fails_again(tmp_path: Path) -> None:
-    def task(run: Run) -> float | None:
-        if run.trial in killing:
+    def task(cfg: DictConfig, folder: Path) -> float:
+        if cfg.search.trial in killing:
             raise WorkerKilledError("out of memory")
-        return train(run)
+        return train(cfg, folder)
 
     killing = [0, 2]
     found = search(tmp_path / "now and then", task, n_trials=4)
@@ -306,22 +283,15 @@ def test_an_unknown_key_is_refused_before_anything_is_written(tmp_path: Path) ->
 def test_a_search_trains_and_scores_transformers(tmp_path: Path) -> None:
     small = ["experiment=smoke", f"outputs={tmp_path}", "evaluation.video=false", "demos.n_episodes=3"]
     small += ["demos.n_validation_episodes=1", "trainer.max_steps=4", "trainer.val_check_interval=2"]
-    found = multirun(
-        main.__wrapped__,
-        *[*small, "search.fresh_seeds=[5]", "search.n_trials=1", "search.study_name=sweep", "search.space=null"],
-        *["model.dropout=interval(0, 0.1)", "evaluation.n_episodes=2", "callbacks.rollout.n_episodes=2"],
-    )
+    small += ["evaluation.n_episodes=2", "callbacks.rollout.n_episodes=2", "search.fresh_seeds=[5]"]
+    searched = ["search.n_trials=1", "search.study_name=sweep", "search.space=null", "model.dropout=interval(0, 0.1)"]
+    found = multirun(main.__wrapped__, *small, *searched)
     folder = tmp_path / "multirun" / "sweep"
     assert states(found) == ["complete"]
     assert found["retrained"]["evaluated_on"] == {"block": "test", "offset": 0, "count": 2}
-    assert not list(folder.glob("trial-*/*/results.json"))
-    assert not list(folder.glob("trial-*/*/episodes.csv"))
+    assert not [*folder.glob("trial-*/*/results.json"), *folder.glob("trial-*/*/episodes.csv")]
     assert len(list(folder.glob("trial-000/*/weights/last.safetensors"))) == 3
-    study = optuna.load_study(study_name=None, storage=f"sqlite:///{folder / 'study.db'}")
-    assert list(study.trials[0].intermediate_values) == [2, 4]
-
-
-# --- the space ---
+    assert list(study_in(folder).trials[0].intermediate_values) == [2, 4]
 
 
 def parsed(space: dict[str, str] | None, *arguments: str) -> tuple[dict[str, Any], list[str]]:
@@ -364,8 +334,6 @@ def test_the_command_line_goes_before_the_space() -> None:
         ({"model": "choice(tiny, small)"}, ["seed=0,1"], "seed is set by search.seeds"),
     ],
 )
-def test_a_space_that_cannot_be_searched_is_refused(
-    space: dict[str, str] | None, arguments: list[str], message: str
-) -> None:
+def test_a_space_that_cannot_be_searched_is_refused(space: Any, arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parsed(space, *arguments)

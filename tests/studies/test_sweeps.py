@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,23 +20,21 @@ from ilt.cli.sweep import ShareCores, sweep_name
 from ilt.rollout.workers import cores
 from ilt.studies.sweeps import find_jobs, summarize
 from ilt.tracking.store import files_below
-from tests.cli.test_train import ROOT, environment
+from tests.cli.commands import ENVIRONMENT, ROOT
 from tests.rollout.test_workers import gone, members
 from tests.tracking.hostile_files import JSON, REPLACEMENTS, YAML, replaced
 
 COUNT = ["trainer.max_steps=10", "trainer.val_check_interval=10", "logger=none"]
-JOBLIB = "hydra/launcher=joblib"
+JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+TEN = [str(step) for step in range(10)]
 
 
 def command(*arguments: str, outputs: Path, program: Sequence[str] = ("tests.counting",)) -> list[str]:
     return [sys.executable, "-m", *program, "-m", *arguments, f"outputs={outputs}"]
 
 
-def count(*arguments: str, outputs: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """A sweep over jobs that only count to ten."""
-    line = command(*COUNT, *arguments, outputs=outputs)
-    process = subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True)
-    assert not check or process.returncode == 0, process.stderr
+def run(line: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    process = subprocess.run(line, **{"cwd": ROOT, "env": ENVIRONMENT, **options}, capture_output=True, text=True)
     assert "Callback" not in process.stderr  # of Hydra, which only warns of errors in one
     return process
 
@@ -46,21 +44,16 @@ def only_sweep(outputs: Path) -> Path:
     return sweep
 
 
-def contents(folder: Path, pattern: str) -> dict[Path, tuple[int, bytes]]:
+def contents(folder: Path, *patterns: str) -> dict[Path, tuple[int, bytes]]:
     """What files hold, and when they were written."""
-    return {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.rglob(pattern) if p.is_file()}
+    paths = (path for pattern in patterns for path in folder.rglob(pattern) if path.is_file())
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
 
 
-# --- names ---
-
-
-def test_the_same_command_names_the_same_sweep_in_whatever_order_it_is_typed() -> None:
+def test_the_same_command_names_the_same_sweep_in_whatever_order_and_another_names_another() -> None:
     name = sweep_name("train", ["model=tiny,small", "dataset.context_length=4,16", "expert=a2c"])
     assert name.startswith("context_length-model-")
     assert sweep_name("train", ["expert=a2c", "dataset.context_length=4,16", "model=tiny,small"]) == name
-
-
-def test_another_command_names_another_sweep() -> None:
     commands = [["seed=0,1"], ["seed=0,1,2"], ["seed=0,1", "model=small"], ["seed=range(0,2)"], ["seed=1"], []]
     assert len({sweep_name("train", given) for given in commands} | {sweep_name("expert", ["seed=0,1"])}) == 7
 
@@ -72,13 +65,10 @@ def test_what_changes_no_result_does_not_change_the_sweep() -> None:
     assert sweep_name("train", ["evaluation.context_length=2,4"]).startswith("context_length-")  # decides weights
 
 
-# --- sharing the machine ---
-
-
 def shared(overrides: list[str], *launcher: str) -> DictConfig:
     """A multirun's config after its cores were shared out."""
     given = [line for line in overrides if not OverridesParser.create().parse_override(line).is_sweep_override()]
-    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+    with initialize_config_module("ilt.conf", version_base="1.3"):
         cfg = compose("train", ["run_name=any", *given, *launcher], return_hydra_config=True)
         OmegaConf.set_readonly(cfg.hydra, False)
         cfg.hydra.overrides.task = overrides
@@ -102,7 +92,7 @@ def test_jobs_at_once_divide_the_cores(
     monkeypatch: pytest.MonkeyPatch, overrides: list[str], n_jobs: int, at_once: int, added: list[str]
 ) -> None:
     monkeypatch.setattr(multirun, "cores", lambda: 8)
-    cfg = shared(overrides, JOBLIB, f"hydra.launcher.n_jobs={n_jobs}")
+    cfg = shared(overrides, "hydra/launcher=joblib", f"hydra.launcher.n_jobs={n_jobs}")
     assert (cfg.hydra.launcher.n_jobs, cfg.hydra.launcher.batch_size) == (at_once, "1")
     assert list(cfg.hydra.overrides.task) == [*overrides, *added]
 
@@ -127,16 +117,14 @@ def test_what_a_sweep_imports_is_not_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == []
 
 
-# --- what is found ---
-
-
-def write_job(sweep: Path, name: str, overrides: list[str], **files: Any) -> Path:
-    folder = sweep / name
-    (folder / ".hydra").mkdir(parents=True)
-    OmegaConf.save(OmegaConf.create(overrides), folder / ".hydra" / "overrides.yaml")
-    for file, content in files.items():
-        (folder / file.replace("_", ".")).write_text(content if isinstance(content, str) else json.dumps(content))
-    return folder
+def write_job(sweep: Path, name: str, overrides: list[str], *, error: str = "", finished: bool = False) -> None:
+    (sweep / name / ".hydra").mkdir(parents=True)
+    OmegaConf.save(OmegaConf.create(overrides), sweep / name / ".hydra" / "overrides.yaml")
+    if error:
+        (sweep / name / "error.txt").write_text(error)
+    if finished:
+        (sweep / name / "results.json").write_text(json.dumps(RESULTS))
+        (sweep / name / "config.yaml").write_text("env: {id: Toy-v0}")
 
 
 RESULTS = {
@@ -147,14 +135,15 @@ RESULTS = {
 
 
 def test_a_damaged_job_is_listed_with_the_reason_and_the_others_have_their_tables(tmp_path: Path) -> None:
-    write_job(tmp_path, "good", ["seed=0"], results_json=RESULTS, config_yaml="env: {id: Toy-v0}")
-    write_job(tmp_path, "silent", ["seed=1"], error_txt="")
+    write_job(tmp_path, "good", ["seed=0"], finished=True)
+    write_job(tmp_path, "silent", ["seed=1"])
+    (tmp_path / "silent" / "error.txt").touch()
     files = {"results.json": JSON, "config.yaml": YAML, ".hydra/overrides.yaml": YAML}
     wrong = {(file, how) for file, table in files.items() for how in table}
     wrong |= {("results.json", change) for change in ("NaN", '"text"', "1" + "0" * 400, "Infinity")}
     for i, (file, how) in enumerate(sorted(wrong)):
-        config = "env: {id: Toy-v0}"
-        folder = write_job(tmp_path, f"bad-{i:02}", [f"seed={i + 2}"], results_json=RESULTS, config_yaml=config)
+        folder = tmp_path / f"bad-{i:02}"
+        write_job(tmp_path, folder.name, [f"seed={i + 2}"], finished=True)
         if how in REPLACEMENTS:
             replaced(folder / file, how)
         else:
@@ -171,9 +160,9 @@ def test_a_damaged_job_is_listed_with_the_reason_and_the_others_have_their_table
 
 def test_a_job_is_finished_or_failed_or_not_finished(tmp_path: Path) -> None:
     others = ["threads=3", "evaluation.video=false"]
-    write_job(tmp_path, "a", ["seed=0", "+expert.extra=1", "~callbacks.ema", *others], results_json=RESULTS)
-    write_job(tmp_path, "b", ["seed=1"], error_txt="ValueError: no\n\nTraceback")
-    write_job(tmp_path, "c", ["seed=2"], error_txt="ValueError: once", results_json=RESULTS)
+    write_job(tmp_path, "a", ["seed=0", "+expert.extra=1", "~callbacks.ema", *others], finished=True)
+    write_job(tmp_path, "b", ["seed=1"], error="ValueError: no\n\nTraceback")
+    write_job(tmp_path, "c", ["seed=2"], error="ValueError: once", finished=True)
     write_job(tmp_path, "d", ["seed=3"])
     (tmp_path / "e").mkdir()
     write_job(tmp_path, "a.1", ["seed=0"])  # set aside when it was run again
@@ -183,12 +172,9 @@ def test_a_job_is_finished_or_failed_or_not_finished(tmp_path: Path) -> None:
     assert jobs[0].overrides == {"seed": "0", "expert.extra": "1", "~callbacks.ema": ""}
 
 
-# --- whole sweeps ---
-
-
-@pytest.mark.parametrize("launcher", [[], [JOBLIB, "hydra.launcher.n_jobs=2"]])
+@pytest.mark.parametrize("launcher", [[], JOBLIB])
 def test_a_job_that_fails_takes_no_other_along(launcher: list[str], tmp_path: Path) -> None:
-    process = count("model.dropout=0.5,0.0,2.0", "model=nano,tiny", *launcher, outputs=tmp_path, check=False)
+    process = run(command(*COUNT, "model.dropout=0.5,0.0,2.0", "model=nano,tiny", *launcher, outputs=tmp_path))
     assert process.returncode == 1
     assert "2 of 6 jobs finished" in process.stdout
     sweep = only_sweep(tmp_path)
@@ -206,21 +192,26 @@ def test_a_job_that_fails_takes_no_other_along(launcher: list[str], tmp_path: Pa
 
 
 def test_a_sweep_killed_in_the_middle_loses_nothing_and_does_nothing_twice(tmp_path: Path) -> None:
-    swept = [*COUNT, "optimizer.weight_decay=range(0,8)", JOBLIB, "hydra.launcher.n_jobs=2"]
-    line = command(*swept, outputs=tmp_path)
-    process = subprocess.Popen(line, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True)
-    kill_once_finished(process, tmp_path, jobs=3)
+    swept = [*COUNT, "optimizer.weight_decay=range(0,8)"]
+    line = command(*swept, *JOBLIB, outputs=tmp_path)
+    process = subprocess.Popen(line, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, start_new_session=True)
+    while len(list(files_below(tmp_path, "results.json"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert gone(process.pid, 10), members(process.pid)
     finished = contents(tmp_path, "results.json")
     assert 3 <= len(finished) < 8
-    count(*swept, outputs=tmp_path)
+    assert run(line).returncode == 0
     after = contents(tmp_path, "results.json")
     assert len(after) == 8
-    assert {path: after[path] for path in finished} == finished
-    assert [p.read_text().split() for p in tmp_path.rglob("steps.txt")] == [[str(step) for step in range(10)]] * 8
+    assert finished.items() <= after.items()
+    assert [path.read_text().split() for path in tmp_path.rglob("steps.txt")] == [TEN] * 8
     assert "8 of 8 jobs finished" in (only_sweep(tmp_path) / "sweep.md").read_text()
-    everything = contents(only_sweep(tmp_path), "*-s0-*/**/*") | contents(only_sweep(tmp_path), "sweep.*")
-    count("optimizer.weight_decay=range(0,8)", outputs=tmp_path)  # with another launcher
-    assert contents(only_sweep(tmp_path), "*-s0-*/**/*") | contents(only_sweep(tmp_path), "sweep.*") == everything
+    everything = contents(only_sweep(tmp_path), "*-s0-*/**/*", "sweep.*")
+    assert run(command(*swept, outputs=tmp_path)).returncode == 0  # with another launcher
+    assert contents(only_sweep(tmp_path), "*-s0-*/**/*", "sweep.*") == everything
 
 
 @pytest.mark.slow
@@ -228,37 +219,25 @@ def test_on_ray_a_job_whose_worker_dies_goes_on_in_another_and_takes_no_other_al
     ray = ["hydra/launcher=ray", "hydra.launcher.init.address=local", "hydra.launcher.init.num_cpus=2"]
     swept = [*COUNT, "model.dropout=0.0,0.5,0.75,0.875", *ray, "hydra.launcher.remote.max_retries=1"]
     line = command(*swept, outputs=Path("here"))  # below the folder that the command is typed in
-    there = {**environment(), "PYTHONPATH": str(ROOT)}
-    process = subprocess.run(line, cwd=tmp_path, env=there, capture_output=True, text=True)
+    process = run(line, cwd=tmp_path, env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)})
     assert process.returncode == 1
     assert "2 of 4 jobs finished" in process.stdout
     sweep = only_sweep(tmp_path / "here")
     jobs = {job.overrides["model.dropout"]: job for job in find_jobs(sweep)}
-    assert [job.status for job in jobs.values() if job.results] == ["finished", "finished"]
-    assert [job.results["processes"] for job in jobs.values() if job.results] == [1, 1]
+    assert [(job.status, job.results["processes"]) for job in jobs.values() if job.results] == [("finished", 1)] * 2
     assert "failed: CountingError: model.dropout is 0.5" in jobs["0.5"].status
     assert jobs["0.875"].status == "not finished"
     steps = {value: (sweep / job.name / "steps.txt").read_text().split() for value, job in jobs.items()}
-    assert steps["0.75"] == steps["0.0"] == [str(step) for step in range(10)]
+    assert steps["0.75"] == steps["0.0"] == TEN
     assert steps["0.875"] == ["0", "1"]
     assert (sweep / "sweep.png").stat().st_size > 5000
 
 
-def kill_once_finished(process: "subprocess.Popen[bytes]", outputs: Path, *, jobs: int) -> None:
-    """`kill -9` of a sweep and of all its workers, once some of its jobs are finished."""
-    while len(list(files_below(outputs, "results.json"))) < jobs:
-        assert process.poll() is None
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert gone(process.pid, 10), members(process.pid)
-
-
 @pytest.mark.slow
 def test_jobs_in_parallel_may_run_rollouts_in_worker_processes_of_their_own(tmp_path: Path) -> None:
-    swept = ["experiment=smoke", "seed=0,1", "processes=choice(2)", JOBLIB, "hydra.launcher.n_jobs=2"]  # not capped
-    line = command(*swept, "evaluation.video=false", outputs=tmp_path, program=("ilt", "train"))
-    process = subprocess.Popen(line, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True)
+    swept = ["experiment=smoke", "seed=0,1", "processes=choice(2)", *JOBLIB, "evaluation.video=false"]  # not capped
+    line = command(*swept, outputs=tmp_path, program=("ilt", "train"))
+    process = subprocess.Popen(line, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, start_new_session=True)
     assert process.wait() == 0
     jobs = [path.parent / ".hydra" / "config.yaml" for path in tmp_path.rglob("results.json")]
     assert [OmegaConf.load(path).processes for path in jobs] == [2, 2]

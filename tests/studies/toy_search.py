@@ -8,12 +8,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 
-def leave_traces(folder: Path, value: float, *, seed: int, scored: bool) -> None:
+def leave_traces(cfg: DictConfig, folder: Path, value: float) -> None:
     """What is in a run's folder: one line per start in `starts.txt`, and results if it was scored on test seeds."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "starts.txt").open("a") as file:
         file.write("started\n")
-    if scored:
+    if cfg.search.trial is None:
         mean = {"return_mean": value, "return_mean_interval": [value, value], "crash_rate": 0.0}
         results = {
             **mean,
@@ -22,25 +22,24 @@ def leave_traces(folder: Path, value: float, *, seed: int, scored: bool) -> None
             "difference_to_expert": {"mean": value, "interval": [value, value]},
             "policies": {"expert": mean},
             "success_rate": 0.0,
-            "seed": seed,
+            "seed": cfg.seed,
             "seeds": {"block": "test", "offset": 0, "count": 10},
             **{name: {} for name in ("seconds", "packages", "files")},
         }
+        columns = "seed,student_return,expert_return,random_return,student_steps,student_terminated"
         (folder / "results.json").write_text(json.dumps(results))
-        (folder / "config.yaml").write_text(f"seed: {seed}\nenv: {{id: Toy-v0, success_return: 200}}")
+        (folder / "config.yaml").write_text(f"seed: {cfg.seed}\nenv: {{id: Toy-v0, success_return: 200}}")
         (folder / "curve.csv").write_text("step\n")
-        columns = ("seed", "student_return", "expert_return", "random_return", "student_steps", "student_terminated")
-        (folder / "episodes.csv").write_text(f"{','.join(columns)}\n0,{value},0,0,1,1\n")
+        (folder / "episodes.csv").write_text(f"{columns}\n0,{value},0,0,1,1\n")
 
 
-def train(cfg: DictConfig) -> float | None:
+def train(cfg: DictConfig) -> float:
     """A run of a search as `ilt train` makes it."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    leave_traces(folder, float(cfg.seed), seed=cfg.seed, scored=cfg.search.trial is None)
+    leave_traces(cfg, Path(HydraConfig.get().runtime.output_dir), float(cfg.seed))
     return cfg.seed - cfg.optimizer.learning_rate
 
 
-def train_in_company(cfg: DictConfig) -> float | None:
+def train_in_company(cfg: DictConfig) -> float:
     """The same, but a trial's first run waits until that of another trial has begun."""
     value, deadline = train(cfg), time.monotonic() + 20
     while cfg.search.trial is not None and len(list(Path(HydraConfig.get().sweep.dir).glob("trial-*/seed-0"))) < 2:

@@ -2,9 +2,9 @@
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock, call
 
 import mlflow
 import pytest
@@ -21,7 +21,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from ilt.cli.sync import records
 from ilt.schema import ConfigError
-from ilt.tracking.loggers import LONGEST_TAG, ExpertCurve, JobInfo, Run, open_run, tags_of
+from ilt.tracking.loggers import LONGEST_TAG, ExpertCurve, JobInfo, open_run, tags_of
 from ilt.tracking.reading import UnreadableFileError
 from ilt.tracking.store import Artifact, Store
 from ilt.tracking.wandb import WandbRun, has_key
@@ -29,6 +29,7 @@ from tests.tracking.hostile_files import replaced
 
 KEY = "0123456789" * 4
 WANDB = {"_target_": "wandb.init", "project": "ilt", "name": None, "group": None, "tags": []}
+QUIET = dict.fromkeys(["enable_checkpointing", "enable_progress_bar", "enable_model_summary"], False)
 
 
 @pytest.fixture(autouse=True)
@@ -52,13 +53,9 @@ def option(name: str, outputs: Path) -> Any:
         return compose("collect", [f"logger={name}", f"outputs={outputs}"]).logger
 
 
-def run_files(outputs: Path) -> list[Path]:
-    return sorted(outputs.glob("wandb/offline-run-*/run-*.wandb"))
-
-
 def written(outputs: Path, kind: str) -> list[dict[str, Any]]:
     """The records of one kind in the only W&B run there is."""
-    (path,) = run_files(outputs)
+    (path,) = outputs.glob("wandb/offline-run-*/run-*.wandb")
     return [record[kind] for record in records(path) if record["type"] == kind]
 
 
@@ -71,7 +68,16 @@ def expert(tmp_path: Path) -> Artifact:
     return Store(tmp_path / "store").find_or_make("experts", "ppo", {"seed": 0}, make)
 
 
-# --- every logger ---
+class Learner(BoringModel):
+    """A model that logs a metric of known value."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        self.log("train/loss", 10.0 + self.global_step)
+        return super().training_step(batch, batch_idx)
+
+
+class OwnLogger(CSVLogger):
+    """A user's own."""
 
 
 def log_everything(logger: Any, job: JobInfo, expert: Artifact) -> None:
@@ -81,17 +87,8 @@ def log_everything(logger: Any, job: JobInfo, expert: Artifact) -> None:
     video.write_bytes(b"frames")
     with open_run(logger, job) as run:
         run.use_artifacts(expert=expert)
-        trainer = pl.Trainer(
-            logger=run.lightning or False,
-            max_steps=2,
-            log_every_n_steps=1,
-            limit_val_batches=0,
-            accelerator="cpu",
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=str(job.folder),
-        )
+        options = {"logger": run.lightning or False, "default_root_dir": str(job.folder), **QUIET}
+        trainer = pl.Trainer(max_steps=2, log_every_n_steps=1, limit_val_batches=0, accelerator="cpu", **options)
         trainer.fit(Learner())
         run.log({"expert/return_mean": -5.0}, step=100, x="expert/steps")
         run.log({"expert/return_mean": 9.0}, step=200, x="expert/steps")
@@ -102,14 +99,6 @@ def log_everything(logger: Any, job: JobInfo, expert: Artifact) -> None:
         run.summarize({"test/return_mean": 5.0, "test/name": "left out", "test/crash_rate": None})
         run.summarize({"selection/return_mean": 6.0})
         run.log_artifacts(demonstrations=expert)
-
-
-class Learner(BoringModel):
-    """A model that logs a metric of known value."""
-
-    def training_step(self, batch: Any, batch_idx: int) -> Any:
-        self.log("train/loss", 10.0 + self.global_step)
-        return super().training_step(batch, batch_idx)
 
 
 def test_tensorboard_holds_everything_but_videos_in_real_event_files(tmp_path: Path, expert: Artifact) -> None:
@@ -138,12 +127,10 @@ def test_mlflow_holds_everything_and_whether_the_job_failed_in_a_local_store(tmp
     experiment = client.get_experiment_by_name("ilt")
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])
-    assert (run.info.run_name, run.info.status) == ("some", "FINISHED")
     assert run.data.params.items() >= {"model/n_layer": "2", "seed": "3", "job/type": "collect"}.items()
     assert run.data.metrics.items() >= {"test/return_mean": 5.0, "selection/return_mean": 6.0}.items()
-    curves = {name: client.get_metric_history(run.info.run_id, name) for name in ("train/loss", "expert/return_mean")}
-    assert [(m.step, m.value) for m in curves["train/loss"]] == [(0, 10.0), (1, 11.0)]
-    assert [(m.step, m.value) for m in curves["expert/return_mean"]] == [(100, -5.0), (200, 9.0)]
+    for name, points in {"train/loss": [(0, 10.0), (1, 11.0)], "expert/return_mean": [(100, -5.0), (200, 9.0)]}.items():
+        assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, name)] == points
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert files == {"curve.png", "episode.mp4", "episodes.csv"}
     (table,) = tmp_path.glob("mlflow/**/episodes.csv")
@@ -170,12 +157,14 @@ def test_csv_files_hold_everything_also_of_a_logger_of_ones_own(tmp_path: Path, 
     assert sorted(path.name for path in folder.iterdir()) == files
 
 
-class OwnLogger(CSVLogger):
-    """A user's own."""
-
-
-def test_wandb_holds_everything(tmp_path: Path, expert: Artifact) -> None:
-    log_everything(WANDB, job(tmp_path), expert)
+def test_wandb_holds_everything_and_tells_what_is_made_from_what_is_used(tmp_path: Path, expert: Artifact) -> None:
+    log_everything({**WANDB, "tags": ["mine"]}, job(tmp_path, tags=["seed=1"], group="sweep"), expert)
+    (header,) = written(tmp_path, "run")
+    assert (header["project"], header["job_type"], header["display_name"]) == ("ilt", "collect", "some")
+    assert (header["tags"], header["run_group"]) == (["mine", "seed=1"], "sweep")
+    assert header["config"]["update"]["model"] == {"n_layer": 2}
+    assert "git_commit" in header["config"]["update"]["made_by"]
+    assert written(tmp_path, "exit")[0].get("exit_code", 0) == 0
     history = [record["item"] for record in written(tmp_path, "history")]
     assert [row["train/loss"] for row in history if "train/loss" in row] == [10.0, 11.0]
     curve = [(row["expert/steps"], row["expert/return_mean"]) for row in history if "expert/return_mean" in row]
@@ -183,37 +172,26 @@ def test_wandb_holds_everything(tmp_path: Path, expert: Artifact) -> None:
     summary = {name: value for record in written(tmp_path, "summary") for name, value in record["update"].items()}
     assert (summary["test/return_mean"], summary["selection/return_mean"]) == (5.0, 6.0)
     assert {"episodes", "curve"} <= {name.split(".")[0] for row in history for name in row}
+    (table,) = tmp_path.glob("wandb/offline-*/files/media/table/*.json")
+    assert json.loads(table.read_text())["data"] == [[1, 2.5], [2, 3.5]]
+    artifacts = {artifact["type"]: artifact for artifact in written(tmp_path, "artifact")}
+    used = artifacts["expert"]
+    assert (used["name"], used.get("use_after_commit", False)) == (expert.name, True)
+    assert not artifacts["demonstrations"].get("use_after_commit", False)
+    assert json.loads(used["metadata"])["metrics"] == {"return_mean": 280.0}
 
 
-@pytest.mark.parametrize("name", ["none", "wandb"])
-def test_without_a_logger_nothing_is_written(
-    name: str, tmp_path: Path, expert: Artifact, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_logger_nothing_is_written(tmp_path: Path, expert: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    log_everything(option(name, tmp_path), job(tmp_path / "of the job"), expert)
-    assert not (tmp_path / "of the job").exists()
+    for name in ("none", "wandb"):
+        log_everything(option(name, tmp_path), job(tmp_path / "of the job"), expert)
+        assert not (tmp_path / "of the job").exists()
 
 
 def test_a_logger_that_cannot_be_made_is_an_error_of_the_config(tmp_path: Path) -> None:
     wrong = {**option("csv", tmp_path), "bogus": 1}
     with pytest.raises(ConfigError, match=r"CSVLogger.*bogus"), open_run(wrong, job(tmp_path)):
         pass
-
-
-# --- W&B ---
-
-
-def test_a_run_knows_its_job_and_its_config_and_ends_with_the_job(tmp_path: Path) -> None:
-    with open_run({**WANDB, "tags": ["mine"]}, job(tmp_path, tags=["seed=1"], group="sweep")) as run:
-        run.log_tables({"episodes": [{"seed": 1, "return": 2.0}]})
-    (header,) = written(tmp_path, "run")
-    assert (header["project"], header["job_type"], header["display_name"]) == ("ilt", "collect", "some")
-    assert (header["tags"], header["run_group"]) == (["mine", "seed=1"], "sweep")
-    assert header["config"]["update"]["model"] == {"n_layer": 2}
-    assert "git_commit" in header["config"]["update"]["made_by"]
-    assert written(tmp_path, "exit")[0].get("exit_code", 0) == 0
-    (table,) = tmp_path.glob("wandb/offline-*/files/media/table/*.json")
-    assert json.loads(table.read_text())["data"] == [[1, 2.0]]
 
 
 def test_a_wandb_run_that_fails_is_marked_and_keeps_neither_code_nor_a_list_of_packages(tmp_path: Path) -> None:
@@ -224,7 +202,7 @@ def test_a_wandb_run_that_fails_is_marked_and_keeps_neither_code_nor_a_list_of_p
     assert "git" not in written(tmp_path, "run")[0]
 
 
-def test_the_same_job_again_is_the_same_run_and_another_is_another(tmp_path: Path) -> None:
+def test_the_same_job_again_is_the_same_wandb_run_and_another_is_another(tmp_path: Path) -> None:
     ids = []
     for job_type in ("collect", "collect", "expert"):
         with open_run(WANDB, job(tmp_path, job_type=job_type)) as run:
@@ -233,22 +211,16 @@ def test_the_same_job_again_is_the_same_run_and_another_is_another(tmp_path: Pat
     assert ids[0] == ids[1] != ids[2]
 
 
-@pytest.fixture
-def fresh_wandb() -> Iterator[None]:
-    """W&B reads the environment once."""
-    wandb.teardown()
-    yield
-    wandb.teardown()
-
-
-@pytest.mark.usefixtures("fresh_wandb")
 def test_a_job_that_cannot_reach_its_server_goes_on_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb.teardown()  # W&B reads the environment once
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
-    with open_run(WANDB, job(tmp_path)) as run:
-        run.summarize({"return_mean": 5.0})
-    wandb.teardown()
+    try:
+        with open_run(WANDB, job(tmp_path)) as run:
+            run.summarize({"return_mean": 5.0})
+    finally:
+        wandb.teardown()
     assert written(tmp_path, "exit")
     assert any("return_mean" in update["update"] for update in written(tmp_path, "summary"))
 
@@ -263,17 +235,6 @@ def test_a_key_counts_for_the_server_that_it_is_for(tmp_path: Path, monkeypatch:
     monkeypatch.delenv("WANDB_BASE_URL")
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     assert has_key()
-
-
-def test_what_is_made_and_what_is_used_are_told_apart_also_offline(tmp_path: Path, expert: Artifact) -> None:
-    with open_run(WANDB, job(tmp_path)) as run:
-        run.use_artifacts(expert=expert)
-        run.log_artifacts(demonstrations=expert)
-    used, made = written(tmp_path, "artifact")
-    assert (used["type"], used.get("use_after_commit", False)) == ("expert", True)
-    assert (made["type"], made.get("use_after_commit", False)) == ("demonstrations", False)
-    assert used["name"] == expert.name
-    assert json.loads(used["metadata"])["metrics"] == {"return_mean": 280.0}
 
 
 def test_an_artifact_is_the_same_in_every_run_and_is_read_in_place(tmp_path: Path, expert: Artifact) -> None:
@@ -306,31 +267,15 @@ def test_nothing_but_regular_files_of_its_folder_becomes_part_of_an_artifact(
     assert written(tmp_path / "other", "artifact") == []
 
 
-# --- an expert's curve ---
-
-
-class Recorder(Run):
-    """A run that keeps its points."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.points: list[tuple[int, float]] = []
-
-    def log(self, metrics: Any, *, step: int, x: str) -> None:
-        self.points.append((step, metrics["expert/return_mean"]))
-
-
 @pytest.mark.parametrize("live", [False, True])
 def test_an_expert_shows_its_curve_once_whether_it_was_trained_before_or_now(live: bool) -> None:
     history = [{"steps": 100, "return_mean": -5.0}, {"steps": 200, "return_mean": 9.0}]
-    curve = ExpertCurve(run := Recorder())
+    curve = ExpertCurve(run := Mock())
     for entry in history if live else []:
         curve.add(int(entry["steps"]), entry["return_mean"])
     curve.fill(history)
-    assert run.points == [(100, -5.0), (200, 9.0)]
-
-
-# --- tags ---
+    points = [(entry["steps"], entry["return_mean"]) for entry in history]
+    assert run.log.mock_calls == [call({"expert/return_mean": mean}, step=n, x="expert/steps") for n, mean in points]
 
 
 def test_what_was_swept_becomes_tags_and_what_changes_no_number_does_not() -> None:

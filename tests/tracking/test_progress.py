@@ -1,5 +1,3 @@
-"""Progress where there is no terminal, and on one."""
-
 import logging
 import os
 import pty
@@ -35,36 +33,25 @@ def test_a_notebook_has_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Progress("demonstrations", total=3, unit="episodes").shown
 
 
-LINE_BESIDE_A_BAR = """
-import logging, sys
-from ilt.tracking.progress import Progress
-logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
-with Progress("training", total=4, unit="steps") as progress:
-    for step in range(1, 5):
-        progress.update(step, note=f"return {step}")
-        logging.info("step %d was taken", step)
-print("done")
-"""
-
-
-BAR_BELOW_A_BAR = """
+LINES_BESIDE_BARS = """
 import logging, sys
 from ilt.tracking.progress import Progress
 logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
 with Progress("training", total=2, unit="steps") as outer:
-    for step in range(1, 3):
+    for step in (1, 2):
         with Progress("round", total=3, unit="episodes") as inner:
             inner.update(3)
             logging.info("round %d was collected", step)
-        outer.update(step)
+        outer.update(step, note=f"return {step}")
         logging.info("step %d was taken", step)
+print("done")
 """
+LOGGED = ["round 1 was collected", "step 1 was taken", "round 2 was collected", "step 2 was taken"]
 
 
-def lines_on_a_terminal(program: str) -> list[str]:
-    """What a program leaves there."""
+def test_on_a_terminal_each_bar_and_each_line_that_is_logged_stands_on_a_line_of_its_own() -> None:
     reads, writes = pty.openpty()
-    command = [sys.executable, "-c", program]
+    command = [sys.executable, "-c", LINES_BESIDE_BARS]
     process = subprocess.Popen(command, stdout=writes, stderr=writes, env={**os.environ, "TERM": "xterm"})
     os.close(writes)
     shown = b""
@@ -74,35 +61,21 @@ def lines_on_a_terminal(program: str) -> list[str]:
     os.close(reads)
     assert process.wait() == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
-    return [line.split("\r")[-1].rstrip() for line in text.split("\r\n")]
-
-
-def test_on_a_terminal_what_is_logged_stands_on_lines_of_its_own_above_the_bar() -> None:
-    lines = lines_on_a_terminal(LINE_BESIDE_A_BAR)
-    assert [line for line in lines if line.startswith("step")] == [f"step {step} was taken" for step in range(1, 5)]
-    (last,) = {line for line in lines if "4/4 steps" in line}
-    assert last.endswith("return 4")
-
-
-def test_a_bar_within_the_work_of_another_takes_a_line_of_its_own() -> None:
-    lines = lines_on_a_terminal(BAR_BELOW_A_BAR)
-    logged = [line for line in lines if "was" in line]
-    assert logged == ["round 1 was collected", "step 1 was taken", "round 2 was collected", "step 2 was taken"]
+    lines = [line.split("\r")[-1].rstrip() for line in text.split("\r\n")]
+    assert [line for line in lines if "was" in line] == LOGGED
     assert any(line.startswith("round") and "3/3 episodes" in line for line in lines)
-    assert any(line.startswith("training") and "2/2 steps" in line for line in lines)
+    (last,) = {line for line in lines if "2/2 steps" in line}
+    assert last.startswith("training")
+    assert last.endswith("return 2")
     assert not any("training" in line and "round" in line for line in lines)
 
 
-@pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_what_goes_to_a_file_stays_there(stream: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("stream", "written"), [("stdout", [*LOGGED, "done"]), ("stderr", [])])
+def test_what_goes_to_a_file_has_no_bar(stream: str, written: list[str], tmp_path: Path) -> None:
     reads, writes = pty.openpty()
     with (tmp_path / "file").open("w") as file:
         streams = {"stdout": writes, "stderr": writes, stream: file}
-        subprocess.run([sys.executable, "-c", LINE_BESIDE_A_BAR], check=True, **streams)
+        subprocess.run([sys.executable, "-c", LINES_BESIDE_BARS], check=True, **streams)
     os.close(writes)
     os.close(reads)
-    written = (tmp_path / "file").read_text()
-    if stream == "stdout":
-        assert written.splitlines() == [*(f"step {step} was taken" for step in range(1, 5)), "done"]
-    else:
-        assert written == ""  # no bar: it belongs on the terminal, and plain lines go with the log
+    assert (tmp_path / "file").read_text().splitlines() == written

@@ -1,5 +1,3 @@
-"""Which runs are read, which are averaged, and how their configs differ."""
-
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -8,16 +6,11 @@ from typing import Any
 import pytest
 
 from ilt.tracking.reading import UnreadableFileError
-from ilt.tracking.records import RunRecord, by_environment, differing_keys, flatten, group_runs, middle_run, read_run
+from ilt.tracking.records import by_environment, differing_keys, flatten, group_runs, middle_run, read_run
 from ilt.tracking.run_folder import read_config
 from ilt.tracking.store import DamagedArtifactError, sha256
-from tests.analysis.finished_runs import finish_run
+from tests.analysis.finished_runs import finish_run, finished, read
 from tests.tracking.hostile_files import CSV, JSON, YAML, replaced
-
-
-def finished(folder: Path, **of_the_run: Any) -> RunRecord:
-    path = finish_run(folder, **of_the_run)
-    return read_run(path.name, path, read_config(path))
 
 
 def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -62,12 +55,11 @@ def test_the_middle_run_is_the_median_by_selection_return(returns: list[float], 
 
 
 def test_configs_are_compared_value_by_value() -> None:
-    a = flatten({"seed": 0, "model": {"_target_": "x", "n_layer": 2, "dropout": 0.0}, "env": {"kwargs": {}}})
-    b = flatten(
-        {"seed": 1, "model": {"_target_": "x", "n_layer": 2, "dropout": 0.1}, "env": {"kwargs": {"wind": True}}}
-    )
-    assert a == {"model.n_layer": "2", "model.dropout": "0.0", "env.kwargs": "{}"}
-    assert differing_keys([a, b]) == ["model.dropout", "env.kwargs", "env.kwargs.wind"]
+    model = {"_target_": "x", "n_layer": 2, "dropout": 0.0}
+    a = flatten({"seed": 0, "model": model, "env": {}})
+    b = flatten({"seed": 1, "model": {**model, "dropout": 0.1}, "env": {"kwargs": {"wind": True}}})
+    assert a == {"model.n_layer": "2", "model.dropout": "0.0", "env": "{}"}
+    assert differing_keys([a, b]) == ["model.dropout", "env", "env.kwargs.wind"]
 
 
 @pytest.mark.parametrize(
@@ -82,13 +74,11 @@ def test_configs_are_compared_value_by_value() -> None:
         ("config.yaml", "- 1\n", "config.yaml"),
     ],
 )
-def test_a_damaged_run_is_refused_by_the_name_of_the_file(
-    file: str, content: str, complaint: str, tmp_path: Path
-) -> None:
+def test_a_damaged_run_is_refused_by_its_file(file: str, content: str, complaint: str, tmp_path: Path) -> None:
     run = finish_run(tmp_path / "run")
     (run / file).write_text(content)
     with pytest.raises(ValueError, match=complaint):
-        read_run("run", run, read_config(run))
+        read(run)
 
 
 FILES = {"results.json": JSON, "config.yaml": YAML, "curve.csv": CSV, "episodes.csv": CSV}
@@ -149,16 +139,13 @@ def test_a_config_that_was_changed_after_the_run_finished_is_refused(tmp_path: P
 
 
 def test_rates_and_their_rules_may_be_null(tmp_path: Path) -> None:
-    policies = {"expert": {"success_rate": None, "crash_rate": None}}
-    rates = {"success_rate": None, "crash_rate": None, "policies": policies}
-    run = finished(tmp_path / "run", changes={"env.success_return": None, "env.crash_reward": None}, results=rates)
+    rates = {"success_rate": None, "crash_rate": None}
+    rules = {"env.success_return": None, "env.crash_reward": None}
+    run = finished(tmp_path / "run", changes=rules, results={**rates, "policies": {"expert": rates}})
     assert run.results["crash_rate"] is None
 
 
 @pytest.mark.parametrize("value", ["<b>1</b>", None, True, [1.0]])
 def test_text_where_a_number_belongs_is_refused(value: Any, tmp_path: Path) -> None:
-    run = finish_run(tmp_path / "run")
-    results = json.loads((run / "results.json").read_text())
-    (run / "results.json").write_text(json.dumps({**results, "return_mean": value}))
     with pytest.raises(ValueError, match="stands where a number is wanted"):
-        read_run("run", run, read_config(run))
+        finished(tmp_path / "run", results={"return_mean": value})

@@ -23,7 +23,9 @@ from ilt.rollout.policies import Policy, SequencePolicy
 from ilt.rollout.run import rollout
 from ilt.training.module import ImitationModule, agreement, seed_draws
 from ilt.training.optimizer import adamw, decay_groups, warmup_cosine
+from tests.models.test_decoder import POSITIONS, TOKENS, each
 from tests.toys import recall
+from tests.training.toy_training import QUIET
 
 FOUR = ActionSpace(n_choices=(4,), start=(0,))
 
@@ -51,20 +53,40 @@ def windows_of(episodes: Episodes, context_length: int = 3, space: ActionSpace =
     return WindowDataset(episodes, action_space=space, context_length=context_length)
 
 
-def quiet_trainer(max_steps: int, *, logger: Logger | bool = False, **changes: Any) -> pl.Trainer:
-    return pl.Trainer(
-        accelerator="cpu",
-        max_steps=max_steps,
-        logger=logger,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        **changes,
+class Recorded(pl.Callback):
+    """What training looked like from beside it."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.rates: list[float] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any) -> None:
+        self.losses.append(float(outputs["loss"]))
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def learn(
+    model: nn.Module,
+    windows: WindowDataset,
+    max_steps: int,
+    *callbacks: pl.Callback,
+    seed: int = 0,
+    batch_size: int = 2,
+    space: ActionSpace = FOUR,
+    **changes: Any,
+) -> tuple[pl.Trainer, Recorded]:
+    recorded, module = Recorded(), module_of(model, seed=seed, space=space)
+    trainer = pl.Trainer(
+        **QUIET | {"limit_val_batches": 0} | changes, max_steps=max_steps, callbacks=[*callbacks, recorded]
     )
+    trainer.fit(module, WindowData(windows, windows, batch_size=batch_size, seed=0))
+    return trainer, recorded
 
 
-# --- the loss ---
+def validated(every: int) -> dict[str, Any]:
+    """Arguments of a trainer that validates after so many steps."""
+    return {"limit_val_batches": 1.0, "val_check_interval": every, "check_val_every_n_epoch": None}
+
 
 # probabilities of the two actions at each place: (½, ½), (¾, ¼) and, beyond the end of the second window, anything
 LOGITS = torch.tensor([[[0.0, 0.0], [math.log(3), 0.0]], [[0.0, math.log(3)], [0.0, 0.0]]])
@@ -85,12 +107,9 @@ def test_the_loss_is_the_mean_cross_entropy_over_real_steps() -> None:
     assert loss_of(LOGITS, ACTIONS).item() == pytest.approx(by_hand)
 
 
-@pytest.mark.parametrize(
-    ("computed", "expected"),
-    [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float64, torch.float64)],
-)
-def test_the_loss_is_at_least_in_float32(computed: torch.dtype, expected: torch.dtype) -> None:
-    assert loss_of(LOGITS, ACTIONS, computed).dtype == expected
+@pytest.mark.parametrize("computed", [torch.bfloat16, torch.float16, torch.float64])
+def test_the_loss_is_at_least_in_float32(computed: torch.dtype) -> None:
+    assert loss_of(LOGITS, ACTIONS, computed).dtype == (torch.float64 if computed == torch.float64 else torch.float32)
 
 
 @pytest.mark.parametrize("garbage", [0.0, 1e9, float("nan"), float("inf")])
@@ -115,9 +134,6 @@ def test_agreement_is_accuracy_of_choices_and_error_of_numbers() -> None:
     assert agreement(*numbers) == ("action_error", 0.25)  # what lies outside of the bounds is clipped, as in acting
 
 
-# --- the schedule ---
-
-
 def test_the_schedule_by_hand() -> None:
     rates = [warmup_cosine(step, total_steps=10, warmup_fraction=0.2, final_fraction=0.1) for step in range(12)]
     assert rates[:3] == pytest.approx([1 / 2, 1.0, 1.0])  # two steps of warm-up, and the peak
@@ -125,9 +141,6 @@ def test_the_schedule_by_hand() -> None:
     assert rates[10] == pytest.approx(0.1)
     assert rates[11] == pytest.approx(0.1)  # and it stays there
     assert rates[2:11] == sorted(rates[2:11], reverse=True)
-
-
-def test_without_warm_up_the_schedule_starts_at_its_peak() -> None:
     assert warmup_cosine(0, total_steps=10, warmup_fraction=0.0, final_fraction=0.0) == 1.0
 
 
@@ -135,13 +148,9 @@ def test_no_step_of_a_short_training_is_without_a_learning_rate() -> None:
     assert all(warmup_cosine(s, total_steps=3, warmup_fraction=0.03, final_fraction=0.0) > 0 for s in range(3))
 
 
-# --- parameter groups ---
-
-
-@pytest.mark.parametrize("positions", ["rotary", "learned", "none"])
-@pytest.mark.parametrize("tokens", ["states_actions", "states"])
-def test_every_parameter_is_in_exactly_one_group(tokens: str, positions: str) -> None:
-    model = decoder(tokens=tokens, positions=positions)
+@each(tokens=TOKENS, positions=POSITIONS)
+def test_every_parameter_is_in_exactly_one_group(options: dict[str, str]) -> None:
+    model = decoder(**options)
     grouped = [id(p) for group in decay_groups(model, 0.1) for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in model.parameters())
 
@@ -156,58 +165,19 @@ def test_weights_of_linear_layers_alone_decay() -> None:
     assert {names[id(p)] for p in decayed["params"]} == expected
 
 
-def test_the_groups_of_a_small_network_by_hand() -> None:
-    model = nn.Sequential(nn.Embedding(3, 2), nn.Linear(2, 2), nn.LayerNorm(2))
-    decayed, others = decay_groups(model, 0.1)
-    assert [p is q for p, q in zip(decayed["params"], [model[1].weight], strict=True)] == [True]
-    assert len(others["params"]) == 4  # the embedding, a bias, the norm's gain and bias
-
-
-# --- the module ---
-
-
-class Recorded(pl.Callback):
-    """What training looked like from beside it."""
-
-    def __init__(self) -> None:
-        self.losses: list[float] = []
-        self.rates: list[float] = []
-
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any) -> None:
-        self.losses.append(float(outputs["loss"]))
-        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
-
-
-def learn(episodes: Episodes, max_steps: int, *, seed: int = 0, **changes: Any) -> tuple[pl.Trainer, Recorded]:
-    windows, recorded = windows_of(episodes), Recorded()
-    module = module_of(decoder(**changes), seed=seed)
-    trainer = quiet_trainer(max_steps, callbacks=[recorded], val_check_interval=max_steps, check_val_every_n_epoch=None)
-    trainer.fit(module, WindowData(windows, windows, batch_size=2, seed=seed))
-    return trainer, recorded
-
-
 @pytest.mark.parametrize("tokens", ["states_actions", "states"])
 def test_it_overfits_two_episodes(two_episodes: Episodes, tokens: str) -> None:
-    trainer, _ = learn(two_episodes, 100, tokens=tokens)
+    trainer, _ = learn(decoder(tokens=tokens), windows_of(two_episodes), 100, **validated(100))
     assert trainer.callback_metrics["val/action_accuracy"] == 1.0
     assert trainer.callback_metrics["val/loss"] < 0.1
 
 
-def test_the_learning_rate_follows_the_schedule(two_episodes: Episodes) -> None:
-    _, recorded = learn(two_episodes, 20)
+def test_the_learning_rate_follows_the_schedule_from_the_loss_of_a_guess(two_episodes: Episodes) -> None:
+    _, recorded = learn(decoder(), windows_of(two_episodes), 20)
     # recorded after each step, when the rate of the next one is set already
     fractions = [warmup_cosine(s, total_steps=20, warmup_fraction=0.1, final_fraction=0.02) for s in range(1, 21)]
     assert recorded.rates == pytest.approx([0.01 * fraction for fraction in fractions])
-
-
-def test_the_first_loss_is_close_to_that_of_a_guess(two_episodes: Episodes) -> None:
-    _, recorded = learn(two_episodes, 1)
     assert recorded.losses[0] == pytest.approx(math.log(4), abs=0.1)
-
-
-def test_a_training_repeats_itself_bit_for_bit(two_episodes: Episodes) -> None:
-    (_, first), (_, second) = (learn(two_episodes, 10, dropout=0.3) for _ in range(2))
-    assert first.losses == second.losses
 
 
 def test_the_seed_decides_dropout_whatever_was_drawn_before(two_episodes: Episodes) -> None:
@@ -215,34 +185,20 @@ def test_the_seed_decides_dropout_whatever_was_drawn_before(two_episodes: Episod
         def on_train_batch_start(self, *_: Any) -> None:
             torch.rand(3)
 
-    windows, losses = windows_of(two_episodes), []
-    for callbacks in ([], [Draws()]):
-        recorded = Recorded()
-        trainer = quiet_trainer(5, callbacks=[*callbacks, recorded], limit_val_batches=0)
-        module = module_of(decoder(dropout=0.5), seed=3)
-        trainer.fit(module, WindowData(windows, windows, batch_size=2, seed=0))
-        losses.append(recorded.losses)
-    assert losses[0] == losses[1]
+    runs = [learn(decoder(dropout=0.5), windows_of(two_episodes), 5, *draws, seed=3) for draws in ([], [Draws()])]
+    assert runs[0][1].losses == runs[1][1].losses  # bit for bit
 
 
 def test_dropout_is_drawn_afresh_at_every_step_and_by_every_seed(two_episodes: Episodes) -> None:
     draws = []
 
-    class Noise(nn.Module):
-        """Draws a number at every training step."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(torch.zeros(1))
-
+    class Noise(AlwaysOne):
         def forward(self, observations: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
             draws.append(torch.rand(1).item())
-            return torch.zeros(*actions.shape, 4) + self.weight
+            return super().forward(observations, actions, mask)
 
-    windows = windows_of(two_episodes)
     for seed in (0, 1):
-        module = module_of(Noise(), seed=seed)
-        quiet_trainer(3, limit_val_batches=0).fit(module, WindowData(windows, windows, batch_size=2, seed=0))
+        learn(Noise(), windows_of(two_episodes), 3, seed=seed)
     assert len(set(draws)) == 6
 
 
@@ -258,13 +214,7 @@ def test_no_training_step_seeds_every_accelerator(two_episodes: Episodes, monkey
         def on_train_start(self, *_: Any) -> None:
             monkeypatch.setattr(torch, "manual_seed", lambda seed: pytest.fail("torch.manual_seed takes milliseconds"))
 
-    windows = windows_of(two_episodes)
-    module, data = (
-        module_of(decoder(dropout=0.5), seed=0),
-        WindowData(windows, windows, batch_size=2, seed=0),
-    )
-    trainer = quiet_trainer(5, callbacks=[Refusing()], limit_val_batches=0)
-    trainer.fit(module, data)
+    trainer, _ = learn(decoder(dropout=0.5), windows_of(two_episodes), 5, Refusing())
     assert trainer.global_step == 5
 
 
@@ -285,57 +235,41 @@ class Logged(Logger):
 
 
 def test_the_loss_is_logged_at_every_so_many_steps(two_episodes: Episodes) -> None:
-    logged, recorded, windows = Logged(), Recorded(), windows_of(two_episodes, 1)
-    trainer = quiet_trainer(10, callbacks=[recorded], logger=logged, log_every_n_steps=3, limit_val_batches=0)
-    module = module_of(decoder(), seed=0)
-    trainer.fit(module, WindowData(windows, windows, batch_size=1, seed=0))  # five steps to an epoch
+    logged, windows = Logged(), windows_of(two_episodes, 1)  # five steps to an epoch
+    _, recorded = learn(decoder(), windows, 10, logger=logged, log_every_n_steps=3, batch_size=1)
     rows = [row for row in logged.rows if "train/loss" in row]
     assert [row["step"] for row in rows] == [2, 5, 8]  # counted from 0
     assert [row["train/loss"] for row in rows] == pytest.approx([recorded.losses[i] for i in (2, 5, 8)])
 
 
+class AlwaysOne(nn.Module):
+    """Action 1 with probability 5/8, whatever was done; the others with 1/8 each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.seen: set[int] = set()
+
+    def forward(self, observations: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
+        self.seen |= set(actions[mask].tolist())
+        return torch.tensor([0.0, math.log(5), 0.0, 0.0]).expand(*actions.shape, 4) + self.weight
+
+
 def test_validation_counts_real_steps_alone(two_episodes: Episodes) -> None:
-    class AlwaysOne(nn.Module):
-        """Sure of action 1: right at two of the five real steps (actions 0 1 2, 1 2)."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(torch.zeros(1))
-
-        def forward(self, observations: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
-            return torch.tensor([0.0, math.log(5), 0.0, 0.0]).expand(*actions.shape, 4) + self.weight
-
-    windows = windows_of(two_episodes)
-    module = module_of(AlwaysOne(), seed=0)
-    (metrics,) = quiet_trainer(1).validate(module, WindowData(windows, windows, batch_size=2, seed=0), verbose=False)
-    assert metrics["val/action_accuracy"] == pytest.approx(2 / 5)
+    data = WindowData(windows_of(two_episodes), windows_of(two_episodes), batch_size=2, seed=0)
+    (metrics,) = pl.Trainer(**QUIET).validate(module_of(AlwaysOne()), data, verbose=False)
+    assert metrics["val/action_accuracy"] == pytest.approx(2 / 5)  # of the actions 0 1 2, 1 2
     assert metrics["val/loss"] == pytest.approx((2 * math.log(8 / 5) + 3 * math.log(8)) / 5)
 
 
-def test_what_the_expert_would_have_done_is_learned_and_scored_wherever_it_is_known(two_episodes: Episodes) -> None:
-    class AlwaysOne(nn.Module):
-        """Action 1 with probability 5/8, whatever it is told was done; the others with 1/8 each."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(torch.zeros(1))
-            self.told: set[int] = set()
-
-        def forward(self, observations: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
-            self.told |= set(actions[mask].tolist())
-            return torch.tensor([0.0, math.log(5), 0.0, 0.0]).expand(*actions.shape, 4) + self.weight
-
-    labelled = replace(two_episodes, extras={"step/label": np.ones(5, dtype=np.int64)})
-    windows, model = windows_of(labelled), AlwaysOne()
-    trainer = quiet_trainer(1, log_every_n_steps=1, val_check_interval=1, check_val_every_n_epoch=None)
-    trainer.fit(module_of(model, seed=0), WindowData(windows, windows, batch_size=2, seed=0))
-    assert model.told == {0, 1, 2}
+def test_the_labels_of_the_expert_are_learned_and_scored_wherever_they_are_known(two_episodes: Episodes) -> None:
+    labeled = replace(two_episodes, extras={"step/label": np.ones(5, dtype=np.int64)})
+    model = AlwaysOne()
+    trainer, _ = learn(model, windows_of(labeled), 1, log_every_n_steps=1, **validated(1))
+    assert model.seen == {0, 1, 2}
     assert trainer.callback_metrics["val/action_accuracy"] == 1
     for name in ("train/loss", "val/loss"):
         assert trainer.callback_metrics[name].item() == pytest.approx(math.log(8 / 5))
-
-
-# --- what it is for ---
 
 
 class Remembers(Policy):
@@ -359,9 +293,7 @@ def returns_after_learning_to_recall(max_steps: int, **changes: Any) -> np.ndarr
     model = decoder(observation_dim=1, action_space=space, n_outputs=2, d_model=32, **changes)
     demonstrations = rollout(spec, Remembers(), spec.seeds("demonstrations", 40))
     assert (demonstrations.returns == 12).all()
-    windows = windows_of(demonstrations, model.context_length, space)
-    trainer = quiet_trainer(max_steps, limit_val_batches=0)
-    trainer.fit(module_of(model, space=space), WindowData(windows, windows, batch_size=32, seed=0))
+    learn(model, windows_of(demonstrations, model.context_length, space), max_steps, batch_size=32, space=space)
     return rollout(spec, SequencePolicy(model, Categorical(action_space=space)), spec.seeds("test", 50)).returns
 
 

@@ -1,10 +1,12 @@
 """Trainings of seconds on toy environments, as the main command runs them."""
 
+import signal
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import pytorch_lightning as pl
 import torch
 from gymnasium import spaces
 from hydra import compose, initialize_config_module
@@ -25,6 +27,12 @@ from ilt.training import fit as training
 from tests.toys import recall
 
 BIT = ActionSpace(n_choices=(2,), start=(0,))
+QUIET: dict[str, Any] = {
+    "accelerator": "cpu",
+    "num_sanity_val_steps": 0,
+    **dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False),
+}
+"""Arguments of a trainer that shows and keeps nothing."""
 
 
 class Follow(gym.Env[np.ndarray, np.ndarray]):
@@ -69,17 +77,10 @@ def windows() -> WindowDataset:
 def train_config(folder: Path, *overrides: str, env: str = "tests.toys:ilt-toys/Recall-v0") -> DictConfig:
     """The main config, tiny, for 36 windows: with batches of seven an epoch has five steps."""
     changes = ["model=nano", "trainer=smoke", "logger=none", "processes=1", f"outputs={folder}", "run_name=run"]
-    changes += [
-        "env=gymnasium",
-        f"env.id={env}",
-        "env.success_return=12.0",
-        "env.crash_reward=-1.0",
-        "expert=random",
-        "expert.gate_episodes=2",
-        "demos.n_episodes=4",
-    ]
-    changes += ["demos.n_validation_episodes=4", "dataset.context_length=4", "dataset.batch_size=7"]
-    changes += ["evaluation.video=false", "evaluation.n_episodes=4", "callbacks.rollout.n_episodes=3"]
+    changes += ["env=gymnasium", f"env.id={env}", "env.success_return=12.0", "env.crash_reward=-1.0"]
+    changes += ["expert=random", "expert.gate_episodes=2", "demos.n_episodes=4", "demos.n_validation_episodes=4"]
+    changes += ["dataset.context_length=4", "dataset.batch_size=7", "callbacks.rollout.n_episodes=3"]
+    changes += ["evaluation.video=false", "evaluation.n_episodes=4"]
     with initialize_config_module("ilt.conf", version_base="1.3"):
         return compose("train", [*changes, *overrides])
 
@@ -125,3 +126,24 @@ def by_epochs(every: int) -> list[str]:
     """Five validations, each after so many epochs."""
     in_all = ["trainer.max_steps=-1", f"trainer.max_epochs={5 * every}"]
     return [*in_all, "trainer.val_check_interval=1.0", f"trainer.check_val_every_n_epoch={every}"]
+
+
+class Interrupt(pl.Callback):
+    """Sends the process of a rank a signal in the middle of a step; without a number, fails before the step."""
+
+    def __init__(self, *, step: int, number: int, rank: int = 0) -> None:
+        self._step, self._number, self._rank = step, number, rank
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == self._step and not self._number:
+            raise RuntimeError("killed")
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if (trainer.global_step, trainer.global_rank) == (self._step, self._rank) and self._number:
+            signal.raise_signal(self._number)
+
+
+def interrupted(**keys: int) -> list[str]:
+    """What adds an `Interrupt` to a config."""
+    target = f"+callbacks.interrupt._target_={__name__}.Interrupt"
+    return [target, *(f"+callbacks.interrupt.{name}={value:d}" for name, value in keys.items())]

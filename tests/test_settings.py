@@ -1,0 +1,86 @@
+"""What is said about a config before anything heavy is imported: what does not fit, and what was perhaps not meant."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig, OmegaConf
+
+from ilt.cli import app  # noqa: F401  (which hands the schemas to Hydra)
+from ilt.registry import load_option
+from ilt.schema import ConfigError
+from ilt.settings import check_config, check_environment, hints
+
+
+def checked(*overrides: str) -> DictConfig:
+    with initialize_config_module("ilt.conf", version_base="1.3"):
+        cfg = compose("train", ["run_name=name", *overrides])
+    check_config(cfg, "train")
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["env.id=Nothing-v0"], "env.id must be an environment that Gymnasium knows, got Nothing-v0"),
+        (["env.id=nowhere:Task-v0"], "env.id=nowhere:Task-v0: nowhere cannot be imported"),
+        (["+env.kwargs.gravityy=-5"], r"env.kwargs must be arguments of LunarLander-v3, got .*gravityy"),
+        (["env=gymnasium", "env.id=Blackjack-v1"], None),
+        (["head=mse"], "head=mse is for Box actions; head=categorical is for Discrete and MultiDiscrete"),
+        (["env=gymnasium", "env.id=Pendulum-v1", "head=categorical"], "head=categorical is for Discrete .* is for Box"),
+        (["expert=sb3", "expert.path=nowhere.zip"], "expert.path must be a file, got nowhere.zip"),
+    ],
+)
+def test_what_does_not_fit_the_environment_is_refused(overrides: list[str], message: str | None) -> None:
+    if message is None:
+        check_environment(checked(*overrides))
+    else:
+        with pytest.raises(ConfigError, match=message):
+            check_environment(checked(*overrides))
+
+
+def test_the_environment_is_checked_before_torch_is_imported() -> None:
+    code = """if True:
+        import sys
+        from tests.test_settings import checked, check_environment
+        cfg = checked()
+        check_environment(cfg)
+        assert not {"torch", "pytorch_lightning", "stable_baselines3"} & sys.modules.keys()
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "choices", "hint"),
+    [
+        ([], {"env": "lunar_lander"}, None),
+        (["env=lunar_lander_hidden"], {"env": "lunar_lander_hidden"}, None),
+        (["env.id=CartPole-v1"], {"env": "lunar_lander"}, "env.id=CartPole-v1 keeps success_return=200.0, .*heuristic"),
+        (["env.id=CartPole-v1"], {"env": "lunar_lander"}, "experiment=cartpole has settings that suit"),
+        (["experiment=cartpole"], {"env": "gymnasium", "experiment": "cartpole"}, None),
+        (["env.id=CartPole-v1"], {"env": "my_own"}, "experiment=cartpole"),
+    ],
+)
+def test_what_may_not_be_meant_is_hinted_at(overrides: list[str], choices: dict[str, str], hint: str | None) -> None:
+    given = " ".join(hints(checked(*overrides), choices))
+    if hint is None:
+        assert given == ""
+    else:
+        assert re.search(hint, given)
+
+
+@pytest.mark.parametrize(
+    ("expert", "name"),
+    [
+        ({"_target_": "my_package.controllers.steady"}, "steady"),
+        ({"_target_": "my_package.steady", "name": "mine"}, "mine"),
+        (load_option("expert", "ppo_keys"), "ppo"),
+        (load_option("expert", "sb3") | {"path": "model.zip"}, "sb3"),
+    ],
+)
+def test_an_expert_without_a_name_is_called_as_its_class_or_function(expert: dict[str, object], name: str) -> None:
+    cfg = OmegaConf.create({"expert": expert})
+    check_config(cfg, "expert", partial=True)
+    assert cfg.expert.name == name

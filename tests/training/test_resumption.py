@@ -1,0 +1,183 @@
+"""A training that is killed or that a scheduler ends, and is resumed, ends where an uninterrupted one does."""
+
+import functools
+import signal
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from ilt.schema import PlainError
+from ilt.tracking.store import DamagedArtifactError
+from ilt.training.fit import Fitted
+from tests.training.toy_training import by_epochs, by_steps, demonstrations, interrupted, train, train_config, untimed
+
+SIGNALS = [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
+SMALL = ["trainer.log_every_n_steps=1", "callbacks.rollout.n_episodes=3", "callbacks.ema.decay=0.8"]
+STEPS_OF = {by_steps: 1, by_epochs: 5}
+Unit = Callable[[int], list[str]]
+Run = Callable[..., tuple[dict[str, Any], Fitted]]
+
+
+def config(folder: Path, length: list[str], step: int | None = None, number: int = 0) -> DictConfig:
+    """A training that is interrupted at a step, if there is one."""
+    return train_config(folder, *length, *SMALL, *([] if step is None else interrupted(step=step, number=number)))
+
+
+def global_step(folder: Path) -> int:
+    """The step of the last checkpoint."""
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The last checkpoint and the results of a whole training."""
+
+    @functools.cache
+    def whole(unit: Unit, every: int) -> tuple[dict[str, Any], Fitted]:
+        folder = tmp_path_factory.mktemp("whole")
+        checkpoint, fitted = train(config(folder, unit(every)), folder / "run", demonstrations(folder))
+        assert checkpoint["global_step"] == 5 * every * STEPS_OF[unit]
+        assert len(fitted.rows) == checkpoint["global_step"] + 5  # a loss for every step, and five validations
+        raw, averaged = (checkpoint[kind]["model.action_head.weight"] for kind in ("current_model_state", "state_dict"))
+        assert not torch.allclose(raw, averaged, atol=1e-5)
+        return checkpoint, fitted
+
+    return whole
+
+
+def assert_same(resumed: tuple[dict[str, Any], Fitted], whole: tuple[dict[str, Any], Fitted]) -> None:
+    (checkpoint, fitted), (expected, wanted) = resumed, whole
+    for kind in ("global_step", "current_model_state", "state_dict", "optimizer_states", "lr_schedulers"):
+        torch.testing.assert_close(checkpoint[kind], expected[kind], atol=0, rtol=0)  # raw and averaged weights
+    assert untimed(fitted.rows) == untimed(wanted.rows)
+    for name in ("last", "best"):
+        assert fitted.weights[name].read_bytes() == wanted.weights[name].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("unit", "every", "killed_before"),
+    [
+        (by_steps, 3, (8,)),  # resumed from step 6, the second of an epoch
+        (by_steps, 3, (5,)),  # from step 3, within the first epoch
+        (by_steps, 5, (12,)),  # from step 10, the end of an epoch
+        (by_steps, 5, (7,)),  # from step 5, the end of the first
+        (by_steps, 7, (6, 20)),  # from the beginning, and from step 14
+        (by_steps, 4, (6, 11, 17)),  # again and again
+        (by_epochs, 1, (12,)),  # from step 10
+        (by_epochs, 2, (18, 32)),  # from steps 10 and 30
+    ],
+)
+def test_a_killed_training_ends_where_an_uninterrupted_one_does(
+    tmp_path: Path, uninterrupted: Run, unit: Unit, every: int, killed_before: tuple[int, ...]
+) -> None:
+    demos = demonstrations(tmp_path)
+    for step in killed_before:
+        with pytest.raises(RuntimeError, match="killed"):
+            train(config(tmp_path, unit(every), step), tmp_path / "run", demos)
+    assert_same(train(config(tmp_path, unit(every)), tmp_path / "run", demos), uninterrupted(unit, every))
+
+
+@pytest.mark.parametrize(
+    ("unit", "every", "saved_at"),
+    [
+        (by_steps, 3, {0: 1}),  # the first step
+        (by_steps, 3, {7: 8, 10: 11}),  # within an interval, and again
+        (by_steps, 3, {4: 5}),  # the last step of an epoch
+        (by_steps, 3, {5: 7}),  # before a validation is due
+        (by_steps, 3, {14: 15}),  # the last of all
+        (by_epochs, 1, {9: 11}),  # before a validation at the end of an epoch
+        (by_epochs, 2, {14: 15}),  # at the end of an epoch without one
+    ],
+)
+def test_a_preempted_training_ends_where_an_uninterrupted_one_does(
+    tmp_path: Path, uninterrupted: Run, unit: Unit, every: int, saved_at: dict[int, int]
+) -> None:
+    demos = demonstrations(tmp_path)
+    for (step, saved), number in zip(saved_at.items(), SIGNALS, strict=False):
+        with pytest.raises(SystemExit) as ended:
+            train(config(tmp_path, unit(every), step, number), tmp_path / "run", demos)
+        assert ended.value.code == 128 + number
+        assert global_step(tmp_path / "run") == saved
+    assert_same(train(config(tmp_path, unit(every)), tmp_path / "run", demos), uninterrupted(unit, every))
+
+
+def test_what_handled_the_signal_before_has_its_turn_when_all_is_saved(tmp_path: Path) -> None:
+    called: list[int] = []  # what a library that requeues a job does
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: called.append(number))
+    try:
+        with pytest.raises(SystemExit):
+            train(config(tmp_path, by_steps(3), 4, signal.SIGUSR2), tmp_path / "run", demonstrations(tmp_path))
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert called == [signal.SIGUSR2]
+    assert global_step(tmp_path / "run") == 5
+
+
+@pytest.mark.parametrize("killed_before", [None, 3])
+def test_signals_mean_what_they_meant_when_training_is_over(tmp_path: Path, killed_before: int | None) -> None:
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    with pytest.raises(RuntimeError, match="killed") if killed_before else nullcontext():
+        train(config(tmp_path, by_steps(1), killed_before), tmp_path / "run", demonstrations(tmp_path))
+    assert {number: signal.getsignal(number) for number in SIGNALS} == before
+
+
+@pytest.mark.parametrize("change", ["seed=1", "model.dropout=0.2"])
+def test_the_seed_and_dropout_matter_to_what_is_compared(tmp_path: Path, uninterrupted: Run, change: str) -> None:
+    cfg = config(tmp_path, [*by_steps(3), change])
+    changed, _ = train(cfg, tmp_path / "run", demonstrations(tmp_path))
+    expected, _ = uninterrupted(by_steps, 3)
+    (weight, other) = (state["current_model_state"]["model.action_head.weight"] for state in (changed, expected))
+    assert not torch.equal(weight, other)
+
+
+@pytest.mark.parametrize("lost", ["cut short", "gone"])
+def test_from_the_checkpoint_before_a_training_ends_the_same(tmp_path: Path, uninterrupted: Run, lost: str) -> None:
+    demos, last = demonstrations(tmp_path), tmp_path / "run" / "checkpoints" / "last.ckpt"
+    with pytest.raises(RuntimeError, match="killed"):
+        train(config(tmp_path, by_steps(3), 8), tmp_path / "run", demos)
+    if lost == "gone":  # a kill between two renames
+        last.unlink()
+    else:
+        last.write_bytes(last.read_bytes()[:-100])
+    assert_same(train(config(tmp_path, by_steps(3)), tmp_path / "run", demos), uninterrupted(by_steps, 3))
+
+
+def test_a_run_that_was_moved_keeps_its_best_weights(tmp_path: Path) -> None:
+    demos = demonstrations(tmp_path)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(config(tmp_path, by_steps(3), 8), tmp_path / "run", demos)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    checkpoint, fitted = train(config(tmp_path, by_steps(3)), tmp_path / "moved", demos)
+    (state,) = (state for name, state in checkpoint["callbacks"].items() if name.startswith("Best"))
+    returns = [row["rollout/return_mean"] for row in fitted.rows if "rollout/return_mean" in row]
+    assert state["best_model_score"] == max(returns)
+    assert Path(state["best_model_path"]) == (tmp_path / "moved" / "checkpoints" / "best.ckpt")
+
+
+def test_without_its_best_weights_a_run_says_how_to_go_on(tmp_path: Path) -> None:
+    demos = demonstrations(tmp_path)
+    train(config(tmp_path, by_steps(3)), tmp_path / "run", demos)
+    (tmp_path / "run" / "checkpoints" / "best.ckpt").write_bytes(b"")
+    with pytest.raises(DamagedArtifactError, match=r"best.ckpt is missing or damaged; resume=false begins"):
+        train(config(tmp_path, by_steps(3)), tmp_path / "run", demos)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "optimizer.learning_rate=1e30",
+            "the training diverged: at step .* not finite; a lower optimizer.learning_rate",
+        ),
+        ("+trainer.max_time='00:00:00:00'", "was ended at step . of 15, by trainer.max_time or a callback"),
+    ],
+)
+def test_a_training_that_diverges_or_ends_early_is_no_result(tmp_path: Path, change: str, message: str) -> None:
+    with pytest.raises(PlainError, match=message):
+        train(config(tmp_path, [*by_steps(3), change]), tmp_path / "run", demonstrations(tmp_path))
+    assert not (tmp_path / "run" / "training.json").exists()
