@@ -70,8 +70,8 @@ def _read_job(folder: Path) -> tuple[Job, Mapping[str, Any] | None]:
     with reading(folder / RESULTS):
         numbers_of(results)
     if os.path.lexists(folder / CONFIG):
-        env = read_config(folder).get("env")
         with reading(folder / CONFIG):
+            env = dict(read_config(folder)["env"])
             env_names([env])
     return Job(folder.name, overrides, "finished", results), env
 

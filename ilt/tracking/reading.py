@@ -52,7 +52,7 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def open_regular(path: Path, within: Path | None = None) -> BinaryIO:
+def open_regular(path: Path, within: Path | None = None) -> io.BufferedReader:
     """Open a file to read bytes. UnreadableFileError for a link, a FIFO or a device, or if there is no such file.
 
     Args:
