@@ -1,5 +1,6 @@
 """Comparisons of policies on the same seeds: rollouts, tables, figure and video, kept as one artifact."""
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from glob import glob
@@ -15,9 +16,12 @@ from ilt.evaluation.comparison import ALL, compare_policies, headings, median_ru
 from ilt.evaluation.saved_policies import read_policy
 from ilt.rollout.recorded import RANDOM, Context
 from ilt.schema import ConfigError, config_hash
+from ilt.tracking.reading import reading
 from ilt.tracking.records import setting
-from ilt.tracking.run_folder import read_config
+from ilt.tracking.run_folder import CONFIG, read_config, read_finished
 from ilt.tracking.store import Artifact
+
+log = logging.getLogger(__name__)
 
 MAX_FRAMES = 120
 """Maximum number of frames in a GIF; longer episodes get a lower frame rate, which limits the file size."""
@@ -26,16 +30,24 @@ MAX_FRAMES = 120
 def runs_of(key: str, where: str) -> list[str]:
     """Return the runs that make up a policy: `where` itself, or all run folders that it matches as a pattern.
 
-    Folders that were set aside when a run started over (`NAME.1`) are skipped. ConfigError if there is no run, or if
-    the runs differ in more than their training seed.
+    Folders that were set aside when a run started over (`NAME.1`) are skipped. Of a pattern's runs, damaged and
+    unfinished ones are left out, with a warning. ConfigError if there is no run, or if the runs differ in more than
+    their training seed.
     """
     if "*" not in where:
         return [where]
     matched = {path.rpartition("/")[0] for path in glob(f"{where}/config.yaml")}
-    runs = sorted(path for path in matched if re.sub(r"\.\d+$", "", path) not in matched - {path})
+    settings, runs = {}, []
+    for path in sorted(path for path in matched if re.sub(r"\.\d+$", "", path) not in matched - {path}):
+        try:
+            read_finished(Path(path), key=key)
+            with reading(Path(path, CONFIG)):
+                settings[config_hash(setting(read_config(Path(path), key=key)))] = path
+            runs.append(path)
+        except ValueError as error:
+            log.warning("left out: %s", error)
     if not runs:
-        raise ConfigError(f"{key} must match the folder of at least one run, got {where}")
-    settings = {config_hash(setting(read_config(Path(path), key=key))): path for path in runs}
+        raise ConfigError(f"{key} must match the folder of at least one finished run, got {where}")
     if len(settings) > 1:
         examples = " and ".join(sorted(settings.values()))
         raise ConfigError(f"{key} must match runs that differ in nothing but their seed, but {examples} differ in more")

@@ -14,8 +14,9 @@ from ilt.models.spec import ModelSpec
 from ilt.rollout.policies import SequencePolicy
 from ilt.rollout.run import rollout
 from ilt.schema import config_hash
+from ilt.tracking.reading import is_regular
 from ilt.tracking.records import RunRecord
-from ilt.tracking.store import check_files
+from ilt.tracking.run_folder import check_run_files
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +60,15 @@ def film_episodes(run: RunRecord, spec: EnvSpec, folder: Path) -> list[EpisodeVi
     weights = f"weights/{run.config['evaluation']['reported_checkpoint']}.safetensors"
     if weights not in run.results["files"]:
         raise ValueError(f"results.json does not list {weights}")
-    check_files(run.path, {weights: run.results["files"][weights]})
+    check_run_files(run.path, {weights: run.results["files"][weights]})
     recorded = run.episodes["student_return"]
     chosen = choose_episodes(recorded)
     videos = {episode: folder / _name(run, spec, weights, episode) for episode in chosen.values()}
-    missing = {episode: video for episode, video in videos.items() if not video.exists()}
+    missing = {episode: video for episode, video in videos.items() if not is_regular(video)}
     replayed = {episode: float(recorded[episode]) for episode in videos}
     if missing:
+        if folder.is_symlink():
+            raise ValueError(f"{folder.name} is a link")
         folder.mkdir(parents=True, exist_ok=True)
         replayed |= _film(run, spec, weights, missing)
     return [
@@ -75,7 +78,7 @@ def film_episodes(run: RunRecord, spec: EnvSpec, folder: Path) -> list[EpisodeVi
             recorded_return=float(recorded[episode]),
             steps=int(run.episodes["student_steps"][episode]),
             replayed_return=replayed[episode],
-            video=videos[episode] if videos[episode].exists() else None,
+            video=videos[episode] if is_regular(videos[episode]) else None,
         )
         for kind, episode in chosen.items()
     ]
@@ -93,6 +96,7 @@ def _film(run: RunRecord, spec: EnvSpec, weights: str, videos: Mapping[int, Path
         if np.isclose(episodes.returns[i], run.episodes["student_return"][episode], rtol=0, atol=1e-6):
             log.info("recording a video of seed %d of %s", episodes.seeds[i], run.name)
             partial = video.with_name(f".{video.name}")
+            partial.unlink(missing_ok=True)  # it may be a link
             write_mp4(side_by_side(spec, {"student": (episodes, i)}), partial)
             os.replace(partial, video)
     return {episode: float(value) for episode, value in zip(videos, episodes.returns, strict=True)}

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -24,8 +25,11 @@ from ilt.analysis.charts import (
 )
 from ilt.analysis.episode_videos import EpisodeVideo
 from ilt.analysis.page_tables import PageTable, group_table, run_table, time_table
+from ilt.tracking.reading import UnreadableFileError, read_bytes, read_json, reading
 from ilt.tracking.records import Group, RunRecord, by_environment, differing_keys, flatten, middle_run
-from ilt.tracking.store import read_json, write_text
+from ilt.tracking.store import write_text
+
+log = logging.getLogger(__name__)
 
 CURVES = {
     "rollout/return_mean": "mean return on selection seeds",
@@ -257,15 +261,18 @@ def probe_figures(run: Path) -> list[Shown]:
     """Load the figures that `ilt probe` wrote into a run's folder; none if there are none or they are damaged."""
     folder = run / "probe"
     try:
-        words = dict(read_json(folder / "probe.json")["words"])  # attention only for models that have it
+        with reading(folder / "probe.json"):
+            words = dict(read_json(folder / "probe.json", within=run)["words"])  # attention only for some models
         return [
-            Shown(title, str(_data_address(folder / name, "image/png")), str(words[name]), reading)
-            for name, (title, reading) in PROBE_FIGURES.items()
+            Shown(title, str(_data_address(folder / name, "image/png", run)), str(words[name]), guide)
+            for name, (title, guide) in PROBE_FIGURES.items()
             if name in words
         ]
-    except (OSError, ValueError, KeyError, TypeError):
+    except UnreadableFileError as error:
+        if folder.exists():
+            log.warning("no figures of probes: %s", error)
         return []
 
 
-def _data_address(file: Path | None, kind: str) -> str | None:
-    return None if file is None else f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
+def _data_address(file: Path | None, kind: str, within: Path | None = None) -> str | None:
+    return None if file is None else f"data:{kind};base64,{base64.b64encode(read_bytes(file, within)).decode()}"

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from ilt.cli.app import app
 from ilt.rollout.workers import start_early
-from ilt.schema import ConfigError
+from ilt.schema import ConfigError, config_hash
 from ilt.settings import check_config, parse_seeds, run_config
 
 log = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ def main(cfg: DictConfig) -> float:
     """Score a run on given seeds, print and save the results, and return the student's mean return."""
     check_config(cfg, "evaluate")
     from ilt.tracking.run_folder import read_finished
-    from ilt.tracking.store import write_json
+    from ilt.tracking.store import place_for, write_json
 
     folder = Path(cfg.run)
     run, trained = read_finished(folder)
@@ -27,6 +27,8 @@ def main(cfg: DictConfig) -> float:
     if cfg.context_length is not None and cfg.context_length > trained_with:
         raise ConfigError(f"context_length must be at most the run's {trained_with}, got {cfg.context_length}")
 
+    instead = Path(cfg.outputs, "evaluations", f"{folder.name}-{config_hash(str(folder.resolve()))}")
+    place = place_for(folder / "evaluations", instead)
     start_early(cfg)
     from ilt.cli.job import job_info
     from ilt.evaluation.scoring import score_students
@@ -65,8 +67,7 @@ def main(cfg: DictConfig) -> float:
             "deterministic": cfg.deterministic,
             "seeds": {"block": block, "offset": offset, "count": count},
         }
-        path = folder / "evaluations" / f"{name}.json"
-        path.parent.mkdir(exist_ok=True)
+        path = place / f"{name}.json"
         write_json(path, results)
         log_comparison(logger, results, episodes)
     print_table(f"{count} {block} episodes", *result_table(results))

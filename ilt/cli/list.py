@@ -1,6 +1,9 @@
 """List runs and artifacts below `outputs`: `ilt list`, `ilt list kind=experts`."""
 
 import dataclasses
+import logging
+import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -8,7 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
@@ -16,8 +18,11 @@ from ilt.cli.app import app
 from ilt.cli.report import set_aside
 from ilt.evaluation.tables import print_table
 from ilt.settings import check_config
+from ilt.tracking.reading import UnreadableFileError, is_regular, read_json, read_text, reading
 from ilt.tracking.run_folder import COMMAND, CONFIG, ERROR, RESULTS, read_config
-from ilt.tracking.store import MANIFEST, SHIPPED, files_below, read_json
+from ilt.tracking.store import MANIFEST, SHIPPED, files_below, read_manifest
+
+log = logging.getLogger(__name__)
 
 COLUMNS = ("kind", "name", "env", "expert", "model", "return", "date", "seconds", "state")
 
@@ -31,11 +36,12 @@ class Entry:
     Attributes:
         kind: `runs`, or the artifact's folder, such as `experts`.
         path: its folder.
-        state: `finished`, `failed`, `set aside` (by a run with `resume=false`), `running` or `not finished`.
+        state: `finished`, `failed`, `set aside` (by a run with `resume=false`), `running`, `not finished` or `damaged`.
         changed: time of creation or of the last write, in seconds since the epoch.
         env, expert, model: names; empty if unknown.
         return_mean: mean return of the student, expert or demonstrations.
         seconds: time that it took to make.
+        damage: the reason if it is damaged.
     """
 
     kind: str
@@ -47,6 +53,15 @@ class Entry:
     model: str = ""
     return_mean: float | None = None
     seconds: float | None = None
+    damage: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("env", "expert", "model"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"{name} is no text")
+        for name in ("return_mean", "seconds"):
+            if (value := getattr(self, name)) is not None and not math.isfinite(value):
+                raise ValueError(f"{name} is {value}")
 
 
 def lock_of(path: Path) -> FileLock:
@@ -92,18 +107,21 @@ def find_shipped() -> Iterator[Entry]:
 
 def _read(read: Callable[[str, Path], Entry], kind: str, path: Path) -> Entry:
     try:
-        return read(kind, path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
-        return Entry(kind=kind, path=path, state="damaged", changed=path.stat().st_mtime)
+        with reading(path):
+            return read(kind, path)
+    except UnreadableFileError as error:
+        return Entry(kind=kind, path=path, state="damaged", changed=path.stat().st_mtime, damage=str(error))
 
 
 def _run(kind: str, path: Path) -> Entry:
-    files = [file for file in (path / RESULTS, path / ERROR, path / "train.log", path / CONFIG) if file.exists()]
-    about: dict[str, Any] = {"path": path, "kind": kind, "changed": max(file.stat().st_mtime for file in files)}
-    if (path / CONFIG).exists():
+    files = [
+        file for file in (path / RESULTS, path / ERROR, path / "train.log", path / CONFIG) if os.path.lexists(file)
+    ]
+    about: dict[str, Any] = {"path": path, "kind": kind, "changed": max(file.lstat().st_mtime for file in files)}
+    if os.path.lexists(path / CONFIG):
         config = read_config(path)
         about |= {"env": _env(config), "expert": config.get("expert", {}).get("name", ""), "model": _model(path)}
-    if (path / RESULTS).exists():
+    if os.path.lexists(path / RESULTS):
         results = read_json(path / RESULTS)
         about |= {"return_mean": results["return_mean"], "seconds": results["seconds"]["total"]}
         return Entry(**about, state=FINISHED)
@@ -117,7 +135,7 @@ def _run(kind: str, path: Path) -> Entry:
 
 
 def _artifact(kind: str, path: Path) -> Entry:
-    manifest = read_json(path / MANIFEST)
+    manifest = read_manifest(path)
     config, metrics = manifest["config"], manifest["metrics"]
     expert = path.name.rpartition("-")[0] if kind == "experts" else config.get("expert")
     measured = metrics.get("selection", {}).get("deterministic") or metrics.get("demonstrations") or metrics
@@ -144,7 +162,8 @@ def _env(config: Mapping[str, Any]) -> str:
 def _model(path: Path) -> str:
     """Read the option of the group `model` from Hydra's config; as text, because parsing the long file is slow."""
     hydra_config = path / COMMAND / "hydra.yaml"
-    choices = hydra_config.read_text(encoding="utf-8").partition("\n    choices:\n")[2] if hydra_config.exists() else ""
+    text = read_text(hydra_config) if is_regular(hydra_config, within=path) else ""
+    choices = text.partition("\n    choices:\n")[2]
     return next((line.split(": ")[1] for line in choices.splitlines() if line.startswith("      model: ")), "")
 
 
@@ -167,6 +186,9 @@ def main(cfg: DictConfig) -> int:
     """Print the table, and return its number of rows."""
     check_config(cfg, "list")
     entries = [*find_shipped(), *find_entries(Path(cfg.outputs))]
-    rows = [row(entry, Path(cfg.outputs)) for entry in entries if cfg.kind in (None, entry.kind)]
-    print_table(cfg.outputs, COLUMNS, rows)
-    return len(rows)
+    entries = [entry for entry in entries if cfg.kind in (None, entry.kind)]
+    print_table(cfg.outputs, COLUMNS, [row(entry, Path(cfg.outputs)) for entry in entries])
+    for entry in entries:
+        if entry.damage:
+            log.warning("damaged: %s", entry.damage)
+    return len(entries)

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from ilt.cli.app import app
 from ilt.rollout.workers import start_early
-from ilt.schema import ConfigError
+from ilt.schema import ConfigError, config_hash
 from ilt.settings import check_config, parse_seeds
 
 if TYPE_CHECKING:
@@ -169,6 +169,7 @@ def main(cfg: DictConfig) -> None:
     from ilt.cli.job import job_info
     from ilt.evaluation.tables import print_table
     from ilt.tracking.loggers import open_run
+    from ilt.tracking.store import place_for
 
     ctx, student = find_student(cfg, "run")
     if not ctx.env.observations.privileged_names:
@@ -177,6 +178,8 @@ def main(cfg: DictConfig) -> None:
             f"got {cfg.run}"
         )
     seeds = choose_seeds(cfg, ctx.env)
+    instead = Path(cfg.outputs, "probes", f"{student.name}-{config_hash(str(Path(cfg.run).resolve()))}")
+    folder = place_for(Path(cfg.run) / "probe", instead)
     if cfg.other is not None:
         other_ctx, other_student = find_student(cfg, "other")
         if other_ctx.env.identity() != ctx.env.identity() or other_student.name == student.name:
@@ -187,8 +190,6 @@ def main(cfg: DictConfig) -> None:
         other = other_student.name, probe_student(cfg, other_ctx, other_student, seeds)[0]
         scores[other_student.name] = other[1]
 
-    folder = Path(cfg.run) / "probe"
-    folder.mkdir(exist_ok=True)
     words = draw(cfg, folder, student, episodes, found, other)
     write(cfg, folder, scores, words)
     with open_run(cfg.logger, job_info(cfg, "probe", name=student.name, folder=ctx.store.root)) as logger:

@@ -1,17 +1,18 @@
 """Write a table and an HTML page about several runs: `ilt report runs=outputs/multirun/seeds`."""
 
 import logging
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from ilt.cli.app import app
-from ilt.schema import ConfigError
+from ilt.schema import ConfigError, config_hash
 from ilt.settings import check_config, run_config
+from ilt.tracking.reading import is_regular, read_bytes, read_text
 from ilt.tracking.store import files_below
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def find_runs(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
         found.add(path)
         if set_aside(path):
             left_out.append((path, "set aside when it was run again"))
-        elif not (path / "results.json").exists():
+        elif not os.path.lexists(path / "results.json"):
             left_out.append((path, "not finished"))
         else:
             finished.append(path)
@@ -42,14 +43,15 @@ def find_runs(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
 def set_aside(path: Path) -> bool:
     """Return whether a run with `resume=false` set this folder aside."""
     name = re.fullmatch(r"(.+)\.\d+", path.name)
-    if name is None or not (new := path.with_name(name[1]) / "config.yaml").exists():
+    if name is None:
         return False
-    return new.read_bytes() == (path / "config.yaml").read_bytes() or not (path / "train.log").exists()
+    new, own = path.with_name(name[1]) / "config.yaml", path / "config.yaml"
+    same = is_regular(new) and is_regular(own) and read_bytes(new) == read_bytes(own)
+    return same or (is_regular(new) and not (path / "train.log").exists())
 
 
 def read_runs(folder: Path) -> tuple[list["RunRecord"], list[tuple[str, str]]]:
     """Return the finished runs below a folder, each config and seed once; and those left out, with reasons."""
-    from ilt.schema import config_hash
     from ilt.tracking.records import read_run, setting
     from ilt.tracking.run_folder import read_config
 
@@ -60,8 +62,8 @@ def read_runs(folder: Path) -> tuple[list["RunRecord"], list[tuple[str, str]]]:
         name = _name_in(folder, path)
         try:
             run = read_run(name, path, read_config(path))
-        except (ValueError, yaml.YAMLError) as error:
-            left_out.append((name, str(error)))
+        except ValueError as error:
+            left_out.append((name, str(error).replace(f"{path}/", "")))  # no absolute path, because pages are shared
             continue
         same = runs.setdefault(config_hash([setting(run.config), run.results["seed"], run.test]), run)
         if same is not run:
@@ -79,7 +81,7 @@ def make_videos(cfg: DictConfig, run: "RunRecord", folder: Path) -> tuple[list["
     from ilt.pipeline import prepare
 
     try:
-        if "${" in (run.path / "config.yaml").read_text(encoding="utf-8"):
+        if "${" in read_text(run.path / "config.yaml"):
             raise ValueError("its config.yaml is not resolved")
         config = OmegaConf.create(dict(run.config))
         check_config(config, partial=True)
@@ -120,17 +122,19 @@ def main(cfg: DictConfig) -> int:
     from ilt.evaluation.run_table import run_table
     from ilt.evaluation.tables import markdown_table, print_table
     from ilt.tracking.records import group_runs
-    from ilt.tracking.store import provenance, write_text
+    from ilt.tracking.store import place_for, provenance, write_text
 
+    title = "/".join(folder.resolve().parts[-2:])  # no absolute path, because pages are shared
+    place = place_for(folder, Path(cfg.outputs, "reports", f"{folder.name}-{config_hash(str(folder.resolve()))}"))
     table = run_table(runs)
     print_table(str(folder), *table)
-    write_text(folder / "report.md", markdown_table(*table))
+    write_text(place / "report.md", markdown_table(*table))
     videos_of_episodes: list[EpisodeVideo] = []
     no_videos: str | None = "they were switched off (videos=false)."
     if cfg.videos:
-        videos_of_episodes, no_videos = make_videos(cfg, example, folder / "report_videos")
+        videos_of_episodes, no_videos = make_videos(cfg, example, place / "report_videos")
     report = Report(
-        title="/".join(folder.resolve().parts[-2:]),  # no absolute path, because pages are shared
+        title=title,
         groups=group_runs(runs),
         example=example,
         chosen=cfg.example is not None,
@@ -140,7 +144,7 @@ def main(cfg: DictConfig) -> int:
         defaults=run_config(hydra.compose("train", ["run_name=any"])),
         made=provenance(),
     )
-    write_page(report, folder / "report.html")
+    write_page(report, place / "report.html")
     for name in ("report.md", "report.html"):
-        log.info("%s", folder / name)
+        log.info("%s", place / name)
     return len(runs)

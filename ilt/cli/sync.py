@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from ilt.cli.app import app
 from ilt.settings import check_config
+from ilt.tracking.reading import UnreadableFileError, open_regular, reading
 from ilt.tracking.store import files_below
 
 log = logging.getLogger(__name__)
@@ -56,10 +57,17 @@ class OfflineRun:
 
 
 def find_offline(folder: Path) -> list[OfflineRun]:
-    """Find the offline runs below a folder that are not marked as uploaded, oldest first."""
+    """Find the offline runs below a folder that are not marked as uploaded, oldest first; warn of damaged ones."""
     found = (path for path in files_below(folder, "run-*.wandb") if path.parent.name.startswith("offline-run-"))
-    paths = [path for path in found if not uploaded(path)]
-    return [read_offline(path) for path in sorted(paths, key=lambda path: path.parent.name)]
+    runs = []
+    for path in sorted((path for path in found if not uploaded(path)), key=lambda path: path.parent.name):
+        try:
+            open_regular(path).close()
+            with reading(path):
+                runs.append(read_offline(path))
+        except UnreadableFileError as error:
+            log.warning("left out: %s", error)
+    return runs
 
 
 def uploaded(path: Path) -> bool:
@@ -96,8 +104,10 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
     from wandb.util import get_core_path
 
     command = [get_core_path(), "leet", "inspect", "--no-observability", "--json", "--run-file", str(path)]
-    lines = subprocess.run([*command, str(path.parent.parent)], capture_output=True, text=True, check=True).stdout
-    return map(json.loads, lines.splitlines())
+    shown = subprocess.run([*command, str(path.parent.parent)], capture_output=True, text=True)
+    if shown.returncode:
+        raise ValueError(f"W&B cannot read it: {shown.stderr}")
+    return map(json.loads, shown.stdout.splitlines())
 
 
 @app("sync")

@@ -1,5 +1,6 @@
 """Episodes: observations, actions and rewards, concatenated in flat arrays, and their file."""
 
+import math
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ilt.tracking.reading import check_zip
 from ilt.tracking.store import replacing
 
 _REQUIRED = ("observations", "actions", "rewards", "lengths", "terminated", "truncated", "seeds")
@@ -39,6 +41,17 @@ class Episodes:
     extras: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in ("rewards", "lengths", "terminated", "truncated", "seeds"):
+            if getattr(self, name).ndim != 1:
+                raise ValueError(f"Episodes.{name} must have one dimension, got {getattr(self, name).shape}")
+        if self.actions.ndim not in (1, 2):
+            raise ValueError(f"Episodes.actions must be (sum T,) or (sum T, action_dim), got {self.actions.shape}")
+        if self.observations.ndim != 2:
+            raise ValueError(f"Episodes.observations must be (sum(T+1), obs_dim), got {self.observations.shape}")
+        if self.lengths.min(initial=1) < 1:
+            raise ValueError("Episodes.lengths must be at least 1")
+        if self.lengths.max(initial=1) > max(len(self.rewards), 1):  # before they are summed, which may overflow
+            raise ValueError(f"Episodes.lengths must be at most {len(self.rewards)}, got {self.lengths.max()}")
         n_episodes, n_steps = len(self.lengths), int(self.lengths.sum())
         action_dtype = np.float32 if self.actions.ndim == 2 and self.actions.dtype.kind == "f" else np.int64
         expected = {
@@ -57,12 +70,6 @@ class Episodes:
                     f"Episodes.{name} must be {np.dtype(dtype).name} of length {length}, "
                     f"got {array.dtype.name} of length {len(array)}"
                 )
-        if self.actions.ndim > 2:
-            raise ValueError(f"Episodes.actions must be (sum T,) or (sum T, action_dim), got {self.actions.shape}")
-        if self.observations.ndim != 2:
-            raise ValueError(f"Episodes.observations must be (sum(T+1), obs_dim), got {self.observations.shape}")
-        if n_episodes and self.lengths.min() < 1:
-            raise ValueError("Episodes.lengths must be at least 1")
         if np.any(self.terminated == self.truncated):
             raise ValueError("each of Episodes must be either terminated or truncated")
         for name, array in self.extras.items():
@@ -172,17 +179,33 @@ class Episodes:
     def load(cls, path: Path) -> "Episodes":
         """Read what `save` wrote; unknown keys are kept in `extras`. Raise ValueError if it is no episode file."""
         try:
-            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-        except (OSError, ValueError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} is not a readable episode file: {error}") from error
+            with path.open("rb") as opened:
+                check_zip(opened)
+                with zipfile.ZipFile(opened) as archive:
+                    _check_sizes(archive)
+                opened.seek(0)
+                with np.load(opened, allow_pickle=False) as file:
+                    arrays = {name: file[name] for name in file.files}
+        except Exception as error:  # a damaged or foreign file may fail in any way
+            raise ValueError(f"{path} is not a readable episode file: {error or type(error).__name__}") from error
         missing = [name for name in _REQUIRED if name not in arrays]
         if missing:
             raise ValueError(f"{path} is not an episode file: it lacks {missing}")
         try:
             return cls(**{name: arrays.pop(name) for name in _REQUIRED}, extras=arrays)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{path} is not an episode file: {error}") from error
+
+
+def _check_sizes(archive: zipfile.ZipFile) -> None:
+    """Raise ValueError if an array is said to be larger than its data, for which NumPy would reserve the memory."""
+    for info in archive.infolist():
+        with archive.open(info) as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(file)
+            if not dtype.hasobject and math.prod(shape) * dtype.itemsize != info.file_size - file.tell():
+                raise ValueError(f"{info.filename} has other data than its header says")
 
 
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

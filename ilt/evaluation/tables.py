@@ -1,6 +1,8 @@
 """Tables of results for the terminal, Markdown and loggers."""
 
+import html
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ilt.tracking.run_folder import RESULTS
 from ilt.tracking.store import read_json
@@ -95,12 +98,19 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table = Table(
+        title=Text(_printable(title)), title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0)
+    )
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(_printable(cell)) for cell in row))
     console.print(table)
+
+
+def _printable(text: str) -> str:
+    """Replace characters that a terminal would obey."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def show(path: Path) -> None:
@@ -112,6 +122,12 @@ def show(path: Path) -> None:
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Format a table in Markdown."""
-    lines = [columns, ["---", *["--:" for _ in columns[1:]]], *rows]
+    """Format a table in Markdown, in which cells stand as they are, whatever markup they hold."""
+    heading, *body = [[escaped(cell) for cell in row] for row in (columns, *rows)]
+    lines = [heading, ["---", *["--:" for _ in columns[1:]]], *body]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Escape text in Markdown: no HTML, links, images or columns, in one line."""
+    return re.sub(r"([|\[\\])", r"\\\1", html.escape(" ".join(text.split()), quote=False))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ilt.envs.actions import ActionSpace
 from ilt.models.heads import Categorical, Gaussian, for_deviation
 from ilt.rollout.policies import NetworkPolicy
-from ilt.tracking.weights import load_weights, save_weights
+from ilt.tracking.weights import load_module, load_weights, save_weights
 
 
 class Actor(nn.Module):
@@ -56,11 +56,9 @@ class Actor(nn.Module):
 
     @classmethod
     def load(cls, path: Path) -> "Actor":
-        """Read what `save` wrote."""
+        """Read what `save` wrote. Raise ValueError if the file is not valid."""
         sizes, state = load_weights(path)
-        actor = cls(**sizes)
-        actor.load_state_dict(state)
-        return actor.eval()
+        return load_module(path, lambda: cls(**sizes), sizes, state)
 
 
 class NumpyActor:

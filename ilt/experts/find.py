@@ -1,7 +1,6 @@
 """Find, train and evaluate experts, and collect demonstrations from them."""
 
 import logging
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +18,8 @@ from ilt.rollout.recorded import Context, NamedPolicy
 from ilt.rollout.run import limited_threads
 from ilt.schema import ConfigError, canonical, leaves, plain
 from ilt.tracking.progress import Progress
-from ilt.tracking.store import SHIPPED, Artifact, Store, read_json
+from ilt.tracking.reading import UnreadableFileError
+from ilt.tracking.store import SHIPPED, Artifact, Store, read_manifest
 
 log = logging.getLogger(__name__)
 
@@ -81,9 +81,7 @@ def find_or_train(ctx: Context, expert: Any, on_score: Callable[[int, float], No
 
     def make(folder: Path) -> dict[str, Any]:
         training = _train(ctx, expert, made, folder, on_score)
-        metrics = {"selection": _measure(ctx, expert, made, folder), "training": training}
-        shutil.rmtree(folder / "training", ignore_errors=True)  # last, since a retry after a kill needs it
-        return metrics
+        return {"selection": _measure(ctx, expert, made, folder), "training": training}
 
     config = canonical_config_of(ctx, expert)
     if made.total_steps and ctx.store.find("experts", expert.name, config) is None:
@@ -202,7 +200,10 @@ def _why(ctx: Context, expert: Any, config: Mapping[str, Any]) -> str:
     differences = []
     for folder in (ctx.store.root / "experts", SHIPPED["experts"]):
         for path in sorted(folder.glob("*/manifest.json")):
-            there = dict(leaves(read_json(path).get("config", {})))
+            try:
+                there = dict(leaves(read_manifest(path.parent)["config"]))
+            except UnreadableFileError:
+                continue
             differing = sorted(k for k in {*wanted, *there} if wanted.get(k) != there.get(k))
             rank = ("env.id" in differing, "expert.component" in differing, len(differing))
             default = "its default"

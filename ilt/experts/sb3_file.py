@@ -16,6 +16,7 @@ from ilt.experts.base import Expert, Report, Score
 from ilt.models.heads import ActionHead, Categorical, Gaussian, Regression, for_deviation
 from ilt.rollout.policies import NetworkPolicy, Policy
 from ilt.schema import ConfigError
+from ilt.tracking.reading import check_zip, reading
 from ilt.tracking.store import sha256
 from ilt.tracking.weights import load_weights, save_tensors
 
@@ -51,9 +52,13 @@ class SB3File(Expert):
         self, env: EnvSpec, folder: Path, *, seed: int, privileged: bool, score: Score, report: Report
     ) -> dict[str, Any]:
         try:
+            with self._path.open("rb") as file:
+                check_zip(file)
             with zipfile.ZipFile(self._path) as archive:
                 state = dict(torch.load(io.BytesIO(archive.read("policy.pth")), weights_only=True, map_location="cpu"))
                 data = dict(json.loads(archive.read("data")))
+                if sum(tensor.nbytes for tensor in state.values()) > archive.getinfo("policy.pth").file_size:
+                    raise ValueError("its weights are said to be larger than the file")
         except Exception as error:  # a foreign file may fail in any way
             raise ConfigError(
                 f"expert.path must be a file that Stable-Baselines3 saved, got {self._path}: {error}"
@@ -84,8 +89,9 @@ class SB3File(Expert):
         return {"from": self._path.name, "kind": kind}
 
     def policy(self, env: EnvSpec, folder: Path, *, privileged: bool, deterministic: bool) -> Policy:
-        config, state = load_weights(folder / "policy.safetensors")
-        layers = [(state[f"{i}.weight"].numpy().T, state[f"{i}.bias"].numpy()) for i in range(config["n_layers"])]
+        config, state = load_weights(path := folder / "policy.safetensors")
+        with reading(path):
+            layers = [(state[f"{i}.weight"].numpy().T, state[f"{i}.bias"].numpy()) for i in range(config["n_layers"])]
         log_std = state["log_std"].numpy() if "log_std" in state else None
         space, samples = env.action_space, config["kind"] == "actor-critic"
         if log_std is not None:  # such a network acts in the simulator's units

@@ -49,7 +49,7 @@ class TrainingEnvs:
 
     def begin(self) -> None:
         """Begin an episode in every slot."""
-        for slot in self._slots:
+        for slot in range(len(self._slots)):
             self._begin(slot, self._stream.next())
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[int, np.ndarray]]:

@@ -10,7 +10,7 @@ from ilt.models.base import SequenceModel
 from ilt.models.config import check_head
 from ilt.models.heads import ActionHead
 from ilt.schema import ConfigError, build
-from ilt.tracking.weights import load_weights, save_weights
+from ilt.tracking.weights import load_module, load_weights, save_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +32,7 @@ class ModelSpec:
 
     def build(self, *, trust: Sequence[str] | None = None) -> tuple[SequenceModel, ActionHead]:
         """Build a model with fresh weights, and its head. Raise ConfigError, naming the key that is wrong."""
-        check_head(self.head, self.action_space)
-        head: ActionHead = build("head", self.head, known={"action_space": self.action_space}, trust=trust)
+        head = self.build_head(trust=trust)
         known = {
             "observation_dim": self.observation_dim,
             "action_space": self.action_space,
@@ -47,6 +46,11 @@ class ModelSpec:
                 f"which makes a {type(model).__name__}"
             )
         return model, head
+
+    def build_head(self, *, trust: Sequence[str] | None = None) -> ActionHead:
+        """Build the action head. Raise ConfigError, naming the key that is wrong."""
+        check_head(self.head, self.action_space)
+        return build("head", self.head, known={"action_space": self.action_space}, trust=trust)
 
     def save(self, model: SequenceModel, path: Path) -> None:
         """Write a model's weights, and all that is needed to build it, to one safetensors file."""
@@ -63,11 +67,9 @@ class ModelSpec:
         try:
             action_space = ActionSpace(**{name: tuple(value) for name, value in config.pop("action_space").items()})
             spec = cls(**config, action_space=action_space)
-        except (TypeError, KeyError, AttributeError) as error:
+            ours = spec.model["_target_"].startswith("ilt.")
+        except Exception as error:  # a damaged or foreign file may fail in any way
             raise ValueError(f"{path} was not written by this version of ilt: {error}") from error
-        model, head = spec.build(trust=trust)
-        try:
-            model.load_state_dict(state)
-        except RuntimeError as error:
-            raise ValueError(f"{path} holds weights of another model: {error}") from error
-        return spec, model.eval(), head
+        # other people's models may not allow to be planned
+        model = load_module(path, lambda: spec.build(trust=trust)[0], config, state, plan=ours)
+        return spec, model, spec.build_head(trust=trust)

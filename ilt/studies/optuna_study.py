@@ -7,6 +7,7 @@ import optuna
 from numpy.random import SeedSequence
 from omegaconf import DictConfig
 from optuna.trial import Trial
+from sqlalchemy.engine import URL
 
 
 def open_study(cfg: DictConfig, folder: Path) -> optuna.Study:
@@ -16,7 +17,7 @@ def open_study(cfg: DictConfig, folder: Path) -> optuna.Study:
     study = optuna.create_study(
         study_name=folder.name,
         storage=optuna.storages.RDBStorage(
-            f"sqlite:///{(folder / 'study.db').resolve()}",
+            URL.create("sqlite", database=str((folder / "study.db").resolve())).render_as_string(),
             engine_kwargs={"connect_args": {"timeout": 60}},  # seconds, while another process writes
         ),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=options.startup_trials),

@@ -88,7 +88,7 @@ def _in_words(summary: dict[str, Any], table: str, figures: Sequence[str]) -> st
             "–" if trial["value"] is None else f"{trial['value']:.1f}",
             ", ".join(f"{value:.1f}" for value in trial["returns"] or []) or "–",
             *(_short(trial["params"].get(name)) for name in names),
-            (trial["error"] or "").replace("|", "\\|").replace("\n", " ")[:200],
+            (trial["error"] or "")[:200],
         ]
         for trial in ranked
     ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from ilt.evaluation.tables import filled, markdown_table, percent
+from ilt.evaluation.tables import escaped, filled, markdown_table, percent
 
 FINISHED = "finished"
 SELECTION, TEST = "selection_return", "test_return"
@@ -108,15 +108,15 @@ def sweep_markdown(title: str, jobs: Sequence[Job]) -> str:
     """Return the Markdown text: tables of jobs and groups, and how many jobs are finished."""
     n_finished = sum(job.results is not None for job in jobs)
     parts = [
-        f"# {title}\n",
+        f"# {escaped(title)}\n",
         f"{n_finished} of {len(jobs)} jobs finished. Sorted by the mean return on selection seeds, on which every "
         "choice is made; test seeds are for reporting.\n",
         "Jobs; the interval is over test episodes:\n",
-        _escaped(*table(job_rows(jobs), (*swept_keys(jobs), "run"))),
+        markdown_table(*table(job_rows(jobs), (*swept_keys(jobs), "run"))),
     ]
     if len(groups := group_rows(jobs)) < len(jobs):
         keys = [key for key in swept_keys(jobs) if key != "seed"]
-        parts += ["Over seeds; means, with Student's t intervals over jobs:\n", _escaped(*table(groups, keys))]
+        parts += ["Over seeds; means, with Student's t intervals over jobs:\n", markdown_table(*table(groups, keys))]
     return "\n".join(parts)
 
 
@@ -149,7 +149,7 @@ def values_of(job: Job, keys: Iterable[str]) -> dict[str, str]:
 
 
 def numbers_of(results: Mapping[str, Any] | None) -> dict[str, float]:
-    """Return those of `NUMBERS` that `results.json` has; none for an unfinished job."""
+    """Return those of `NUMBERS` that `results.json` has; none for an unfinished job. ValueError for text or NaN."""
     if results is None:
         return {}
     low, high = results["return_mean_interval"]
@@ -162,7 +162,10 @@ def numbers_of(results: Mapping[str, Any] | None) -> dict[str, float]:
         "crash_rate": results["crash_rate"],
         "seconds": results["seconds"]["total"],
     }
-    return {name: value for name, value in numbers.items() if value is not None}
+    for name, value in numbers.items():
+        if value is not None and (isinstance(value, str | bool) or not math.isfinite(value)):
+            raise ValueError(f"{name} is {value!r}")
+    return {name: float(value) for name, value in numbers.items() if value is not None}
 
 
 def _over_jobs(finished: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -191,7 +194,3 @@ def _interval(numbers: Mapping[str, float], name: str) -> str:
     if f"{name}_low" not in numbers:
         return "–"
     return f"{numbers[f'{name}_low']:.1f} … {numbers[f'{name}_high']:.1f}"
-
-
-def _escaped(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return markdown_table(columns, [[cell.replace("|", "\\|") for cell in row] for row in rows])

@@ -1,17 +1,20 @@
 """The summary of a sweep: its jobs, tables and figure. Heavy modules are imported when they are needed."""
 
 import logging
+import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import yaml
 from filelock import FileLock
 
 from ilt.envs.naming import env_names
 from ilt.settings import is_of_the_run
-from ilt.studies.sweep_tables import Job, job_rows, sweep_csv, sweep_markdown, swept_keys, table
+from ilt.studies.sweep_tables import Job, job_rows, numbers_of, sweep_csv, sweep_markdown, swept_keys, table
+from ilt.tracking.reading import UnreadableFileError, read_json, read_text, read_yaml, reading
 from ilt.tracking.run_folder import COMMAND, CONFIG, ERROR, RESULTS, read_config
-from ilt.tracking.store import read_json, replacing, write_text
+from ilt.tracking.store import replacing, write_text
 
 log = logging.getLogger(__name__)
 
@@ -37,24 +40,40 @@ def summarize(sweep: Path) -> None:
 def find_jobs(sweep: Path) -> list[Job]:
     """Return the jobs with a folder in the sweep's folder, sorted by name, without runs that were set aside."""
     jobs, envs = [], {}
-    for folder in sorted(path.parent.parent for path in sweep.glob(f"*/{COMMAND}/overrides.yaml")):
+    for folder in sorted(path.parent for path in sweep.glob(f"*/{COMMAND}")):
+        if not os.path.lexists(folder / COMMAND / "overrides.yaml"):
+            continue
         original, _, number = folder.name.rpartition(".")
         if number.isdecimal() and (sweep / original).is_dir():
             continue
-        finished, failed = (folder / RESULTS).exists(), (folder / ERROR).exists()
-        status = "finished" if finished else "not finished"
-        if failed and not finished:
-            status = f"failed: {(folder / ERROR).read_text(encoding='utf-8').splitlines()[0]}"
-        given = (
-            line.partition("=")
-            for line in yaml.safe_load((folder / COMMAND / "overrides.yaml").read_text(encoding="utf-8"))
-        )
-        overrides = {key.lstrip("+"): value for key, _, value in given if is_of_the_run(key)}
-        jobs.append(Job(folder.name, overrides, status, read_json(folder / RESULTS) if finished else None))
-        if finished and (folder / CONFIG).exists():
-            envs[folder.name] = read_config(folder)["env"]
+        try:
+            job, env = _read_job(folder)
+        except UnreadableFileError as error:
+            job, env = Job(folder.name, {}, f"damaged: {error}".replace(f"{folder}/", ""), None), None
+        jobs.append(job)
+        if env is not None:
+            envs[folder.name] = env
     names = dict(zip(envs, env_names(list(envs.values())), strict=True))
     return [replace(job, env=names.get(job.name, "")) for job in jobs]
+
+
+def _read_job(folder: Path) -> tuple[Job, Mapping[str, Any] | None]:
+    """Return a job, and the config of its environment if it is finished."""
+    finished, failed = (os.path.lexists(folder / name) for name in (RESULTS, ERROR))
+    with reading(folder / COMMAND / "overrides.yaml"):
+        lines = [str(line).partition("=") for line in read_yaml(folder / COMMAND / "overrides.yaml", within=folder)]
+    overrides = {key.lstrip("+"): value for key, _, value in lines if is_of_the_run(key)}
+    if not finished:
+        first = next(iter(read_text(folder / ERROR).splitlines()), "") if failed else ""
+        return Job(folder.name, overrides, f"failed: {first}" if failed else "not finished", None), None
+    results, env = read_json(folder / RESULTS), None
+    with reading(folder / RESULTS):
+        numbers_of(results)
+    if os.path.lexists(folder / CONFIG):
+        with reading(folder / CONFIG):
+            env = dict(read_config(folder)["env"])
+            env_names([env])
+    return Job(folder.name, overrides, "finished", results), env
 
 
 def write_tables(sweep: Path) -> None:

@@ -1,23 +1,23 @@
 """Records of finished runs, and groups of runs that differ only in their training seed."""
 
-import csv
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from ilt.envs.naming import env_names
 from ilt.schema import config_hash, leaves
 from ilt.settings import NOT_OF_THE_RUN
-from ilt.tracking.store import read_json
+from ilt.tracking.reading import read_csv, read_json, reading
+from ilt.tracking.run_folder import CONFIG, RESULTS, check_run_files
 
 EPISODE_COLUMNS = ("seed", "student_return", "expert_return", "random_return", "student_steps")
 _NUMBERS = ("return_mean", "expert_return_mean", "selection_return_mean", "seed")
 
-_Content = TypeVar("_Content")
+_LARGEST = 1e100  # of a number in a run, so that sums and squares of several are finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,71 +59,91 @@ class RunRecord:
 
 
 def read_run(name: str, path: Path, config: Any) -> RunRecord:
-    """Read a finished run. ValueError names a file that is not as `ilt train` writes it."""
+    """Read a finished run, which may come from someone else.
+
+    UnreadableFileError or DamagedArtifactError name a file that is not as `ilt train` writes it.
+    """
+    results = _results(path / RESULTS)
+    check_run_files(path, {name: digest for name, digest in results["files"].items() if name == CONFIG})
     return RunRecord(
         name=name,
         path=path,
-        config=_read(path / "config.yaml", lambda _: _checked_config(config)),
-        results=_read(path / "results.json", _results),
-        curve=_read(path / "curve.csv", _curve),
-        episodes=_read(path / "episodes.csv", _episodes),
+        config=_config(path / CONFIG, config),
+        results=results,
+        curve=_curve(path / "curve.csv"),
+        episodes=_episodes(path / "episodes.csv"),
     )
 
 
-def _read(path: Path, parse: Callable[[Path], _Content]) -> _Content:
-    try:
-        return parse(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{path.name} is not what a finished run leaves: {what}") from error
-
-
-def _checked_config(config: Any) -> dict[str, Any]:
-    config_hash(config)  # raises TypeError for values that a config cannot hold
-    if not isinstance(config["env"]["id"], str):
-        raise TypeError("env.id is no text")
-    if (success_return := config["env"].get("success_return")) is not None:
-        _check_number(success_return)
-    return dict(config)
+def _config(path: Path, config: Any) -> dict[str, Any]:
+    with reading(path):
+        env = config["env"]
+        if not isinstance(env["id"], str):
+            raise TypeError("env.id is no text")
+        if (success_return := env.get("success_return")) is not None:
+            _check_number(success_return)
+        env_names([env])
+        config_hash(setting(config))
+        flatten(config)
+        return dict(config)
 
 
 def _results(path: Path) -> dict[str, Any]:
     results = read_json(path)
-    numbers = [results[name] for name in _NUMBERS]
-    rates = [results["success_rate"], results["crash_rate"], results["policies"]["expert"]["crash_rate"]]
-    numbers += [rate for rate in rates if rate is not None]
-    difference = results["difference_to_expert"]
-    for interval in (results["return_mean_interval"], [difference["mean"]] * 2, difference["interval"]):
-        low, high = interval
-        numbers += [low, high]
-    for value in [*numbers, *dict(results["seconds"]).values()]:
-        _check_number(value)
-    for name in ("packages", "files"):
-        dict(results[name])
-    return dict(results)
+    with reading(path):
+        numbers = [results[name] for name in _NUMBERS]
+        rates = [results["success_rate"], results["crash_rate"], results["policies"]["expert"]["crash_rate"]]
+        numbers += [rate for rate in rates if rate is not None]
+        difference = results["difference_to_expert"]
+        for interval in (results["return_mean_interval"], [difference["mean"]] * 2, difference["interval"]):
+            low, high = interval
+            numbers += [low, high]
+        for value in [*numbers, *dict(results["seconds"]).values()]:
+            _check_number(value)
+        for name in ("packages", "files"):
+            dict(results[name])
+        return dict(results)
 
 
 def _check_number(value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{value!r} stands where a number is wanted")
+    if not abs(value) <= _LARGEST:
+        raise ValueError(f"{value} stands where a number of at most {_LARGEST:g} is wanted")
+
+
+def _number(cell: str) -> float:
+    value = float(cell)
+    _check_number(value)
+    return value
+
+
+def _whole(cell: str) -> int:
+    value = float(cell)  # as NumPy wrote it, perhaps
+    if not (value.is_integer() and abs(value) < 2**63):
+        raise ValueError(f"{cell} stands where an integer is wanted")
+    return int(value)
 
 
 def _curve(path: Path) -> dict[str, dict[int, float]]:
     curve: dict[str, dict[int, float]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
+    rows = read_csv(path)
+    with reading(path):
+        for row in rows:
             for name, value in row.items():
                 if name != "step" and value:
-                    curve.setdefault(name, {})[int(row["step"])] = float(value)
+                    curve.setdefault(name, {})[_whole(row["step"])] = _number(value)
     return curve
 
 
 def _episodes(path: Path) -> dict[str, np.ndarray]:
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows:
-        raise ValueError("it has no rows")
-    return {name: np.array([float(row[name]) for row in rows]) for name in EPISODE_COLUMNS}
+    rows = read_csv(path)
+    with reading(path):
+        if not rows:
+            raise ValueError("it has no rows")
+        for row in rows:
+            _whole(row["seed"])
+        return {name: np.array([_number(row[name]) for row in rows]) for name in EPISODE_COLUMNS}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,13 @@
 """The folder of a run: config, lock, timed stages, and results."""
 
 import logging
+import os
 import resource
 import shutil
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from ilt.schema import ConfigError, PlainError
 from ilt.settings import check_config
-from ilt.tracking.store import check_files, read_json, write_json, write_text
+from ilt.tracking.reading import read_json, read_yaml, reading
+from ilt.tracking.store import check_files, sha256, write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -73,13 +75,14 @@ class RunFolder:
         self._new = not any(self.path.iterdir())
         if not self._resume and not self._new:
             self._set_aside()
-        if (self.path / IDENTITY).exists() and (found := read_json(self.path / IDENTITY)) != self.identity:
+        identity = self.path / IDENTITY
+        if identity.exists() and (found := read_json(identity, finite=False)) != self.identity:
             self._lock.release()
             keys = sorted(k for k in {*found, *self.identity} if found.get(k) != self.identity.get(k))
             raise ValueError(f"{self.path} holds a run with another config ({', '.join(keys)} differ)")
-        if not (self.path / IDENTITY).exists():
-            write_json(self.path / IDENTITY, self.identity)
-        if not (self.path / CONFIG).exists() or read_config(self.path) != self.config:
+        if not identity.exists():
+            write_json(identity, self.identity)
+        if not self.finished:  # a finished run keeps the config that it was scored with
             write_text(self.path / CONFIG, yaml.safe_dump(self.config, sort_keys=False))
         self.seconds["startup"] = round(time.monotonic() - self._started, 2)
         return self
@@ -117,8 +120,11 @@ class RunFolder:
         if not (self.path / RESULTS).exists():
             return False
         results = read_json(self.path / RESULTS)
-        as_now = all(results.get(key) == value for key, value in self._scored_by.items())
-        return as_now and "figures" in results["seconds"]
+        with reading(self.path / RESULTS):
+            as_now = all(results.get(key) == value for key, value in self._scored_by.items())
+            digest = results.get("files", {}).get(CONFIG)  # older runs lack it
+            kept = (self.path / CONFIG).is_file() and digest in (None, sha256(self.path / CONFIG))
+            return as_now and kept and "figures" in results["seconds"]
 
     @property
     def _scored_by(self) -> dict[str, Any]:
@@ -156,11 +162,12 @@ class RunFolder:
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - started, 2)
 
     def finish(self, results: dict[str, Any]) -> None:
-        """Write `results.json`, with seconds by stage and peak memory."""
+        """Write `results.json`, with the digest of `config.yaml`, seconds by stage and peak memory."""
         self.seconds.pop("total", None)  # so that it comes last
         self.seconds["total"] = round(time.monotonic() - self._started, 2)
         measured = {"seconds": self.seconds, "peak_memory_mb": peak_memory_mb()}
-        write_json(self.path / RESULTS, {**results, **self._scored_by, **measured})
+        files = {**results.get("files", {}), CONFIG: sha256(self.path / CONFIG)}
+        write_json(self.path / RESULTS, {**results, "files": files, **self._scored_by, **measured})
 
     def _set_aside(self) -> None:
         number = next(n for n in range(1, 10_000) if not self.path.with_name(f"{self.path.name}.{n}").exists())
@@ -196,27 +203,35 @@ def selection_return(run: RunFolder) -> float:
 def read_config(folder: Path, *, key: str = "run") -> dict[str, Any]:
     """Read a run's resolved config as plain containers, without running code. ValueError if there is none."""
     path = folder / CONFIG
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise ValueError(f"{key} must be the folder of a run, with a config.yaml in it, got {folder}")
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    config = read_yaml(path)
+    with reading(path):
+        return dict(config)
 
 
 def read_finished(folder: Path, *, key: str = "run") -> tuple[DictConfig, dict[str, Any]]:
     """Read config and results of a finished run, which may come from someone else.
 
     The config is validated, and files such as weights are checked against the digests in the results.
-    ConfigError names `key`, DamagedArtifactError a file that is missing or was changed.
+    ConfigError names `key`, UnreadableFileError a damaged file, DamagedArtifactError a missing or changed one.
     """
     run = OmegaConf.create(read_config(folder, key=key))
     try:
         check_config(run, partial=True)
     except ConfigError as error:
         raise ConfigError(f"{key}: {folder / CONFIG}: {error}") from error
-    if not (folder / RESULTS).is_file():
+    if not os.path.lexists(folder / RESULTS):
         raise ConfigError(f"{key} must be the folder of a finished run, with a {RESULTS} in it, got {folder}")
     trained = read_json(folder / RESULTS)
-    check_files(folder, trained["files"])
+    with reading(folder / RESULTS):
+        check_run_files(folder, trained["files"])
     return run, trained
+
+
+def check_run_files(folder: Path, digests: Mapping[str, str]) -> None:
+    """Check files of a run against their digests in `results.json`. DamagedArtifactError names a changed one."""
+    check_files(folder, digests, advice="get another copy of the run, or run it again with resume=false")
 
 
 def peak_memory_mb() -> int:

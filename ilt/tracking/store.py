@@ -4,9 +4,12 @@ import fnmatch
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 import platform
+import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,10 +20,17 @@ from typing import Any
 from filelock import FileLock
 
 from ilt.schema import PlainError, config_hash
+from ilt.tracking.reading import UnreadableFileError, is_regular, open_regular, reading
+from ilt.tracking.reading import read_json as read_json
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 SHIPPED = {"experts": Path(__file__).parent.parent / "experts" / "pretrained"}
 """Artifacts that come with the package, by kind; looked up after the store's own folder."""
+
+TRAINING = "training"
+"""The folder in which `make` keeps what it needs to resume; it is not published."""
 
 _ADVICE = "remove the folder to have it made again"
 _PACKAGES = ("torch", "pytorch-lightning", "stable-baselines3", "gymnasium", "box2d", "numpy", "hydra-core")
@@ -90,9 +100,9 @@ class Store:
             kind: the parent folder, such as `experts`.
             name: the folder's name without the hash.
             config: all that determines the content, including input artifacts (by name).
-            make: fills the given folder and returns metrics. The folder is the same for every attempt with this
-                config, so `make` can resume from files that a killed attempt saved. It must leave only files that
-                belong to the artifact.
+            make: writes files into the given folder and returns metrics. These files are published, but no folders.
+                The folder `training` in it is kept when `make` fails or is killed, so that the next attempt with this
+                config can resume; all else in it is removed before each attempt.
             parents: the artifacts that `make` reads, for the manifest.
             about: further entries of the manifest.
         """
@@ -104,9 +114,7 @@ class Store:
             if (found := self.find(kind, name, config)) is not None:  # made by another process while we waited
                 return found
             partial = target.parent / f".{target.name}.partial"
-            partial.mkdir(exist_ok=True)
-            for leftover in partial.glob(f"*{MANIFEST}*"):  # of a process that was killed while publishing
-                leftover.unlink()
+            _clear(partial)
             started = time.monotonic()
             measured = make(partial)
             manifest = {
@@ -117,31 +125,85 @@ class Store:
                 "metrics": measured,
                 "seconds": round(time.monotonic() - started, 2),
                 **provenance(),
-                "files": {path.name: sha256(path) for path in sorted(partial.iterdir())},
+                "files": {path.name: sha256(path) for path in sorted(partial.iterdir()) if is_regular(path)},
             }
+            manifest = {**manifest, "digest": digest(manifest)}
             write_json(partial / MANIFEST, manifest)
+            for path in partial.iterdir():
+                if path.name not in (MANIFEST, *manifest["files"]):
+                    _remove(path)  # `training`, last, since a retry after a kill needs it
             os.replace(partial, target)
         return Artifact(target, manifest)
 
 
+def _clear(partial: Path) -> None:
+    """Make the folder of an attempt, or remove from it what earlier attempts or others left, but `training`."""
+    if partial.is_symlink():
+        partial.unlink()
+    partial.mkdir(exist_ok=True)
+    for path in partial.iterdir():
+        if path.name != TRAINING or path.is_symlink():
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def open_artifact(path: Path) -> Artifact:
-    """Read an artifact's manifest and check each of its files. DamagedArtifactError names a damaged file."""
+    """Read an artifact's manifest and check it and each of its files. DamagedArtifactError names a damaged one."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        files = dict(manifest["files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        manifest = read_manifest(path)
+    except UnreadableFileError as error:
         raise DamagedArtifactError(f"{path / MANIFEST} is damaged ({error}); {_ADVICE}") from error
-    check_files(path, files)
+    check_files(path, manifest["files"])
     return Artifact(path, manifest)
 
 
-def check_files(folder: Path, digests: Mapping[str, str]) -> None:
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read the manifest of the artifact in a folder, and check its digest. UnreadableFileError if it is damaged."""
+    file = path / MANIFEST
+    manifest = read_json(file, finite=False)
+    with reading(file):
+        if manifest.pop("digest") != (found := digest(manifest)):
+            raise ValueError("it was changed")
+        return {**manifest, "digest": found}
+
+
+def digest(manifest: Mapping[str, Any]) -> str:
+    """Return the SHA-256 digest of a manifest's canonical JSON; the manifest itself holds it as `digest`."""
+    as_read = json.loads(json.dumps(manifest))  # keys are text there, which changes their order
+    return hashlib.sha256(json.dumps(as_read, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def check_files(folder: Path, digests: Mapping[str, str], *, advice: str = _ADVICE) -> None:
     """Compare files of a folder with their SHA-256 digests. DamagedArtifactError names a missing or changed one."""
     for name, digest in digests.items():
-        if not (folder / name).is_file():
-            raise DamagedArtifactError(f"{folder / name} is missing; {_ADVICE}")
-        if sha256(folder / name) != digest:
-            raise DamagedArtifactError(f"{folder / name} is not the file that its manifest describes; {_ADVICE}")
+        if not os.path.lexists(folder / name):
+            raise DamagedArtifactError(f"{folder / name} is missing; {advice}")
+        with open_regular(folder / name, within=folder) as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                raise DamagedArtifactError(f"{folder / name} is not the file that its manifest describes; {advice}")
+
+
+def place_for(folder: Path, instead: Path) -> Path:
+    """Make a folder to write into: `folder`, or `instead` if that is a link or cannot be written to, and say so.
+
+    Results about a run that somebody else keeps, perhaps on a read-only disk, are found beside one's own.
+    """
+    try:
+        if folder.is_symlink():
+            raise OSError("it is a link")
+        folder.mkdir(exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        log.warning("%s cannot be written to (%s); writing to %s", folder, error.strerror or error, instead)
+        instead.mkdir(parents=True, exist_ok=True)
+        return instead
+    return folder
 
 
 def provenance() -> dict[str, Any]:
@@ -187,11 +249,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically."""
     write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _git_commit() -> str | None:

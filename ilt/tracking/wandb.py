@@ -11,6 +11,7 @@ from urllib.parse import urlparse
 
 from ilt.schema import config_hash
 from ilt.tracking.loggers import JobInfo, Run, Table
+from ilt.tracking.reading import open_regular
 from ilt.tracking.store import MANIFEST, Artifact, provenance
 
 if TYPE_CHECKING:
@@ -203,13 +204,17 @@ def artifact_name(name: str) -> str:
 
 
 def _as_wandb(kind: str, artifact: Artifact) -> "wandb.Artifact":
-    """Return a W&B artifact with all files of an artifact, and its manifest as metadata."""
+    """Return a W&B artifact with all files of an artifact, and its manifest as metadata.
+
+    UnreadableFileError for a file that is no regular one inside the artifact's folder.
+    """
     import wandb
 
     metadata = {name: value for name, value in artifact.manifest.items() if name != "files"}
     copy = wandb.Artifact(artifact_name(artifact.name), type=kind, metadata=metadata)
     beside = [name for name in (MANIFEST, "config.yaml") if artifact.file(name).exists()]
-    for name in [*artifact.manifest["files"], *beside]:
+    for name in dict.fromkeys([*artifact.manifest["files"], *beside]):
+        open_regular(artifact.file(name), within=artifact.path).close()
         # upload files in place: they never change, and copies would fill the disk
         copy.add_file(str(artifact.file(name).resolve()), name=name, policy="immutable", skip_cache=True)
     return copy

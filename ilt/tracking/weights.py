@@ -1,13 +1,19 @@
 """Weights on disk: safetensors files with the config of the module as metadata. Reading one runs no code."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from safetensors import SafetensorError, safe_open
+import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from ilt.schema import ConfigError, leaves
+
+_LARGE = 16_384  # a size that any model may have, whatever the number of its weights; its square fits into memory
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 def save_weights(module: nn.Module, path: Path, config: Mapping[str, Any]) -> None:
@@ -25,7 +31,51 @@ def load_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Load config and tensors that `save_weights` or `save_tensors` wrote. ValueError if the file is not readable."""
     try:
         with safe_open(path, framework="pt") as file:
-            config = json.loads(file.metadata()["config"])
+            config = dict(json.loads(file.metadata()["config"]))
             return config, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
+    except Exception as error:  # a damaged or foreign file may fail in any way
         raise ValueError(f"{path} holds no readable weights: {error}") from error
+
+
+def load_module(
+    path: Path,
+    build: Callable[[], _Module],
+    config: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    *,
+    plan: bool = True,
+) -> _Module:
+    """Build the module that a file of weights describes, and give it the file's weights. ValueError if they do not fit.
+
+    Args:
+        build: builds the module.
+        config: the sizes that `build` uses.
+        state: the weights.
+        plan: compare what the module needs with what the file holds before any memory is reserved for it.
+    """
+    try:
+        if plan:
+            _check_plan(build, config, state)
+        module = build()
+        module.load_state_dict(state)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except Exception as error:  # a damaged or foreign file may fail in any way
+        raise ValueError(f"{path} holds weights of another model: {error or type(error).__name__}") from error
+    return module.eval()
+
+
+def _check_plan(build: Callable[[], nn.Module], config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    held = sum(tensor.numel() for tensor in state.values())
+    for name, value in leaves(config):
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int) and number > max(held, _LARGE):
+                raise ValueError(f"{name}={number} is more than it has weights")
+    with torch.device("meta"):
+        planned = build()
+    wanted, given = ({name: tuple(t.shape) for name, t in each.items()} for each in (planned.state_dict(), state))
+    if wanted != given:
+        differing = sorted(name for name in {*wanted, *given} if wanted.get(name) != given.get(name))
+        raise ValueError(f"{', '.join(differing[:3])} differ")
+    if (needed := sum(buffer.numel() for buffer in planned.buffers())) > held + _LARGE**2:
+        raise ValueError(f"it needs {needed:,} numbers beside its {held:,} weights")

@@ -14,7 +14,7 @@ from ilt.registry import load_option
 from ilt.rollout.recorded import Context
 from ilt.schema import ConfigError
 from ilt.settings import parse_subset
-from tests.analysis.finished_runs import roll_out_run
+from tests.analysis.finished_runs import finish_run, roll_out_run
 from tests.cli.commands import run_command
 
 PPO, A2C = "ppo-091d97b2b3", "a2c-ecdd424b2b"
@@ -98,24 +98,22 @@ def test_what_cannot_be_compared_is_refused_before_anything_runs(
         compared(tmp_path, *POLICIES, *overrides)
 
 
-def folder_of(outputs: Path, name: str, **values: int) -> str:
-    """A run's folder with nothing but its config."""
-    folder = outputs / "runs" / name
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(json.dumps(values))
-    return str(folder)
+def folder_of(outputs: Path, name: str, *, seed: int, **changes: int) -> str:
+    """A finished run without weights; `changes` of its config, with `__` for the dots."""
+    by_key = {key.replace("__", "."): value for key, value in changes.items()}
+    return str(finish_run(outputs / "runs" / name, seed=seed, changes=by_key))
 
 
 def test_a_pattern_is_all_runs_that_differ_in_their_seed(tmp_path: Path) -> None:
-    runs = [folder_of(tmp_path, name, seed=seed, threads=seed) for seed, name in enumerate(["a-s0-x", "a-s1-y"])]
+    runs = [folder_of(tmp_path, name, seed=seed, threads=seed + 1) for seed, name in enumerate(["a-s0-x", "a-s1-y"])]
     folder_of(tmp_path, "a-s0-x.1", seed=0)
     folder_of(tmp_path, "b-s0-z", seed=0)
     assert runs_of("policies.a", f"{tmp_path}/runs/a-*") == runs
     assert runs_of("policies.a", runs[0]) == runs[:1]
-    folder_of(tmp_path, "a-s2", seed=2, rounds=4)
+    folder_of(tmp_path, "a-s2", seed=2, dataset__batch_size=4)
     with pytest.raises(ConfigError, match=r"^policies\.a must match runs that differ in nothing but .*-s1-y and .*-s2"):
         runs_of("policies.a", f"{tmp_path}/runs/a-*")
-    with pytest.raises(ConfigError, match=r"^policies\.c must match the folder of at least one run, got .*/c-\*$"):
+    with pytest.raises(ConfigError, match=r"^policies\.c must match .* at least one finished run, got .*/c-\*$"):
         runs_of("policies.c", f"{tmp_path}/runs/c-*")
 
 
@@ -134,6 +132,21 @@ def test_students_of_several_seeds_are_one_row_and_show_their_median_run(tmp_pat
     assert list(content["video"]["returns"]) == ["student"]
     with Image.open(folder / "comparison.png") as image:
         assert image.format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("config.yaml", "a: ["), ("config.yaml", "env: 1"), ("results.json", "{"), ("results.json", "{}")],
+)
+def test_a_damaged_run_of_a_pattern_is_left_out_with_the_reason(
+    file: str, content: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = [folder_of(tmp_path, f"a-s{seed}", seed=seed) for seed in range(3)]
+    Path(runs[1], file).write_text(content)
+    assert runs_of("policies.a", f"{tmp_path}/runs/a-*") == [runs[0], runs[2]]
+    (message,) = caplog.messages
+    assert message.startswith("left out: ")
+    assert str(Path(runs[1], file)) in message
 
 
 @pytest.mark.parametrize("text", ["wind", "wind:0.5", "wind:1:0.5", "wind:0:2", "wind:a:b", "wind:0:0.5:1"])

@@ -12,7 +12,9 @@ from filelock import FileLock
 
 from ilt.cli.clean import delete, find_leftovers
 from ilt.cli.list import Entry, find_entries, find_shipped, lock_of, row
+from ilt.tracking.store import digest
 from tests.cli.commands import run_command
+from tests.tracking.hostile_files import JSON, YAML, replaced
 
 CONFIG = "env: {id: CartPole-v1, wrappers: {blind: {hide: [1]}}}\nexpert: {name: ppo}\n"
 HYDRA = "hydra:\n  runtime:\n    cwd: /\n    choices:\n      env: cartpole\n      model: nano\n      logger: none\n"
@@ -36,7 +38,8 @@ def write_run(path: Path, *, results: Any = None, error: str = "") -> Path:
 def write_artifact(path: Path, **manifest: Any) -> None:
     path.mkdir(parents=True)
     whole = {"config": {"env": {"id": "CartPole-v1"}}, "metrics": {}, "seconds": 3.4, "made_at": "2026-01-02T03:04:05Z"}
-    (path / "manifest.json").write_text(json.dumps({**whole, **manifest}))
+    whole |= manifest
+    (path / "manifest.json").write_text(json.dumps({**whole, "digest": digest(whole)}))
 
 
 def states(outputs: Path) -> dict[str, str]:
@@ -103,6 +106,28 @@ def test_a_finished_run_says_what_it_is(tmp_path: Path) -> None:
     cells = row(only(tmp_path), tmp_path)
     assert cells[:6] == ["runs", "nano-s0", "CartPole-v1 + blind", "ppo", "nano", "487.2"]
     assert cells[7:] == ["61", "finished"]
+
+
+@pytest.mark.parametrize(
+    ("file", "how"), [(file, how) for file, table in (("results.json", JSON), ("config.yaml", YAML)) for how in table]
+)
+def test_a_hostile_run_is_damaged_and_says_why(file: str, how: str, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "runs" / "it", results=FINISHED)
+    replaced(run / file, how)
+    if (file, how) == ("config.yaml", "a folder"):  # then no file says that this is a run
+        assert states(tmp_path) == {}
+        return
+    entry = only(tmp_path)
+    assert entry.state == "damaged"
+    assert str(run) in entry.damage
+    assert row(entry, tmp_path)[-1] == "damaged"
+
+
+@pytest.mark.parametrize("change", [{"return_mean": "[/]"}, {"return_mean": 1e999}, {"seconds": {"total": None}}, {}])
+def test_values_that_no_table_can_show_are_damage(change: dict[str, Any], tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "it", results={**FINISHED, **change})
+    entry = only(tmp_path)
+    assert (entry.state == "damaged") == bool(change) or entry.seconds is None
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Which runs a report is about, what it leaves in their folder, and how its page works in a browser."""
 
+import base64
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from ilt.envs.spec import EnvSpec
 from ilt.schema import ConfigError
 from tests.analysis.finished_runs import finish_run, roll_out_run
 from tests.cli.commands import run_command
+from tests.tracking.hostile_files import CSV, JSON, SECRET, YAML, read_only, replaced
 
 CHROMIUM = os.environ.get("ILT_CHROMIUM") or shutil.which("chromium")
 
@@ -70,6 +72,70 @@ def test_a_run_that_is_there_twice_counts_once_and_damaged_ones_do_not_stop_it(t
     assert [run.name for run in runs] == ["multirun/a"]
     assert again == ("runs/again", "the same config and seed as multirun/a")
     assert [name for name, _ in damaged] == ["runs/bad-0", "runs/bad-1"]
+
+
+FILES = {"results.json": JSON, "config.yaml": YAML, "curve.csv": CSV, "episodes.csv": CSV}
+
+
+def test_whatever_is_wrong_with_runs_they_are_listed_and_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    finish_run(folder / "good")
+    wrong = {(file, how) for file, table in FILES.items() for how in table}
+    wrong -= {("curve.csv", "empty"), ("config.yaml", "a folder")}  # never validated; no run at all
+    for i, (file, how) in enumerate(sorted(wrong), 1):
+        replaced(finish_run(folder / f"bad-{i:02}", seed=i) / file, how)
+    changed = finish_run(folder / "changed", results={"files": {"config.yaml": "0" * 64}}, seed=99)
+    assert changed.is_dir()
+    assert run_command("report", f"runs={folder}", "videos=false") == 1
+    page = (folder / "report.html").read_text()
+    assert page.count("cannot be used: ") == len(wrong)
+    assert "config.yaml is not the file that" in page
+    assert str(tmp_path) not in page
+    assert SECRET not in page
+
+
+def test_links_in_a_run_are_not_followed_and_a_linked_report_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "private").mkdir()
+    for name in ("probe.png", "probe.json", "page", "video.mp4"):
+        (tmp_path / "private" / name).write_text('{"words": {"probe.png": "PRIVATE"}}')
+    untouched = {path: path.read_text() for path in (tmp_path / "private").iterdir()}
+    run = finish_run(tmp_path / "runs" / "run")
+    for name in ("report.html", "report.md"):
+        (tmp_path / "runs" / name).symlink_to(tmp_path / "private" / "page")
+    secret = base64.b64encode((tmp_path / "private" / "probe.png").read_bytes()).decode()
+    for link, target in {"probe": "private", "probe/probe.png": "private/probe.png"}.items():
+        if link != "probe":
+            (run / "probe").unlink()
+            (run / "probe").mkdir()
+            (run / "probe" / "probe.json").write_text('{"words": {"probe.png": "words"}}')
+        (run / link).symlink_to(tmp_path / target)
+        report_on(tmp_path / "runs")
+        assert secret not in (tmp_path / "runs" / "report.html").read_text()
+    assert not (tmp_path / "runs" / "report.md").is_symlink()
+    assert {path: path.read_text() for path in (tmp_path / "private").iterdir()} == untouched
+
+
+def test_names_are_text_in_markdown_and_in_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    finish_run(tmp_path / "<img src=x>|![i](http:) [red]\x1b[2J", seed=1)
+    finish_run(tmp_path / "[")
+    text = report_on(tmp_path)
+    assert "&lt;img src=x&gt;\\|!\\[i](http:) \\[red]" in text
+    assert "<" not in text
+    shown = capsys.readouterr().out
+    assert "[red]" in shown
+    assert "\x1b" not in shown
+
+
+def test_a_folder_that_cannot_be_written_to_is_reported_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    finish_run(tmp_path / "runs" / "run")
+    read_only(monkeypatch, tmp_path / "runs")
+    run_command("report", f"runs={tmp_path / 'runs'}", "videos=false", f"outputs={tmp_path / 'outputs'}")
+    assert "runs cannot be written to (Read-only file system); writing to" in caplog.text
+    (place,) = (tmp_path / "outputs" / "reports").iterdir()
+    assert sorted(path.name for path in place.iterdir()) == ["report.html", "report.md"]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["run"]
 
 
 def test_a_report_is_a_table_and_a_page(reported: Path) -> None:

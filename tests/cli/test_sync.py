@@ -9,6 +9,7 @@ from ilt.cli.sync import AT_WORK, OfflineRun, find_offline
 from ilt.tracking.loggers import open_run
 from ilt.tracking.store import Artifact
 from tests.cli.commands import run_command
+from tests.tracking.hostile_files import replaced
 from tests.tracking.test_loggers import WANDB, expert, job, no_key
 
 __all__ = ["expert", "no_key"]  # fixtures
@@ -56,6 +57,18 @@ def test_a_run_is_at_work_until_it_ends_or_falls_silent(outputs: Path, first: Of
     assert not find_offline(outputs)[0].at_work
     first.path.write_bytes(b"")  # nothing is written yet
     assert find_offline(outputs)[0].at_work
+
+
+@pytest.mark.parametrize("how", ["rubbish", "a link", "a FIFO"])
+def test_a_damaged_run_is_left_out_with_the_reason(how: str, outputs: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bad, good = (run.path for run in find_offline(outputs))
+    if how == "rubbish":
+        bad.write_bytes(b"rubbish" * 1000)
+    else:
+        replaced(bad, how)
+    assert [run.path for run in find_offline(outputs)] == [good]
+    (message,) = caplog.messages
+    assert message.startswith(f"left out: {bad} cannot be used: ")
 
 
 def test_a_link_that_leads_nowhere_has_no_size(outputs: Path, first: OfflineRun) -> None:

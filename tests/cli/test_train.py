@@ -17,9 +17,10 @@ from ilt import pipeline
 from ilt.cli.dashboard import as_json, build
 from ilt.data.episodes import Episodes
 from ilt.schema import ConfigError
-from ilt.tracking.store import DamagedArtifactError
+from ilt.tracking.store import DamagedArtifactError, sha256
 from tests.cli.commands import SMOKE, only_run, refusal, results_of, run_command, start, type_command, wandb_records
 from tests.cli.test_dashboard import accessors, curves, names, tables
+from tests.tracking.hostile_files import read_only
 
 LOGGED = ["train", "experiment=smoke", "logger=wandb"]
 
@@ -176,6 +177,16 @@ def test_evaluating_the_test_seeds_again_gives_the_same_numbers(copy: Path) -> N
     assert {name: again[name] for name in same}.items() <= results_of(copy).items()
 
 
+def test_a_run_on_a_read_only_disk_is_evaluated_beside_ones_own(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    read_only(monkeypatch, copy)
+    evaluated(copy, "seeds=test:4")
+    (place,) = (copy.parents[1] / "evaluations").iterdir()
+    assert [path.name for path in place.iterdir()] == ["test-0-4-last-K8.json"]
+    assert f"evaluations cannot be written to (Read-only file system); writing to {place}" in caplog.text
+
+
 def test_evaluate_refuses_damaged_weights(copy: Path) -> None:
     weights = copy / "weights" / "last.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\xff")
@@ -188,6 +199,11 @@ def test_evaluate_calls_nothing_that_a_run_names(group: str, copy: Path) -> None
     config = OmegaConf.load(copy / "config.yaml")
     OmegaConf.update(config, f"{group}._target_", "os.abort", force_add=True)
     OmegaConf.save(config, copy / "config.yaml")
+    with pytest.raises(DamagedArtifactError, match=r"config\.yaml is not the file that"):
+        evaluated(copy, "seeds=test:4")
+    results = results_of(copy)
+    results["files"]["config.yaml"] = sha256(copy / "config.yaml")
+    (copy / "results.json").write_text(json.dumps(results))
     with pytest.raises(ConfigError, match=rf"{group}\._target_=os\.abort is no component of ilt"):
         evaluated(copy, "seeds=test:4")
 

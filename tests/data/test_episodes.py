@@ -1,5 +1,7 @@
 """Episodes and their file."""
 
+import io
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -188,6 +190,41 @@ def test_a_damaged_file_is_an_error_that_names_it(two_episodes: Episodes, tmp_pa
         path.write_bytes(content[:what])
     with pytest.raises(ValueError, match=r"episodes\.npz is not a readable episode file"):
         Episodes.load(path)
+
+
+def test_a_file_that_asks_for_more_memory_than_it_holds_is_refused(two_episodes: Episodes, tmp_path: Path) -> None:
+    path = tmp_path / "episodes.npz"
+    arrays = arrays_of(two_episodes)
+    np.savez_compressed(path, **arrays)
+    assert_equal(Episodes.load(path), two_episodes)  # compressed as other programs may do it
+    np.savez_compressed(path, **{**arrays, "note": np.zeros(10**7)})
+    with pytest.raises(ValueError, match=r"episodes\.npz is not a readable episode file: it would unpack to 76 MB"):
+        Episodes.load(path)
+    two_episodes.save(path)
+    content = path.read_bytes()
+    shape = str(two_episodes.rewards.shape).encode()
+    with zipfile.ZipFile(path, "w") as archive, zipfile.ZipFile(io.BytesIO(content)) as whole:
+        for name in whole.namelist():
+            data = whole.read(name)
+            changed = data.replace(shape + b", }        ", b"(999999999,), }") if name == "rewards.npy" else data
+            assert name != "rewards.npy" or changed != data
+            archive.writestr(name, changed)
+    with pytest.raises(ValueError, match=r"rewards\.npy has other data than its header says"):
+        Episodes.load(path)
+
+
+def test_any_changed_byte_is_harmless_or_an_error_that_names_the_file(two_episodes: Episodes, tmp_path: Path) -> None:
+    path, rng = tmp_path / "episodes.npz", np.random.default_rng(0)
+    two_episodes.save(path)
+    content = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    for _ in range(500):
+        changed = content.copy()
+        changed[rng.integers(len(content), size=rng.integers(1, 4))] = rng.integers(256)
+        path.write_bytes(changed.tobytes())
+        try:
+            Episodes.load(path)
+        except ValueError as error:
+            assert str(path) in str(error)  # noqa: PT017
 
 
 def test_a_flipped_bit_of_the_index_is_harmless_or_an_error(two_episodes: Episodes, tmp_path: Path) -> None:

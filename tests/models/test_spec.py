@@ -54,6 +54,19 @@ def test_code_of_other_packages_is_run_only_where_it_is_trusted(tmp_path: Path) 
     assert isinstance(ModelSpec.load(tmp_path / "model.safetensors", trust=["tests"])[1], Foreign)
 
 
+@pytest.mark.parametrize(
+    "change", [{"context_length": n} for n in (10**6, 10**12, [])] + [{"observation_dim": n} for n in (10**9, -1)]
+)
+def test_a_file_that_asks_for_more_memory_than_its_weights_need_is_refused(
+    change: dict[str, Any], tmp_path: Path
+) -> None:
+    saved = spec("nano", BOX)
+    evil = ModelSpec(**{**vars(saved), **change})
+    evil.save(saved.build()[0], tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"model\.safetensors(: | holds weights of another model: )"):
+        ModelSpec.load(tmp_path / "model.safetensors")
+
+
 def test_a_target_of_a_file_is_not_called(tmp_path: Path) -> None:
     saved = spec("nano", BOX)
     replace(saved, head={"_target_": "os.abort"}).save(saved.build()[0], tmp_path / "model.safetensors")

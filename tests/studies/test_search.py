@@ -24,7 +24,7 @@ from ilt.cli.train import main
 from ilt.schema import ConfigError
 from ilt.settings import check_config
 from ilt.studies import search_report
-from ilt.studies.optuna_study import reporter
+from ilt.studies.optuna_study import open_study, reporter
 from ilt.studies.search import Outcome, Search
 from tests.studies import toy_search
 
@@ -240,6 +240,19 @@ def test_a_launcher_that_fails_loses_one_batch_and_ends_the_search_only_when_it_
     killing = [1, 2]
     with pytest.raises(WorkerKilledError):
         search(tmp_path / "twice", task, n_trials=4)
+
+
+@pytest.mark.parametrize("name", ["who?", "a#b%41", "{c}", "d e&f=g"])
+def test_a_study_is_in_its_folder_whatever_the_folder_is_called(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    search = {"sampler": "random", "seed": 0, "startup_trials": 1}
+    for n_trials in (0, 1):
+        study = open_study(OmegaConf.create({"search": search}), folder)
+        assert len(study.trials) == n_trials
+        study.ask()
+    assert [path.name for path in folder.iterdir()] == ["study.db"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_folder_holds_one_search_and_one_process_at_a_time(tmp_path: Path) -> None:

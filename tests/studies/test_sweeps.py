@@ -18,10 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from ilt.cli import sweep as multirun
 from ilt.cli.sweep import ShareCores, sweep_name
 from ilt.rollout.workers import cores
-from ilt.studies.sweeps import find_jobs
+from ilt.studies.sweeps import find_jobs, summarize
 from ilt.tracking.store import files_below
 from tests.cli.commands import ENVIRONMENT, ROOT
 from tests.rollout.test_workers import gone, members
+from tests.tracking.hostile_files import JSON, REPLACEMENTS, YAML, replaced
 
 COUNT = ["trainer.max_steps=10", "trainer.val_check_interval=10", "logger=none"]
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
@@ -122,7 +123,39 @@ def write_job(sweep: Path, name: str, overrides: list[str], *, error: str = "", 
     if error:
         (sweep / name / "error.txt").write_text(error)
     if finished:
-        (sweep / name / "results.json").write_text("{}")
+        (sweep / name / "results.json").write_text(json.dumps(RESULTS))
+        (sweep / name / "config.yaml").write_text("env: {id: Toy-v0}")
+
+
+RESULTS = {
+    **dict.fromkeys(("selection_return_mean", "return_mean", "success_rate", "crash_rate"), 1.0),
+    "return_mean_interval": [0.0, 2.0],
+    "seconds": {"total": 3.0},
+}
+
+
+def test_a_damaged_job_is_listed_with_the_reason_and_the_others_have_their_tables(tmp_path: Path) -> None:
+    write_job(tmp_path, "good", ["seed=0"], finished=True)
+    write_job(tmp_path, "silent", ["seed=1"])
+    (tmp_path / "silent" / "error.txt").touch()
+    files = {"results.json": JSON, "config.yaml": YAML, ".hydra/overrides.yaml": YAML}
+    wrong = {(file, how) for file, table in files.items() for how in table}
+    wrong |= {("results.json", change) for change in ("NaN", '"text"', "1" + "0" * 400, "Infinity")}
+    for i, (file, how) in enumerate(sorted(wrong)):
+        folder = tmp_path / f"bad-{i:02}"
+        write_job(tmp_path, folder.name, [f"seed={i + 2}"], finished=True)
+        if how in REPLACEMENTS:
+            replaced(folder / file, how)
+        else:
+            (folder / file).write_text(json.dumps(RESULTS).replace("1.0", how, 1))
+    summarize(tmp_path)
+    statuses = {job.name: job.status for job in find_jobs(tmp_path)}
+    assert statuses.pop("good") == "finished"
+    assert statuses.pop("silent") == "failed: "
+    assert len(statuses) == len(wrong)
+    assert all(status.startswith("damaged: ") and str(tmp_path) not in status for status in statuses.values())
+    assert f"1 of {len(wrong) + 2} jobs finished" in (tmp_path / "sweep.md").read_text()
+    assert (tmp_path / "sweep.png").stat().st_size > 5000
 
 
 def test_a_job_is_finished_or_failed_or_not_finished(tmp_path: Path) -> None:

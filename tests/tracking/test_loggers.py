@@ -23,8 +23,10 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from ilt.cli.sync import records
 from ilt.schema import ConfigError
 from ilt.tracking.loggers import LONGEST_TAG, ExpertCurve, JobInfo, open_run, tags_of
+from ilt.tracking.reading import UnreadableFileError
 from ilt.tracking.store import Artifact, Store
 from ilt.tracking.wandb import WandbRun, artifact_name, has_key
+from tests.tracking.hostile_files import replaced
 
 KEY = "0123456789" * 4
 WANDB = {"_target_": "wandb.init", "project": "ilt", "name": None, "group": None, "tags": []}
@@ -246,6 +248,24 @@ def test_an_artifact_is_the_same_in_every_run_and_is_read_in_place(tmp_path: Pat
         files = {file["path"]: file["local_path"] for file in artifact["manifest"]["contents"]}
         assert files == {name: str(expert.file(name)) for name in ("actor.safetensors", "manifest.json")}
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize("name", ["actor.safetensors", "manifest.json"])
+@pytest.mark.parametrize("how", ["a link", "a FIFO", "a folder"])
+def test_nothing_but_regular_files_of_its_folder_becomes_part_of_an_artifact(
+    name: str, how: str, tmp_path: Path, expert: Artifact
+) -> None:
+    replaced(expert.file(name), how)
+    with (
+        open_run(WANDB, job(tmp_path)) as run,
+        pytest.raises(UnreadableFileError, match=f"{name} cannot be used: it is "),
+    ):
+        run.use_artifacts(expert=expert)
+    outside = Artifact(expert.path, {**expert.manifest, "files": {"../../netrc": "0"}})
+    (tmp_path / "netrc").touch()
+    with open_run(WANDB, job(tmp_path / "other")) as run, pytest.raises(UnreadableFileError, match="it leads out of"):
+        run.log_artifacts(expert=outside)
+    assert written(tmp_path / "other", "artifact") == []
 
 
 @pytest.mark.parametrize("live", [False, True])

@@ -1,11 +1,16 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ilt.tracking.records import by_environment, differing_keys, flatten, group_runs, middle_run
+from ilt.tracking.reading import UnreadableFileError
+from ilt.tracking.records import by_environment, differing_keys, flatten, group_runs, middle_run, read_run
+from ilt.tracking.run_folder import read_config
+from ilt.tracking.store import DamagedArtifactError, sha256
 from tests.analysis.finished_runs import finish_run, finished, read
+from tests.tracking.hostile_files import CSV, JSON, YAML, replaced
 
 
 def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -60,12 +65,12 @@ def test_configs_are_compared_value_by_value() -> None:
 @pytest.mark.parametrize(
     ("file", "content", "complaint"),
     [
-        ("results.json", "{}", "results.json is not what a finished run leaves: it lacks 'return_mean'"),
+        ("results.json", "{}", "results.json cannot be used: it lacks 'return_mean'"),
         ("results.json", "{", "results.json"),
         ("curve.csv", "step,val/loss\nmany,0.5\n", "curve.csv"),
-        ("episodes.csv", "seed,student_return\n", "episodes.csv is not what a finished run leaves: it has no rows"),
+        ("episodes.csv", "seed,student_return\n", "episodes.csv cannot be used: it has no rows"),
         ("episodes.csv", "seed\n1\n", "it lacks 'student_return'"),
-        ("config.yaml", "seed: 0\n", "config.yaml is not what a finished run leaves: it lacks 'env'"),
+        ("config.yaml", "seed: 0\n", "config.yaml cannot be used: it lacks 'env'"),
         ("config.yaml", "- 1\n", "config.yaml"),
     ],
 )
@@ -74,6 +79,63 @@ def test_a_damaged_run_is_refused_by_its_file(file: str, content: str, complaint
     (run / file).write_text(content)
     with pytest.raises(ValueError, match=complaint):
         read(run)
+
+
+FILES = {"results.json": JSON, "config.yaml": YAML, "curve.csv": CSV, "episodes.csv": CSV}
+
+
+@pytest.mark.parametrize(("file", "how"), [(file, how) for file, table in FILES.items() for how in table])
+def test_a_hostile_file_is_refused_by_its_name(file: str, how: str, tmp_path: Path) -> None:
+    run = finish_run(tmp_path / "run")
+    replaced(run / file, how)
+    if (file, how) == ("curve.csv", "empty"):
+        return  # of a run that was never validated
+    with pytest.raises(UnreadableFileError, match=rf"^{run / file} cannot be used: [^\n]+$"):
+        read_run("run", run, read_config(run))
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "1e300", "1" + "0" * 400])
+@pytest.mark.parametrize("key", ["return_mean", "selection_return_mean", "seed"])
+def test_numbers_that_cannot_be_drawn_are_refused(key: str, value: str, tmp_path: Path) -> None:
+    run = finish_run(tmp_path / "run", results={key: "HERE"})
+    text = (run / "results.json").read_text()
+    (run / "results.json").write_text(text.replace('"HERE"', value))
+    with pytest.raises(UnreadableFileError, match=r"results\.json cannot be used"):
+        read_run("run", run, read_config(run))
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("episodes.csv", ("30000000", "1e400")),
+        ("episodes.csv", ("30000000", "30000000.5")),
+        ("episodes.csv", (",10.0,", ",nan,")),
+        ("episodes.csv", (",10.0,", ",1e308,")),
+        ("curve.csv", ("0.7", "inf")),
+        ("curve.csv", ("200", "9" * 30)),
+        ("config.yaml", ("success_return: 200.0", "success_return: .nan")),
+        ("config.yaml", ("kwargs: {}", "kwargs: 3")),
+    ],
+)
+def test_a_wrong_value_in_a_table_or_config_is_refused(file: str, change: tuple[str, str], tmp_path: Path) -> None:
+    run = finish_run(tmp_path / "run")
+    text = (run / file).read_text()
+    assert change[0] in text
+    (run / file).write_text(text.replace(*change))
+    with pytest.raises(UnreadableFileError, match=rf"{file} cannot be used"):
+        read_run("run", run, read_config(run))
+
+
+def test_a_config_that_was_changed_after_the_run_finished_is_refused(tmp_path: Path) -> None:
+    run = finish_run(tmp_path / "run")
+    results = json.loads((run / "results.json").read_text())
+    results["files"] = {"config.yaml": sha256(run / "config.yaml")}
+    (run / "results.json").write_text(json.dumps(results))
+    assert read_run("run", run, read_config(run)).name == "run"
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("seed: 0", "seed: 1"))
+    with pytest.raises(DamagedArtifactError, match=r"config\.yaml is not the file that"):
+        read_run("run", run, read_config(run))
 
 
 def test_rates_and_their_rules_may_be_null(tmp_path: Path) -> None:

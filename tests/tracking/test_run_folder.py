@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from ilt.schema import ConfigError
-from ilt.tracking.run_folder import RunFolder, peak_memory_mb, read_config
+from ilt.tracking.run_folder import RunFolder, check_run_files, peak_memory_mb, read_config
+from ilt.tracking.store import DamagedArtifactError
 
 ENV = {"success_return": 1.0, "crash_reward": None, "seed_blocks": {"test": [3000, 100]}}
 CONFIG = {"seed": 0, "model": {"n_layer": 2}, "env": ENV, "evaluation": {"n_episodes": 4, "video": True}}
@@ -61,6 +62,37 @@ def test_a_run_that_would_be_scored_otherwise_is_not_finished(tmp_path: Path, ch
     with open_run(tmp_path, **change) as run:
         assert not run.finished
         assert read_config(run.path) == {**CONFIG, **change}
+
+
+def test_a_changed_config_of_a_finished_run_is_noticed_and_the_same_command_mends_it(tmp_path: Path) -> None:
+    with open_run(tmp_path) as run, run.stage("figures"):
+        pass
+    run.finish({"files": {}})
+    whole = (run.path / "config.yaml").read_text()
+    digests = json.loads((run.path / "results.json").read_text())["files"]
+    check_run_files(run.path, digests)
+    (run.path / "config.yaml").write_text(whole.replace("n_layer: 2", "n_layer: 3"))
+    with pytest.raises(DamagedArtifactError, match=r"config\.yaml is not the file that"):
+        check_run_files(run.path, digests)
+    with open_run(tmp_path) as run:
+        assert run.finished
+    assert (run.path / "config.yaml").read_text() == whole
+    check_run_files(run.path, digests)
+
+
+def test_a_run_that_is_scored_again_knows_its_new_config(tmp_path: Path) -> None:
+    for n_episodes in (4, 5):
+        evaluation = {"n_episodes": n_episodes, "video": True}
+        with open_run(tmp_path, evaluation=evaluation) as run:
+            assert not run.finished
+            with run.stage("figures"):
+                pass
+            run.finish({})
+            assert run.finished
+        check_run_files(run.path, json.loads((run.path / "results.json").read_text())["files"])
+    with open_run(tmp_path, evaluation=evaluation, other=1) as run:
+        assert run.finished  # and keeps the config that it was scored with
+    check_run_files(run.path, json.loads((run.path / "results.json").read_text())["files"])
 
 
 def test_the_remaining_work_is_said(tmp_path: Path) -> None:

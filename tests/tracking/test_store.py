@@ -13,6 +13,7 @@ import pytest
 
 from ilt.tracking import store
 from ilt.tracking.store import Artifact, DamagedArtifactError, Store, files_below, open_artifact, read_json, write_json
+from tests.tracking.hostile_files import replaced
 
 CONFIG = {"env": {"id": "Toy"}, "steps": 3}
 CANONICAL_HASH = hashlib.sha256(b'{"env":{"id":"Toy"},"steps":3}').hexdigest()[:10]
@@ -65,8 +66,10 @@ def test_the_manifest_says_what_made_it_from_what_and_when(tmp_path: Path) -> No
 def test_a_maker_that_fails_publishes_nothing_and_the_next_try_finds_what_it_had_saved(tmp_path: Path) -> None:
     def try_until_third(folder: Path) -> Mapping[str, Any]:
         assert published(tmp_path) == []  # nor while it is being made
-        tries = [*folder.glob("try*")]
-        (folder / f"try{len(tries)}").touch()
+        (folder / "training").mkdir(exist_ok=True)
+        tries = [*(folder / "training").iterdir()]
+        (folder / "training" / f"try{len(tries)}").write_text("")
+        (folder / f"made{len(tries)}").write_text("")
         if len(tries) < 2:
             raise RuntimeError("killed")
         return {"tries": len(tries) + 1}
@@ -77,7 +80,8 @@ def test_a_maker_that_fails_publishes_nothing_and_the_next_try_finds_what_it_had
         assert Store(tmp_path).find("things", "toy", CONFIG) is None
     artifact = made(tmp_path, try_until_third)
     assert artifact.metrics == {"tries": 3}
-    assert sorted(artifact.manifest["files"]) == ["try0", "try1", "try2"]
+    assert list(artifact.manifest["files"]) == ["made2"]
+    assert sorted(path.name for path in artifact.path.iterdir()) == ["made2", "manifest.json"]
 
 
 def test_a_kill_while_the_manifest_is_written_harms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +115,69 @@ def test_a_damaged_manifest_is_an_error_that_names_it(tmp_path: Path, manifest: 
             read()
     shutil.rmtree(artifact.path)
     assert open_artifact(made(tmp_path).path).metrics == {"length": 5}
+
+
+def test_a_manifest_that_was_changed_is_an_error_whatever_was_changed(tmp_path: Path) -> None:
+    def measured(folder: Path) -> Mapping[str, Any]:
+        return {**hello(folder), "return_mean": 280.5, "by_number": {10: 1, 9: 2}}
+
+    artifact = Store(tmp_path).find_or_make("things", "toy", CONFIG, measured)
+    manifest = read_json(artifact.path / "manifest.json")
+    assert open_artifact(artifact.path).manifest == manifest
+    changes: list[dict[str, Any]] = [{"files": {}}, {"metrics": {"return_mean": 980.5}}, {"seconds": 0}, {"more": None}]
+    for change in changes:
+        write_json(artifact.path / "manifest.json", {**manifest, **change})
+        with pytest.raises(DamagedArtifactError, match=r"manifest\.json is damaged .*it was changed.*; remove"):
+            open_artifact(artifact.path)
+    del manifest["digest"]
+    write_json(artifact.path / "manifest.json", manifest)
+    with pytest.raises(DamagedArtifactError, match=r"manifest\.json is damaged .*it lacks 'digest'"):
+        open_artifact(artifact.path)
+
+
+@pytest.mark.parametrize("name", ["data.txt", "manifest.json"])
+@pytest.mark.parametrize("how", ["a link", "a FIFO", "a device", "a folder", "empty"])
+def test_a_hostile_file_is_an_error_that_names_it(name: str, how: str, tmp_path: Path) -> None:
+    artifact = made(tmp_path)
+    replaced(artifact.file(name), how)
+    with pytest.raises(ValueError, match=rf"^{artifact.file(name)} [^\n]+$"):
+        open_artifact(artifact.path)
+
+
+def test_a_manifest_names_no_file_outside_its_folder(tmp_path: Path) -> None:
+    artifact = made(tmp_path)
+    (tmp_path / "things" / "secret").write_text("secret")
+    for name in ("../secret", str(tmp_path / "things" / "secret")):
+        files = {**artifact.manifest, "files": {name: store.sha256(tmp_path / "things" / "secret")}}
+        del files["digest"]
+        write_json(artifact.path / "manifest.json", {**files, "digest": store.digest(files)})
+        with pytest.raises(ValueError, match="it leads out of"):
+            open_artifact(artifact.path)
+
+
+def test_nothing_but_what_was_made_is_published(tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "mine").write_text("mine")
+    partial = tmp_path / "things" / f".toy-{CANONICAL_HASH}.partial"
+    (partial / "junk" / "deep").mkdir(parents=True)
+    (partial / "junk.txt").write_text("junk")
+    (partial / "data.txt").symlink_to(private / "mine")
+    (partial / "training").symlink_to(private)
+    artifact = made(tmp_path)
+    assert sorted(path.name for path in artifact.path.iterdir()) == ["data.txt", "manifest.json"]
+    assert list(artifact.manifest["files"]) == ["data.txt"]
+    shutil.rmtree(artifact.path)
+    partial.symlink_to(private)
+    assert not made(tmp_path).path.is_symlink()
+    assert (private / "mine").read_text() == "mine"
+
+
+def test_results_go_elsewhere_if_a_folder_is_a_link(tmp_path: Path) -> None:
+    assert store.place_for(tmp_path / "new", tmp_path / "other") == tmp_path / "new"
+    (tmp_path / "link").symlink_to(tmp_path / "new")
+    assert store.place_for(tmp_path / "link", tmp_path / "deep" / "other") == tmp_path / "deep" / "other"
+    assert (tmp_path / "deep" / "other").is_dir()
 
 
 def test_what_ships_with_the_package_is_found_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

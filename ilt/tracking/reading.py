@@ -1,0 +1,167 @@
+"""Safe reading of files that somebody else may have made: only regular files, with limits of size and nesting."""
+
+import csv
+import io
+import json
+import math
+import os
+import stat
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import yaml
+
+from ilt.schema import PlainError
+
+MEGABYTE = 2**20
+_LARGEST = 32 * MEGABYTE
+_DEEPEST = 50
+_LONGEST = 10_000  # characters of a YAML scalar: some kinds of numbers take quadratic time
+_MOST_ROWS = 1_000_000
+_MOST_COMPRESSION = 100
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times as fast
+
+
+class UnreadableFileError(PlainError, ValueError):
+    """A file is not what it should be; the message names the file and the reason."""
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong while a file is read and checked into an UnreadableFileError; a PlainError stays."""
+    try:
+        yield
+    except PlainError:
+        raise
+    except Exception as error:  # a foreign file may fail in any way
+        raise UnreadableFileError(f"{path} cannot be used: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, KeyError):
+        return f"it lacks {error}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def open_regular(path: Path, within: Path | None = None) -> io.BufferedReader:
+    """Open a file to read bytes. UnreadableFileError for a link, a FIFO or a device, or if there is no such file.
+
+    Args:
+        within: the folder that the path must not lead out of, not even by linked folders; by default its own.
+    """
+    with reading(path):
+        if path.is_symlink():
+            raise ValueError("it is a link")
+        if within is not None and not path.parent.resolve().is_relative_to(within.resolve()):
+            raise ValueError(f"it leads out of {within}")
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a FIFO would wait for a writer
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise ValueError("it is not a regular file")
+        return os.fdopen(descriptor, "rb")
+
+
+def is_regular(path: Path, within: Path | None = None) -> bool:
+    """Return whether `open_regular` opens a file."""
+    try:
+        open_regular(path, within).close()
+    except UnreadableFileError:
+        return False
+    return True
+
+
+def read_bytes(path: Path, within: Path | None = None, *, most: int = _LARGEST) -> bytes:
+    """Read a regular file of at most `most` bytes. See `open_regular`."""
+    with open_regular(path, within) as file, reading(path):
+        content = file.read(most + 1)
+        if len(content) > most:
+            raise ValueError(f"it is larger than {most / MEGABYTE:g} MB")
+        return content
+
+
+def read_text(path: Path, within: Path | None = None, *, most: int = _LARGEST) -> str:
+    """Read a regular file in UTF-8. See `read_bytes`."""
+    content = read_bytes(path, within, most=most)
+    with reading(path):
+        return content.decode("utf-8")
+
+
+def read_json(path: Path, within: Path | None = None, *, finite: bool = True) -> Any:
+    """Read JSON of limited size and nesting. UnreadableFileError says what is wrong with it.
+
+    Args:
+        finite: refuse NaN and infinities. They are allowed in configs.
+    """
+    text = read_text(path, within)
+    with reading(path):
+        content = json.loads(text)
+        _check(content, finite=finite)
+        return content
+
+
+def read_yaml(path: Path, within: Path | None = None) -> Any:
+    """Read YAML of limited size and nesting, without aliases, which could blow it up, and without running code."""
+    text = read_text(path, within, most=MEGABYTE)
+    with reading(path):
+        depth = 0
+        for event in yaml.parse(text, Loader=_Loader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST:
+                raise ValueError("it is nested too deeply")
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError("it holds an alias")
+            if isinstance(event, yaml.ScalarEvent) and len(event.value) > _LONGEST:
+                raise ValueError(f"it holds a value of over {_LONGEST} characters")
+        content = _Loader(text).get_single_data()
+        _check(content, finite=False)
+        return content
+
+
+def read_csv(path: Path, within: Path | None = None) -> list[dict[str, str]]:
+    """Read the rows of a CSV file by column. UnreadableFileError if there are too many, or longer ones than the first.
+
+    Cells that a row lacks at its end are missing in it.
+    """
+    text = read_text(path, within)
+    with reading(path):
+        rows = list(islice(csv.DictReader(io.StringIO(text, newline="")), _MOST_ROWS + 1))
+        if len(rows) > _MOST_ROWS:
+            raise ValueError(f"it has more than {_MOST_ROWS} rows")
+        if any(None in row for row in rows):  # the key of cells without a column
+            raise ValueError("a row has more cells than there are columns")
+        return [{name: cell for name, cell in row.items() if cell is not None} for row in rows]
+
+
+def check_zip(file: BinaryIO) -> None:
+    """Raise ValueError if a zip file would unpack to much more than such files do: a hundred times its size."""
+    size = file.seek(0, os.SEEK_END)
+    with zipfile.ZipFile(file) as archive:
+        unpacked = sum(info.file_size for info in archive.infolist())
+    if unpacked > _MOST_COMPRESSION * size + MEGABYTE:
+        raise ValueError(f"it would unpack to {unpacked / MEGABYTE:,.0f} MB")
+    file.seek(0)
+
+
+def _check(value: Any, *, finite: bool, depth: int = 0) -> None:
+    """Raise ValueError unless a value consists of plain values that any of our functions can take."""
+    if depth > _DEEPEST:
+        raise ValueError("it is nested too deeply")
+    if isinstance(value, dict | list):
+        for each in [*value, *value.values()] if isinstance(value, dict) else value:
+            _check(each, finite=finite, depth=depth + 1)
+    elif not isinstance(value, str | int | float | None):
+        raise ValueError(f"it holds a value of type {type(value).__name__}")
+    elif isinstance(value, int) and abs(value) >= 2**64:
+        raise ValueError("it holds an integer of more than 64 bits")
+    elif isinstance(value, float) and finite and not math.isfinite(value):
+        raise ValueError(f"it holds {value}, where numbers must be finite")
