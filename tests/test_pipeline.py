@@ -39,6 +39,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     check_config(cfg)
     with run_folder(cfg, folder) as opened:
         if not opened.finished:
+            pipeline.check(context(cfg), cfg)
             pipeline.run(context(cfg), cfg, opened, Run())
         assert opened.finished
     return read_json(folder / "results.json")
