@@ -1,7 +1,7 @@
 """Lightning's checkpoints: how they are written, and the callbacks that save the last weights and the best ones."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
@@ -29,8 +29,13 @@ class Last(ModelCheckpoint):
         dirpath: the folder of checkpoints.
     """
 
-    def __init__(self, *, dirpath: str, **options: Any) -> None:
-        super().__init__(dirpath=dirpath, filename="last", enable_version_counter=False, **options)
+    _filename: ClassVar[str] = "last"
+    _monitor: ClassVar[str | None] = None
+
+    def __init__(self, *, dirpath: str) -> None:
+        super().__init__(
+            dirpath=dirpath, filename=self._filename, monitor=self._monitor, mode="max", enable_version_counter=False
+        )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state also if the folder was moved; Lightning would forget the best score."""
@@ -47,6 +52,4 @@ class Last(ModelCheckpoint):
 class Best(Last):
     """Saves `best.ckpt` at each validation with a new highest mean return on selection seeds."""
 
-    def __init__(self, *, dirpath: str) -> None:
-        super().__init__(dirpath=dirpath, monitor="rollout/return_mean", mode="max")
-        self.filename = "best"
+    _filename, _monitor = "best", "rollout/return_mean"
