@@ -14,7 +14,7 @@ ORDER = (
 """A package may import those before it, and itself."""
 RANK = {package: rank for rank, packages in enumerate(ORDER.split(" < ")) for package in packages.split(", ")}
 ANYWHERE = (
-    "data.episodes, registry, rollout.workers, schema, settings, tracking.progress, tracking.run_folder, "
+    "data.episodes, memory, registry, rollout.workers, schema, settings, tracking.progress, tracking.run_folder, "
     "tracking.store, tracking.weights"
 )
 FREE = {f"ilt.{name}" for name in ANYWHERE.split(", ")}
