@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ilt import registry
 from ilt.envs.spec import BLOCKS, EnvSpec, check_disjoint
@@ -54,7 +54,7 @@ def check_config(cfg: DictConfig, command: str = "train", *, partial: bool = Fal
         partial: whether top-level keys may be missing, as in the config that a run's folder keeps.
     """
     keys = named("command", command)
-    known = {*keys.rules, *keys.schema.groups, "hydra"}
+    known = {*keys.rules, *getattr(keys.schema, "groups", ()), "hydra"}
     for name in cfg:
         if name not in known:
             raise ConfigError(f"{name!s} is not a key{did_you_mean(str(name), known)}")
@@ -387,7 +387,9 @@ def _run_hash(*, _root_: DictConfig) -> str:
     except Exception:  # a config that cannot be read is a wrong one, and the check says why
         groups = [group for group in (*GROUPS, "callbacks", "evaluation") if group in _root_]
         cfg = OmegaConf.masked_copy(_root_, groups)
-        check_config(OmegaConf.merge({"run_name": "unnamed"}, cfg))
+        with open_dict(cfg):
+            cfg.run_name = "unnamed"
+        check_config(cfg)
         raise
 
 

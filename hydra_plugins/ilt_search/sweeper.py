@@ -27,10 +27,13 @@ class SearchSweeper(Sweeper):
         """Search, retrain the winner, write the report, and return the content of `search.json`."""
         from ilt.cli.app import check_empty
         from ilt.cli.search_space import parse_space
+        from ilt.schema import ConfigError
         from ilt.settings import check_config
         from ilt.studies.search import Search
 
         HydraConfig.instance().set_config(self.config)  # names contain the chosen options
+        if self.config.get("search") is None:
+            raise ConfigError("hydra/sweeper=optuna needs search; sweep=optuna sets both")
         check_empty(self.config)
         check_config(self.config)
         folder = Path(self.config.hydra.sweep.dir)

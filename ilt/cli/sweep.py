@@ -18,7 +18,7 @@ from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from ilt.rollout.workers import cores, sendable
-from ilt.schema import ConfigError, config_hash
+from ilt.schema import config_hash
 from ilt.settings import is_of_the_run
 from ilt.tracking.run_folder import COMMAND, CONFIG, RESULTS, write_error
 
@@ -47,11 +47,9 @@ class ShareCores(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Override `processes` and `threads` of the jobs with each job's share of the cores."""
         launcher = config.hydra.launcher
-        if (n_jobs := _number_of_jobs(config)) == 0:
-            raise ConfigError(f"a sweep must hold a job, but {' '.join(config.hydra.overrides.task)} is empty")
         if "n_jobs" in launcher:
             wanted = launcher.n_jobs if launcher.n_jobs > 0 else max(1, cores() + 1 + launcher.n_jobs)
-            launcher.n_jobs = min(wanted, n_jobs or wanted)
+            launcher.n_jobs = min(wanted, _number_of_jobs(config) or wanted)
             if launcher.get("batch_size") == "auto":
                 launcher.batch_size = 1  # otherwise joblib would batch long jobs in one process
             if launcher.n_jobs > 1:
@@ -73,10 +71,7 @@ def _number_of_jobs(config: DictConfig) -> int | None:
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     lines = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     overrides = parser.parse_overrides([*lines, *config.hydra.overrides.task])
-    try:
-        return math.prod(len(list(each.sweep_string_iterator())) for each in overrides if each.is_sweep_override())
-    except ValueError as error:
-        raise ConfigError(f"a sweep must be one, got {' '.join(config.hydra.overrides.task)}: {error}") from error
+    return math.prod(len(list(each.sweep_string_iterator())) for each in overrides if each.is_sweep_override())
 
 
 class Summary(Callback):

@@ -81,12 +81,14 @@ def test_in_a_process_of_its_own_a_mistake_is_one_line_on_stderr_and_exit_code_1
     assert (process.returncode, process.stdout, process.stderr) == (1, "", f"{MISTAKES[WRONG]}\n")
 
 
-def test_an_unexpected_error_has_a_traceback_and_a_mistake_where_one_is_asked_for(tmp_path: Path) -> None:
+def test_an_unexpected_error_has_a_traceback_and_a_mistake_where_one_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ConfigError):
         type_command("train", WRONG, f"outputs={tmp_path}", HYDRA_FULL_ERROR="1")
-    (tmp_path / "outputs").write_text("a file where a folder must be")
-    with pytest.raises(NotADirectoryError):
-        type_command("train", f"outputs={tmp_path}/outputs")
+    monkeypatch.setattr("ilt.cli.list.find_entries", lambda outputs: [1 / 0])
+    with pytest.raises(ZeroDivisionError):
+        type_command("list", f"outputs={tmp_path}")
 
 
 @pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=pytest.mark.slow)])
