@@ -91,6 +91,12 @@ def list_of(rule: Rule, length: int | None = None) -> Rule:
 
 
 BOOLEAN = Rule(lambda v: isinstance(v, bool), "true or false")
+LARGEST_SEED = 2**32 - 1
+"""Of NumPy's and Lightning's global generators."""
+
+LARGEST_COUNT = 2**31 - 1
+"""Of steps and epochs."""
+
 TEXT = Rule(lambda v: isinstance(v, str) and v != "", "text")
 NAME = Rule(
     lambda v: isinstance(v, str) and v != "" and all(c.isalnum() or c in "_-" for c in v),
@@ -151,6 +157,7 @@ class Component:
         version: increased when the component's results change.
         open: whether other keys are passed on to the target.
         watches: whether it only observes a training, so that it is not part of an identity.
+        refused: parameters of the target that are no keys, with the reason and what to use instead.
     """
 
     group: str
@@ -160,6 +167,7 @@ class Component:
     version: int = 1
     open: bool = False
     watches: bool = False
+    refused: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def fields(self) -> "dict[str, dataclasses.Field[Any]]":
@@ -241,7 +249,7 @@ def complete(found: Component | None, values: Any) -> None:
         for name, default in found.defaults.items():
             if name not in list(values):  # `in` of a DictConfig is False for "???"
                 values[name] = copy.deepcopy(default)
-            elif inner := common_keys(f"{found.group}.{name}"):
+            elif (inner := common_keys(f"{found.group}.{name}")) and MAPPING.allows(values[name]):
                 complete(inner, values[name])
 
 
@@ -251,6 +259,8 @@ def check(found: Component | None, values: Any, *, prefix: str) -> None:
         return
     dot = f"{prefix}." if prefix else ""
     for name in values:
+        if name in found.refused:
+            raise ConfigError(f"{dot}{name} cannot be set: {found.refused[name]}")
         if not found.open and name not in found.rules and name != "_target_":
             raise ConfigError(f"{dot}{name} is not a key{did_you_mean(str(name), found.rules, dot)}")
     for name, rule in found.rules.items():
@@ -325,7 +335,9 @@ def build(
     arguments = accepted(target, own_keys(group, values), known, prefix=prefix)
     try:
         return target(**arguments)
-    except TypeError as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # each library has errors of its own for arguments that it refuses
         raise ConfigError(f"{prefix}._target_={path_of(target)} cannot be made: {error}") from error
 
 
@@ -369,18 +381,21 @@ def path_of(target: Any) -> str:
     return f"{target.__module__}.{target.__qualname__}" if hasattr(target, "__qualname__") else str(target)
 
 
-def canonical(group: str, values: Any) -> dict[str, Any]:
+def canonical(group: str, values: Any, *, prefix: str = "") -> dict[str, Any]:
     """Return the canonical form of a group of a config, which stays the same when code moves or keys are added.
 
     It has the component's registered name and version, and the values that differ from its defaults. For a component
     without a schema: its target, its `version` (by default 1, and for a function the hash of its source), and values
     that differ from its defaults.
+
+    Args:
+        prefix: key of the values in the config, if not `group`.
     """
-    found = schema_of(group, values)
+    found = schema_of(group, values, prefix=prefix)
     target = values.get("_target_") or (found.target if found else "")
     if found is not None and found.target == target:
         return {"component": found.name, "version": found.version, **_differing(found, values, {})}
-    code = locate(target, key=f"{group}._target_")
+    code = locate(target, key=f"{prefix or group}._target_")
     parameters = inspect.signature(code).parameters.values()
     defaults = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in parameters}
     version = getattr(code, "version", _source_hash(code) if inspect.isfunction(code) else 1)

@@ -8,14 +8,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ilt import registry
 from ilt.envs.spec import BLOCKS, EnvSpec, check_disjoint
+from ilt.memory import check_memory
 from ilt.models.config import check_head
 from ilt.schema import (
     COUNT,
     FOLDER,
+    TEXT,
     Component,
     ConfigError,
     canonical,
@@ -52,7 +54,7 @@ def check_config(cfg: DictConfig, command: str = "train", *, partial: bool = Fal
         partial: whether top-level keys may be missing, as in the config that a run's folder keeps.
     """
     keys = named("command", command)
-    known = {*keys.rules, *GROUPS, *PARTS, "hydra"}
+    known = {*keys.rules, *getattr(keys.schema, "groups", ()), "hydra"}
     for name in cfg:
         if name not in known:
             raise ConfigError(f"{name!s} is not a key{did_you_mean(str(name), known)}")
@@ -61,15 +63,22 @@ def check_config(cfg: DictConfig, command: str = "train", *, partial: bool = Fal
         if command == "train" and (absent := [group for group in GROUPS if group not in cfg]):
             raise ConfigError(f"{absent[0]} must be given; it must be one of {registry.options_of(absent[0])}")
     check(dataclasses.replace(keys, open=True), cfg, prefix="")
+    if not partial:
+        _existing(cfg.outputs)
     for prefix, found, values in _parts(cfg):
         complete(found, values)
         check(found, values, prefix=prefix)
+    if "env" in cfg and schema_of("env", cfg.env) is None:
+        own = named("env", "gymnasium").target
+        raise ConfigError(f"env._target_ must be {own}, and env.id an environment of yours, got {cfg.env._target_}")
     if "expert" in cfg and cfg.expert.name is None:
         found, target = schema_of("expert", cfg.expert), str(cfg.expert._target_)
         cfg.expert.name = found.name if found and found.name else re.sub(r"\W", "_", target.rpartition(".")[2])
     if "env" in cfg:
         check_disjoint(plain(cfg.env.seed_blocks))
         _check_seeds(cfg)
+    if "expert" in cfg:
+        _check_expert(cfg)
     if "dataset" in cfg:
         _check_dataset(cfg)
     if "model" in cfg:
@@ -85,19 +94,35 @@ def check_environment(cfg: DictConfig) -> None:
 
     Nothing heavy is imported but Gymnasium and the environment.
     """
+    check_memory(cfg)
     for prefix, found, values in _parts(cfg):
         for name in (name for name, field in (found.fields if found else {}).items() if field.metadata["file"]):
             if not Path(values[name]).is_file():
                 raise ConfigError(f"{prefix}.{name} must be a file, got {values[name]}")
-    if OmegaConf.select(cfg, "trainer.accelerator") == "gpu" and sys.platform == "linux":
-        if not any(map(os.path.exists, _GPU_DEVICES)):
+    if "trainer" in cfg and sys.platform == "linux" and not any(map(os.path.exists, _GPU_DEVICES)):
+        if cfg.trainer.accelerator == "gpu":
             raise ConfigError("trainer.accelerator must be one that this machine has, got gpu; trainer=cpu needs none")
+        check_precision(cfg.trainer, on_gpus=False)
     space = EnvSpec.from_config(cfg.env).action_space
     if "head" in cfg:
         check_head(cfg.head, space)
 
 
 _GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and Windows' subsystem for Linux
+
+
+def check_precision(trainer: Any, *, on_gpus: bool) -> None:
+    """Raise ConfigError if a config's `trainer` asks for a precision that the device cannot compute in."""
+    if trainer.precision == "16-mixed" and not on_gpus:
+        raise ConfigError("trainer.precision must be 32-true, bf16-mixed or 64-true on a CPU, got 16-mixed")
+
+
+def outputs_of(cfg: DictConfig) -> Path:
+    """Return `outputs`, which a command reads. Raise ConfigError if it is no folder; the default one may be missing."""
+    outputs = Path(cfg.outputs)
+    if not outputs.is_dir() and (outputs.exists() or cfg.outputs != named("command", "train").defaults["outputs"]):
+        raise ConfigError(f"outputs must be a folder, got {outputs}")
+    return outputs
 
 
 def _parts(cfg: DictConfig) -> Iterator[tuple[str, Component | None, Any]]:
@@ -126,7 +151,7 @@ def training_config(cfg: DictConfig) -> dict[str, Any]:
         "seed_blocks": {block: list(env.seed_blocks[block]) for block in BLOCKS if block != "test"},
         "expert": {**canonical("expert", cfg.expert), "deterministic": cfg.expert.deterministic},
         "callbacks": {
-            str(name): canonical("callbacks", callback)
+            str(name): canonical("callbacks", callback, prefix=f"callbacks.{name}")
             for name, callback in cfg.callbacks.items()
             if callback is not None and not _watches(callback)
         },
@@ -218,6 +243,16 @@ def _check_seeds(cfg: DictConfig) -> None:
         )
 
 
+def _check_expert(cfg: DictConfig) -> None:
+    """Check that a hand-written controller is named, and that updates of a trained expert have several steps."""
+    expert, found = cfg.expert, schema_of("expert", cfg.expert)
+    name = found.name if found else ""
+    if name == "heuristic" and "env" in cfg and cfg.env.heuristic is None:
+        raise ConfigError(f"env.heuristic must name a controller for expert=heuristic, got null for {cfg.env.id}")
+    if name in ("ppo", "a2c") and expert.n_steps * expert.n_envs < 2:
+        raise ConfigError(f"expert.n_steps · expert.n_envs must be at least 2, got {expert.n_steps} · {expert.n_envs}")
+
+
 def _check_dataset(cfg: DictConfig) -> None:
     dataset = cfg.dataset
     if "stride" in dataset and dataset.stride > dataset.context_length:
@@ -228,6 +263,11 @@ def _check_dataset(cfg: DictConfig) -> None:
     n_episodes = cfg.demos.get("n_episodes")
     if isinstance(dataset.episodes, int) and n_episodes is not None and dataset.episodes > n_episodes:
         raise ConfigError(f"dataset.episodes must be at most demos.n_episodes = {n_episodes}, got {dataset.episodes}")
+    if isinstance(dataset.episodes, float) and n_episodes is not None and dataset.episodes * n_episodes < 0.5:
+        raise ConfigError(
+            f"dataset.episodes must be at least half an episode of demos.n_episodes = {n_episodes}, "
+            f"got {dataset.episodes}"
+        )
     context_length = cfg.evaluation.context_length
     if context_length is not None and context_length > dataset.context_length:
         raise ConfigError(
@@ -258,8 +298,7 @@ def _check_trainer(cfg: DictConfig) -> None:
     if by_steps != COUNT.allows(trainer.val_check_interval):
         wanted = "a number of steps" if by_steps else "1.0, the end of an epoch,"
         raise ConfigError(f"trainer.val_check_interval must be {wanted} {counts}, got {trainer.val_check_interval!r}")
-    if trainer.get("accumulate_grad_batches", 1) != 1:
-        raise ConfigError("trainer.accumulate_grad_batches must be 1: a resumed run finds its batches by their step")
+    check_precision(trainer, on_gpus=trainer.accelerator != "cpu")
     if not COUNT.allows(n_nodes := trainer.get("num_nodes", 1)):
         raise ConfigError(f"trainer.num_nodes must be {COUNT.wanted}, got {n_nodes!r}")
     if trainer.devices != "auto" and cfg.dataset.batch_size % (n := trainer.devices * n_nodes):
@@ -321,8 +360,42 @@ def _checked_name(name: str) -> str:
     return name
 
 
+def _checked_outputs(outputs: Any) -> str:
+    """Return `outputs`. Raise ConfigError, before Hydra makes folders below it, if there can be none."""
+    if not TEXT.allows(outputs):
+        raise ConfigError(f"outputs must be {TEXT.wanted}, got {outputs!r}")
+    if not os.access(_existing(outputs), os.W_OK):
+        raise ConfigError(f"outputs must be a folder that can be written to, got {outputs}")
+    return str(outputs)
+
+
+def _existing(outputs: str) -> Path:
+    """Return the folder in which `outputs` is, or can be made. Raise ConfigError if a file is in the way."""
+    path = Path(outputs).absolute()
+    there = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
+    if not there.is_dir():
+        raise ConfigError(f"outputs must be a folder, but {there} is a file")
+    return there
+
+
+def _run_hash(*, _root_: DictConfig) -> str:
+    """Return the hash in a run's name, which Hydra asks for first. Raise ConfigError if there is none."""
+    try:
+        return training_hash(_root_)
+    except ConfigError:
+        raise
+    except Exception:  # a config that cannot be read is a wrong one, and the check says why
+        groups = [group for group in (*GROUPS, "callbacks", "evaluation") if group in _root_]
+        cfg = OmegaConf.masked_copy(_root_, groups)
+        with open_dict(cfg):
+            cfg.run_name = "unnamed"
+        check_config(cfg)
+        raise
+
+
 OmegaConf.register_new_resolver("checked_name", _checked_name, replace=True)
-OmegaConf.register_new_resolver("run_hash", lambda *, _root_: training_hash(_root_), use_cache=False, replace=True)
+OmegaConf.register_new_resolver("checked_outputs", _checked_outputs, replace=True)
+OmegaConf.register_new_resolver("run_hash", _run_hash, use_cache=False, replace=True)
 
 
 def hints(cfg: DictConfig, choices: Mapping[str, Any]) -> list[str]:

@@ -14,8 +14,8 @@ ORDER = (
 """A package may import those before it, and itself."""
 RANK = {package: rank for rank, packages in enumerate(ORDER.split(" < ")) for package in packages.split(", ")}
 ANYWHERE = (
-    "data.episodes, registry, rollout.workers, schema, settings, tracking.progress, tracking.reading, "
-    "tracking.run_folder, tracking.store, tracking.weights"
+    "data.episodes, memory, registry, rollout.sockets, rollout.workers, schema, settings, tracking.checkpoints, "
+    "tracking.progress, tracking.reading, tracking.run_folder, tracking.store, tracking.weights"
 )
 FREE = {f"ilt.{name}" for name in ANYWHERE.split(", ")}
 """Imported by anyone."""

@@ -126,6 +126,8 @@ def test_without_hydra_an_option_is_the_same(group: str, option: str) -> None:
 def test_every_component_can_be_built(group: str, option: str, lander: EnvSpec, tmp_path: Path) -> None:
     cfg = choose(group, option)
     env = EnvSpec.from_config(cfg.env) if group == "env" else lander
+    if (group, option) == ("demos", "file"):
+        pytest.skip("its files are checked")
     if group == "head" and option not in ("auto", "categorical"):
         env = EnvSpec(id="Pendulum-v1")
     ctx = Context(env, Store(tmp_path))
@@ -177,19 +179,19 @@ def test_an_option_of_ones_own_needs_no_key_but_its_own(
 # --- wrong values ---
 
 WRONG_VALUES = [
-    ("seed", -1, "an integer of at least 0"),
-    ("seed", 1.5, "an integer of at least 0"),
-    ("seed", None, "an integer of at least 0"),
+    ("seed", -1, "an integer from 0 to 4294967295"),
+    ("seed", 1.5, "an integer from 0 to 4294967295"),
+    ("seed", None, "an integer from 0 to 4294967295"),
     ("outputs", "", "text"),
     ("resume", "yes", "true or false"),
     ("resume", 1, "true or false"),
     ("n_envs", 0, "an integer of at least 1"),
-    ("threads", 0, "an integer of at least 1, or null"),
+    ("threads", 0, "an integer from 1 to 1024, or null"),
     ("run_name", "../../evil", "a folder's name of at most 200 bytes, which does not begin with a dot and holds no /"),
     ("run_name", "..", "a folder's name"),
     ("run_name", "ü" * 101, "a folder's name of at most 200 bytes"),
     ("run_name", "two\nlines", "a folder's name"),
-    ("processes", 0, "an integer of at least 1, or null"),
+    ("processes", 0, "an integer from 1 to 1024, or null"),
     ("env.id", 3, "text"),
     ("env.kwargs", "windy", "a mapping"),
     ("env.kwargs", None, "a mapping"),
@@ -200,7 +202,7 @@ WRONG_VALUES = [
     ("env.seed_blocks.test", 7, "a list of 2 values, each an integer of at least 0"),
     ("expert._target_", 3, "the dotted path of something that can be imported"),
     ("expert.gate", "none", "a number, or null"),
-    ("expert.seed", -3, "an integer of at least 0"),
+    ("expert.seed", -3, "an integer from 0 to 4294967295"),
     ("expert.gamma", 1.5, "a number at least 0 and at most 1"),
     ("expert.hidden", 64, "a list of an integer of at least 1"),
     ("expert.hidden", [64, 0], "a list of an integer of at least 1"),
@@ -241,7 +243,7 @@ WRONG_VALUES = [
     ("trainer.accelerator", "tpu", "one of ['auto', 'cpu', 'gpu']"),
     ("trainer.devices", 0, "an integer of at least 1, or auto (all GPUs)"),
     ("trainer.devices", "all", "an integer of at least 1, or auto (all GPUs)"),
-    ("trainer.max_steps", -2, "an integer of at least -1"),
+    ("trainer.max_steps", -2, "an integer from -1 to 2147483647"),
     ("trainer.val_check_interval", 0, "an integer of at least 1 (steps), or 1.0"),
     ("trainer.val_check_interval", 0.5, "an integer of at least 1 (steps), or 1.0"),
     ("trainer.gradient_clip_val", 0, "a number above 0, or null"),
@@ -251,6 +253,18 @@ WRONG_VALUES = [
     ("evaluation.reported_checkpoint", "final", "one of ['last', 'best']"),
     ("evaluation.context_length", 0, "an integer of at least 1, or null"),
     ("evaluation.video", "no", "true or false"),
+    ("seed", 2**32, "an integer from 0 to 4294967295"),
+    ("expert.seed", 2**32, "an integer from 0 to 4294967295"),
+    ("threads", 10**6, "an integer from 1 to 1024, or null"),
+    ("processes", 10**6, "an integer from 1 to 1024, or null"),
+    ("expert.total_steps", 1e6, "an integer from 1 to 2147483647"),
+    ("trainer.max_steps", 10**20, "an integer from -1 to 2147483647"),
+    ("trainer.num_nodes", 0, "an integer of at least 1"),
+    ("trainer.precision", "16", "one of ['32-true', 'bf16-mixed', '16-mixed', '64-true']"),
+    ("trainer.deterministic", "warn", "true or false, or null"),
+    ("trainer.gradient_clip_algorithm", "sum", "one of ['norm', 'value'], or null"),
+    ("demos.filters", None, "a mapping"),
+    ("env.wrappers", 3, "a mapping"),
 ]
 WRONG_VALUES_OF_OTHER_COMMANDS = [
     ("evaluate", "checkpoint", "final", "one of ['last', 'best'], or null"),
@@ -311,6 +325,39 @@ env.seed_blocks.demonstrations=[0,100] env.seed_blocks.validation=[99,100]: env.
   disjoint, but demonstrations and validation overlap: validation must begin at 100 or later, got 99
 env.seed_blocks.test=[20_000_000,1_000_000]: env.seed_blocks must be disjoint, but selection and test overlap:
   test must begin at 21000000 or later, got 20000000
+env.seed_blocks.test=[9223372036854775800,1000]: env.seed_blocks.test must end below 2^63
+env._target_=os.getcwd: env._target_ must be ilt.envs.spec.EnvSpec, and env.id an environment of yours, got os.getcwd
+env.trust=[x]: env.trust is not a key
+expert=heuristic env.heuristic=null: env.heuristic must name a controller for expert=heuristic, got null
+expert.n_steps=1 expert.n_envs=1: expert.n_steps · expert.n_envs must be at least 2, got 1 · 1
+expert=a2c expert.n_steps=1 expert.n_envs=1: expert.n_steps · expert.n_envs must be at least 2, got 1 · 1
+expert.foo=1: expert.foo is not a key
+demos.filters.foo=1: demos.filters.foo is not a key
+dataset.episodes=1.0e-12: dataset.episodes must be at least half an episode of demos.n_episodes = 1000, got 1e-12
+callbacks.rollout.foo=4: callbacks.rollout.foo is not a key
+callbacks.last.filename=foo: callbacks.last.filename is not a key
+callbacks.last.save_top_k=0: callbacks.last.save_top_k is not a key
+callbacks.best.filename=foo: callbacks.best.filename is not a key
+callbacks.best.mode=up: callbacks.best.mode is not a key
+callbacks.best.monitor=nothing: callbacks.best.monitor is not a key
+trainer.max_stepz=4: trainer.max_stepz is not a key; did you mean trainer.max_steps?
+trainer.fast_dev_run=true: trainer.fast_dev_run cannot be set: a run needs its checkpoints
+trainer.limit_val_batches=0: trainer.limit_val_batches cannot be set: training and validation use all windows
+trainer.limit_train_batches=3: trainer.limit_train_batches cannot be set: training and validation use all windows
+trainer.overfit_batches=1: trainer.overfit_batches cannot be set: training and validation data are different
+trainer.num_sanity_val_steps=2: trainer.num_sanity_val_steps cannot be set: validation before the first step
+trainer.max_time=00:00:01:00: trainer.max_time cannot be set: a run is finished at its last step; trainer.max_steps
+trainer.min_steps=9: trainer.min_steps cannot be set: a run is finished at its last step; trainer.max_steps
+trainer.strategy=ddp: trainer.strategy cannot be set: it follows from trainer.devices
+trainer.logger=false: trainer.logger cannot be set: loggers are a group of their own, such as logger=csv
+trainer.callbacks=[]: trainer.callbacks cannot be set: callbacks are a group of their own
+trainer.plugins=[]: trainer.plugins cannot be set: they are objects, which a config cannot hold
+trainer.default_root_dir=x: trainer.default_root_dir cannot be set: a run writes to its folder
+trainer.accumulate_grad_batches=2: trainer.accumulate_grad_batches cannot be set: a resumed run finds its batches
+trainer.precision=16-mixed: trainer.precision must be 32-true, bf16-mixed or 64-true on a CPU, got 16-mixed
+sweep=optuna search.seed=4294967296: search.seed must be an integer from 0 to 4294967295, got 4294967296
+sweep=optuna search.seeds=[0,1,4294967296]: search.seeds must be a list of an integer from 0 to 4294967295
+sweep=optuna search.fresh_seeds=[4294967296]: search.fresh_seeds must be a list of an integer from 0 to 4294967295
 trainer.num_nodes=0: trainer.num_nodes must be an integer of at least 1, got 0
 trainer.devices=3 dataset.batch_size=256: dataset.batch_size must be divisible by trainer.devices = 3
   (of all machines), which share each batch, got 256

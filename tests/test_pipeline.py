@@ -52,9 +52,8 @@ def follow_config(folder: Path, head: str, *changes: str) -> DictConfig:
     return train_config(folder, f"head={head}", expert, *changes, env=env)
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed", "64-true"])
+@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
 @pytest.mark.parametrize("head", ["auto", "gaussian", "gaussian_mixture", "discretized", "mse"])
-@pytest.mark.filterwarnings("ignore:.*fp16 is not supported on CPU.*")
 def test_every_precision_trains_every_head(tmp_path: Path, precision: str, head: str) -> None:
     dtypes: set[torch.dtype] = set()
 
@@ -173,6 +172,14 @@ def no_callback() -> None:
     pass
 
 
+def early() -> pl.Callback:
+    return pl.callbacks.EarlyStopping(monitor="val/loss")
+
+
+def failing() -> None:
+    raise RuntimeError("no")
+
+
 OWN = "callbacks.own"
 
 
@@ -190,7 +197,12 @@ OWN = "callbacks.own"
         (OWN, "Shouting", {"loudlier": 1}, r"callbacks\.own\.loudlier is .* callbacks\.own\.loudly\?"),
         (OWN, "Dumb", {}, r"callbacks\.own\._target_=.*Dumb cannot be made: .* missing .*'observation_dim'"),
         (OWN, "no_callback", {}, r"callbacks\.own\._target_ must be a Lightning callback, got .*"),
-        ("trainer", "", {"max_time_": 3}, r"trainer\.max_time_ is not a key of .*Trainer; .* trainer\.max_time\?"),
+        ("trainer", "", {"max_stepz": 3}, r"trainer\.max_stepz is not a key; did you mean trainer\.max_steps\?"),
+        (OWN, "early", {}, r"callbacks\.own ends the training early, but a run is finished at its last step"),
+        (OWN, "failing", {}, r"callbacks\.own\._target_=.*failing cannot be made: no"),
+        ("callbacks.curve", "Shouting", {}, r"callbacks\.curve\._target_ must be a LearningCurve, got .*Shouting"),
+        ("dataset", "sgd", {}, r"dataset\.model must be given: .*sgd asks for it"),
+        ("expert", "no_callback", {}, r"expert\._target_=.*no_callback must take observations"),
         (
             "callbacks.ema",
             "",

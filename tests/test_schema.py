@@ -72,7 +72,14 @@ def test_every_other_key_is_read_somewhere(found: schema.Component) -> None:
 
 def test_only_these_hand_on_keys_of_any_name() -> None:
     names = {c.name.rpartition(".")[2] for c in COMPONENTS if c.open}
-    assert names == {"lightning", "checkpoint", "RandomizedPhysics"}
+    assert names == {"RandomizedPhysics"}
+
+
+def test_every_parameter_of_the_trainer_is_a_key_or_refused_with_a_reason() -> None:
+    found = next(c for c in COMPONENTS if c.group == "trainer")
+    kept_by_lightning = {"enable_autolog_hparams", "inference_mode", "profiler"}
+    parameters = set(inspect.signature(locate(found.target, key="_target_")).parameters)
+    assert parameters == {*found.fields, *found.refused, *kept_by_lightning}
 
 
 def test_a_component_has_one_name_and_one_target() -> None:

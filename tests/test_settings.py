@@ -31,6 +31,12 @@ def checked(*overrides: str) -> DictConfig:
         (["head=mse"], "head=mse is for Box actions; head=categorical is for Discrete and MultiDiscrete"),
         (["env=gymnasium", "env.id=Pendulum-v1", "head=categorical"], "head=categorical is for Discrete .* is for Box"),
         (["expert=sb3", "expert.path=nowhere.zip"], "expert.path must be a file, got nowhere.zip"),
+        (
+            ["+env.kwargs.max_episode_steps=0"],
+            "env.kwargs.max_episode_steps must be a number of steps, or -1",
+        ),
+        (["+env.kwargs.render_mode=human"], "env.kwargs.render_mode cannot be set: only videos render"),
+        (["+env.wrappers.own._target_=os.getcwd"], "env.wrappers.own cannot wrap LunarLander-v3"),
     ],
 )
 def test_what_does_not_fit_the_environment_is_refused(overrides: list[str], message: str | None) -> None:
@@ -39,6 +45,27 @@ def test_what_does_not_fit_the_environment_is_refused(overrides: list[str], mess
     else:
         with pytest.raises(ConfigError, match=message):
             check_environment(checked(*overrides))
+
+
+TOO_LARGE = """
+dataset.context_length=1000000000: dataset.context_length=1000000000
+dataset.batch_size=1000000000: dataset.batch_size=1000000000, dataset.context_length=8, model.d_model=32
+model.d_model=100000000: model.d_model=100000000, model.n_layer=2
+model.n_layer=1000000000: model.d_model=32, model.n_layer=1000000000
+model=mlp model.n_layer=100000000: model.d_model=None, model.n_layer=100000000
+model=gru model.d_model=100000000: model.d_model=100000000, model.n_layer=1
+model=mlp_stack model.d_action=100000000000: dataset.context_length=8, model.d_action=100000000000
+env=gymnasium env.id=Pendulum-v1 head=discretized head.n_bins=1000000000000: head=
+expert.hidden=[1000000000000]: expert.hidden=[1000000000000]
+expert.n_envs=1000000000: expert.n_envs=1000000000, expert.n_steps=1024
+"""
+
+
+@pytest.mark.parametrize(("overrides", "keys"), [line.split(": ") for line in TOO_LARGE.strip().splitlines()])
+def test_what_no_memory_can_hold_is_refused_before_it_is_allocated(overrides: str, keys: str) -> None:
+    wanted = rf"^{re.escape(keys)}.* must be smaller: at least [\d,]+ GB of memory are needed, and this machine has"
+    with pytest.raises(ConfigError, match=wanted):
+        check_environment(checked(*overrides.split()))
 
 
 def test_the_environment_is_checked_before_torch_is_imported() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -48,10 +49,14 @@ def app(name: str) -> Callable[[Callable[[DictConfig], Any]], Any]:
         def main(cfg: DictConfig | None = None) -> Any:
             if cfg is None:
                 return _run(name, main)
-            if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.RUN:
+            if not HydraConfig.initialized():
+                return task(cfg)
+            if HydraConfig.get().mode != RunMode.RUN:
+                check_empty(cfg)
                 return task(cfg)
             sys.argv = _command_line  # Lightning launches the other processes of a training with it
             try:
+                check_empty(cfg)
                 return task(cfg)
             except Exception as error:
                 line = _mistake(error)
@@ -62,6 +67,14 @@ def app(name: str) -> Callable[[Callable[[DictConfig], Any]], Any]:
         return main
 
     return decorate
+
+
+def check_empty(cfg: DictConfig) -> None:
+    """Raise ConfigError for an override such as `search.space={}`, which Hydra merges, so that it changes nothing."""
+    for override in HydraConfig.get().overrides.task:
+        key, _, value = override.partition("=")
+        if value == "{}" and (kept := OmegaConf.select(cfg, key.lstrip("+"))):
+            raise ConfigError(f"{override} removes nothing, as mappings are merged; ~{key}.KEY removes {list(kept)}")
 
 
 _full_error = False
@@ -112,6 +125,9 @@ def _mistake(error: Exception) -> str | None:
         group, _, option = error.missing_cfg_file.rpartition("/")
         known = [name for name in error.options if not re.fullmatch(_SCHEMA, name)]
         return f"{group} must be one of {known}, got {option!r}{_did_you_mean(option, known)}"
+    if said.startswith("Config group override must be"):
+        given = next(argument for argument in sys.argv[1:] if _is_no_option(argument))
+        return f"{given} is no option of a group; a group takes a name, such as model=tiny"
     if isinstance(error, CompactHydraException) and not isinstance(error, InstantiationException):
         key, cause = re.match("Could not override '(.+?)'", said), error.__cause__
         if not isinstance(cause, OmegaConfBaseException):
@@ -122,13 +138,20 @@ def _mistake(error: Exception) -> str | None:
         known = list(_keys(OmegaConf.to_container(cause.parent_node)))
         if "." not in key[1]:
             known += _groups(key[1].rpartition("/")[0])
-        what, hint = "group" if "/" in key[1] else "key", _did_you_mean(key[1], known, parent)
-        return f"{key[1]} is not a {what}{hint or (what == 'key') * f'; +{key[1]}=… adds it'}"
+        name = str(cause.full_key) if str(cause.full_key).startswith(f"{key[1]}.") else key[1]
+        what, hint = "group" if "/" in name else "key", _did_you_mean(name, known, parent)
+        return f"{name} is not a {what}{hint or (what == 'key') * f'; +{name}=… adds it'}"
     by_hydra = traceback.extract_tb(error.__traceback__)[-1].filename.startswith(str(hydra.__path__[0]) + "/_internal")
     if isinstance(error, InterpolationResolutionError):
         missing = re.search(r"Missing mandatory value: ([\w.]+)", said)
         return f"{missing[1]} must be given" if missing else f"{error.full_key}: {said}"
     return said if by_hydra and isinstance(error, ValueError) else None
+
+
+def _is_no_option(argument: str) -> bool:
+    """Whether an argument overrides a group with a number, null or the like."""
+    key, equals, value = argument.lstrip("+").partition("=")
+    return bool(equals) and key in ("", *_groups("")) and not isinstance(yaml.safe_load(value), str | list)
 
 
 def _did_you_mean(word: str, known: Iterable[str], parent: str = "") -> str:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from ilt.cli.app import app
 from ilt.cli.list import COLUMNS, FAILED, SET_ASIDE, UNFINISHED, Entry, find_entries, lock_of, row
 from ilt.evaluation.tables import print_table
-from ilt.settings import check_config
+from ilt.settings import check_config, outputs_of
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def _confirmed(question: str) -> bool:
 def main(cfg: DictConfig) -> int:
     """List what would be deleted, delete it after confirmation, and return the number of deleted folders."""
     check_config(cfg, "clean")
-    outputs = Path(cfg.outputs)
+    outputs = outputs_of(cfg)
     found = list(find_leftovers(outputs, hours=cfg.hours))
     if not found:
         log.info("there is nothing to delete below %s", outputs)

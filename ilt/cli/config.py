@@ -1,8 +1,9 @@
 """Schemas of the commands: the top-level keys of their configs."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from ilt.schema import FOLDER, MAPPING, NAME, TEXT, Rule, component, key, list_of
+from ilt.schema import FOLDER, LARGEST_SEED, MAPPING, NAME, TEXT, Rule, component, key, list_of
 
 _SEEDS = Rule(TEXT.allows, "BLOCK:COUNT or BLOCK:OFFSET:COUNT, such as test:1000")
 _FIT_SEEDS = Rule(TEXT.allows, "BLOCK:COUNT or BLOCK:OFFSET:COUNT, such as selection:1000")
@@ -20,10 +21,15 @@ _SUBSETS = Rule(
 
 @dataclass(kw_only=True)
 class _Command:
+    groups: ClassVar[tuple[str, ...]] = ()
+    """The groups and parts of its config."""
+
     outputs: str = key("outputs", "Folder for all files that are written.")
     n_envs: int = key(256, "Active episodes in each process; no result depends on it.", ge=1)
-    processes: int | None = key(None, "Processes for rollouts; null for one per core. No result depends on it.", ge=1)
-    threads: int | None = key(1, "CPU threads of torch for training; null for torch's default.", ge=1)
+    processes: int | None = key(
+        None, "Processes for rollouts; null for one per core. No result depends on it.", ge=1, le=1024
+    )
+    threads: int | None = key(1, "CPU threads of torch for training; null for torch's default.", ge=1, le=1024)
 
 
 @dataclass(kw_only=True)
@@ -35,7 +41,12 @@ class _Trusting(_Command):
 class Train(_Command):
     """Train and score a student."""
 
-    seed: int = key(0, "Seed of weights, order of windows and dropout.", ge=0)
+    groups = (
+        "env", "expert", "demos", "dataset", "head", "imitation", "model", "optimizer", "trainer", "callbacks",
+        "evaluation", "logger", "search",
+    )  # fmt: skip
+
+    seed: int = key(0, "Seed of weights, order of windows and dropout.", ge=0, le=LARGEST_SEED)
     resume: bool = key(True, "Resume a killed run; false: set it aside and start over.")
     run_name: str = key("???", "The run's folder.", rule=FOLDER)
 
@@ -44,15 +55,21 @@ class Train(_Command):
 class Expert(_Command):
     """Train an expert, or find an existing one."""
 
+    groups = ("env", "expert", "logger")
+
 
 @component("command", "collect")
 class Collect(_Command):
     """Collect demonstrations, or find existing ones."""
 
+    groups = ("env", "expert", "demos", "logger")
+
 
 @component("command", "evaluate")
 class Evaluate(_Trusting):
     """Score a trained run again."""
+
+    groups = ("logger",)
 
     run: str = key("???", "The run's folder.", rule=_RUN)
     seeds: str = key("test:1000", "Which episodes.", rule=_SEEDS)
@@ -64,6 +81,8 @@ class Evaluate(_Trusting):
 @component("command", "compare")
 class Compare(_Trusting):
     """Compare policies on the same seeds."""
+
+    groups = ("env", "logger")
 
     name: str = key("???", "Name of the folder in outputs/comparisons, without its hash.", rule=NAME)
     policies: dict[str, str] = key(
@@ -85,6 +104,8 @@ class Compare(_Trusting):
 @component("command", "probe")
 class Probe(_Trusting):
     """Probe a student for quantities that its environment hides."""
+
+    groups = ("logger",)
 
     run: str = key("???", "The run's folder; its env must hide quantities from the student.", rule=_RUN)
     other: str | None = key(None, "Another run of the same env to compare with.")

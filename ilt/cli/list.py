@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from ilt.cli.app import app
 from ilt.cli.report import set_aside
 from ilt.evaluation.tables import print_table
-from ilt.settings import check_config
+from ilt.settings import check_config, outputs_of
 from ilt.tracking.reading import UnreadableFileError, is_regular, read_json, read_text, reading
 from ilt.tracking.run_folder import COMMAND, CONFIG, ERROR, RESULTS, read_config
 from ilt.tracking.store import MANIFEST, SHIPPED, files_below, read_manifest
@@ -185,9 +185,10 @@ def row(entry: Entry, outputs: Path) -> list[str]:
 def main(cfg: DictConfig) -> int:
     """Print the table, and return its number of rows."""
     check_config(cfg, "list")
-    entries = [*find_shipped(), *find_entries(Path(cfg.outputs))]
+    outputs = outputs_of(cfg)
+    entries = [*find_shipped(), *find_entries(outputs)]
     entries = [entry for entry in entries if cfg.kind in (None, entry.kind)]
-    print_table(cfg.outputs, COLUMNS, [row(entry, Path(cfg.outputs)) for entry in entries])
+    print_table(cfg.outputs, COLUMNS, [row(entry, outputs) for entry in entries])
     for entry in entries:
         if entry.damage:
             log.warning("damaged: %s", entry.damage)

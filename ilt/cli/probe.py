@@ -61,9 +61,13 @@ def choose_seeds(cfg: DictConfig, spec: "EnvSpec") -> dict[str, "np.ndarray"]:
     """Return the seeds of the config keys `fit_seeds` and `seeds`. ConfigError if they overlap."""
     import numpy as np
 
+    from ilt.analysis.probes import LEAST_EPISODES
+
     chosen = {}
     for key in ("fit_seeds", "seeds"):
         block, offset, count = parse_seeds(cfg[key], spec.seed_blocks, key)
+        if count < LEAST_EPISODES:
+            raise ConfigError(f"{key} must hold at least {LEAST_EPISODES} episodes, got {cfg[key]!r}")
         chosen[key] = spec.seeds(block, count, offset)
     if np.intersect1d(chosen["fit_seeds"], chosen["seeds"]).size:
         raise ConfigError(f"fit_seeds must be others than seeds={cfg.seeds}, got {cfg.fit_seeds}")

@@ -5,6 +5,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Transformer
+from hydra.errors import HydraException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from ilt.schema import ConfigError
@@ -19,9 +20,11 @@ def parse_space(
         space: sweeps in Hydra's syntax by override key, such as `tag(log, interval(0.0001, 0.01))`.
         arguments: of the command line. A sweep replaces the one in `space`, a value removes the key from the search.
 
-    ConfigError if nothing is left to search over, or if `seed` is overridden.
+    ConfigError if nothing is left to search over, if a sweep is wrong, or if `seed` is overridden.
     """
-    found = {key: distribution(parser.parse_override(f"{key}={text}")) for key, text in (space or {}).items()}
+    found = {key: distribution(_parsed(key, text, parser)) for key, text in (space or {}).items()}
+    if "seed" in found:
+        raise ConfigError("search.space must not hold seed, which search.seeds and search.fresh_seeds set")
     fixed = []
     for argument, override in zip(arguments, parser.parse_overrides(list(arguments)), strict=True):
         key = override.get_key_element()
@@ -37,6 +40,13 @@ def parse_space(
     return found, fixed
 
 
+def _parsed(key: str, text: Any, parser: OverridesParser) -> Override:
+    try:
+        return parser.parse_override(f"{key}={text}")
+    except HydraException as error:
+        raise ConfigError(f"search.space: {key}={text} is not an override: {error}") from error
+
+
 def distribution(override: Override) -> BaseDistribution:
     """Convert a Hydra sweep to an Optuna distribution.
 
@@ -45,7 +55,13 @@ def distribution(override: Override) -> BaseDistribution:
     """
     if not override.is_sweep_override():
         raise ConfigError(f"search.space must hold sweeps such as interval(0, 1), got {override.input_line}")
-    sweep = override.value()
+    try:
+        return _distribution(override, override.value())
+    except ValueError as error:
+        raise ConfigError(f"search.space: {override.input_line} cannot be searched: {error}") from error
+
+
+def _distribution(override: Override, sweep: Any) -> BaseDistribution:
     if isinstance(sweep, IntervalSweep):
         return _numbers([sweep.start, sweep.end])(sweep.start, sweep.end, log="log" in sweep.tags)
     values: list[Any] = list(override.sweep_iterator(Transformer.encode))

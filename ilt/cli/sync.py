@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ilt.cli.app import app
-from ilt.settings import check_config
+from ilt.settings import check_config, outputs_of
 from ilt.tracking.reading import UnreadableFileError, open_regular, reading
 from ilt.tracking.store import files_below
 
@@ -114,9 +114,10 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
 def main(cfg: DictConfig) -> int:
     """List the runs to upload, upload them, and return their number."""
     check_config(cfg, "sync")
+    outputs = outputs_of(cfg)
     from ilt.tracking.wandb import base_url, has_key
 
-    found = find_offline(Path(cfg.outputs))
+    found = find_offline(outputs)
     runs = [run for run in found if not run.at_work]
     for run in found:
         state = "" if run.ended else ", still running: skipped" if run.at_work else ", was killed"

@@ -82,6 +82,14 @@ class EpisodesFile(DataSource):
     def episodes(self, env: EnvSpec, block: str, demonstrate: Demonstrate) -> Episodes:
         return Episodes.load(self._paths[block])
 
+    def check(self, env: EnvSpec) -> None:
+        """Raise ConfigError, naming the key, unless both files hold episodes of the environment."""
+        for block, key in (("demonstrations", "path"), ("validation", "validation_path")):
+            try:
+                check_fits(Episodes.load(self._paths[block]), env, source=str(self._paths[block]))
+            except ValueError as error:
+                raise ConfigError(f"demos.{key}: {error}") from error
+
     def identity(self) -> dict[str, Any]:
         missing = [str(path) for path in self._paths.values() if not path.is_file()]
         if missing:
@@ -112,6 +120,13 @@ def make_source(values: Any, *, trust: Sequence[str] | None = None) -> DataSourc
             f"demos._target_={path_of(target)} cannot be called with env, block and {options}: {error}"
         ) from error
     return FunctionSource(target, **options)
+
+
+def check_source(values: Any, env: EnvSpec) -> None:
+    """Raise ConfigError, naming the key, if a data source cannot be made, or its files do not fit the environment."""
+    source = make_source(values)
+    if isinstance(source, EpisodesFile):
+        source.check(env)
 
 
 def check_fits(episodes: Episodes, env: EnvSpec, *, source: str) -> None:

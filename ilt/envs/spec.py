@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 BLOCKS = ("demonstrations", "validation", "selection", "test")
 
 _BLOCK = list_of(integer(0), 2)
+_LIMIT = integer(-1).or_null()
 
 
 @component("env", "gymnasium", "ilt.envs.spec.EnvSpec")
@@ -66,6 +67,7 @@ class EnvSpec:
 
     def __post_init__(self) -> None:
         check_disjoint(self.seed_blocks)
+        _check_kwargs(self.kwargs)
 
     @classmethod
     def from_config(cls, values: Any, *, trust: Sequence[str] | None = None) -> "EnvSpec":
@@ -193,8 +195,20 @@ class EnvSpec:
         """Return what decides an episode besides its seed and the policy; part of the hash of every artifact."""
         identity: dict[str, Any] = {"id": self.id, "kwargs": dict(self.kwargs)}
         if self.wrappers:
-            identity["wrappers"] = [canonical_config("env.wrappers", dict(w)) for w in self.wrappers.values()]
+            identity["wrappers"] = [
+                canonical_config("env.wrappers", dict(arguments), prefix=f"env.wrappers.{name}")
+                for name, arguments in self.wrappers.items()
+            ]
         return identity
+
+
+def _check_kwargs(kwargs: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a time limit that is none, and for what each rollout decides."""
+    limit = kwargs.get("max_episode_steps")
+    if not _LIMIT.allows(limit) or limit == 0:
+        raise ConfigError(f"env.kwargs.max_episode_steps must be a number of steps, or -1 for no limit, got {limit!r}")
+    if "render_mode" in kwargs:
+        raise ConfigError("env.kwargs.render_mode cannot be set: only videos render; evaluation.video=true makes one")
 
 
 def check_disjoint(seed_blocks: Mapping[Any, Any]) -> None:
@@ -204,6 +218,8 @@ def check_disjoint(seed_blocks: Mapping[Any, Any]) -> None:
     for name, block in seed_blocks.items():
         if not _BLOCK.allows(block if not isinstance(block, tuple) else list(block)):
             raise ConfigError(f"env.seed_blocks.{name} must be {_BLOCK.wanted}, got {block!r}")
+        if sum(block) > 2**63:
+            raise ConfigError(f"env.seed_blocks.{name} must end below 2^63, got {block!r}")
     spans = sorted((first, first + count, name) for name, (first, count) in seed_blocks.items())
     for (_, end, name), (start, _, other) in pairwise(spans):
         if start < end:

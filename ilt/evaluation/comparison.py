@@ -11,6 +11,7 @@ from ilt.data.episodes import Episodes
 from ilt.envs.spec import EnvSpec
 from ilt.evaluation.statistics import mean_interval, mean_interval_of_runs, performance, summarize
 from ilt.evaluation.tables import filled, markdown_table, percent
+from ilt.schema import ConfigError
 from ilt.tracking.store import write_json, write_text
 from ilt.training.fit import write_csv
 
@@ -43,9 +44,9 @@ def subset_masks(subsets: Mapping[str, tuple[str, float, float]], episodes: Epis
     for name, (drawn, *quantiles) in subsets.items():
         values = episodes.extras.get(f"episode/{drawn}")
         if values is None:
-            raise ValueError(f"subsets.{name} asks for quantiles of {drawn}, which env does not draw for each episode")
+            raise ConfigError(f"subsets.{name} asks for quantiles of {drawn}, which env does not draw for each episode")
         if np.ptp(values) == 0:
-            raise ValueError(f"subsets.{name} asks for quantiles of {drawn}, but it is {values[0]:g} in every episode")
+            raise ConfigError(f"subsets.{name} asks for quantiles of {drawn}, but it is {values[0]:g} in every episode")
         low, high = np.quantile(values, quantiles)
         masks[name] = (low <= values) & (values <= high)
     return masks

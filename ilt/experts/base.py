@@ -107,6 +107,13 @@ class RandomExpert(Expert):
         return RandomPolicy(env.action_space)
 
 
+def check_expert(values: Any, env: EnvSpec) -> None:
+    """Raise ConfigError, naming the key, if an expert cannot be made, or the controller that it names is not there."""
+    expert = make_expert(values)
+    if isinstance(expert, HeuristicExpert):
+        expert.policy(env, Path(), privileged=values.privileged, deterministic=values.deterministic)
+
+
 def make_expert(values: Any, *, trust: Sequence[str] | None = None) -> Expert:
     """Build the expert of a config's `expert`, a subclass of `Expert` or a function. Raise ConfigError otherwise."""
     target = locate(values["_target_"], key="expert._target_", trust=trust)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ilt.schema import NAME, component, key
+from ilt.schema import LARGEST_COUNT, LARGEST_SEED, NAME, component, key
 
 
 @component("expert")
@@ -20,7 +20,7 @@ class AnyExpert:
     )
     privileged: bool = key(False, "Whether it sees what the environment hides from students.")
     deterministic: bool = key(True, "Whether it takes its most likely action or samples.", identity=False)
-    seed: int = key(0, "Decides its weights, its samples and its training episodes.", ge=0)
+    seed: int = key(0, "Decides its weights, its samples and its training episodes.", ge=0, le=LARGEST_SEED)
     selection_episodes: int = key(100, "Selection seeds of each scoring, to pick the best checkpoint.", ge=1)
     gate_episodes: int = key(400, "Further selection seeds, to evaluate the best checkpoint for the gate.", ge=1)
     train: bool = key(True, "Whether it may be trained if it is not found; false is an error then.", identity=False)
@@ -31,7 +31,7 @@ class AnyExpert:
 
 @dataclass(kw_only=True)
 class _Trained(AnyExpert):
-    total_steps: int = key(1_000_000, "Environment steps of the training.", ge=1)
+    total_steps: int = key(1_000_000, "Environment steps of the training.", ge=1, le=LARGEST_COUNT)
     score_every: int = key(50_000, "Steps between scorings; a killed training resumes from the last one.", ge=1)
     hidden: list[int] = key([64, 64], "Width of each hidden layer of actor and critic.", ge=1)
     n_envs: int = key(16, "Environments stepped together.", ge=1)

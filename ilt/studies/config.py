@@ -1,6 +1,6 @@
 """Schema of the config's part `search`."""
 
-from ilt.schema import MAPPING, NAME, component, key
+from ilt.schema import LARGEST_SEED, MAPPING, NAME, component, key
 
 
 @component("search")
@@ -15,9 +15,11 @@ class Search:
     sampler: str = key("tpe", "How values are chosen.", choices=("tpe", "random"))
     startup_trials: int = key(8, "Drawn at random; and so many must be complete before any is pruned.", ge=1)
     pruning: bool = key(True, "Give up a trial whose first seed is, at an evaluation, below the median so far.")
-    seed: int = key(0, "Of the sampler.", ge=0)
-    seeds: list[int] = key([0, 1, 2], "Training seeds of every trial, at least three.", ge=0)
-    fresh_seeds: list[int] = key([100, 101, 102], "Training seeds of the winner, none of those above.", ge=0)
+    seed: int = key(0, "Of the sampler.", ge=0, le=LARGEST_SEED)
+    seeds: list[int] = key([0, 1, 2], "Training seeds of every trial, at least three.", ge=0, le=LARGEST_SEED)
+    fresh_seeds: list[int] = key(
+        [100, 101, 102], "Training seeds of the winner, none of those above.", ge=0, le=LARGEST_SEED
+    )
     trial: int | None = key(None, "Set by the search: the number of the trial that a run belongs to.", ge=0)
     space: dict[str, str] | None = key(
         None, "Sweeps by key; on the command line a sweep replaces one, a value fixes it.", rule=MAPPING.or_null()

@@ -15,7 +15,7 @@ from optuna.trial import Trial, TrialState
 
 from ilt.evaluation.run_table import run_table
 from ilt.evaluation.tables import markdown_table
-from ilt.schema import plain
+from ilt.schema import ConfigError, PlainError, plain
 from ilt.settings import training_config
 from ilt.studies.optuna_study import open_study
 from ilt.studies.search_report import write_report
@@ -58,15 +58,20 @@ class Search:
         self._folder, self._launch = folder, launch
         self._launcher_failed = False
 
-    def example(self) -> list[str]:
-        """Return the overrides of an example run of this search."""
-        values = {k: d.choices[0] if isinstance(d, CategoricalDistribution) else d.low for k, d in self._space.items()}  # type: ignore[attr-defined]
-        return self._overrides(values, seed=self._options.seeds[0], trial=0)
+    def examples(self) -> Iterator[list[str]]:
+        """Yield the overrides of example runs, in which each key takes every choice, and both ends of its range."""
+        ends: dict[str, Sequence[Any]] = {
+            key: each.choices if isinstance(each, CategoricalDistribution) else (each.low, each.high)  # type: ignore[attr-defined]
+            for key, each in self._space.items()
+        }
+        for n in range(max(map(len, ends.values()))):
+            values = {key: choices[n % len(choices)] for key, choices in ends.items()}
+            yield self._overrides(values, seed=self._options.seeds[0], trial=0)
 
     def run(self) -> dict[str, Any]:
         """Search, retrain the winner, write the report, and return the content of `search.json`.
 
-        RuntimeError if another process searches in this folder, ValueError if it holds a different search.
+        PlainError if another process searches in this folder, ConfigError if it holds a different search.
         """
         try:
             with FileLock(self._folder / ".search.lock", timeout=0):
@@ -76,10 +81,10 @@ class Search:
                     self._train(study, batch)
                 return self._train_winner_again(study)
         except Timeout:
-            raise RuntimeError(f"another process searches in {self._folder}") from None
+            raise PlainError(f"another process searches in {self._folder}") from None
 
     def _check_that_it_is_this_search(self, study: optuna.Study) -> None:
-        """Raise ValueError if the study's trials come from another config, space or seeds."""
+        """Raise ConfigError if the study's trials come from another config, space or seeds."""
         described = {
             **training_config(self._cfg),
             "evaluation.reported_checkpoint": self._cfg.evaluation.reported_checkpoint,
@@ -91,7 +96,7 @@ class Search:
         found = study.user_attrs.get("search", described)
         differing = sorted(key for key in {*found, *described} if found.get(key) != described.get(key))
         if differing:
-            raise ValueError(
+            raise ConfigError(
                 f"{self._folder} holds another search ({', '.join(differing)} differ); give this one a "
                 "search.study_name of its own"
             )
@@ -166,7 +171,7 @@ class Search:
 
     def _train_winner_again(self, study: optuna.Study) -> dict[str, Any]:
         if not study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
-            raise RuntimeError(f"none of the {len(study.trials)} trials in {self._folder} was completed")
+            raise PlainError(f"none of the {len(study.trials)} trials in {self._folder} was completed")
         best = study.best_trial
         log.info("retraining the winner, trial %d, on fresh seeds, to score it on test seeds", best.number)
         study.set_user_attr("winners", [*dict.fromkeys([*study.user_attrs.get("winners", []), best.number])])

@@ -1,7 +1,6 @@
 """Runs of jobs in a logger: W&B, TensorBoard, MLflow, CSV files, or any other Lightning logger."""
 
 import csv
-import importlib
 import inspect
 import io
 import shutil
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-from ilt.schema import ConfigError
+from ilt.schema import ConfigError, accepted, locate
 from ilt.settings import is_of_the_run
 from ilt.tracking.store import Artifact, provenance, write_text
 
@@ -205,21 +204,23 @@ def _start(logger: Mapping[str, Any] | None, job: JobInfo) -> Run:
         from ilt.tracking import wandb
 
         return wandb.start(options, job)
+    from pytorch_lightning.loggers import Logger as PossibleLogger
     from pytorch_lightning.loggers import MLFlowLogger, TensorBoardLogger
 
     job.outputs.mkdir(parents=True, exist_ok=True)
-    module, _, name = values["_target_"].rpartition(".")
-    kind = getattr(importlib.import_module(module), name)
+    kind = locate(values["_target_"], key="logger._target_")
     known = {"save_dir": str(job.log_folder), "name": job.name, "run_name": job.name}
     taken = {key: value for key, value in known.items() if key in inspect.signature(kind).parameters}
+    arguments = accepted(kind, options, taken, prefix="logger")
     with FileLock(job.outputs / ".logger.lock"):  # two jobs must not create the same store or experiment
         try:
-            made: Logger = kind(**{**taken, **options})
-        except (ModuleNotFoundError, TypeError) as error:
-            raise ConfigError(
-                f"logger._target_={values['_target_']} cannot be made: {error} (TensorBoard and MLflow are extras: "
-                "pip install 'ilt[tensorboard]' or 'ilt[mlflow]')"
-            ) from error
+            made: Logger = kind(**arguments)
+        except Exception as error:
+            extras = " (TensorBoard and MLflow are extras: pip install 'ilt[tensorboard]' or 'ilt[mlflow]')"
+            hint = extras if isinstance(error, ModuleNotFoundError) else ""
+            raise ConfigError(f"logger._target_={values['_target_']} cannot be made: {error}{hint}") from error
+        if not isinstance(made, PossibleLogger):
+            raise ConfigError(f"logger._target_ must be a Lightning logger, got {values['_target_']}")
         about = {"name": job.name, "type": job.job_type, "group": job.group, "tags": list(job.tags)}
         made.log_hyperparams({**job.config, "job": about, "made_by": provenance()})
     if isinstance(made, TensorBoardLogger):

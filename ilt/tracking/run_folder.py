@@ -36,7 +36,7 @@ class RunFolder:
     Args:
         path: the folder.
         config: the resolved config as plain containers.
-        identity: all that determines the training. ValueError if the folder holds another training.
+        identity: all that determines the training. ConfigError if the folder holds another training.
         resume: continue from the folder's content; otherwise set the content aside under another name.
         wait: whether to wait for a process that is at work in the folder, such as the same job of the same sweep;
             otherwise raise PlainError.
@@ -79,7 +79,7 @@ class RunFolder:
         if identity.exists() and (found := read_json(identity, finite=False)) != self.identity:
             self._lock.release()
             keys = sorted(k for k in {*found, *self.identity} if found.get(k) != self.identity.get(k))
-            raise ValueError(f"{self.path} holds a run with another config ({', '.join(keys)} differ)")
+            raise ConfigError(f"{self.path} holds a run with another config ({', '.join(keys)} differ)")
         if not identity.exists():
             write_json(identity, self.identity)
         if not self.finished:  # a finished run keeps the config that it was scored with
@@ -201,10 +201,10 @@ def selection_return(run: RunFolder) -> float:
 
 
 def read_config(folder: Path, *, key: str = "run") -> dict[str, Any]:
-    """Read a run's resolved config as plain containers, without running code. ValueError if there is none."""
+    """Read a run's resolved config as plain containers, without running code. ConfigError if there is none."""
     path = folder / CONFIG
     if not os.path.lexists(path):
-        raise ValueError(f"{key} must be the folder of a run, with a config.yaml in it, got {folder}")
+        raise ConfigError(f"{key} must be the folder of a run, with a config.yaml in it, got {folder}")
     config = read_yaml(path)
     with reading(path):
         return dict(config)

@@ -1,6 +1,6 @@
 """Schemas of the config groups `optimizer`, `trainer` and `callbacks`."""
 
-from ilt.schema import COUNT, Rule, component, key
+from ilt.schema import COUNT, LARGEST_COUNT, Rule, component, key
 
 
 @component("optimizer", "adamw", "ilt.training.optimizer.adamw")
@@ -21,21 +21,61 @@ _INTERVAL = Rule(
 )
 
 
-@component("trainer", "lightning", "pytorch_lightning.Trainer", open=True)
+_BY_STEPS = "a run is finished at its last step; trainer.max_steps says how many there are"
+_ALL_BATCHES = "training and validation use all windows; dataset.episodes and dataset.stride say how many there are"
+_BY_DEVICES = "it follows from trainer.devices"
+_REFUSED = {
+    "accumulate_grad_batches": "a resumed run finds its batches by their step; use a larger dataset.batch_size",
+    "barebones": "a run needs its checkpoints and rollout evaluations",
+    "callbacks": "callbacks are a group of their own, such as +callbacks.NAME._target_=…",
+    "default_root_dir": "a run writes to its folder; use outputs and run_name",
+    "enable_checkpointing": "results are made from the checkpoints of callbacks.best and callbacks.last",
+    "enable_model_summary": "the log says how many parameters there are",
+    "enable_progress_bar": "ilt shows its own",
+    "fast_dev_run": "a run needs its checkpoints and rollout evaluations; experiment=smoke is short",
+    "limit_predict_batches": "nothing is predicted; use evaluation.n_episodes",
+    "limit_test_batches": "nothing is tested in batches; use evaluation.n_episodes",
+    "limit_train_batches": _ALL_BATCHES,
+    "limit_val_batches": f"{_ALL_BATCHES}, and demos.n_validation_episodes",
+    "logger": "loggers are a group of their own, such as logger=csv",
+    "max_time": _BY_STEPS,
+    "min_epochs": _BY_STEPS,
+    "min_steps": _BY_STEPS,
+    "model_registry": "weights are in the run's folder; logger=wandb keeps them as an artifact, too",
+    "num_sanity_val_steps": "validation before the first step would be counted as a rollout evaluation",
+    "overfit_batches": "training and validation data are different; dataset.episodes=1 trains on one episode",
+    "plugins": "they are objects, which a config cannot hold",
+    "reload_dataloaders_every_n_epochs": "a resumed run finds its batches by their step",
+    "strategy": _BY_DEVICES,
+    "use_distributed_sampler": _BY_DEVICES,
+}
+
+
+@component("trainer", "lightning", "pytorch_lightning.Trainer", refused=_REFUSED)
 class Trainer:
-    """Lightning's Trainer. Further keys are its own."""
+    """Lightning's Trainer."""
 
     accelerator: str = key("cpu", "Device type.", choices=("auto", "cpu", "gpu"))
     devices: int | str = key(1, "Processes that train one model, with equal shares of each batch.", rule=_DEVICES)
     precision: str = key("32-true", "Precision.", choices=("32-true", "bf16-mixed", "16-mixed", "64-true"))
-    max_steps: int = key(2000, "Training steps; −1 to count epochs instead.", ge=-1)
-    max_epochs: int = key(-1, "Needs max_steps=-1 val_check_interval=1.0 check_val_every_n_epoch=1.", ge=-1)
+    num_nodes: int = key(1, "Machines that train one model, where torchrun or srun starts the processes.", ge=1)
+    max_steps: int = key(2000, "Training steps; −1 to count epochs instead.", ge=-1, le=LARGEST_COUNT)
+    max_epochs: int = key(
+        -1, "Needs max_steps=-1 val_check_interval=1.0 check_val_every_n_epoch=1.", ge=-1, le=LARGEST_COUNT
+    )
     val_check_interval: int | float = key(
         500, "Steps between validations, each with a rollout evaluation and a checkpoint.", rule=_INTERVAL
     )
     check_val_every_n_epoch: int | None = key(None, "Epochs between validations; null to count steps.", ge=1)
     log_every_n_steps: int = key(50, "Steps between logged losses.", ge=1, identity=False)
     gradient_clip_val: float | None = key(1.0, "Norm that gradients are clipped to; null for none.", gt=0)
+    gradient_clip_algorithm: str | None = key(
+        None, "Clip the norm of all gradients (null), or each value.", choices=("norm", "value")
+    )
+    deterministic: bool | None = key(None, "Refuse operations of torch that do not repeat; see Lightning.")
+    benchmark: bool | None = key(None, "Let cuDNN choose its fastest algorithms; see Lightning.")
+    detect_anomaly: bool = key(False, "Look for the operation that makes a gradient NaN, which is slow.")
+    sync_batchnorm: bool = key(False, "Share the statistics of a model's BatchNorm among trainer.devices.")
 
 
 @component("callbacks", "rollout", "ilt.training.callbacks.RolloutEvaluation")

@@ -17,8 +17,9 @@ from pytorch_lightning.loggers import Logger
 
 from ilt.data.datamodule import WindowData
 from ilt.data.episodes import Episodes
-from ilt.data.sources import make_source
+from ilt.data.sources import check_source, make_source
 from ilt.data.windows import observation_statistics, take_episodes
+from ilt.experts.base import check_expert
 from ilt.experts.find import LoadedExpert
 from ilt.imitation.base import make_imitation
 from ilt.imitation.rounds import LabelBudget
@@ -32,7 +33,7 @@ from ilt.tracking.checkpoints import newest_whole, read_checkpoint
 from ilt.tracking.run_folder import TRAINING, RunFolder
 from ilt.tracking.store import Artifact, DamagedArtifactError, read_json, replacing, write_json
 from ilt.training.callbacks import LearningCurve, Pruning
-from ilt.training.checkpoints import CheckpointFiles
+from ilt.training.checkpoints import Best, CheckpointFiles, Last
 from ilt.training.display import TrainingDisplay
 from ilt.training.module import ImitationModule
 from ilt.training.ranks import joined
@@ -176,7 +177,7 @@ def _learn(
     n_steps = int(trainer.estimated_stepping_batches)
     if trainer.global_step < n_steps and not any(callback.pruned for callback in pruning):
         raise PlainError(
-            f"the training was ended at step {trainer.global_step} of {n_steps}, by trainer.max_time or a callback; "
+            f"the training was ended at step {trainer.global_step} of {n_steps} by a callback; "
             "a run is finished at its last step"
         )
     return spec, model, next(callback for callback in callbacks if isinstance(callback, LearningCurve)), labels
@@ -196,15 +197,20 @@ def model_spec(ctx: Context, cfg: DictConfig) -> ModelSpec:
 def check_components(ctx: Context, cfg: DictConfig) -> None:
     """Build a config's components; raise ConfigError, naming the key, for what does not fit, before any long work."""
     make_imitation(cfg.imitation)
-    make_source(cfg.demos)
+    check_source(cfg.demos, ctx.env)
+    check_expert(cfg.expert, ctx.env)
+    known = {"episodes": None, "action_space": None, "as_deployed": True}
+    accepted(_located("dataset", cfg), own_keys("dataset", cfg.dataset), known, prefix="dataset")
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         model, head = model_spec(ctx, cfg).build()
         _check_acting(model, head, target=cfg.model["_target_"])
     _make_optimizer(cfg.optimizer, model, total_steps=1, fused=False)
     _make_callbacks(ctx, cfg, Path(), head)
-    accepted(
-        locate(cfg.trainer["_target_"], key="trainer._target_"), own_keys("trainer", cfg.trainer), {}, prefix="trainer"
-    )
+    accepted(_located("trainer", cfg), own_keys("trainer", cfg.trainer), {}, prefix="trainer")
+
+
+def _located(group: str, cfg: DictConfig) -> Any:
+    return locate(cfg[group]["_target_"], key=f"{group}._target_")
 
 
 def _check_acting(model: SequenceModel, head: ActionHead, *, target: str) -> None:
@@ -263,7 +269,18 @@ def _make_callbacks(ctx: Context, cfg: DictConfig, folder: Path, head: ActionHea
             made.append(build("callbacks", values, known=known, prefix=f"callbacks.{name}"))
             if not isinstance(made[-1], pl.Callback):
                 raise ConfigError(f"callbacks.{name}._target_ must be a Lightning callback, got {values['_target_']}")
+            if isinstance(made[-1], pl.callbacks.EarlyStopping | pl.callbacks.Timer):
+                raise ConfigError(
+                    f"callbacks.{name} ends the training early, but a run is finished at its last step: "
+                    "evaluation.reported_checkpoint=best reports the best weights"
+                )
+            if not isinstance(made[-1], needed := _NEEDED.get(str(name), pl.Callback)):
+                raise ConfigError(f"callbacks.{name}._target_ must be a {needed.__name__}, got {values['_target_']}")
     return made
+
+
+_NEEDED = {"curve": LearningCurve, "best": Best, "last": Last}
+"""What results are made from."""
 
 
 def _make_trainer(
@@ -290,13 +307,13 @@ def _make_trainer(
         "use_distributed_sampler": False,  # the batch sampler distributes batches
         "callbacks": [*callbacks, TrainingDisplay()],
         "logger": logger or False,
-        "plugins": [CheckpointFiles(), *(cfg.trainer.get("plugins") or [])],
+        "plugins": [CheckpointFiles()],
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
         "default_root_dir": str(run.path),
     }
-    return locate(cfg.trainer["_target_"], key="trainer._target_")(**options)
+    return _located("trainer", cfg)(**options)
 
 
 def _export(spec: ModelSpec, model: SequenceModel, run: RunFolder, name: str) -> Path:

@@ -8,6 +8,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from ilt.schema import ConfigError
+from ilt.settings import check_precision
 from ilt.training.ranks import cluster
 
 
@@ -42,6 +43,7 @@ def check_devices(trainer: Any, batch_size: int) -> None:
             f"dataset.batch_size must be divisible by trainer.devices = {n} (of all machines), which "
             f"share each batch, got {batch_size}"
         )
+    check_precision(trainer, on_gpus=on_gpus(trainer))
     if trainer.accelerator == "gpu":
         n_gpus = torch.cuda.device_count()
         if not n_gpus:

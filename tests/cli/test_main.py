@@ -50,6 +50,19 @@ MISTAKES = {
     "model.n_layer=[1": "model.n_layer=[1 is not an override such as key=value: no viable alternative at input '[1'",
     WRONG: "model.n_layer must be an integer of at least 1, got 0",
     "+modl=tiny": "modl is not a key; did you mean model?",
+    "model=null": "model=null is no option of a group; a group takes a name, such as model=tiny",
+    "~model": f"model must be given; it must be one of {options_of('model')}",
+    "demos.filters=null": "demos.filters must be a mapping, got None",
+    "+env.foo=1": "env.foo is not a key",
+    "optimizer={lr: 1}": "optimizer.lr is not a key; +optimizer.lr=… adds it",
+    "env.seed_blocks={}": (
+        "env.seed_blocks={} removes nothing, as mappings are merged; ~env.seed_blocks.KEY removes "
+        "['demonstrations', 'validation', 'selection', 'test']"
+    ),
+    "outputs=/etc/passwd/x": "outputs must be a folder, but /etc/passwd is a file",
+    "+callbacks.own._target_=foo.Bar": (
+        "callbacks.own._target_ must be the dotted path of something that can be imported, got foo.Bar"
+    ),
     "run_name=${nope}": "hydra.run.dir: Interpolation key 'nope' not found",
     "--config-name=foo": "Cannot find primary config 'foo'. Check that it's in your config search path.",
     "--resolve": "The --resolve flag can only be used in conjunction with --cfg or --help",
@@ -68,12 +81,14 @@ def test_in_a_process_of_its_own_a_mistake_is_one_line_on_stderr_and_exit_code_1
     assert (process.returncode, process.stdout, process.stderr) == (1, "", f"{MISTAKES[WRONG]}\n")
 
 
-def test_an_unexpected_error_has_a_traceback_and_a_mistake_where_one_is_asked_for(tmp_path: Path) -> None:
+def test_an_unexpected_error_has_a_traceback_and_a_mistake_where_one_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ConfigError):
         type_command("train", WRONG, f"outputs={tmp_path}", HYDRA_FULL_ERROR="1")
-    (tmp_path / "outputs").write_text("a file where a folder must be")
-    with pytest.raises(NotADirectoryError):
-        type_command("train", f"outputs={tmp_path}/outputs")
+    monkeypatch.setattr("ilt.cli.list.find_entries", lambda outputs: [1 / 0])
+    with pytest.raises(ZeroDivisionError):
+        type_command("list", f"outputs={tmp_path}")
 
 
 @pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=pytest.mark.slow)])
