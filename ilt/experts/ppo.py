@@ -117,7 +117,8 @@ def state_of(model: OnPolicyAlgorithm) -> dict[str, Any]:
         for name in ("obs_rms", "ret_rms") if envs.norm_obs else ("ret_rms",):
             rms = getattr(envs, name)
             moments[name] = {"mean": torch.tensor(rms.mean), "var": torch.tensor(rms.var), "count": float(rms.count)}
-    _, keys, position, *gauss = np.random.get_state()  # noqa: NPY002 (SB3 draws from it)
+    numpy_state: Any = np.random.get_state()  # noqa: NPY002 (SB3 draws from it)
+    _, keys, *others = numpy_state
     # SB3 has no public name for the observations that the next rollout begins with
     last = {"observations": torch.tensor(model._last_obs), "starts": torch.tensor(model._last_episode_starts)}
     return {
@@ -128,7 +129,7 @@ def state_of(model: OnPolicyAlgorithm) -> dict[str, Any]:
         "last": last,
         "envs": envs.unwrapped.envs.state(),
         "torch_rng": torch.get_rng_state(),
-        "numpy_rng": [torch.tensor(keys.astype(np.int64)), position, *gauss],
+        "numpy_rng": [torch.tensor(keys.astype(np.int64)), *others],
         "steps": model.num_timesteps,
     }
 
