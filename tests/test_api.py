@@ -140,7 +140,7 @@ RATE = "optimizer.learning_rate"
         ("train", {"optimizer": {"learning_rte": 1}}, f"optimizer.learning_rte is not a key; did you mean {RATE}"),
         ("train", {"learning_rate": 1}, "learning_rate is not a setting; those are "),
         ("train", {"evaluation": {"n_episodes": 1000001}}, "evaluation.n_episodes must be at most 1000000"),
-        ("train", {"seed": -1}, "seed must be an integer of at least 0, got -1"),
+        ("train", {"seed": -1}, "seed must be an integer from 0 to 4294967295, got -1"),
         (
             "train",
             {"env": ilt.EnvSpec(id="Pendulum-v1")},

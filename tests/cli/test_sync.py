@@ -87,5 +87,6 @@ def test_without_a_key_it_says_what_to_do_and_fails(outputs: Path, caplog: pytes
         run_command("sync", f"outputs={outputs}")
     assert "set WANDB_API_KEY" in caplog.text
     assert not list(outputs.rglob("*.synced"))
+    (outputs / "empty").mkdir()
     run_command("sync", f"outputs={outputs / 'empty'}")
     assert "nothing to upload" in caplog.text

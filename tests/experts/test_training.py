@@ -104,7 +104,8 @@ def test_a_resumed_training_has_its_last_state_its_history_its_best_actor_and_it
     log_of(tmp_path, [1, 5, 2])
     checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert (checkpoint["steps"], checkpoint["history"]) == (30, history(tmp_path))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["20.safetensors", "checkpoint.pt", "history.json"]
+    kept = ["20.safetensors", "checkpoint.pt", "checkpoint.pt.before", "history.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == kept
     torch.save({**checkpoint, "seconds": 1000.0}, tmp_path / "checkpoint.pt")
     log = new_log(tmp_path)
     assert log.resume() == {"weights": torch.tensor([2.0])}

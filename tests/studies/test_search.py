@@ -259,7 +259,7 @@ def test_a_folder_holds_one_search_and_one_process_at_a_time(tmp_path: Path) -> 
     search(tmp_path, n_trials=1)
     with pytest.raises(ValueError, match=r"holds another search \(search.space differ\); give this one a"):
         search(tmp_path, n_trials=1, space={RATE: FloatDistribution(1e-4, 1e-2)})
-    search(tmp_path, n_trials=1, evaluation__video=False, evaluation__n_episodes=7, threads=2)  # is the same one
+    search(tmp_path, n_trials=1, evaluation__video=False, evaluation__n_episodes=7, n_envs=3)  # is the same one
     with pytest.raises(ValueError, match=r"holds another search \(model, search.seeds differ\)"):
         search(tmp_path, n_trials=1, model__n_layer=1, seeds=[0, 1, 2, 3])
     with FileLock(tmp_path / ".search.lock"), pytest.raises(RuntimeError, match="another process searches in"):

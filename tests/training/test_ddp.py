@@ -109,7 +109,7 @@ def by_torchrun_on_two_machines(*overrides: str) -> list[subprocess.Popen[str]]:
     port = free_port()
     options = ["--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}"]
     nodes = [torchrun(*options, f"--node-rank={rank}") for rank in (1, 0)]
-    return [start(node, "+trainer.num_nodes=2", *overrides) for node in nodes]
+    return [start(node, "trainer.num_nodes=2", *overrides) for node in nodes]
 
 
 def by_srun(*overrides: str) -> list[subprocess.Popen[str]]:
@@ -163,7 +163,7 @@ def test_a_process_that_dies_ends_the_others(tmp_path: Path, rank: int, number: 
 
 
 def test_what_was_started_must_be_what_the_trainer_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = OmegaConf.create({"devices": 1, "accelerator": "cpu", "num_nodes": 2})
+    trainer = OmegaConf.create({"devices": 1, "accelerator": "cpu", "num_nodes": 2, "precision": "32-true"})
     with pytest.raises(ConfigError, match=r"num_nodes must be 1 where neither torchrun nor srun .*, got 2"):
         check_devices(trainer, 8)
     for name, value in {"TORCHELASTIC_RUN_ID": "1", "RANK": "0", "WORLD_SIZE": "3", "LOCAL_RANK": "0"}.items():

@@ -174,7 +174,7 @@ def test_without_its_best_weights_a_run_says_how_to_go_on(tmp_path: Path) -> Non
             "optimizer.learning_rate=1e30",
             "the training diverged: at step .* not finite; a lower optimizer.learning_rate",
         ),
-        ("+trainer.max_time='00:00:00:00'", "was ended at step . of 15, by trainer.max_time or a callback"),
+        ("+trainer.max_time='00:00:00:00'", "was ended at step . of 15 by a callback"),
     ],
 )
 def test_a_training_that_diverges_or_ends_early_is_no_result(tmp_path: Path, change: str, message: str) -> None:
