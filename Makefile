@@ -16,7 +16,7 @@ ILT := $(BIN)/ilt
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test coverage test-slow lint format check expert demos train evaluate probe report compare seeds adapt search sync dashboard bench clean
+.PHONY: help install run test coverage test-slow test-faults lint format check expert demos train evaluate probe report compare seeds adapt search sync dashboard bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -41,6 +41,9 @@ coverage: install  ## the tests, and how much of the code they run; measuring ta
 
 test-slow: install  ## the slow tests alone: experts trained from nothing, the default run
 	$(PY) -m pytest -m slow $(ARGS)
+
+test-faults: install  ## jobs killed at random moments, full disks: the same results (ILT_FAULTS_SEED, ILT_FAULTS_KILLS)
+	$(PY) -m pytest -m slow tests/faults -s $(ARGS)
 
 lint: install  ## ruff, without changing anything
 	$(BIN)/ruff check .

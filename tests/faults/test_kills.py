@@ -1,0 +1,124 @@
+"""Jobs that are killed at random moments, or whose disk is full, end like undisturbed ones: `make test-faults`.
+
+`ILT_FAULTS_SEED` decides the moments, `ILT_FAULTS_KILLS` how often each kind of job is killed before it may end.
+"""
+
+import hashlib
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file
+
+pytestmark = pytest.mark.slow
+
+SEED = int(os.environ.get("ILT_FAULTS_SEED", "0"))
+KILLS = int(os.environ.get("ILT_FAULTS_KILLS", "3"))
+SMALL = ["experiment=smoke", "evaluation.video=false", "evaluation.n_episodes=10", "demos.n_episodes=10"]
+TRAIN = ["train", *SMALL, "trainer.max_steps=400", "trainer.val_check_interval=100"]
+EXPERT = ["expert", "logger=none", "env=gymnasium", "env.id=CartPole-v1", "expert.gate=null", "expert.n_steps=64"]
+EXPERT += ["expert.total_steps=40000", "expert.score_every=4000", "expert.selection_episodes=4"]
+SEARCH = ["train", "-m", "sweep=optuna", *SMALL, "trainer.max_steps=20", "trainer.val_check_interval=10"]
+JOBS = {
+    "bc": TRAIN,
+    "bc, logged to W&B": [*TRAIN, "logger=wandb"],
+    "dagger": [*TRAIN, "imitation=dagger"],
+    "dart": [*TRAIN, "imitation=dart"],
+    "hidden physics": [*TRAIN, "env=lunar_lander_hidden", "expert=ppo_privileged", "model.dropout=0.1"],
+    "two processes": [*TRAIN, "trainer.devices=2"],
+    "expert by a2c": [*EXPERT, "expert=a2c"],
+    "expert by ppo": [*EXPERT, "expert=ppo"],
+    "search": [*SEARCH, "search.study_name=faults", "search.n_trials=2", "search.pruning=false"],
+}
+LIMITS = [2_000, 20_000, 60_000, 200_000]
+"""Sizes in bytes beyond which no file grows, as on a full disk; the largest checkpoint has about 100,000."""
+
+
+@pytest.fixture(scope="session")
+def survived() -> Iterator[Callable[[str, int], None]]:
+    """Counts what was tried, and prints a line for each kind."""
+    tried: dict[str, int] = {}
+    yield lambda kind, n: tried.update({kind: tried.get(kind, 0) + n})
+    for kind, n in tried.items():
+        sys.stderr.write(f"\n{kind}: {n} tried, {n} survived (seed {SEED})")
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Path]:
+    """A folder for outputs on another file system than the temporary folder, if there is one."""
+    memory = Path("/dev/shm")
+    folder = (memory if memory.is_dir() else tmp_path) / f"ilt-faults-{os.getpid()}"
+    folder.mkdir()
+    yield folder
+    subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+def start(arguments: list[str], outputs: Path, **options: Any) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "ilt", *arguments, f"outputs={outputs}"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(command, text=True, start_new_session=True, env={**os.environ}, **pipes, **options)
+
+
+def finish(arguments: list[str], outputs: Path) -> float:
+    """Run a job to its end, and return its seconds."""
+    started = time.monotonic()
+    process = start(arguments, outputs)
+    said = process.communicate(timeout=400)[0]
+    assert process.returncode == 0, said[-3000:]
+    return time.monotonic() - started
+
+
+def limit_files(n_bytes: int) -> None:
+    """Let this process and its children write no longer files."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
+
+
+def content(outputs: Path) -> dict[str, str]:
+    """Digests of the weights of every student and expert."""
+    paths = [*outputs.glob("**/weights/*.safetensors"), *outputs.glob("experts/*/actor.safetensors")]
+    found = {}
+    for path in paths:
+        tensors = load_file(path)
+        joined = b"".join(tensors[name].tobytes() for name in sorted(tensors))
+        found[path.relative_to(outputs).as_posix()] = hashlib.sha256(joined).hexdigest()
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("kind", JOBS)
+def test_a_job_that_is_killed_ends_like_an_undisturbed_one(
+    kind: str, tmp_path: Path, elsewhere: Path, survived: Callable[[str, int], None]
+) -> None:
+    rng = random.Random(f"{SEED} {kind}")
+    seconds = finish(JOBS[kind], tmp_path / "whole")
+    for _ in range(KILLS):
+        process = start(JOBS[kind], elsewhere)
+        time.sleep(rng.uniform(0.2, 1.0) * seconds)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    finish(JOBS[kind], elsewhere)
+    assert content(elsewhere) == content(tmp_path / "whole")
+    survived(f"kills, {kind}", KILLS)
+
+
+@pytest.mark.parametrize("kind", ["bc", "dagger", "expert by a2c"])
+def test_once_there_is_room_a_job_on_a_full_disk_goes_on(
+    kind: str, tmp_path: Path, survived: Callable[[str, int], None]
+) -> None:
+    finish(JOBS[kind], tmp_path / "whole")
+    for limit in LIMITS:
+        process = start(JOBS[kind], tmp_path / "full", preexec_fn=partial(limit_files, limit))
+        process.communicate(timeout=400)
+    finish(JOBS[kind], tmp_path / "full")
+    assert content(tmp_path / "full") == content(tmp_path / "whole")
+    survived(f"full disks, {kind}", len(LIMITS))
