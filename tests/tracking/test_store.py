@@ -129,10 +129,8 @@ def test_a_manifest_that_was_changed_is_an_error_whatever_was_changed(tmp_path: 
         write_json(artifact.path / "manifest.json", {**manifest, **change})
         with pytest.raises(DamagedArtifactError, match=r"manifest\.json is damaged .*it was changed.*; remove"):
             open_artifact(artifact.path)
-    del manifest["digest"]
-    write_json(artifact.path / "manifest.json", manifest)
-    with pytest.raises(DamagedArtifactError, match=r"manifest\.json is damaged .*it lacks 'digest'"):
-        open_artifact(artifact.path)
+    write_json(artifact.path / "manifest.json", {k: v for k, v in manifest.items() if k != "digest"})
+    assert open_artifact(artifact.path).manifest == manifest  # one of an older version
 
 
 @pytest.mark.parametrize("name", ["data.txt", "manifest.json"])
