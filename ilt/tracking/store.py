@@ -170,6 +170,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     with reading(file):
         if manifest.pop("digest", None) not in (None, found := digest(manifest)):  # older manifests have none
             raise ValueError("it was changed")
+        dict(manifest["files"])
         return {**manifest, "digest": found}
 
 
