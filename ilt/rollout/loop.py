@@ -9,6 +9,7 @@ from ilt.data.episodes import Episodes
 from ilt.envs.batch import EnvBatch
 from ilt.envs.spec import EnvSpec
 from ilt.rollout.policies import Policy
+from ilt.schema import PlainError
 
 
 class Episode(NamedTuple):
@@ -37,7 +38,8 @@ def run_episodes(spec: EnvSpec, policy: Policy, seeds: np.ndarray, n_envs: int) 
     """Yield the episode of each of `seeds` (E,) int64 as it ends; at most `n_envs` are active at once.
 
     A slot whose episode ends takes the next seed, if there is one. Raise ValueError if the policy, or the expert that
-    labels its steps, returns anything but actions of the environment.
+    labels its steps, returns anything but actions of the environment, and PlainError if an observation or a reward is
+    not finite.
     """
     batch = EnvBatch(spec, min(n_envs, len(seeds)))
     try:
@@ -80,6 +82,8 @@ def _run(batch: EnvBatch, policy: Policy, seeds: np.ndarray) -> Generator[Episod
                 if labels is not None:
                     extras["step/label"] = recorder.labels(slot)
                 seen, done, earned = recorder.take(slot, batch.everything[slot])
+                if not (np.isfinite(seen).all() and np.isfinite(earned).all()):
+                    raise PlainError(f"env returned a number that is not finite, with reset seed {seeds[index[slot]]}")
                 if seen.shape[1] > visible:
                     extras["step/privileged"] = seen[:-1, visible:]
                 yield Episode(int(index[slot]), np.ascontiguousarray(seen[:, :visible]), done, earned, cut, extras)

@@ -14,6 +14,7 @@ from ilt.envs.lunar_lander import heuristic
 from ilt.envs.spec import EnvSpec
 from ilt.rollout.policies import FunctionPolicy, Policy, RandomPolicy
 from ilt.rollout.run import rollout
+from ilt.schema import PlainError
 from tests.toys import HIDING, MULTI, TENSOR, VECTOR, countdown, echo, recall
 
 SEEDS = np.array([20_000_003, 7, 3, 4, 30_000_001, 5, 0, 9, 8, 6])
@@ -212,3 +213,28 @@ def test_each_finished_episode_is_reported_with_its_return() -> None:
 def test_less_than_one_is_refused(seeds: list[int], changes: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rollout(countdown(), Constant(), seeds, **changes)
+
+
+class Broken(gym.Wrapper[Any, Any, Any, Any]):
+    """Returns NaN at the second step, as its observation or its reward."""
+
+    def __init__(self, env: gym.Env[Any, Any], *, what: str) -> None:
+        super().__init__(env)
+        self._what, self._steps = what, 0
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        observation, reward, *ends = self.env.step(action)
+        self._steps += 1
+        if self._steps == 2:
+            observation, reward = (
+                (observation * np.nan, reward) if self._what == "observation" else (observation, np.nan)
+            )
+        return observation, reward, *ends
+
+
+@pytest.mark.parametrize("what", ["observation", "reward"])
+def test_numbers_that_are_not_finite_are_an_error_that_names_the_seed(what: str) -> None:
+    wrapper = {"_target_": f"{__name__}.Broken", "what": what}
+    spec = EnvSpec(id="CartPole-v1", wrappers={"broken": wrapper})
+    with pytest.raises(PlainError, match="env returned a number that is not finite, with reset seed 7"):
+        rollout(spec, RandomPolicy(spec.action_space), [7])
