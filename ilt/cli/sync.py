@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from ilt.cli.app import app
 from ilt.settings import check_config, outputs_of
 from ilt.tracking.reading import UnreadableFileError, open_regular, reading
-from ilt.tracking.store import files_below
+from ilt.tracking.store import SHIPPED, files_below
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def find_offline(folder: Path) -> list[OfflineRun]:
         try:
             open_regular(path).close()
             with reading(path):
-                runs.append(read_offline(path))
+                runs.append(read_offline(path, within=(folder.resolve(), SHIPPED["experts"].resolve())))
         except UnreadableFileError as error:
             log.warning("left out: %s", error)
     return runs
@@ -75,8 +75,8 @@ def uploaded(path: Path) -> bool:
     return path.with_suffix(".wandb.synced").exists()
 
 
-def read_offline(path: Path) -> OfflineRun:
-    """Read a run from its `.wandb` file."""
+def read_offline(path: Path, *, within: Sequence[Path]) -> OfflineRun:
+    """Read a run from its `.wandb` file. ValueError if it names a file to upload that is in none of the folders."""
     run: dict[str, Any] = {}
     artifacts, missing, ended = {}, [], False
     for record in records(path):
@@ -87,7 +87,11 @@ def read_offline(path: Path) -> OfflineRun:
         elif record["type"] == "artifact":
             files = record["artifact"]["manifest"].get("contents", [])
             artifacts[record["artifact"]["digest"]] = sum(int(file.get("size", 0)) for file in files)
-            missing += [file["local_path"] for file in files if not Path(file.get("local_path", path)).exists()]
+            named = [Path(file["local_path"]) for file in files if "local_path" in file]
+            missing += [str(file) for file in named if not file.exists()]
+            for file in named:
+                if not any(file.resolve().is_relative_to(each) for each in within):
+                    raise ValueError(f"it would upload {file}, which is not below outputs")
     return OfflineRun(
         path=path,
         name=run.get("display_name", path.parent.name),

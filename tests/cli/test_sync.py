@@ -18,7 +18,7 @@ __all__ = ["expert", "no_key"]  # fixtures
 @pytest.fixture
 def outputs(tmp_path: Path, expert: Artifact) -> Path:
     """Two runs that use the same expert, the second of which failed."""
-    outputs = tmp_path / "outputs"
+    outputs = tmp_path  # where the expert is
     for job_type in ("collect", "train"):
         about = job(outputs / "multirun" / job_type, job_type=job_type, name=job_type)
         with suppress(KeyError), open_run({**WANDB, "entity": "us"}, about) as run:
@@ -90,3 +90,14 @@ def test_without_a_key_it_says_what_to_do_and_fails(outputs: Path, caplog: pytes
     (outputs / "empty").mkdir()
     run_command("sync", f"outputs={outputs / 'empty'}")
     assert "nothing to upload" in caplog.text
+
+
+def test_a_run_that_would_upload_files_of_ones_own_is_left_out(
+    tmp_path: Path, expert: Artifact, caplog: pytest.LogCaptureFixture
+) -> None:
+    outputs = tmp_path / "outputs"  # of a colleague, whose expert is a file beside it
+    with open_run(WANDB, job(outputs / "run", job_type="train", name="train")) as run:
+        run.use_artifacts(expert=expert)
+    assert find_offline(outputs) == []
+    assert "would upload" in caplog.text
+    assert "which is not below outputs" in caplog.text
