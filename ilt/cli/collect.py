@@ -21,14 +21,14 @@ def main(cfg: DictConfig) -> float:
     from ilt.data.episodes import Episodes
     from ilt.data.sources import check_source
     from ilt.evaluation.tables import demonstration_rows
-    from ilt.experts.base import check_expert
+    from ilt.experts.base import check_expert_config
     from ilt.experts.find import find_or_collect, find_or_train, load
     from ilt.pipeline import prepare
     from ilt.tracking.loggers import open_run
 
     ctx = prepare(cfg)
     check_source(cfg.demos, ctx.env)
-    check_expert(cfg.expert, ctx.env)
+    check_expert_config(cfg.expert, ctx.env)
     name = f"{cfg.expert.name}-{cfg.demos.get('n_episodes', 'recorded')}-episodes"
     with open_run(cfg.logger, job_info(cfg, "collect", name=name, folder=ctx.store.root)) as logger:
         expert = find_or_train(ctx, cfg.expert)

@@ -16,14 +16,14 @@ def main(cfg: DictConfig) -> float:
     check_config(cfg, "expert")
     check_environment(cfg)
     from ilt.cli.job import job_info
-    from ilt.experts.base import check_expert
+    from ilt.experts.base import check_expert_config
     from ilt.experts.find import find_or_train
     from ilt.pipeline import prepare
     from ilt.tracking.loggers import ExpertCurve, open_run
     from ilt.tracking.store import read_json
 
     ctx = prepare(cfg)
-    check_expert(cfg.expert, ctx.env)
+    check_expert_config(cfg.expert, ctx.env)
     name = f"{cfg.expert.name}-s{cfg.expert.seed}"
     with open_run(cfg.logger, job_info(cfg, "expert", name=name, folder=ctx.store.root)) as logger:
         curve = ExpertCurve(logger)

@@ -107,7 +107,7 @@ class RandomExpert(Expert):
         return RandomPolicy(env.action_space)
 
 
-def check_expert(values: Any, env: EnvSpec) -> None:
+def check_expert_config(values: Any, env: EnvSpec) -> None:
     """Raise ConfigError, naming the key, if an expert cannot be made, or the controller that it names is not there."""
     expert = make_expert(values)
     if isinstance(expert, HeuristicExpert):

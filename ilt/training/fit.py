@@ -19,7 +19,7 @@ from ilt.data.datamodule import WindowData
 from ilt.data.episodes import Episodes
 from ilt.data.sources import check_source, make_source
 from ilt.data.windows import observation_statistics, take_episodes
-from ilt.experts.base import check_expert
+from ilt.experts.base import check_expert_config
 from ilt.experts.find import LoadedExpert
 from ilt.imitation.base import make_imitation
 from ilt.imitation.rounds import LabelBudget
@@ -198,7 +198,7 @@ def check_components(ctx: Context, cfg: DictConfig) -> None:
     """Build a config's components; raise ConfigError, naming the key, for what does not fit, before any long work."""
     make_imitation(cfg.imitation)
     check_source(cfg.demos, ctx.env)
-    check_expert(cfg.expert, ctx.env)
+    check_expert_config(cfg.expert, ctx.env)
     known = {"episodes": None, "action_space": None, "as_deployed": True}
     accepted(_located("dataset", cfg), own_keys("dataset", cfg.dataset), known, prefix="dataset")
     with torch.random.fork_rng(devices=[]), torch.no_grad():
