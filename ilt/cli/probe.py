@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from ilt.cli.app import app
+from ilt.envs.spec import EnvSpec
 from ilt.rollout.workers import start_early
 from ilt.schema import ConfigError, config_hash
 from ilt.settings import check_config, parse_seeds
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from ilt.analysis.probes import Score
     from ilt.data.episodes import Episodes
-    from ilt.envs.spec import EnvSpec
     from ilt.models.base import SequenceModel
     from ilt.models.heads import ActionHead
     from ilt.rollout.recorded import Context
@@ -43,12 +43,14 @@ class Student:
 
 def find_student(cfg: DictConfig, key: str) -> tuple["Context", Student]:
     """Load the student of the run that `cfg[key]` names, and a context with its environment."""
-    from ilt.models.spec import ModelSpec
-    from ilt.pipeline import prepare
     from ilt.tracking.run_folder import read_finished
 
     folder = Path(cfg[key])
     run, trained = read_finished(folder, key=key)
+    _ = EnvSpec.from_config(run.env, trust=cfg.trust).action_space  # before the imports that take seconds
+    from ilt.models.spec import ModelSpec
+    from ilt.pipeline import prepare
+
     checkpoint = cfg.checkpoint or run.evaluation.reported_checkpoint
     weights = f"weights/{checkpoint}.safetensors"
     if weights not in trained["files"]:
@@ -57,7 +59,7 @@ def find_student(cfg: DictConfig, key: str) -> tuple["Context", Student]:
     return prepare(cfg, run.env, trust=cfg.trust), Student(folder.name, run, model, head)
 
 
-def choose_seeds(cfg: DictConfig, spec: "EnvSpec") -> dict[str, "np.ndarray"]:
+def choose_seeds(cfg: DictConfig, spec: EnvSpec) -> dict[str, "np.ndarray"]:
     """Return the seeds of the config keys `fit_seeds` and `seeds`. ConfigError if they overlap."""
     import numpy as np
 
@@ -169,13 +171,13 @@ def main(cfg: DictConfig) -> None:
     """Roll out a run's student, probe it, print the scores, and write tables and figures into the run's folder."""
     check_config(cfg, "probe")
     start_early(cfg)
+    ctx, student = find_student(cfg, "run")
     from ilt.analysis.probes import score_rows
     from ilt.cli.job import job_info
     from ilt.evaluation.tables import print_table
     from ilt.tracking.loggers import open_run
     from ilt.tracking.store import place_for
 
-    ctx, student = find_student(cfg, "run")
     if not ctx.env.observations.privileged_names:
         raise ConfigError(
             f"run must be one whose env hides something from the student, as env=lunar_lander_hidden does, "

@@ -94,10 +94,10 @@ def log_comparison(run: "Run", results: Mapping[str, Any], episodes: "Mapping[st
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table, all columns but the first aligned right; without a terminal, it is 160 characters wide."""
+    """Print a table, all columns but the first aligned right; without a terminal, it is as wide as it needs to be."""
     console = Console()
     if not console.is_terminal:
-        console = Console(width=160)
+        console = Console(width=1000)
     table = Table(
         title=Text(_printable(title)), title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0)
     )

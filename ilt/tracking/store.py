@@ -157,9 +157,11 @@ def open_artifact(path: Path) -> Artifact:
     """Read an artifact's manifest and check it and each of its files. DamagedArtifactError names a damaged one."""
     try:
         manifest = read_manifest(path)
+        with reading(path / MANIFEST):
+            files = dict(manifest["files"])
     except UnreadableFileError as error:
         raise DamagedArtifactError(f"{path / MANIFEST} is damaged ({error}); {_ADVICE}") from error
-    check_files(path, manifest["files"])
+    check_files(path, files)
     return Artifact(path, manifest)
 
 
@@ -170,7 +172,6 @@ def read_manifest(path: Path) -> dict[str, Any]:
     with reading(file):
         if manifest.pop("digest", None) not in (None, found := digest(manifest)):  # older manifests have none
             raise ValueError("it was changed")
-        dict(manifest["files"])
         return {**manifest, "digest": found}
 
 
