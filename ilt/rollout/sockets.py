@@ -18,5 +18,5 @@ def _remove(folder: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-if folder := os.environ.get(FOLDER):
+if folder := os.environ.pop(FOLDER, None):  # the processes started from here must not remove it
     atexit.register(_remove, folder)

@@ -61,10 +61,11 @@ def _start_server() -> None:
         multiprocessing.set_start_method(_METHOD, force=True)  # workers do not know joblib's own method
     if _METHOD == "forkserver":
         resource_tracker.ensure_running()  # otherwise the server starts it and unblocks interrupts again
-        os.environ[FOLDER] = util.get_temp_dir()
         with _as_a_worker():
+            os.environ[FOLDER] = util.get_temp_dir()
             forkserver.set_forkserver_preload(PRELOADED)
             forkserver.ensure_running()
+            del os.environ[FOLDER]
 
 
 def run(
