@@ -260,7 +260,7 @@ def test_moving_code_changes_no_identity_and_another_version_does(monkeypatch: p
 
 
 def test_a_component_from_elsewhere_is_its_target_version_and_values() -> None:
-    source = config_hash(inspect.getsource(from_elsewhere))  # whoever edits a function has another one
+    source = config_hash(inspect.getsource(from_elsewhere))  # an edited function is another one
     assert canonical("model", {"_target_": OWN, "width": 3}) == {"component": OWN, "version": source, "width": 3}
     versioned = f"{__name__}.Versioned"
     assert canonical("head", {"_target_": versioned}) == {"component": versioned, "version": 7}

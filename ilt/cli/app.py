@@ -26,6 +26,8 @@ from ilt.registry import store_schemas
 from ilt.schema import ConfigError, PlainError
 
 store_schemas(ConfigStore.instance().store)
+# Hydra copies it once for every group that it lists, though it only reads it: three quarters of the time of --help
+ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
 
 _CONFIGS, _VERSION_BASE = "ilt.conf", "1.3"
 _SCHEMA = r"\w+_keys\b"

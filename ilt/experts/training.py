@@ -8,13 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ilt.envs.spec import EnvSpec
 from ilt.experts.actor import Actor, actor_policy
 from ilt.experts.base import Report, Score
 from ilt.schema import PlainError
-from ilt.tracking.checkpoints import newest_whole, save_checkpoint
+from ilt.tracking.checkpoints import newest_whole, read_checkpoint, save_checkpoint
 from ilt.tracking.store import write_text
 
 log = logging.getLogger(__name__)
@@ -50,7 +48,7 @@ class TrainingLog:
         advice = f"remove {self._folder} to begin the training afresh"
         if (path := newest_whole(self._folder / "checkpoint.pt", advice=advice)) is None:
             return None
-        checkpoint = torch.load(path, weights_only=True)
+        checkpoint = read_checkpoint(path)
         self.history = checkpoint["history"]
         self.resumed_at = [*checkpoint["resumed_at"], checkpoint["steps"]]
         self._before = checkpoint["seconds"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ilt.tracking.reading import UnreadableFileError, open_regular, reading
 from ilt.tracking.run_folder import one_before
 from ilt.tracking.store import DamagedArtifactError, replacing
 
@@ -27,23 +28,25 @@ def newest_whole(last: Path, *, advice: str) -> Path | None:
     """
     there = [path for path in (last, one_before(last)) if path.exists()]
     for path in there:
-        if read_checkpoint(path) is not None:
+        try:
+            read_checkpoint(path)
+        except UnreadableFileError as error:
+            log.warning("%s", error)
+        else:
             return path
-        log.warning("%s is damaged", path)
     if there:
         raise DamagedArtifactError(f"{last} is damaged, and there is no whole one before it; {advice}")
     return None
 
 
-def read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """Read a checkpoint to the CPU, without running code; None if it was cut short or changed.
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint to the CPU, without running code. UnreadableFileError if it was cut short or changed.
 
     torch keeps a CRC-32 of each record, but does not check it.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:
-                return None
-        return dict(torch.load(path, weights_only=True, map_location="cpu"))
-    except Exception:  # whatever a damaged file leads to
-        return None
+    with open_regular(path) as file, reading(path):
+        with zipfile.ZipFile(file) as archive:
+            if (record := archive.testzip()) is not None:
+                raise ValueError(f"its record {record} was changed")
+        file.seek(0)
+        return dict(torch.load(file, weights_only=True, map_location="cpu"))

@@ -30,6 +30,7 @@ from ilt.rollout.policies import SequencePolicy
 from ilt.rollout.recorded import Context
 from ilt.schema import ConfigError, PlainError, accepted, build, locate, own_keys, plain
 from ilt.tracking.checkpoints import newest_whole, read_checkpoint
+from ilt.tracking.reading import UnreadableFileError
 from ilt.tracking.run_folder import TRAINING, RunFolder
 from ilt.tracking.store import Artifact, DamagedArtifactError, read_json, replacing, write_json
 from ilt.training.callbacks import LearningCurve, Pruning
@@ -319,8 +320,10 @@ def _make_trainer(
 def _export(spec: ModelSpec, model: SequenceModel, run: RunFolder, name: str) -> Path:
     """Export the weights of a checkpoint's validation (averaged, if there is averaging) as safetensors."""
     source = run.checkpoints / f"{name}.ckpt"
-    if (checkpoint := read_checkpoint(source)) is None:
-        raise DamagedArtifactError(f"{source} is missing or damaged; {_AFRESH}")
+    try:
+        checkpoint = read_checkpoint(source)
+    except UnreadableFileError as error:
+        raise DamagedArtifactError(f"{error}; {_AFRESH}") from error
     state: dict[str, torch.Tensor] = checkpoint["state_dict"]
     model.float().load_state_dict({name.removeprefix("model."): tensor for name, tensor in state.items()})
     path = run.path / "weights" / f"{name}.safetensors"

@@ -89,7 +89,7 @@ def a2c(spec: EnvSpec) -> list[Row]:
     for name, (*_, cap) in REFERENCES.items():
         missed = sum(not reached for _, reached in runs[name])
         note = f" ({missed} of {len(SEEDS)} not there after {cap:,} steps)" if missed else ""
-        # whoever was stopped would have taken longer; one that never gets there is not the faster reference
+        # a training that was stopped would have taken longer; one that never gets there is not the faster reference
         bar = "≤ 0.4" if missed < len(SEEDS) else None
         besides.append(Beside(f"SB3 {name}, RL Zoo{note}", seconds[name], bar))
     return [Row("train A2C to a mean of 200", "s", seconds["ours"], besides)]

@@ -35,7 +35,7 @@ QUIET = dict.fromkeys(["enable_checkpointing", "enable_progress_bar", "enable_mo
 
 @pytest.fixture(autouse=True)
 def no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing here reaches a server, whoever runs it."""
+    """Nothing here reaches a server, on any machine."""
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))

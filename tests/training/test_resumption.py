@@ -163,7 +163,7 @@ def test_without_its_best_weights_a_run_says_how_to_go_on(tmp_path: Path) -> Non
     demos = demonstrations(tmp_path)
     train(config(tmp_path, by_steps(3)), tmp_path / "run", demos)
     (tmp_path / "run" / "checkpoints" / "best.ckpt").write_bytes(b"")
-    with pytest.raises(DamagedArtifactError, match=r"best.ckpt is missing or damaged; resume=false begins"):
+    with pytest.raises(DamagedArtifactError, match=r"best.ckpt cannot be used: .*; resume=false begins"):
         train(config(tmp_path, by_steps(3)), tmp_path / "run", demos)
 
 
