@@ -16,11 +16,14 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import CompactHydraException, InstantiationException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
+from hydra_plugins.ilt_ray.launcher import RayLauncher
+from hydra_plugins.ilt_search.sweeper import SearchSweeper
 from ilt import settings  # noqa: F401  (registers resolvers)
 from ilt.registry import store_schemas
 from ilt.schema import ConfigError, PlainError
@@ -91,6 +94,8 @@ def _run(name: str, main: Callable[[DictConfig], Any]) -> None:
     _full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
     lists_options = completes or "--help" in arguments
+    for plugin in (RayLauncher, SearchSweeper):  # Hydra finds them in a wheel, not in an editable install
+        Plugins.instance().register(plugin)
     try:
         with _without_schemas() if lists_options else contextlib.nullcontext():
             hydra.main(version_base=_VERSION_BASE, config_path=f"pkg://{_CONFIGS}", config_name=name)(main)()

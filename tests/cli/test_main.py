@@ -101,6 +101,12 @@ def test_in_a_sweep_a_mistake_is_the_last_line_after_all_jobs(launcher: str, tmp
     assert len(list(tmp_path.glob("multirun/*/*/error.txt"))) == 2
 
 
+def test_our_sweeper_and_launcher_are_found_from_any_folder(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ilt", "train", "-m", "sweep=optuna", "hydra/launcher=ray", "seed=-1"]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert process.stderr.splitlines()[-1].startswith("seed must be an integer"), process.stderr
+
+
 @pytest.mark.slow
 def test_an_interrupt_exits_with_130_also_in_training(tmp_path: Path) -> None:
     process = start("train", *SMOKE, f"outputs={tmp_path}", "trainer.max_steps=100000")
