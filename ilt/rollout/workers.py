@@ -62,10 +62,11 @@ def _start_server() -> None:
     if _METHOD == "forkserver":
         resource_tracker.ensure_running()  # otherwise the server starts it and unblocks interrupts again
         with _as_a_worker():
-            os.environ[FOLDER] = util.get_temp_dir()
+            if multiprocessing.current_process()._config.get("tempdir") is None:  # otherwise its parent's, and not ours
+                os.environ[FOLDER] = util.get_temp_dir()
             forkserver.set_forkserver_preload(PRELOADED)
             forkserver.ensure_running()
-            del os.environ[FOLDER]
+            os.environ.pop(FOLDER, None)
 
 
 def run(

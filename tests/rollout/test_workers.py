@@ -1,5 +1,6 @@
 """Worker processes: what they do, how they end, and that none is left behind."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -8,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from multiprocessing import Pipe
+from multiprocessing import Pipe, util
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -233,3 +234,18 @@ def test_a_killed_parent_leaves_no_sockets(tmp_path: Path) -> None:
     while list(tmp_path.glob("pymp-*")) and time.monotonic() < until:
         time.sleep(0.2)
     assert not list(tmp_path.glob("pymp-*"))
+
+
+def _use_workers() -> None:
+    workers.PRELOADED[1:] = []
+    next(workers.run(range, [(1,)]))
+
+
+def test_workers_of_a_child_leave_the_sockets_of_its_parent() -> None:
+    folder = Path(util.get_temp_dir())
+    child = multiprocessing.get_context("spawn").Process(target=_use_workers)
+    child.start()
+    child.join()
+    time.sleep(3.0)  # longer than the server outlives it
+    assert child.exitcode == 0
+    assert folder.is_dir()
