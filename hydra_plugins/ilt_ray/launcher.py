@@ -27,7 +27,8 @@ class RayLauncher(Launcher):
     """
 
     def __init__(self, init: DictConfig, remote: DictConfig) -> None:
-        self._init, self._remote = OmegaConf.to_container(init), OmegaConf.to_container(remote)
+        self._init: Any = OmegaConf.to_container(init)
+        self._remote: Any = OmegaConf.to_container(remote)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self._context, self._task_function, self._config = hydra_context, task_function, config

@@ -62,7 +62,8 @@ def _start_server() -> None:
     if _METHOD == "forkserver":
         resource_tracker.ensure_running()  # otherwise the server starts it and unblocks interrupts again
         with _as_a_worker():
-            if multiprocessing.current_process()._config.get("tempdir") is None:  # otherwise its parent's, and not ours
+            process: Any = multiprocessing.current_process()
+            if process._config.get("tempdir") is None:  # otherwise it is the parent's
                 os.environ[FOLDER] = util.get_temp_dir()
             forkserver.set_forkserver_preload(PRELOADED)
             forkserver.ensure_running()

@@ -3,7 +3,6 @@
 `ILT_FAULTS_SEED` decides the moments, `ILT_FAULTS_KILLS` how often each kind of job is killed in all.
 """
 
-import hashlib
 import os
 import random
 import resource
@@ -18,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.numpy import load_file
+
+from tests.faults.running import SEED, content
 
 pytestmark = pytest.mark.slow
 
-SEED = int(os.environ.get("ILT_FAULTS_SEED", "0"))
+
 KILLS = int(os.environ.get("ILT_FAULTS_KILLS", "3"))
 KILLS_OF_A_RUN = 3
 SMALL = ["experiment=smoke", "evaluation.video=false", "evaluation.n_episodes=10", "demos.n_episodes=10"]
@@ -43,15 +43,6 @@ JOBS = {
 }
 LIMITS = [2_000, 20_000, 60_000, 200_000]
 """Sizes in bytes beyond which no file grows, as on a full disk; the largest checkpoint has about 100,000."""
-
-
-@pytest.fixture(scope="session")
-def survived() -> Iterator[Callable[[str, int], None]]:
-    """Counts what was tried, and prints a line for each kind."""
-    tried: dict[str, int] = {}
-    yield lambda kind, n: tried.update({kind: tried.get(kind, 0) + n})
-    for kind, n in tried.items():
-        sys.stderr.write(f"\n{kind}: {n} tried, {n} survived (seed {SEED})")
 
 
 @pytest.fixture
@@ -83,18 +74,6 @@ def limit_files(n_bytes: int) -> None:
     """Let this process and its children write no longer files."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
-
-
-def content(outputs: Path) -> dict[str, str]:
-    """Digests of the weights of every student and expert."""
-    paths = [*outputs.glob("**/weights/*.safetensors"), *outputs.glob("experts/*/actor.safetensors")]
-    found = {}
-    for path in paths:
-        tensors = load_file(path)
-        joined = b"".join(tensors[name].tobytes() for name in sorted(tensors))
-        found[path.relative_to(outputs).as_posix()] = hashlib.sha256(joined).hexdigest()
-    assert found
-    return found
 
 
 @pytest.mark.parametrize("kind", JOBS)

@@ -1,0 +1,98 @@
+"""Commands in processes of their own, forked from one that has the imports behind it; and what they leave."""
+
+import hashlib
+import multiprocessing
+import os
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import load_file
+
+from tests.cli.commands import ENVIRONMENT
+
+SEED = int(os.environ.get("ILT_FAULTS_SEED", "0"))
+"""What moments, bits and places are drawn by."""
+
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(
+    ["ilt.pipeline", "ilt.cli.train", "ilt.cli.report", "ilt.cli.list", "ilt.cli.evaluate"]
+)
+
+SECONDS = 300
+"""After which a command counts as hanging."""
+
+
+CARTPOLE = ["env=gymnasium", "env.id=CartPole-v1", "expert=a2c", "expert.gate=null", "expert.selection_episodes=4"]
+CARTPOLE += ["expert.score_every=1000"]
+STUDENT = ["experiment=smoke", *CARTPOLE, "evaluation.video=false", "evaluation.n_episodes=10", "demos.n_episodes=10"]
+SHORT = [*STUDENT, "expert.total_steps=2000", "trainer.max_steps=40", "trainer.val_check_interval=20"]
+AGAIN = ["train", *SHORT, "run_name=one"]
+"""A training of seconds, with all that it needs."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a command ended.
+
+    Attributes:
+        code: its exit code; −9 if it had to be killed because it hung.
+        said: all that it printed.
+    """
+
+    code: int
+    said: str
+
+    @property
+    def last_line(self) -> str:
+        """The last line that it printed."""
+        return (self.said.strip().splitlines() or [""])[-1]
+
+
+def start(folder: Path, *arguments: str, **variables: str) -> Any:
+    """Start `ilt <arguments>` in a folder, with further environment variables; it prints to the file `.said` there."""
+    process = _processes.Process(target=_type, args=(arguments, folder, {**ENVIRONMENT, **variables}))
+    process.start()
+    return process
+
+
+def run(folder: Path, *arguments: str, **variables: str) -> Answer:
+    """Type `ilt <arguments>` in a folder, and wait for its end."""
+    process = start(folder, *arguments, **variables)
+    process.join(SECONDS)
+    process.kill()
+    process.join()
+    return Answer(process.exitcode or 0, (folder / ".said").read_text(encoding="utf-8", errors="replace"))
+
+
+def _type(arguments: tuple[str, ...], folder: Path, variables: Mapping[str, str]) -> None:
+    from ilt.cli.main import main
+
+    descriptor = os.open(folder / ".said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.chdir(folder)
+    os.environ.update(variables)
+    sys.argv = ["ilt", *arguments]
+    main()
+
+
+def in_parallel(task: Any, *cases: Any) -> list[Any]:
+    """What a function returns for each of the cases, two at a time."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(task, *cases))
+
+
+def content(outputs: Path) -> dict[str, str]:
+    """Digests of the weights of every student and expert."""
+    paths = [*outputs.glob("**/weights/*.safetensors"), *outputs.glob("experts/*/actor.safetensors")]
+    found = {}
+    for path in paths:
+        tensors = load_file(path)
+        joined = b"".join(tensors[name].tobytes() for name in sorted(tensors))
+        found[path.relative_to(outputs).as_posix()] = hashlib.sha256(joined).hexdigest()
+    assert found
+    return found
