@@ -34,8 +34,8 @@ from ilt.rollout.run import limited_threads
 from ilt.schema import ConfigError, config_hash, named, path_of, plain
 from ilt.settings import check_config, parse_seeds, run_config, training_config
 from ilt.tracking.loggers import JobInfo, open_run
-from ilt.tracking.run_folder import RESULTS, RunFolder
-from ilt.tracking.store import Artifact, Store, read_json
+from ilt.tracking.run_folder import RunFolder, read_results
+from ilt.tracking.store import Artifact, Store
 
 DEFAULTS = {
     "env": "gymnasium", "expert": "random", "demos": "expert", "dataset": "windows", "head": "auto", "imitation": "bc",
@@ -222,7 +222,7 @@ def train(
             with open_run(logger, job) as run:
                 pipeline.train_and_score(ctx, cfg, folder, expert, demos_artifact, run)
     policy = load_policy(folder.path, env, deterministic=cfg.evaluation.deterministic, trust=None)
-    return Run(folder.path, read_json(folder.path / RESULTS), policy)
+    return Run(folder.path, read_results(folder.path), policy)
 
 
 def load_policy(

@@ -18,8 +18,8 @@ from ilt.cli.app import app
 from ilt.cli.report import set_aside
 from ilt.evaluation.tables import print_table
 from ilt.settings import check_config, outputs_of
-from ilt.tracking.reading import UnreadableFileError, is_regular, read_json, read_text, reading
-from ilt.tracking.run_folder import COMMAND, CONFIG, ERROR, RESULTS, read_config
+from ilt.tracking.reading import UnreadableFileError, is_regular, read_text, reading
+from ilt.tracking.run_folder import COMMAND, CONFIG, ERROR, RESULTS, read_config, read_results
 from ilt.tracking.store import MANIFEST, SHIPPED, files_below, read_manifest
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ def _run(kind: str, path: Path) -> Entry:
         config = read_config(path)
         about |= {"env": _env(config), "expert": config.get("expert", {}).get("name", ""), "model": _model(path)}
     if os.path.lexists(path / RESULTS):
-        results = read_json(path / RESULTS)
+        results = read_results(path)
         about |= {"return_mean": results["return_mean"], "seconds": results["seconds"]["total"]}
         return Entry(**about, state=FINISHED)
     if is_locked(path):

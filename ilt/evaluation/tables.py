@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ilt.tracking.run_folder import RESULTS
-from ilt.tracking.store import read_json
+from ilt.tracking.run_folder import read_results
 
 if TYPE_CHECKING:
     from ilt.data.episodes import Episodes
@@ -115,7 +114,7 @@ def _printable(text: str) -> str:
 
 def show(path: Path) -> None:
     """Print the results of a finished run and its folder."""
-    results = read_json(path / RESULTS)
+    results = read_results(path)
     print_table(f"{results['n_episodes']} test episodes of {results['env']}, {path.name}", *result_table(results))
     print_table("", ["stage", "seconds"], [[name, f"{value:.1f}"] for name, value in results["seconds"].items()])
     log.info("everything is in %s", path)

@@ -17,7 +17,8 @@ from optuna.visualization import matplotlib as plots
 
 from ilt.evaluation.statistics import mean_interval_of_runs
 from ilt.evaluation.tables import markdown_table
-from ilt.tracking.store import read_json, write_json, write_text
+from ilt.tracking.run_folder import read_results
+from ilt.tracking.store import write_json, write_text
 
 VALUE = "mean return (selection seeds)"
 FIGURES: dict[str, Callable[[optuna.Study], Any]] = {
@@ -37,7 +38,7 @@ def write_report(study: optuna.Study, folder: Path, runs: Sequence[Path], table:
         runs: folders of the winner's finished runs on fresh training seeds.
         table: Markdown table of these runs.
     """
-    results = [read_json(run / "results.json") for run in runs]
+    results = [read_results(run) for run in runs]
     tested = np.array([result["return_mean"] for result in results])
     winner = study.best_trial
     summary = {

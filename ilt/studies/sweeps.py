@@ -12,8 +12,8 @@ from filelock import FileLock
 from ilt.envs.naming import env_names
 from ilt.settings import is_of_the_run
 from ilt.studies.sweep_tables import Job, job_rows, numbers_of, sweep_csv, sweep_markdown, swept_keys, table
-from ilt.tracking.reading import UnreadableFileError, read_json, read_text, read_yaml, reading
-from ilt.tracking.run_folder import COMMAND, CONFIG, ERROR, RESULTS, read_config
+from ilt.tracking.reading import UnreadableFileError, read_text, read_yaml, reading
+from ilt.tracking.run_folder import COMMAND, CONFIG, ERROR, RESULTS, read_config, read_results
 from ilt.tracking.store import replacing, write_text
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def _read_job(folder: Path) -> tuple[Job, Mapping[str, Any] | None]:
     if not finished:
         first = next(iter(read_text(folder / ERROR).splitlines()), "") if failed else ""
         return Job(folder.name, overrides, f"failed: {first}" if failed else "not finished", None), None
-    results, env = read_json(folder / RESULTS), None
+    results, env = read_results(folder), None
     with reading(folder / RESULTS):
         numbers_of(results)
     if os.path.lexists(folder / CONFIG):

@@ -11,8 +11,8 @@ import numpy as np
 from ilt.envs.naming import env_names
 from ilt.schema import config_hash, leaves
 from ilt.settings import NOT_OF_THE_RUN
-from ilt.tracking.reading import read_csv, read_json, reading
-from ilt.tracking.run_folder import CONFIG, RESULTS, check_run_files
+from ilt.tracking.reading import read_csv, reading
+from ilt.tracking.run_folder import CONFIG, RESULTS, TABLES, check_run_files, read_results
 
 EPISODE_COLUMNS = ("seed", "student_return", "expert_return", "random_return", "student_steps")
 _NUMBERS = ("return_mean", "expert_return_mean", "selection_return_mean", "seed")
@@ -63,8 +63,9 @@ def read_run(name: str, path: Path, config: Any) -> RunRecord:
 
     UnreadableFileError or DamagedArtifactError name a file that is not as `ilt train` writes it.
     """
-    results = _results(path / RESULTS)
-    check_run_files(path, {name: digest for name, digest in results["files"].items() if name == CONFIG})
+    results = _results(path)
+    files = {name: digest for name, digest in results["files"].items() if name in (CONFIG, *TABLES)}
+    check_run_files(path, files)
     return RunRecord(
         name=name,
         path=path,
@@ -89,8 +90,8 @@ def _config(path: Path, config: Any) -> dict[str, Any]:
 
 
 def _results(path: Path) -> dict[str, Any]:
-    results = read_json(path)
-    with reading(path):
+    results = read_results(path)
+    with reading(path / RESULTS):
         numbers = [results[name] for name in _NUMBERS]
         rates = [results["success_rate"], results["crash_rate"], results["policies"]["expert"]["crash_rate"]]
         numbers += [rate for rate in rates if rate is not None]

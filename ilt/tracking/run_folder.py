@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from ilt.schema import ConfigError, PlainError
 from ilt.settings import check_config
 from ilt.tracking.reading import read_json, read_yaml, reading
-from ilt.tracking.store import check_files, sha256, write_json, write_text
+from ilt.tracking.store import check_files, read_with_digest, sha256, write_json, write_text, write_with_digest
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ CONFIG, IDENTITY, TRAINING, RESULTS, ERROR = (
     "config.yaml", "identity.json", "training.json", "results.json", "error.txt"
 )  # fmt: skip
 COMMAND = ".hydra"
+TABLES = ("curve.csv", "episodes.csv")
 
 
 class RunFolder:
@@ -116,15 +117,20 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether figures exist, and results that were scored with the current config."""
+        """Whether figures exist, and results that were scored with the current config.
+
+        DamagedArtifactError names a file of a finished run that is missing or was changed.
+        """
         if not (self.path / RESULTS).exists():
             return False
-        results = read_json(self.path / RESULTS)
+        results = read_results(self.path)
         with reading(self.path / RESULTS):
             as_now = all(results.get(key) == value for key, value in self._scored_by.items())
             digest = results.get("files", {}).get(CONFIG)  # older runs lack it
             kept = (self.path / CONFIG).is_file() and digest in (None, sha256(self.path / CONFIG))
-            return as_now and kept and "figures" in results["seconds"]
+            if whole := as_now and kept and "figures" in results["seconds"]:
+                check_run_files(self.path, results["files"])
+            return whole
 
     @property
     def _scored_by(self) -> dict[str, Any]:
@@ -162,12 +168,13 @@ class RunFolder:
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - started, 2)
 
     def finish(self, results: dict[str, Any]) -> None:
-        """Write `results.json`, with the digest of `config.yaml`, seconds by stage and peak memory."""
+        """Write `results.json`, with digests of the config and the tables, seconds by stage and peak memory."""
         self.seconds.pop("total", None)  # so that it comes last
         self.seconds["total"] = round(time.monotonic() - self._started, 2)
         measured = {"seconds": self.seconds, "peak_memory_mb": peak_memory_mb()}
-        files = {**results.get("files", {}), CONFIG: sha256(self.path / CONFIG)}
-        write_json(self.path / RESULTS, {**results, "files": files, **self._scored_by, **measured})
+        there = [self.path / name for name in (CONFIG, *TABLES) if (self.path / name).exists()]
+        files = {**results.get("files", {}), **{path.name: sha256(path) for path in there}}
+        write_with_digest(self.path / RESULTS, {**results, "files": files, **self._scored_by, **measured})
 
     def _set_aside(self) -> None:
         number = next(n for n in range(1, 10_000) if not self.path.with_name(f"{self.path.name}.{n}").exists())
@@ -197,7 +204,12 @@ def write_error(path: Path, error: Exception) -> None:
 
 def selection_return(run: RunFolder) -> float:
     """Return a finished run's mean return on selection seeds, with the weights of its reported checkpoint."""
-    return float(read_json(run.path / RESULTS)["selection_return_mean"])
+    return float(read_results(run.path)["selection_return_mean"])
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """Read the results of a finished run. UnreadableFileError if they are damaged."""
+    return read_with_digest(folder / RESULTS)
 
 
 def read_config(folder: Path, *, key: str = "run") -> dict[str, Any]:
@@ -216,16 +228,19 @@ def read_finished(folder: Path, *, key: str = "run") -> tuple[DictConfig, dict[s
     The config is validated, and files such as weights are checked against the digests in the results.
     ConfigError names `key`, UnreadableFileError a damaged file, DamagedArtifactError a missing or changed one.
     """
-    run = OmegaConf.create(read_config(folder, key=key))
+    config = read_config(folder, key=key)
+    if not os.path.lexists(folder / RESULTS):
+        raise ConfigError(f"{key} must be the folder of a finished run, with a {RESULTS} in it, got {folder}")
+    trained = read_results(folder)
+    with reading(folder / RESULTS):
+        check_run_files(folder, {name: digest for name, digest in trained["files"].items() if name not in TABLES})
+    run = OmegaConf.create(config)
+    if missing := {"env", "expert", "dataset", "evaluation"} - config.keys():
+        raise ConfigError(f"{key}: {folder / CONFIG} lacks {', '.join(sorted(missing))}")
     try:
         check_config(run, partial=True)
     except ConfigError as error:
         raise ConfigError(f"{key}: {folder / CONFIG}: {error}") from error
-    if not os.path.lexists(folder / RESULTS):
-        raise ConfigError(f"{key} must be the folder of a finished run, with a {RESULTS} in it, got {folder}")
-    trained = read_json(folder / RESULTS)
-    with reading(folder / RESULTS):
-        check_run_files(folder, trained["files"])
     return run, trained
 
 

@@ -127,8 +127,7 @@ class Store:
                 **provenance(),
                 "files": {path.name: sha256(path) for path in sorted(partial.iterdir()) if is_regular(path)},
             }
-            manifest = {**manifest, "digest": digest(manifest)}
-            write_json(partial / MANIFEST, manifest)
+            manifest = write_with_digest(partial / MANIFEST, manifest)
             for path in partial.iterdir():
                 if path.name not in (MANIFEST, *manifest["files"]):
                     _remove(path)  # `training`, last, since a retry after a kill needs it
@@ -167,17 +166,32 @@ def open_artifact(path: Path) -> Artifact:
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """Read the manifest of the artifact in a folder, and check its digest. UnreadableFileError if it is damaged."""
-    file = path / MANIFEST
-    manifest = read_json(file, finite=False)
-    with reading(file):
-        if manifest.pop("digest", None) not in (None, found := digest(manifest)):  # older manifests have none
+    return read_with_digest(path / MANIFEST, finite=False)
+
+
+def write_with_digest(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Write JSON that holds its own digest, and return it with that digest."""
+    whole = {**content, "digest": digest(content)}
+    write_json(path, whole)
+    return whole
+
+
+def read_with_digest(path: Path, *, finite: bool = True) -> dict[str, Any]:
+    """Read JSON that `write_with_digest` wrote. UnreadableFileError if it was changed; see `read_json`.
+
+    Files of older versions have no digest, which is added.
+    """
+    content = read_json(path, finite=finite)
+    with reading(path):
+        if content.get("digest") not in (None, found := digest(content)):
             raise ValueError("it was changed")
-        return {**manifest, "digest": found}
+        return {**content, "digest": found}
 
 
-def digest(manifest: Mapping[str, Any]) -> str:
-    """Return the SHA-256 digest of a manifest's canonical JSON; the manifest itself holds it as `digest`."""
-    as_read = json.loads(json.dumps(manifest))  # keys are text there, which changes their order
+def digest(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 digest of a mapping's canonical JSON, but for its key `digest`."""
+    as_read = json.loads(json.dumps({**content, "digest": None}))  # keys are text there, which changes their order
+    del as_read["digest"]
     return hashlib.sha256(json.dumps(as_read, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

@@ -12,6 +12,7 @@ from urllib.parse import urlparse
 from ilt.schema import TEXT, ConfigError, accepted, config_hash, list_of
 from ilt.tracking.loggers import JobInfo, Run, Table
 from ilt.tracking.reading import open_regular
+from ilt.tracking.run_folder import TABLES
 from ilt.tracking.store import MANIFEST, Artifact, provenance
 
 if TYPE_CHECKING:
@@ -211,7 +212,8 @@ def model_of(run_folder: Path, results: Mapping[str, Any]) -> Artifact:
     imitation = results.get("imitation", {"by_round": []})  # older runs lack it
     rounds = [each["artifact"] for each in imitation["by_round"][1:]]
     parents = [results["expert"], results["demonstrations"], *rounds]
-    return Artifact(run_folder, {"metrics": measured, "parents": parents, "files": results["files"]})
+    files = {name: digest for name, digest in results["files"].items() if name not in TABLES}
+    return Artifact(run_folder, {"metrics": measured, "parents": parents, "files": files})
 
 
 def artifact_name(name: str) -> str:

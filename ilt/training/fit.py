@@ -32,7 +32,7 @@ from ilt.schema import ConfigError, PlainError, accepted, build, locate, own_key
 from ilt.tracking.checkpoints import newest_whole, read_checkpoint
 from ilt.tracking.reading import UnreadableFileError
 from ilt.tracking.run_folder import TRAINING, RunFolder
-from ilt.tracking.store import Artifact, DamagedArtifactError, read_json, replacing, write_json
+from ilt.tracking.store import Artifact, DamagedArtifactError, read_with_digest, replacing, write_with_digest
 from ilt.training.callbacks import LearningCurve, Pruning
 from ilt.training.checkpoints import Best, CheckpointFiles, Last
 from ilt.training.display import TrainingDisplay
@@ -79,14 +79,15 @@ class Fitted:
         path = folder / TRAINING
         if not path.is_file():
             return None
-        kept = read_json(path)
+        kept = read_with_digest(path)
+        del kept["digest"]
         weights = {name: folder / "weights" / f"{name}.safetensors" for name in kept.pop("weights")}
         return cls(weights=weights, **kept)
 
     def write(self, folder: Path) -> None:
         """Write the results to the run's folder."""
         write_csv(folder / "curve.csv", self.rows)
-        write_json(folder / TRAINING, {**vars(self), "weights": list(self.weights)})
+        write_with_digest(folder / TRAINING, {**vars(self), "weights": list(self.weights)})
 
 
 def fit(

@@ -17,7 +17,7 @@ from ilt import pipeline
 from ilt.cli.dashboard import as_json, build
 from ilt.data.episodes import Episodes
 from ilt.schema import ConfigError
-from ilt.tracking.store import DamagedArtifactError, sha256
+from ilt.tracking.store import DamagedArtifactError, sha256, write_with_digest
 from tests.cli.commands import SMOKE, only_run, refusal, results_of, run_command, start, type_command, wandb_records
 from tests.cli.test_dashboard import accessors, curves, names, tables
 from tests.tracking.hostile_files import read_only
@@ -204,7 +204,7 @@ def test_evaluate_calls_nothing_that_a_run_names(group: str, copy: Path) -> None
         evaluated(copy, "seeds=test:4")
     results = results_of(copy)
     results["files"]["config.yaml"] = sha256(copy / "config.yaml")
-    (copy / "results.json").write_text(json.dumps(results))
+    write_with_digest(copy / "results.json", results)
     with pytest.raises(ConfigError, match=rf"{group}\._target_=os\.abort is no component of ilt"):
         evaluated(copy, "seeds=test:4")
 

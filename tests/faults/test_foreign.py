@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from ilt.tracking.store import digest, sha256
+from ilt.tracking.store import sha256, write_with_digest
 from tests.faults.running import AGAIN, CARTPOLE, in_parallel, run
 
 pytestmark = pytest.mark.slow
@@ -69,7 +69,7 @@ def in_file(name: str, content: str | bytes) -> Attack:
         results = json.loads((run / "results.json").read_text())
         if name in results["files"]:
             results["files"][name] = sha256(run / name)
-            (run / "results.json").write_text(json.dumps(results))
+            write_with_digest(run / "results.json", results)
 
     return attack
 
@@ -77,7 +77,7 @@ def in_file(name: str, content: str | bytes) -> Attack:
 def in_results(**values: Any) -> Attack:
     def attack(run: Path) -> None:
         results = json.loads((run / "results.json").read_text())
-        (run / "results.json").write_text(json.dumps({**results, **values}))
+        write_with_digest(run / "results.json", {**results, **values})
 
     return attack
 
@@ -89,9 +89,8 @@ def in_artifact(pattern: str, name: str, content: bytes) -> Attack:
         (folder,) = (run.parents[1]).glob(pattern)
         (folder / name).write_bytes(content)
         manifest = json.loads((folder / "manifest.json").read_text())
-        del manifest["digest"]
         manifest["files"][name] = sha256(folder / name)
-        (folder / "manifest.json").write_text(json.dumps({**manifest, "digest": digest(manifest)}))
+        write_with_digest(folder / "manifest.json", manifest)
 
     return attack
 
@@ -99,9 +98,7 @@ def in_artifact(pattern: str, name: str, content: bytes) -> Attack:
 def in_manifest(pattern: str, **values: Any) -> Attack:
     def attack(run: Path) -> None:
         (path,) = (run.parents[1]).glob(f"{pattern}/manifest.json")
-        manifest = {**json.loads(path.read_text()), **values}
-        del manifest["digest"]
-        path.write_text(json.dumps({**manifest, "digest": digest(manifest)}))
+        write_with_digest(path, {**json.loads(path.read_text()), **values})
 
     return attack
 

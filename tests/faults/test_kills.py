@@ -65,7 +65,7 @@ def finish(arguments: list[str], outputs: Path) -> float:
     """Run a job to its end, and return its seconds."""
     started = time.monotonic()
     process = start(arguments, outputs)
-    said = process.communicate(timeout=400)[0]
+    said = process.communicate(timeout=900)[0]
     assert process.returncode == 0, said[-3000:]
     return time.monotonic() - started
 
@@ -94,7 +94,7 @@ def test_a_job_that_is_killed_ends_like_an_undisturbed_one(
             killed += not finished
         finish(JOBS[kind], outputs)
         assert content(outputs) == content(tmp_path / "whole")
-        shutil.rmtree(outputs)
+        shutil.rmtree(outputs, ignore_errors=True)  # W&B may still be writing there
     survived(f"kills, {kind}", killed)
 
 
@@ -105,7 +105,7 @@ def test_once_there_is_room_a_job_on_a_full_disk_goes_on(
     finish(JOBS[kind], tmp_path / "whole")
     for limit in LIMITS:
         process = start(JOBS[kind], tmp_path / "full", preexec_fn=partial(limit_files, limit))
-        process.communicate(timeout=400)
+        process.communicate(timeout=900)
     finish(JOBS[kind], tmp_path / "full")
     assert content(tmp_path / "full") == content(tmp_path / "whole")
     survived(f"full disks, {kind}", len(LIMITS))

@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from ilt.schema import ConfigError
+from ilt.tracking.reading import UnreadableFileError
 from ilt.tracking.run_folder import RunFolder, check_run_files, peak_memory_mb, read_config
-from ilt.tracking.store import DamagedArtifactError
+from ilt.tracking.store import DamagedArtifactError, sha256
 
 ENV = {"success_return": 1.0, "crash_reward": None, "seed_blocks": {"test": [3000, 100]}}
 CONFIG = {"seed": 0, "model": {"n_layer": 2}, "env": ENV, "evaluation": {"n_episodes": 4, "video": True}}
@@ -78,6 +79,19 @@ def test_a_changed_config_of_a_finished_run_is_noticed_and_the_same_command_mend
         assert run.finished
     assert (run.path / "config.yaml").read_text() == whole
     check_run_files(run.path, digests)
+
+
+@pytest.mark.parametrize("name", ["results.json", "episodes.csv", "weights"])
+def test_a_finished_run_with_a_changed_number_is_refused(tmp_path: Path, name: str) -> None:
+    with open_run(tmp_path) as run, run.stage("figures"):
+        pass
+    for file in ("episodes.csv", "weights"):
+        (run.path / file).write_text("280.1")
+    run.finish({"return_mean": 280.1, "files": {"weights": sha256(run.path / "weights")}})
+    assert run.finished
+    (run.path / name).write_text((run.path / name).read_text().replace("280.1", "290.1"))
+    with pytest.raises((DamagedArtifactError, UnreadableFileError), match=name):
+        assert run.finished
 
 
 def test_a_run_that_is_scored_again_knows_its_new_config(tmp_path: Path) -> None:
