@@ -237,11 +237,15 @@ def provenance() -> dict[str, Any]:
 def replacing(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
     """Yield a path beside `path` to write to; at the end it is renamed to `path`, in one step.
 
-    Neither a kill nor a full disk leaves half a file, and a link at `path` is replaced, not written through.
+    Neither a kill nor a full disk leaves half a file, and a link at `path` is replaced, not written through. PlainError
+    if there is a folder where a file is to be.
 
     Args:
         keep: where the file before is kept; None for nowhere.
     """
+    for place in (path, keep):
+        if place is not None and place.is_dir() and not place.is_symlink():
+            raise PlainError(f"{place} is a folder, but a file is written there; move it away")
     new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)
     try:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ilt.schema import PlainError
 from ilt.tracking import store
 from ilt.tracking.store import Artifact, DamagedArtifactError, Store, files_below, open_artifact, read_json, write_json
 from tests.tracking.hostile_files import replaced
@@ -231,3 +232,8 @@ def test_files_are_found_though_folders_go_while_one_looks(tmp_path: Path) -> No
     assert next(found) == tmp_path / "a.json"
     shutil.rmtree(tmp_path / "gone")
     assert list(found) == [tmp_path / "here" / "deep" / "a.json"]
+
+
+def test_a_folder_where_a_file_is_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PlainError, match=f"{tmp_path} is a folder"):
+        store.write_text(tmp_path, "text")
