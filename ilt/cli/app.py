@@ -16,18 +16,24 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import CompactHydraException, InstantiationException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
+from hydra_plugins.ilt_ray.launcher import RayLauncher
+from hydra_plugins.ilt_search.sweeper import SearchSweeper
+
 from ilt import settings  # noqa: F401  (registers resolvers)
 from ilt.registry import store_schemas
-from ilt.schema import ConfigError, PlainError
+from ilt.schema import COMPONENTS, ConfigError, PlainError, common_keys
 
 store_schemas(ConfigStore.instance().store)
 # Hydra copies it once for every group that it lists, though it only reads it: three quarters of the time of --help
 ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
+for _plugin in (RayLauncher, SearchSweeper):  # an editable installation is one in which Hydra does not find them
+    Plugins.instance().register(_plugin)
 
 _CONFIGS, _VERSION_BASE = "ilt.conf", "1.3"
 _SCHEMA = r"\w+_keys\b"
@@ -136,18 +142,27 @@ def _mistake(error: Exception) -> str | None:
             return f"{key[1]} is not a group of {sys.argv[0]}" if key else said
         if key is None or not isinstance(cause.parent_node, DictConfig):
             return f"{said}: {str(cause).splitlines()[0]}"
-        parent = str(cause.full_key).removesuffix(str(cause.key))
-        known = list(_keys(OmegaConf.to_container(cause.parent_node)))
-        if "." not in key[1]:
-            known += _groups(key[1].rpartition("/")[0])
         name = str(cause.full_key) if str(cause.full_key).startswith(f"{key[1]}.") else key[1]
-        what, hint = "group" if "/" in name else "key", _did_you_mean(name, known, parent)
-        return f"{name} is not a {what}{hint or (what == 'key') * f'; +{name}=… adds it'}"
+        return _unknown(name, cause)
     by_hydra = traceback.extract_tb(error.__traceback__)[-1].filename.startswith(str(hydra.__path__[0]) + "/_internal")
     if isinstance(error, InterpolationResolutionError):
         missing = re.search(r"Missing mandatory value: ([\w.]+)", said)
         return f"{missing[1]} must be given" if missing else f"{error.full_key}: {said}"
     return said if by_hydra and isinstance(error, ValueError) else None
+
+
+def _unknown(name: str, error: OmegaConfBaseException) -> str:
+    """Return what is wrong with the name of a key or group that does not exist."""
+    if "/" in name:
+        return f"{name} is not a group{_did_you_mean(name, _groups(name.rpartition('/')[0]))}"
+    values: Any = error.parent_node
+    parent, known = name.removesuffix(str(error.key)), list(_keys(OmegaConf.to_container(values)))
+    found = next((c for c in COMPONENTS if c.target and c.target == values.get("_target_")), None)
+    if found is not None and error.key in found.refused:
+        return f"{name} cannot be set: {found.refused[str(error.key)]}"
+    takes_more = parent and not common_keys(parent.rstrip(".")) and (found is None or found.open)
+    hint = _did_you_mean(name, known if parent else [*known, *_groups("")], parent)
+    return f"{name} is not a key{hint or takes_more * f'; +{name}=… adds it'}"
 
 
 def _is_no_option(argument: str) -> bool:
@@ -157,11 +172,11 @@ def _is_no_option(argument: str) -> bool:
 
 
 def _did_you_mean(word: str, known: Iterable[str], parent: str = "") -> str:
-    """Suggest the closest known name, preferably one with the same last part (`model.n_layer` for `n_layer`)."""
+    """Suggest the known names with the same last part (`model.n_layer` for `n_layer`), otherwise the closest one."""
     word, known = word.removeprefix(parent), list(known)
     same = [other for other in known if other.rpartition(".")[2] == word.rpartition(".")[2]]
-    close = difflib.get_close_matches(word, same or known, n=1, cutoff=0.0 if same else 0.6)
-    return f"; did you mean {parent}{close[0]}?" if close else ""
+    close = same or difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {' or '.join(f'{parent}{name}' for name in close)}?" if close else ""
 
 
 def _keys(config: Any, prefix: str = "") -> Iterator[str]:
