@@ -124,7 +124,7 @@ def key(
     length: int | None = None,
     rule: Rule | None = None,
     identity: bool = True,
-    file: bool = False,
+    file: Sequence[str] = (),
 ) -> Any:
     """Declare a field of a schema. Its rule follows from its annotation and the arguments, unless `rule` is given.
 
@@ -135,7 +135,7 @@ def key(
         choices: all allowed values.
         length: required length of a list.
         identity: whether the value is part of the component's identity.
-        file: whether it names a file that must be there.
+        file: for the path of a zip file, the members that it must hold.
     """
     bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices, "length": length}
     metadata = {"doc": doc, "rule": rule, "identity": identity, "file": file, **bounds}

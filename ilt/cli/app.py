@@ -24,7 +24,6 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from hydra_plugins.ilt_ray.launcher import RayLauncher
 from hydra_plugins.ilt_search.sweeper import SearchSweeper
-
 from ilt import settings  # noqa: F401  (registers resolvers)
 from ilt.registry import store_schemas
 from ilt.schema import COMPONENTS, ConfigError, PlainError, common_keys
@@ -63,14 +62,9 @@ def app(name: str) -> Callable[[Callable[[DictConfig], Any]], Any]:
                 check_empty(cfg)
                 return task(cfg)
             sys.argv = _command_line  # Lightning launches the other processes of a training with it
-            try:
+            with exit_on_mistakes():  # if raised, Hydra would print the overrides as well
                 check_empty(cfg)
                 return task(cfg)
-            except Exception as error:
-                line = _mistake(error)
-                if line is None or _full_error:
-                    raise
-                sys.exit(line)  # if raised, Hydra would print the overrides as well
 
         return main
 
@@ -97,9 +91,15 @@ def _run(name: str, main: Callable[[DictConfig], Any]) -> None:
     _full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
     lists_options = completes or "--help" in arguments
+    with exit_on_mistakes(), _without_schemas() if lists_options else contextlib.nullcontext():
+        hydra.main(version_base=_VERSION_BASE, config_path=f"pkg://{_CONFIGS}", config_name=name)(main)()
+
+
+@contextlib.contextmanager
+def exit_on_mistakes() -> Iterator[None]:
+    """Exit with a line on stderr if a user error is raised, unless tracebacks were asked for."""
     try:
-        with _without_schemas() if lists_options else contextlib.nullcontext():
-            hydra.main(version_base=_VERSION_BASE, config_path=f"pkg://{_CONFIGS}", config_name=name)(main)()
+        yield
     except Exception as error:
         line = _mistake(error)
         if line is None or _full_error:
@@ -156,12 +156,12 @@ def _unknown(name: str, error: OmegaConfBaseException) -> str:
     if "/" in name:
         return f"{name} is not a group{_did_you_mean(name, _groups(name.rpartition('/')[0]))}"
     values: Any = error.parent_node
-    parent, known = name.removesuffix(str(error.key)), list(_keys(OmegaConf.to_container(values)))
+    parent, known = str(error.full_key).removesuffix(str(error.key)), list(_keys(OmegaConf.to_container(values)))
     found = next((c for c in COMPONENTS if c.target and c.target == values.get("_target_")), None)
     if found is not None and error.key in found.refused:
         return f"{name} cannot be set: {found.refused[str(error.key)]}"
-    takes_more = parent and not common_keys(parent.rstrip(".")) and (found is None or found.open)
-    hint = _did_you_mean(name, known if parent else [*known, *_groups("")], parent)
+    takes_more = bool(parent) and not common_keys(parent.rstrip(".")) and (found is None or found.open)
+    hint = _did_you_mean(name, known if "." in name else [*known, *_groups("")], parent)
     return f"{name} is not a key{hint or takes_more * f'; +{name}=… adds it'}"
 
 

@@ -37,10 +37,12 @@ def _train(cfg: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     in_trial = OmegaConf.select(cfg, "search.trial") is not None
+    in_sweep = hydra_config.mode == RunMode.MULTIRUN
     try:
+        if in_trial and not in_sweep:
+            raise ConfigError("search.trial cannot be set: a search numbers its trials")
         check_config(cfg, "train")
         identity = training_config(cfg)
-        in_sweep = hydra_config.mode == RunMode.MULTIRUN
         run = RunFolder(folder, run_config(cfg), identity, resume=cfg.resume, started=started, wait=in_sweep)
         if not (cfg.resume and run.finished):
             check_environment(cfg)
