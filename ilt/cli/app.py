@@ -19,11 +19,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import CompactHydraException, InstantiationException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from hydra_plugins.ilt_ray.launcher import RayLauncher
-from hydra_plugins.ilt_search.sweeper import SearchSweeper
 from ilt import settings  # noqa: F401  (registers resolvers)
 from ilt.registry import store_schemas
 from ilt.schema import COMPONENTS, ConfigError, PlainError, common_keys
@@ -31,8 +30,8 @@ from ilt.schema import COMPONENTS, ConfigError, PlainError, common_keys
 store_schemas(ConfigStore.instance().store)
 # Hydra copies it once for every group that it lists, though it only reads it: three quarters of the time of --help
 ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
-for _plugin in (RayLauncher, SearchSweeper):  # an editable installation is one in which Hydra does not find them
-    Plugins.instance().register(_plugin)
+for _plugin in ("ilt_ray.launcher.RayLauncher", "ilt_search.sweeper.SearchSweeper"):
+    Plugins.instance().register(get_class(f"hydra_plugins.{_plugin}"))  # Hydra misses those of an editable installation
 
 _CONFIGS, _VERSION_BASE = "ilt.conf", "1.3"
 _SCHEMA = r"\w+_keys\b"
