@@ -28,6 +28,7 @@ from ilt.schema import (
     config_hash,
     did_you_mean,
     leaves,
+    locate,
     named,
     plain,
     schema_of,
@@ -105,6 +106,9 @@ def check_environment(cfg: DictConfig) -> None:
     if "trainer" in cfg:
         _check_machine(cfg.trainer)
     space = EnvSpec.from_config(cfg.env).action_space
+    if "expert" in cfg and cfg.expert._target_ == named("expert", "heuristic").target:
+        if not callable(locate(cfg.env.heuristic, key="env.heuristic")):
+            raise ConfigError(f"env.heuristic must be a function from observations to actions, got {cfg.env.heuristic}")
     if "head" in cfg:
         check_head(cfg.head, space)
 
@@ -470,9 +474,13 @@ def _own_id(env_id: str, option: str) -> str:
 
 def _env_name(env_id: str, option: str) -> str:
     """Return the environment's part of a run's name: the option, or the id if it is not the option's."""
+    if not TEXT.allows(env_id):
+        raise ConfigError(f"env.id must be {TEXT.wanted}, got {env_id!r}")
     return option if _own_id(env_id, option) == env_id else env_id.rpartition(":")[2].rpartition("/")[2]
 
 
 OmegaConf.register_new_resolver("env_name", _env_name, replace=True)
 OmegaConf.register_new_resolver("unless_bc", lambda name: "" if name == "bc" else f"-{name}", replace=True)
-OmegaConf.register_new_resolver("divide", lambda number, by: max(int(number) // int(by), 1), replace=True)
+OmegaConf.register_new_resolver(
+    "divide", lambda number, by: max(int(number) // by, 1) if COUNT.allows(by) else 1, replace=True
+)  # the key that holds a wrong divisor is named by its own check

@@ -25,14 +25,14 @@ class SearchSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> dict[str, Any]:
         """Search, retrain the winner, write the report, and return the content of `search.json`."""
-        from ilt.cli.app import check_empty
+        from ilt.cli.app import check_overrides
         from ilt.schema import ConfigError
         from ilt.settings import check_config, check_environment, check_search
 
         HydraConfig.instance().set_config(self.config)  # names contain the chosen options
         if self.config.get("search") is None:
             raise ConfigError("hydra/sweeper=optuna needs search; sweep=optuna sets both")
-        check_empty(self.config)
+        check_overrides(self.config)
         check_search(self.config.search)
         from ilt.cli.search_space import parse_space  # Optuna takes a second
         from ilt.studies.search import Search

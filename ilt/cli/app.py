@@ -23,9 +23,9 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from ilt import settings  # noqa: F401  (registers resolvers)
 from ilt.registry import store_schemas
 from ilt.schema import COMPONENTS, ConfigError, PlainError, common_keys
+from ilt.settings import GROUPS, PARTS
 
 store_schemas(ConfigStore.instance().store)
 # Hydra copies it once for every group that it lists, though it only reads it: three quarters of the time of --help
@@ -58,11 +58,11 @@ def app(name: str) -> Callable[[Callable[[DictConfig], Any]], Any]:
             if not HydraConfig.initialized():
                 return task(cfg)
             if HydraConfig.get().mode != RunMode.RUN:
-                check_empty(cfg)
+                check_overrides(cfg)
                 return task(cfg)
             sys.argv = _command_line  # Lightning launches the other processes of a training with it
             with exit_on_mistakes():  # if raised, Hydra would print the overrides as well
-                check_empty(cfg)
+                check_overrides(cfg)
                 return task(cfg)
 
         return main
@@ -70,10 +70,15 @@ def app(name: str) -> Callable[[Callable[[DictConfig], Any]], Any]:
     return decorate
 
 
-def check_empty(cfg: DictConfig) -> None:
-    """Raise ConfigError for an override such as `search.space={}`, which Hydra merges, so that it changes nothing."""
+def check_overrides(cfg: DictConfig) -> None:
+    """Raise ConfigError for an override that Hydra merges where it looks as if it replaced something.
+
+    `search.space={}` changes nothing, and `model=[tiny,small]` is a mixture of both.
+    """
     for override in HydraConfig.get().overrides.task:
         key, _, value = override.partition("=")
+        if value.startswith("[") and key.lstrip("+") in (*GROUPS, *PARTS):
+            raise ConfigError(f"{override} is no option of a group; a group takes one name, such as model=tiny")
         if value == "{}" and (kept := OmegaConf.select(cfg, key.lstrip("+"))):
             raise ConfigError(f"{override} removes nothing, as mappings are merged; ~{key}.KEY removes {list(kept)}")
 

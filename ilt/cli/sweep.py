@@ -22,7 +22,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from ilt.cli.app import check_empty, exit_on_mistakes
+from ilt.cli.app import check_overrides, exit_on_mistakes
 from ilt.rollout.workers import cores, sendable
 from ilt.schema import ConfigError, config_hash
 from ilt.settings import check_config, check_environment, is_of_the_run
@@ -82,7 +82,7 @@ def _check_job(config: DictConfig, overrides: Sequence[str]) -> None:
     before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(cfg)  # names contain the chosen options
     try:
-        check_empty(cfg)
+        check_overrides(cfg)
         check_config(cfg, sys.argv[0].removeprefix("ilt "))
         finished = "run_name" in cfg and Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir, RESULTS).exists()
         if "env" in cfg and not finished:
