@@ -106,9 +106,9 @@ def check_environment(cfg: DictConfig) -> None:
     if "trainer" in cfg:
         _check_machine(cfg.trainer)
     space = EnvSpec.from_config(cfg.env).action_space
-    if "expert" in cfg and cfg.expert._target_ == named("expert", "heuristic").target:
-        if not callable(locate(cfg.env.heuristic, key="env.heuristic")):
-            raise ConfigError(f"env.heuristic must be a function from observations to actions, got {cfg.env.heuristic}")
+    by_hand = "expert" in cfg and cfg.expert._target_ == named("expert", "heuristic").target
+    if by_hand and not callable(locate(cfg.env.heuristic, key="env.heuristic")):
+        raise ConfigError(f"env.heuristic must be a function from observations to actions, got {cfg.env.heuristic}")
     if "head" in cfg:
         check_head(cfg.head, space)
 
@@ -132,10 +132,17 @@ def _check_machine(trainer: DictConfig) -> None:
         if trainer.accelerator == "gpu":
             raise ConfigError("trainer.accelerator must be one that this machine has, got gpu; trainer=cpu needs none")
         check_precision(trainer, on_gpus=False)
+    if trainer.get("num_nodes", 1) > 1 and not STARTERS & os.environ.keys():
+        raise ConfigError(
+            f"trainer.num_nodes must be 1 where neither torchrun nor srun starts the processes, got {trainer.num_nodes}"
+        )
     n_cores = os.cpu_count() or 1  # of the machine; srun may have given this process a few of them
     if trainer.accelerator == "cpu" and trainer.devices != "auto" and trainer.devices > n_cores:
         raise ConfigError(f"trainer.devices must be at most {n_cores}, the CPU cores here, got {trainer.devices}")
 
+
+STARTERS = {"WORLD_SIZE", "SLURM_STEP_ID"}
+"""Environment variables of processes that torchrun or srun started."""
 
 _GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and Windows' subsystem for Linux
 
@@ -432,7 +439,7 @@ def _run_hash(*, _root_: DictConfig) -> str:
     except ConfigError:
         raise
     except Exception:  # a config that cannot be read is a wrong one, and the check says why
-        groups = [group for group in (*GROUPS, "callbacks", "evaluation") if group in _root_]
+        groups = [key for key in (*GROUPS, "callbacks", "evaluation", "seed", "threads") if key in _root_]
         cfg = OmegaConf.masked_copy(_root_, groups)
         with open_dict(cfg):
             cfg.run_name = "unnamed"

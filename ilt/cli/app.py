@@ -1,5 +1,6 @@
 """The Hydra app decorator of all commands, with one-line messages for user errors. Imports nothing heavy."""
 
+import argparse
 import contextlib
 import difflib
 import functools
@@ -36,7 +37,9 @@ for _plugin in ("ilt_ray.launcher.RayLauncher", "ilt_search.sweeper.SearchSweepe
 _CONFIGS, _VERSION_BASE = "ilt.conf", "1.3"
 _SCHEMA = r"\w+_keys\b"
 _ADVICE = ("To append to", "See https://", "Config search path", "provider=", "full_key:", "object_type=")
+_OF_SWEEPS = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep.")
 _command_line = sys.argv
+argparse.ArgumentParser.print_usage = lambda *_: None  # type: ignore[assignment, method-assign]  # errors are one line
 
 
 def app(name: str) -> Callable[[Callable[[DictConfig], Any]], Any]:
@@ -63,6 +66,9 @@ def app(name: str) -> Callable[[Callable[[DictConfig], Any]], Any]:
             sys.argv = _command_line  # Lightning launches the other processes of a training with it
             with exit_on_mistakes():  # if raised, Hydra would print the overrides as well
                 check_overrides(cfg)
+                for override in HydraConfig.get().overrides.hydra:
+                    if override.lstrip("+~").startswith(_OF_SWEEPS):
+                        raise ConfigError(f"{override} has no effect without -m")
                 return task(cfg)
 
         return main

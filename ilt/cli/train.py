@@ -13,7 +13,7 @@ from ilt.cli import FIRST_JOB_STARTED
 from ilt.cli.app import app
 from ilt.rollout.workers import start_early
 from ilt.schema import ConfigError, config_hash
-from ilt.settings import check_config, check_environment, hints, run_config, training_config
+from ilt.settings import STARTERS, check_config, check_environment, hints, run_config, training_config
 from ilt.tracking.run_folder import RunFolder, discard_unused, selection_return
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ def main(cfg: DictConfig) -> float | None:
 
     Runs of a search's trials are not scored on test seeds; the return is None if such a run was pruned.
     """
-    if {"WORLD_SIZE", "SLURM_STEP_ID"} & os.environ.keys():  # torchrun or srun may have started other processes
+    if STARTERS & os.environ.keys():  # there may be other processes
         from ilt.training.ranks import led
 
         return led(lambda: _train(cfg))

@@ -61,6 +61,9 @@ MISTAKES = {
     "model=[tiny,small]": "model=[tiny,small] is no option of a group; a group takes one name, such as model=tiny",
     "env.id=null": "env.id must be text, got None",
     "experiment=adapt dataset.context_length=0": "dataset.context_length must be an integer of at least 1, got 0",
+    "seed=[1]": "seed must be an integer from 0 to 4294967295, got [1]",
+    "hydra/launcher=joblib": "hydra/launcher=joblib has no effect without -m",
+    "trainer.num_nodes=2": "trainer.num_nodes must be 1 where neither torchrun nor srun starts the processes, got 2",
     "~model": f"model must be given; it must be one of {options_of('model')}",
     "demos.filters=null": "demos.filters must be a mapping, got None",
     "+env.foo=1": "env.foo is not a key",
@@ -95,6 +98,11 @@ def test_a_mistake_is_one_line_and_leaves_nothing(argument: str, line: str, tmp_
     with chdir(tmp_path):
         assert refusal("train", *argument.split(" ") if "{" not in argument else [argument]) == line
     assert not list(tmp_path.rglob("config.yaml"))
+
+
+def test_an_unknown_option_is_one_line(capsys: Captured) -> None:
+    assert refusal("train", "--multirunn") == "2"
+    assert capsys.readouterr().err == "ilt train: error: unrecognized arguments: --multirunn\n"
 
 
 def test_in_a_process_of_its_own_a_mistake_is_one_line_on_stderr_and_exit_code_1(tmp_path: Path) -> None:
