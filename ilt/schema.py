@@ -106,6 +106,10 @@ FOLDER = Rule(
     lambda v: TEXT.allows(v) and v.isprintable() and not v.startswith(".") and "/" not in v and len(v.encode()) <= 200,
     "a folder's name of at most 200 bytes, which does not begin with a dot and holds no /",
 )
+PROJECT = Rule(
+    lambda v: TEXT.allows(v) and len(v) <= 128 and not set(v) & set("/\\#?%:"),
+    "a name of at most 128 characters, none of them one of / \\ # ? % :",
+)
 MAPPING = Rule(lambda v: isinstance(v, DictConfig | Mapping), "a mapping")
 FRACTION = number(0, 1)
 PROBABILITY = number(0, 1, below=True)

@@ -111,6 +111,9 @@ def check_environment(cfg: DictConfig) -> None:
         raise ConfigError(f"env.heuristic must be a function from observations to actions, got {cfg.env.heuristic}")
     if "head" in cfg:
         check_head(cfg.head, space)
+    for prefix, found, values in _parts(cfg):
+        if "_target_" in values and (found is None or values._target_ != found.target):
+            locate(values._target_, key=f"{prefix}._target_")  # somebody's own, which may import much
 
 
 def _check_zip(key: str, path: Path, members: Sequence[str]) -> None:

@@ -39,7 +39,7 @@ _SCHEMA = r"\w+_keys\b"
 _ADVICE = ("To append to", "See https://", "Config search path", "provider=", "full_key:", "object_type=")
 _OF_SWEEPS = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep.")
 _command_line = sys.argv
-argparse.ArgumentParser.print_usage = lambda *_: None  # type: ignore[assignment, method-assign]  # errors are one line
+argparse.ArgumentParser.print_usage = lambda *_: None  # type: ignore[method-assign]  # errors are one line
 
 
 def app(name: str) -> Callable[[Callable[[DictConfig], Any]], Any]:

@@ -1,12 +1,8 @@
 """Schemas of the config group `logger`; loggers without a schema are checked against their constructors."""
 
-from ilt.schema import TEXT, Rule, component, key
+from ilt.schema import PROJECT, Rule, component, key
 
 _ANY_TEXT = Rule(lambda v: isinstance(v, str), "text")
-_PROJECT = Rule(
-    lambda v: TEXT.allows(v) and len(v) <= 128 and not set(v) & set("/\\#?%:"),
-    "a name of at most 128 characters, none of them one of / \\ # ? % :",
-)
 _BY_THE_JOB = "the job sets it"
 _OF_THE_RUN = "its files are in the run's folder; use outputs and run_name"
 
@@ -23,7 +19,7 @@ _OF_THE_RUN = "its files are in the run's folder; use outputs and run_name"
 class Wandb:
     """Weights & Biases. Without an API key the run stays offline."""
 
-    project: str = key("ilt", "The project in which runs are shown together.", rule=_PROJECT)
+    project: str = key("ilt", "The project in which runs are shown together.", rule=PROJECT)
     entity: str | None = key(None, "User or team; null for the key's default.")
     name: str | None = key(None, "The run's name; null for the job's.")
     group: str | None = key(None, "The group of the run; null for the name of the sweep.")
