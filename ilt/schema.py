@@ -106,6 +106,10 @@ FOLDER = Rule(
     lambda v: TEXT.allows(v) and v.isprintable() and not v.startswith(".") and "/" not in v and len(v.encode()) <= 200,
     "a folder's name of at most 200 bytes, which does not begin with a dot and holds no /",
 )
+PROJECT = Rule(
+    lambda v: TEXT.allows(v) and len(v) <= 128 and not set(v) & set("/\\#?%:"),
+    "a name of at most 128 characters, none of them one of / \\ # ? % :",
+)
 MAPPING = Rule(lambda v: isinstance(v, DictConfig | Mapping), "a mapping")
 FRACTION = number(0, 1)
 PROBABILITY = number(0, 1, below=True)
@@ -124,7 +128,7 @@ def key(
     length: int | None = None,
     rule: Rule | None = None,
     identity: bool = True,
-    file: bool = False,
+    file: Sequence[str] = (),
 ) -> Any:
     """Declare a field of a schema. Its rule follows from its annotation and the arguments, unless `rule` is given.
 
@@ -135,7 +139,7 @@ def key(
         choices: all allowed values.
         length: required length of a list.
         identity: whether the value is part of the component's identity.
-        file: whether it names a file that must be there.
+        file: for the path of a zip file, the members that it must hold.
     """
     bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices, "length": length}
     metadata = {"doc": doc, "rule": rule, "identity": identity, "file": file, **bounds}

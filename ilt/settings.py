@@ -4,7 +4,9 @@ import dataclasses
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from ilt.schema import (
     config_hash,
     did_you_mean,
     leaves,
+    locate,
     named,
     plain,
     schema_of,
@@ -86,7 +89,7 @@ def check_config(cfg: DictConfig, command: str = "train", *, partial: bool = Fal
     if "trainer" in cfg:
         _check_trainer(cfg)
     if cfg.get("search") is not None:
-        _check_search(cfg.search)
+        check_search(cfg.search)
 
 
 def check_environment(cfg: DictConfig) -> None:
@@ -94,19 +97,55 @@ def check_environment(cfg: DictConfig) -> None:
 
     Nothing heavy is imported but Gymnasium and the environment.
     """
+    check_writable(cfg.outputs)
     check_memory(cfg)
     for prefix, found, values in _parts(cfg):
-        for name in (name for name, field in (found.fields if found else {}).items() if field.metadata["file"]):
-            if not Path(values[name]).is_file():
-                raise ConfigError(f"{prefix}.{name} must be a file, got {values[name]}")
-    if "trainer" in cfg and sys.platform == "linux" and not any(map(os.path.exists, _GPU_DEVICES)):
-        if cfg.trainer.accelerator == "gpu":
-            raise ConfigError("trainer.accelerator must be one that this machine has, got gpu; trainer=cpu needs none")
-        check_precision(cfg.trainer, on_gpus=False)
+        for name, field in (found.fields if found else {}).items():
+            if field.metadata["file"]:
+                _check_zip(f"{prefix}.{name}", Path(values[name]), field.metadata["file"])
+    if "trainer" in cfg:
+        _check_machine(cfg.trainer)
     space = EnvSpec.from_config(cfg.env).action_space
+    by_hand = "expert" in cfg and cfg.expert._target_ == named("expert", "heuristic").target
+    if by_hand and not callable(locate(cfg.env.heuristic, key="env.heuristic")):
+        raise ConfigError(f"env.heuristic must be a function from observations to actions, got {cfg.env.heuristic}")
     if "head" in cfg:
         check_head(cfg.head, space)
+    for prefix, found, values in _parts(cfg):
+        if "_target_" in values and (found is None or values._target_ != found.target):
+            locate(values._target_, key=f"{prefix}._target_")  # somebody's own, which may import much
 
+
+def _check_zip(key: str, path: Path, members: Sequence[str]) -> None:
+    """Raise ConfigError, naming the key, unless a zip file holds these members."""
+    if not path.is_file():
+        raise ConfigError(f"{key} must be a file, got {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            absent = sorted(set(members) - set(archive.namelist()))
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"{key} must be a file that can be read, got {path}: {error}") from error
+    if absent:
+        raise ConfigError(f"{key} must be a file that holds {', '.join(members)}, got {path} without {absent[0]}")
+
+
+def _check_machine(trainer: DictConfig) -> None:
+    """Raise ConfigError for devices that this machine lacks, as far as can be told without torch."""
+    if sys.platform == "linux" and not any(map(os.path.exists, _GPU_DEVICES)):
+        if trainer.accelerator == "gpu":
+            raise ConfigError("trainer.accelerator must be one that this machine has, got gpu; trainer=cpu needs none")
+        check_precision(trainer, on_gpus=False)
+    if trainer.get("num_nodes", 1) > 1 and not STARTERS & os.environ.keys():
+        raise ConfigError(
+            f"trainer.num_nodes must be 1 where neither torchrun nor srun starts the processes, got {trainer.num_nodes}"
+        )
+    n_cores = os.cpu_count() or 1  # of the machine; srun may have given this process a few of them
+    if trainer.accelerator == "cpu" and trainer.devices != "auto" and trainer.devices > n_cores:
+        raise ConfigError(f"trainer.devices must be at most {n_cores}, the CPU cores here, got {trainer.devices}")
+
+
+STARTERS = {"WORLD_SIZE", "SLURM_STEP_ID"}
+"""Environment variables of processes that torchrun or srun started."""
 
 _GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and Windows' subsystem for Linux
 
@@ -341,8 +380,11 @@ def _check_rounds(trainer: DictConfig, rounds: int) -> None:
         )
 
 
-def _check_search(search: DictConfig) -> None:
-    """Check that a search has several training seeds, and other seeds to judge the winner by."""
+def check_search(search: DictConfig) -> None:
+    """Check the keys of a search, that it has several training seeds, and other seeds to judge the winner by."""
+    found = schema_of("search", search)
+    complete(found, search)
+    check(found, search, prefix="search")
     if len(set(search.seeds)) < max(3, len(search.seeds)):
         raise ConfigError(f"search.seeds must be at least 3 different seeds, got {list(search.seeds)}")
     fresh = set(search.fresh_seeds) - set(search.seeds)
@@ -364,18 +406,33 @@ def _checked_outputs(outputs: Any) -> str:
     """Return `outputs`. Raise ConfigError, before Hydra makes folders below it, if there can be none."""
     if not TEXT.allows(outputs):
         raise ConfigError(f"outputs must be {TEXT.wanted}, got {outputs!r}")
-    if not os.access(_existing(outputs), os.W_OK):
-        raise ConfigError(f"outputs must be a folder that can be written to, got {outputs}")
+    check_writable(outputs)
     return str(outputs)
 
 
+def check_writable(outputs: str) -> None:
+    """Raise ConfigError if the folder `outputs` cannot be written to, or made."""
+    try:
+        tempfile.TemporaryFile(dir=_existing(outputs)).close()
+    except OSError as error:
+        raise ConfigError(
+            f"outputs must be a folder that can be written to, got {outputs}: {error.strerror}"
+        ) from error
+
+
 def _existing(outputs: str) -> Path:
-    """Return the folder in which `outputs` is, or can be made. Raise ConfigError if a file is in the way."""
+    """Return the folder in which `outputs` is, or can be made. Raise ConfigError if there can be none."""
     path = Path(outputs).absolute()
     there = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
     if not there.is_dir():
         raise ConfigError(f"outputs must be a folder, but {there} is a file")
+    for name in path.relative_to(there).parts:
+        if len(name.encode()) > _LONGEST_NAME:
+            raise ConfigError(f"outputs must be a folder, whose name has at most {_LONGEST_NAME} bytes, got {name}")
     return there
+
+
+_LONGEST_NAME = 255  # of a file, on Linux and macOS
 
 
 def _run_hash(*, _root_: DictConfig) -> str:
@@ -385,7 +442,7 @@ def _run_hash(*, _root_: DictConfig) -> str:
     except ConfigError:
         raise
     except Exception:  # a config that cannot be read is a wrong one, and the check says why
-        groups = [group for group in (*GROUPS, "callbacks", "evaluation") if group in _root_]
+        groups = [key for key in (*GROUPS, "callbacks", "evaluation", "seed", "threads") if key in _root_]
         cfg = OmegaConf.masked_copy(_root_, groups)
         with open_dict(cfg):
             cfg.run_name = "unnamed"
@@ -427,9 +484,13 @@ def _own_id(env_id: str, option: str) -> str:
 
 def _env_name(env_id: str, option: str) -> str:
     """Return the environment's part of a run's name: the option, or the id if it is not the option's."""
+    if not TEXT.allows(env_id):
+        raise ConfigError(f"env.id must be {TEXT.wanted}, got {env_id!r}")
     return option if _own_id(env_id, option) == env_id else env_id.rpartition(":")[2].rpartition("/")[2]
 
 
 OmegaConf.register_new_resolver("env_name", _env_name, replace=True)
 OmegaConf.register_new_resolver("unless_bc", lambda name: "" if name == "bc" else f"-{name}", replace=True)
-OmegaConf.register_new_resolver("divide", lambda number, by: max(int(number) // int(by), 1), replace=True)
+OmegaConf.register_new_resolver(
+    "divide", lambda number, by: max(int(number) // by, 1) if COUNT.allows(by) else 1, replace=True
+)  # the key that holds a wrong divisor is named by its own check

@@ -32,7 +32,7 @@ from tests.test_schema import with_a_new_key, with_another
 CONF = Path(__file__).parent.parent / "conf"
 ENTRY_POINTS = sorted({path.stem for path in CONF.glob("*.yaml")} - {"base"})
 FILES = {(path.parent.relative_to(CONF).as_posix(), path.stem) for path in CONF.glob("*/**/*.yaml")}
-STORED = {(c.group, registry.stored_as(c)) for c in COMPONENTS if c.target and c.group in GROUPS}
+STORED = {(c.group, registry.stored_as(c)) for c in COMPONENTS if c.target and c.group in (*GROUPS, "logger")}
 OPTIONS = sorted(FILES | STORED)
 COMPONENT_OPTIONS = [option for option in OPTIONS if option[0] in (*GROUPS, "callbacks")]
 FORCED = {

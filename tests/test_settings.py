@@ -3,6 +3,8 @@
 import re
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_module
@@ -31,6 +33,9 @@ def checked(*overrides: str) -> DictConfig:
         (["head=mse"], "head=mse is for Box actions; head=categorical is for Discrete and MultiDiscrete"),
         (["env=gymnasium", "env.id=Pendulum-v1", "head=categorical"], "head=categorical is for Discrete .* is for Box"),
         (["expert=sb3", "expert.path=nowhere.zip"], "expert.path must be a file, got nowhere.zip"),
+        (["expert=sb3", f"expert.path={__file__}"], "expert.path must be a file that can be read, .* not a zip file"),
+        (["expert=heuristic", "env.heuristic=os.sep"], "env.heuristic must be a function from observations"),
+        (["expert=heuristic", "env.heuristic=nowhere.fly"], "env.heuristic must be the dotted path of something"),
         (
             ["+env.kwargs.max_episode_steps=0"],
             "env.kwargs.max_episode_steps must be a number of steps, or -1",
@@ -45,6 +50,16 @@ def test_what_does_not_fit_the_environment_is_refused(overrides: list[str], mess
     else:
         with pytest.raises(ConfigError, match=message):
             check_environment(checked(*overrides))
+
+
+def test_a_zip_file_must_hold_what_is_read_from_it(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("data", "{}")
+    path = tmp_path / "other.zip"
+    with pytest.raises(ConfigError, match=r"expert\.path must be a file that holds data, policy\.pth, .* without p"):
+        check_environment(checked("expert=sb3", f"expert.path={path}"))
+    with pytest.raises(ConfigError, match=r"demos\.path must be a file that holds observations\.npy, .* without a"):
+        check_environment(checked("demos=file", f"demos.path={path}", f"demos.validation_path={path}"))
 
 
 TOO_LARGE = """

@@ -30,23 +30,26 @@ class SearchSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> dict[str, Any]:
         """Search, retrain the winner, write the report, and return the content of `search.json`."""
-        from ilt.cli.app import check_empty
-        from ilt.cli.search_space import parse_space
+        from ilt.cli.app import check_overrides
         from ilt.schema import ConfigError
-        from ilt.settings import check_config
-        from ilt.studies.search import Search
+        from ilt.settings import check_config, check_environment, check_search
 
         HydraConfig.instance().set_config(self.config)  # names contain the chosen options
         if self.config.get("search") is None:
             raise ConfigError("hydra/sweeper=optuna needs search; sweep=optuna sets both")
-        check_empty(self.config)
-        check_config(self.config)
+        check_overrides(self.config)
+        check_search(self.config.search)
+        from ilt.cli.search_space import parse_space  # Optuna takes a second
+        from ilt.studies.search import Search
+
         folder = Path(self.config.hydra.sweep.dir)
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         space, fixed = parse_space(self.config.search.space, arguments, parser)
         search = Search(self.config, space, fixed, folder, self._launch)
         for overrides in search.examples():  # refuse values that are not allowed before anything is written
-            check_config(self.hydra_context.config_loader.load_sweep_config(self.config, overrides))
+            example = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+            check_config(example)
+            check_environment(example)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         return search.run()

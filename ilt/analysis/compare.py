@@ -1,9 +1,6 @@
 """Comparisons of policies on the same seeds: rollouts, tables, figure and video, kept as one artifact."""
 
-import logging
-import re
 from collections.abc import Mapping, Sequence
-from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -13,67 +10,26 @@ from ilt.analysis.comparison_figure import comparison_figure
 from ilt.analysis.video import side_by_side, write_animation, write_mp4
 from ilt.data.episodes import Episodes
 from ilt.evaluation.comparison import ALL, compare_policies, headings, median_run, typical_episode, write_comparison
+from ilt.evaluation.policy_files import runs_of
 from ilt.evaluation.saved_policies import read_policy
-from ilt.rollout.recorded import RANDOM, Context
-from ilt.schema import ConfigError, config_hash
-from ilt.tracking.reading import reading
-from ilt.tracking.records import setting
-from ilt.tracking.run_folder import CONFIG, read_config, read_finished
+from ilt.rollout.recorded import RANDOM, Context, NamedPolicy
 from ilt.tracking.store import Artifact
-
-log = logging.getLogger(__name__)
 
 MAX_FRAMES = 120
 """Maximum number of frames in a GIF; longer episodes get a lower frame rate, which limits the file size."""
 
 
-def runs_of(key: str, where: str) -> list[str]:
-    """Return the runs that make up a policy: `where` itself, or all run folders that it matches as a pattern.
-
-    Folders that were set aside when a run started over (`NAME.1`) are skipped. Of a pattern's runs, damaged and
-    unfinished ones are left out, with a warning. ConfigError if there is no run, or if the runs differ in more than
-    their training seed.
-    """
-    if "*" not in where:
-        return [where]
-    matched = {path.rpartition("/")[0] for path in glob(f"{where}/config.yaml")}
-    settings, runs = {}, []
-    for path in sorted(path for path in matched if re.sub(r"\.\d+$", "", path) not in matched - {path}):
-        try:
-            read_finished(Path(path), key=key)
-            with reading(Path(path, CONFIG)):
-                settings[config_hash(setting(read_config(Path(path), key=key)))] = path
-            runs.append(path)
-        except ValueError as error:
-            log.warning("left out: %s", error)
-    if not runs:
-        raise ConfigError(f"{key} must match the folder of at least one finished run, got {where}")
-    if len(settings) > 1:
-        examples = " and ".join(sorted(settings.values()))
-        raise ConfigError(f"{key} must match runs that differ in nothing but their seed, but {examples} differ in more")
-    return runs
-
-
-def run_policies(
-    ctx: Context,
-    policies: Mapping[str, str],
-    seeds: np.ndarray,
-    *,
-    deterministic: bool,
-    trust: Sequence[str] | None = (),
-) -> dict[str, list[Artifact]]:
-    """Roll out each policy's runs and the random policy on the same seeds, or find the rollouts in the store.
-
-    All policies are loaded and checked against the environment before the first rollout.
-    """
-    read = {
+def read_policies(
+    ctx: Context, policies: Mapping[str, str], *, deterministic: bool, trust: Sequence[str] | None = ()
+) -> dict[str, list[NamedPolicy]]:
+    """Load each policy's runs, and the random policy. ConfigError if one does not fit the environment."""
+    return {
         name: [
             read_policy(f"policies.{name}", one, ctx, deterministic=deterministic, trust=trust)
             for one in runs_of(f"policies.{name}", where)
         ]
         for name, where in {**policies, RANDOM: RANDOM}.items()
     }
-    return {name: [ctx.find_or_rollout(run, seeds) for run in runs] for name, runs in read.items()}
 
 
 def find_or_compare(

@@ -1,5 +1,6 @@
 """The Hydra app decorator of all commands, with one-line messages for user errors. Imports nothing heavy."""
 
+import argparse
 import contextlib
 import difflib
 import functools
@@ -24,18 +25,22 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from hydra_plugins.ilt_ray.launcher import RayLauncher
 from hydra_plugins.ilt_search.sweeper import SearchSweeper
-from ilt import settings  # noqa: F401  (registers resolvers)
 from ilt.registry import store_schemas
-from ilt.schema import ConfigError, PlainError
+from ilt.schema import COMPONENTS, ConfigError, PlainError, common_keys
+from ilt.settings import GROUPS, PARTS
 
 store_schemas(ConfigStore.instance().store)
 # Hydra copies it once for every group that it lists, though it only reads it: three quarters of the time of --help
 ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
+for _plugin in (RayLauncher, SearchSweeper):
+    Plugins.instance().register(_plugin)  # Hydra misses those of an editable installation
 
 _CONFIGS, _VERSION_BASE = "ilt.conf", "1.3"
 _SCHEMA = r"\w+_keys\b"
 _ADVICE = ("To append to", "See https://", "Config search path", "provider=", "full_key:", "object_type=")
+_OF_SWEEPS = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep.")
 _command_line = sys.argv
+argparse.ArgumentParser.print_usage = lambda *_: None  # type: ignore[method-assign]  # errors are one line
 
 
 def app(name: str) -> Callable[[Callable[[DictConfig], Any]], Any]:
@@ -57,27 +62,30 @@ def app(name: str) -> Callable[[Callable[[DictConfig], Any]], Any]:
             if not HydraConfig.initialized():
                 return task(cfg)
             if HydraConfig.get().mode != RunMode.RUN:
-                check_empty(cfg)
+                check_overrides(cfg)
                 return task(cfg)
             sys.argv = _command_line  # Lightning launches the other processes of a training with it
-            try:
-                check_empty(cfg)
+            with exit_on_mistakes():  # if raised, Hydra would print the overrides as well
+                check_overrides(cfg)
+                for override in HydraConfig.get().overrides.hydra:
+                    if override.lstrip("+~").startswith(_OF_SWEEPS):
+                        raise ConfigError(f"{override} has no effect without -m")
                 return task(cfg)
-            except Exception as error:
-                line = _mistake(error)
-                if line is None or _full_error:
-                    raise
-                sys.exit(line)  # if raised, Hydra would print the overrides as well
 
         return main
 
     return decorate
 
 
-def check_empty(cfg: DictConfig) -> None:
-    """Raise ConfigError for an override such as `search.space={}`, which Hydra merges, so that it changes nothing."""
+def check_overrides(cfg: DictConfig) -> None:
+    """Raise ConfigError for an override that Hydra merges where it looks as if it replaced something.
+
+    `search.space={}` changes nothing, and `model=[tiny,small]` is a mixture of both.
+    """
     for override in HydraConfig.get().overrides.task:
         key, _, value = override.partition("=")
+        if value.startswith("[") and key.lstrip("+") in (*GROUPS, *PARTS):
+            raise ConfigError(f"{override} is no option of a group; a group takes one name, such as model=tiny")
         if value == "{}" and (kept := OmegaConf.select(cfg, key.lstrip("+"))):
             raise ConfigError(f"{override} removes nothing, as mappings are merged; ~{key}.KEY removes {list(kept)}")
 
@@ -94,11 +102,15 @@ def _run(name: str, main: Callable[[DictConfig], Any]) -> None:
     _full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
     lists_options = completes or "--help" in arguments
-    for plugin in (RayLauncher, SearchSweeper):  # Hydra finds them in a wheel, not in an editable install
-        Plugins.instance().register(plugin)
+    with exit_on_mistakes(), _without_schemas() if lists_options else contextlib.nullcontext():
+        hydra.main(version_base=_VERSION_BASE, config_path=f"pkg://{_CONFIGS}", config_name=name)(main)()
+
+
+@contextlib.contextmanager
+def exit_on_mistakes() -> Iterator[None]:
+    """Exit with a line on stderr if a user error is raised, unless tracebacks were asked for."""
     try:
-        with _without_schemas() if lists_options else contextlib.nullcontext():
-            hydra.main(version_base=_VERSION_BASE, config_path=f"pkg://{_CONFIGS}", config_name=name)(main)()
+        yield
     except Exception as error:
         line = _mistake(error)
         if line is None or _full_error:
@@ -141,18 +153,27 @@ def _mistake(error: Exception) -> str | None:
             return f"{key[1]} is not a group of {sys.argv[0]}" if key else said
         if key is None or not isinstance(cause.parent_node, DictConfig):
             return f"{said}: {str(cause).splitlines()[0]}"
-        parent = str(cause.full_key).removesuffix(str(cause.key))
-        known = list(_keys(OmegaConf.to_container(cause.parent_node)))
-        if "." not in key[1]:
-            known += _groups(key[1].rpartition("/")[0])
         name = str(cause.full_key) if str(cause.full_key).startswith(f"{key[1]}.") else key[1]
-        what, hint = "group" if "/" in name else "key", _did_you_mean(name, known, parent)
-        return f"{name} is not a {what}{hint or (what == 'key') * f'; +{name}=… adds it'}"
+        return _unknown(name, cause)
     by_hydra = traceback.extract_tb(error.__traceback__)[-1].filename.startswith(str(hydra.__path__[0]) + "/_internal")
     if isinstance(error, InterpolationResolutionError):
         missing = re.search(r"Missing mandatory value: ([\w.]+)", said)
         return f"{missing[1]} must be given" if missing else f"{error.full_key}: {said}"
     return said if by_hydra and isinstance(error, ValueError) else None
+
+
+def _unknown(name: str, error: OmegaConfBaseException) -> str:
+    """Return what is wrong with the name of a key or group that does not exist."""
+    if "/" in name:
+        return f"{name} is not a group{_did_you_mean(name, _groups(name.rpartition('/')[0]))}"
+    values: Any = error.parent_node
+    parent, known = str(error.full_key).removesuffix(str(error.key)), list(_keys(OmegaConf.to_container(values)))
+    found = next((c for c in COMPONENTS if c.target and c.target == values.get("_target_")), None)
+    if found is not None and error.key in found.refused:
+        return f"{name} cannot be set: {found.refused[str(error.key)]}"
+    takes_more = bool(parent) and not common_keys(parent.rstrip(".")) and (found is None or found.open)
+    hint = _did_you_mean(name, known if "." in name else [*known, *_groups("")], parent)
+    return f"{name} is not a key{hint or takes_more * f'; +{name}=… adds it'}"
 
 
 def _is_no_option(argument: str) -> bool:
@@ -162,11 +183,11 @@ def _is_no_option(argument: str) -> bool:
 
 
 def _did_you_mean(word: str, known: Iterable[str], parent: str = "") -> str:
-    """Suggest the closest known name, preferably one with the same last part (`model.n_layer` for `n_layer`)."""
+    """Suggest the known names with the same last part (`model.n_layer` for `n_layer`), otherwise the closest one."""
     word, known = word.removeprefix(parent), list(known)
     same = [other for other in known if other.rpartition(".")[2] == word.rpartition(".")[2]]
-    close = difflib.get_close_matches(word, same or known, n=1, cutoff=0.0 if same else 0.6)
-    return f"; did you mean {parent}{close[0]}?" if close else ""
+    close = same or difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {' or '.join(f'{parent}{name}' for name in close)}?" if close else ""
 
 
 def _keys(config: Any, prefix: str = "") -> Iterator[str]:

@@ -1,17 +1,18 @@
 """Compare policies on the same seeds: `ilt compare +policies.student=outputs/runs/NAME`."""
 
 import logging
+from pathlib import Path
 
 from omegaconf import DictConfig
 
 from ilt.cli.app import app
+from ilt.envs.spec import EnvSpec
+from ilt.evaluation.policy_files import RANDOM, check_policies
 from ilt.rollout.workers import start_early
 from ilt.schema import ConfigError
 from ilt.settings import check_config, check_environment, parse_seeds, parse_subset
 
 log = logging.getLogger(__name__)
-
-RANDOM = "random"
 
 
 def check_names(cfg: DictConfig) -> tuple[str, dict[str, tuple[str, float, float]]]:
@@ -34,8 +35,14 @@ def main(cfg: DictConfig) -> float:
     reference, subsets = check_names(cfg)
     block, offset, count = parse_seeds(cfg.seeds, cfg.env.seed_blocks)
     check_environment(cfg)
+    env = EnvSpec.from_config(cfg.env)
+    for name, (parameter, *_) in subsets.items():
+        if parameter not in (drawn := list(env.episode_params)):
+            raise ConfigError(f"subsets.{name} must begin with one of {drawn}, which env draws, got {parameter}")
+    policies = {str(name): str(where) for name, where in cfg.policies.items()}
+    check_policies(env, policies, Path(cfg.outputs), trust=cfg.trust)
     start_early(cfg)
-    from ilt.analysis.compare import find_or_compare, run_policies
+    from ilt.analysis.compare import find_or_compare, read_policies
     from ilt.cli.job import job_info
     from ilt.evaluation.comparison import ALL, comparison_table, headings
     from ilt.evaluation.tables import print_table
@@ -44,16 +51,12 @@ def main(cfg: DictConfig) -> float:
     from ilt.tracking.store import read_json
 
     ctx = prepare(cfg)
-    for name, (parameter, *_) in subsets.items():
-        if parameter not in ctx.env.episode_params:
-            drawn = list(ctx.env.episode_params)
-            raise ConfigError(f"subsets.{name} must begin with one of {drawn}, which env draws, got {parameter}")
-    policies = {str(name): str(where) for name, where in cfg.policies.items()}
+    read = read_policies(ctx, policies, deterministic=cfg.deterministic, trust=cfg.trust)
     seeds = ctx.env.seeds(block, count, offset)
     with open_run(cfg.logger, job_info(cfg, "compare", name=cfg.name, folder=ctx.store.root)) as logger:
         comparison = find_or_compare(
             ctx,
-            run_policies(ctx, policies, seeds, deterministic=cfg.deterministic, trust=cfg.trust),
+            {name: [ctx.find_or_rollout(run, seeds) for run in runs] for name, runs in read.items()},
             name=cfg.name,
             reference=reference,
             subsets=subsets,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ilt.schema import FOLDER, LARGEST_SEED, MAPPING, NAME, TEXT, Rule, component, key, list_of
+from ilt.schema import FOLDER, LARGEST_SEED, MAPPING, NAME, PROJECT, TEXT, Rule, component, key, list_of
 
 _SEEDS = Rule(TEXT.allows, "BLOCK:COUNT or BLOCK:OFFSET:COUNT, such as test:1000")
 _FIT_SEEDS = Rule(TEXT.allows, "BLOCK:COUNT or BLOCK:OFFSET:COUNT, such as selection:1000")
@@ -135,7 +135,7 @@ class Sync(_Command):
 class Dashboard(_Command):
     """Create a W&B workspace for all runs of a project."""
 
-    project: str = key("ilt", "The W&B project, as in logger.project.")
+    project: str = key("ilt", "The W&B project, as in logger.project.", rule=PROJECT)
     entity: str | None = key(None, "User or team; null for the API key's default.")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from ilt.cli.app import app
-from ilt.settings import check_config
+from ilt.settings import check_config, check_writable
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Section, Workspace
@@ -129,6 +129,7 @@ def _sections() -> "list[Section]":
 def main(cfg: DictConfig) -> str:
     """Save the workspace to W&B, or write its JSON if there is no API key. Return its URL or path."""
     check_config(cfg, "dashboard")
+    check_writable(cfg.outputs)
     from ilt.tracking.store import write_json
     from ilt.tracking.wandb import has_key
 

@@ -20,7 +20,7 @@ from ilt.evaluation.tables import print_table
 from ilt.settings import check_config, outputs_of
 from ilt.tracking.reading import UnreadableFileError, is_regular, read_text, reading
 from ilt.tracking.run_folder import COMMAND, CONFIG, ERROR, RESULTS, read_config, read_results
-from ilt.tracking.store import MANIFEST, SHIPPED, files_below, read_manifest
+from ilt.tracking.store import MANIFEST, SHIPPED, paths_below, read_manifest
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def is_locked(path: Path) -> bool:
 
 def find_entries(outputs: Path) -> Iterator[Entry]:
     """Find all entries below `outputs`, damaged ones included, except in `outputs/reference`: runs, then artifacts."""
-    marks = [path for name in (CONFIG, ERROR) for path in files_below(outputs, name) if path.parent.name != COMMAND]
+    marks = [path for name in (CONFIG, ERROR) for path in paths_below(outputs, name) if path.parent.name != COMMAND]
     found: set[Path] = set()
     for path in sorted({mark.parent for mark in marks if mark.relative_to(outputs).parts[0] != "reference"}):
         if not found & set(path.parents):  # skip the files of W&B inside a run
@@ -93,7 +93,7 @@ def find_entries(outputs: Path) -> Iterator[Entry]:
         if not path.parent.name.startswith("."):
             yield _read(_artifact, path.parents[1].name, path.parent)
     for path in sorted(outputs.glob("*/.*.partial")):
-        changed = max(file.stat().st_mtime for file in [path, *files_below(path, "*")])
+        changed = max(file.stat().st_mtime for file in [path, *paths_below(path, "*")])
         state = RUNNING if is_locked(path) else UNFINISHED
         yield Entry(kind=path.parent.name, path=path, state=state, changed=changed)
 

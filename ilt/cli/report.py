@@ -13,7 +13,7 @@ from ilt.cli.app import app
 from ilt.schema import ConfigError, config_hash
 from ilt.settings import check_config, run_config
 from ilt.tracking.reading import is_regular, read_bytes, read_text
-from ilt.tracking.store import files_below
+from ilt.tracking.store import paths_below
 
 if TYPE_CHECKING:
     from ilt.analysis.episode_videos import EpisodeVideo
@@ -27,7 +27,7 @@ def find_runs(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     finished: list[Path] = []
     left_out: list[tuple[Path, str]] = []
     found: set[Path] = set()
-    for path in sorted(path.parent for path in files_below(folder, "config.yaml") if path.parent.name != ".hydra"):
+    for path in sorted(path.parent for path in paths_below(folder, "config.yaml") if path.parent.name != ".hydra"):
         if found & set(path.parents):
             continue  # inside a run, such as files of W&B
         found.add(path)

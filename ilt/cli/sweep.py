@@ -1,25 +1,31 @@
-"""Hydra callbacks and resolver of multiruns: a sweep's name, the share of cores of its jobs, and its summary.
+"""Hydra callbacks and resolver of multiruns: a sweep's name, its check, the share of cores of its jobs, its summary.
 
 Heavy modules are imported only when needed.
 """
 
 import atexit
+import itertools
 import math
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from ilt.cli.app import check_overrides, exit_on_mistakes
 from ilt.rollout.workers import cores, sendable
-from ilt.schema import config_hash
-from ilt.settings import is_of_the_run
+from ilt.schema import ConfigError, config_hash
+from ilt.settings import check_config, check_environment, is_of_the_run
 from ilt.tracking.run_folder import COMMAND, CONFIG, RESULTS, write_error
 
 
@@ -39,6 +45,50 @@ def sweep_name(job: str, overrides: Sequence[str]) -> str:
 
 
 OmegaConf.register_new_resolver("sweep_name", sweep_name, use_cache=True, replace=True)  # jobs inherit the cache
+
+
+class CheckJobs(Callback):
+    """Refuse a sweep without jobs, and a mistake that every job shares, before anything is written."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Exit with a line on stderr, since Hydra would only warn of an error."""
+        with exit_on_mistakes():
+            overrides = _overrides(config)
+            swept = any(each.get_key_element().lstrip("+") == "search.trial" for each in overrides)
+            if swept or OmegaConf.select(config, "search.trial") is not None:
+                raise ConfigError("search.trial cannot be set: a search numbers its trials")
+            if config.hydra.launcher.get("n_jobs") == 0:
+                raise ConfigError("hydra.launcher.n_jobs must be a number of jobs, or -1 for one per core, got 0")
+            if _is_basic(config):
+                _check_jobs(config, overrides)
+
+
+def _check_jobs(config: DictConfig, overrides: Sequence[Override]) -> None:
+    """Raise the error of the first job if no job could run."""
+    for each in overrides:
+        if each.is_sweep_override() and not _values(each):
+            raise ConfigError(f"{each.input_line} holds no value to sweep over")
+    mistakes = []
+    for job in itertools.product(*map(_values, overrides)):
+        try:
+            return _check_job(config, job)
+        except Exception as error:
+            mistakes.append(error)
+    raise mistakes[0]
+
+
+def _check_job(config: DictConfig, overrides: Sequence[str]) -> None:
+    cfg = GlobalHydra.instance().config_loader().load_sweep_config(config, list(overrides))
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(cfg)  # names contain the chosen options
+    try:
+        check_overrides(cfg)
+        check_config(cfg, sys.argv[0].removeprefix("ilt "))
+        finished = "run_name" in cfg and Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir, RESULTS).exists()
+        if "env" in cfg and not finished:
+            check_environment(cfg)
+    finally:
+        HydraConfig.instance().cfg = before
 
 
 class ShareCores(Callback):
@@ -66,12 +116,33 @@ def _share(config: DictConfig, n_cores: int) -> None:
 
 def _number_of_jobs(config: DictConfig) -> int | None:
     """Return the number of jobs; None for sweepers other than Hydra's basic one."""
-    if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
-        return None
+    return math.prod(len(_values(each)) for each in _overrides(config)) if _is_basic(config) else None
+
+
+def _is_basic(config: DictConfig) -> bool:
+    """Whether the sweeper is Hydra's basic one, which runs every combination of values."""
+    return config.hydra.sweeper._target_.endswith(".BasicSweeper")
+
+
+def _overrides(config: DictConfig) -> list[Override]:
+    """Return the overrides of a sweep, from its config and the command line; those of one key are the last ones."""
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    lines = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    overrides = parser.parse_overrides([*lines, *config.hydra.overrides.task])
-    return math.prod(len(list(each.sweep_string_iterator())) for each in overrides if each.is_sweep_override())
+    lines = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    found = parser.parse_overrides([*lines, *config.hydra.overrides.task])
+    return list({each.get_key_element(): each for each in found}.values())
+
+
+def _values(override: Override) -> list[str]:
+    """Return what each job is given of an override. Raise ConfigError for a sweep that has no values."""
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return [f"{key}={override.get_value_element_as_str()}"]
+    if not override.is_discrete_sweep():
+        raise ConfigError(f"{override.input_line} has no single values to sweep over; sweep=optuna searches it")
+    try:
+        return [f"{key}={value}" for value in override.sweep_string_iterator()]
+    except (HydraException, ValueError) as error:  # such as a range with steps of 0
+        raise ConfigError(f"{override.input_line} cannot be swept over: {error}") from error
 
 
 class Summary(Callback):

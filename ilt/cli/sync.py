@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from ilt.cli.app import app
 from ilt.settings import check_config, outputs_of
 from ilt.tracking.reading import UnreadableFileError, open_regular, reading
-from ilt.tracking.store import SHIPPED, files_below
+from ilt.tracking.store import SHIPPED, paths_below
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +53,12 @@ class OfflineRun:
     @property
     def size(self) -> int:
         """Size of its folder in bytes."""
-        return sum(path.stat().st_size for path in files_below(self.path.parent, "*") if path.is_file())
+        return sum(path.stat().st_size for path in paths_below(self.path.parent, "*") if path.is_file())
 
 
 def find_offline(folder: Path) -> list[OfflineRun]:
     """Find the offline runs below a folder that are not marked as uploaded, oldest first; warn of damaged ones."""
-    found = (path for path in files_below(folder, "run-*.wandb") if path.parent.name.startswith("offline-run-"))
+    found = (path for path in paths_below(folder, "run-*.wandb") if path.parent.name.startswith("offline-run-"))
     runs = []
     for path in sorted((path for path in found if not uploaded(path)), key=lambda path: path.parent.name):
         try:

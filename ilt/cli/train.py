@@ -13,7 +13,7 @@ from ilt.cli import FIRST_JOB_STARTED
 from ilt.cli.app import app
 from ilt.rollout.workers import start_early
 from ilt.schema import ConfigError, config_hash
-from ilt.settings import check_config, check_environment, hints, run_config, training_config
+from ilt.settings import STARTERS, check_config, check_environment, hints, run_config, training_config
 from ilt.tracking.run_folder import RunFolder, discard_unused, selection_return
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ def main(cfg: DictConfig) -> float | None:
 
     Runs of a search's trials are not scored on test seeds; the return is None if such a run was pruned.
     """
-    if {"WORLD_SIZE", "SLURM_STEP_ID"} & os.environ.keys():  # torchrun or srun may have started other processes
+    if STARTERS & os.environ.keys():  # there may be other processes
         from ilt.training.ranks import led
 
         return led(lambda: _train(cfg))
@@ -37,10 +37,12 @@ def _train(cfg: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     in_trial = OmegaConf.select(cfg, "search.trial") is not None
+    in_sweep = hydra_config.mode == RunMode.MULTIRUN
     try:
+        if in_trial and not in_sweep:
+            raise ConfigError("search.trial cannot be set: a search numbers its trials")
         check_config(cfg, "train")
         identity = training_config(cfg)
-        in_sweep = hydra_config.mode == RunMode.MULTIRUN
         run = RunFolder(folder, run_config(cfg), identity, resume=cfg.resume, started=started, wait=in_sweep)
         if not (cfg.resume and run.finished):
             check_environment(cfg)

@@ -49,9 +49,14 @@ class ExpertEpisodes(AnyDemos):
     n_validation_episodes: int = key(100, "Episodes from the validation block, never trained on.", ge=1)
 
 
+_EPISODES = tuple(
+    f"{name}.npy" for name in ("observations", "actions", "rewards", "lengths", "terminated", "truncated", "seeds")
+)
+
+
 @component("demos", "file", "ilt.data.sources.EpisodesFile")
 class EpisodesFile(AnyDemos):
     """Recorded episodes."""
 
-    path: str = key("???", "The .npz of the demonstrations.", identity=False, file=True)
-    validation_path: str = key("???", "The .npz of the validation episodes.", identity=False, file=True)
+    path: str = key("???", "The .npz of the demonstrations.", identity=False, file=_EPISODES)
+    validation_path: str = key("???", "The .npz of the validation episodes.", identity=False, file=_EPISODES)

@@ -75,7 +75,9 @@ class A2C(_Trained):
 class SB3File(AnyExpert):
     """A policy that Stable-Baselines3 saved."""
 
-    path: str = key("???", "The zip file of a PPO, A2C, DQN, SAC or TD3 with an MLP policy.", file=True)
+    path: str = key(
+        "???", "The zip file of a PPO, A2C, DQN, SAC or TD3 with an MLP policy.", file=("data", "policy.pth")
+    )
 
 
 @component("expert", "heuristic", "ilt.experts.base.HeuristicExpert")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-from ilt.schema import ConfigError, accepted, locate
+from ilt.schema import ConfigError, accepted, check, locate, schema_of
 from ilt.settings import is_of_the_run
 from ilt.tracking.store import Artifact, provenance, write_text
 
@@ -198,7 +198,8 @@ def open_run(logger: Mapping[str, Any] | None, job: JobInfo) -> Iterator[Run]:
 def _start(logger: Mapping[str, Any] | None, job: JobInfo) -> Run:
     if not logger:
         return Run()
-    values: Any = OmegaConf.to_container(logger, resolve=True) if OmegaConf.is_config(logger) else logger
+    values: Any = OmegaConf.to_container(logger, resolve=True) if OmegaConf.is_config(logger) else dict(logger)
+    check(schema_of("logger", values), values, prefix="logger")
     options = {name: value for name, value in values.items() if name != "_target_"}
     if values["_target_"] == WANDB:
         from ilt.tracking import wandb

@@ -97,9 +97,10 @@ class RunFolder:
         if self._log_file is not None:
             logging.getLogger().removeHandler(self._log_file)
             self._log_file.close()
-        self._lock.release()
         if self._new and isinstance(error, ConfigError) and not self.seconds.keys() - {"startup", "imports"}:
             shutil.rmtree(self.path)  # a config that cannot run leaves nothing behind
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+        self._lock.release()
 
     def begin(self, **command: Any) -> None:
         """Prepare the folder for work: save the command's configs and start writing `train.log`.

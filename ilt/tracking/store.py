@@ -216,8 +216,12 @@ def place_for(folder: Path, instead: Path) -> Path:
         folder.mkdir(exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        log.warning("%s cannot be written to (%s); writing to %s", folder, error.strerror or error, instead)
-        instead.mkdir(parents=True, exist_ok=True)
+        why = error.strerror or error
+        try:
+            instead.mkdir(parents=True, exist_ok=True)
+        except OSError as other:
+            raise PlainError(f"neither {folder} ({why}) nor {instead} ({other.strerror}) can be written to") from other
+        log.warning("%s cannot be written to (%s); writing to %s", folder, why, instead)
         return instead
     return folder
 
@@ -284,14 +288,14 @@ def _git_commit() -> str | None:
     return commit.stdout.strip() + ("+dirty" if status.stdout.strip() else "")
 
 
-def files_below(folder: Path, pattern: str) -> Iterator[Path]:
-    """Yield the files below a folder whose names match, even while other processes change folders in it.
+def paths_below(folder: Path, pattern: str) -> Iterator[Path]:
+    """Yield the files and folders below a folder whose names match, even while other processes change folders in it.
 
-    `Path.rglob` of Python 3.11 raises FileNotFoundError if a folder disappears before it is read. Links to files are
-    included, even broken ones.
+    `Path.rglob` of Python 3.11 raises FileNotFoundError if a folder disappears before it is read. Links are included,
+    even broken ones.
     """
-    for parent, _, names in os.walk(folder):
-        yield from (Path(parent, name) for name in fnmatch.filter(names, pattern))
+    for parent, folders, files in os.walk(folder):
+        yield from (Path(parent, name) for name in fnmatch.filter([*folders, *files], pattern))
 
 
 def sha256(path: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
-from ilt.schema import TEXT, ConfigError, accepted, config_hash, list_of
+from ilt.schema import config_hash
 from ilt.tracking.loggers import JobInfo, Run, Table
 from ilt.tracking.reading import open_regular
 from ilt.tracking.run_folder import TABLES
@@ -141,7 +141,6 @@ def start(options: Mapping[str, Any], job: JobInfo) -> Run:
         return Run()
     import wandb
 
-    _check_options(wandb.init, options)
     job.folder.mkdir(parents=True, exist_ok=True)
     # keep files to upload in `outputs`, where all jobs and `sync` find them, instead of in the home folder
     os.environ.setdefault("WANDB_DATA_DIR", str(Path(job.outputs, "wandb").resolve()))
@@ -169,22 +168,6 @@ def start(options: Mapping[str, Any], job: JobInfo) -> Run:
     else:
         log.info("W&B: %s", run.url)
     return WandbRun(run)
-
-
-_OF_THE_JOB = {"dir", "job_type", "id", "resume", "config", "settings", "mode"}
-
-
-def _check_options(init: Any, options: Mapping[str, Any]) -> None:
-    """Raise ConfigError for an argument that `wandb.init` does not take, or that the job sets."""
-    for name in sorted(_OF_THE_JOB & options.keys()):
-        hint = "; the environment variable WANDB_MODE does" if name == "mode" else ""
-        raise ConfigError(f"logger.{name} cannot be set: the job sets it{hint}")
-    accepted(init, options, {}, prefix="logger")
-    for name in ("project", "entity", "name", "group"):
-        if (value := options.get(name)) is not None and not TEXT.allows(value):
-            raise ConfigError(f"logger.{name} must be {TEXT.wanted}, or null, got {value!r}")
-    if not list_of(TEXT).allows(tags := options.get("tags", [])):
-        raise ConfigError(f"logger.tags must be {list_of(TEXT).wanted}, got {tags!r}")
 
 
 def base_url() -> str:

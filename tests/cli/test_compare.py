@@ -8,8 +8,8 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ilt.analysis.compare import runs_of
 from ilt.envs.spec import EnvSpec
+from ilt.evaluation.policy_files import runs_of
 from ilt.registry import load_option
 from ilt.rollout.recorded import Context
 from ilt.schema import ConfigError
@@ -87,13 +87,18 @@ def test_the_video_shows_the_policies_that_were_asked_for_side_by_side(filmed: P
         (["+subsets.windy=wind:0.5:1"], r"^subsets\.windy must begin with one of \['gravity', .*\], .*, got wind$"),
         (["+subsets.windy=wind"], r"^subsets\.windy must be PARAMETER:LOW:HIGH .*, got 'wind'$"),
         (["+policies.student=nowhere"], r"^policies\.student must be the folder of a finished run"),
+        (
+            ["env=gymnasium", "env.id=CartPole-v1"],
+            r"^policies\.nominal was trained in LunarLander-v3 and",
+        ),
+        (["env=lunar_lander_blind"], r"^policies\.nominal was trained to see .*, but env shows it "),
         (["seeds=test:0"], r"^seeds must stay in env\.seed_blocks\.test"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], message: str
 ) -> None:
-    monkeypatch.setattr(Context, "rollout", None)
+    monkeypatch.setattr("ilt.pipeline.prepare", None)
     with pytest.raises(ConfigError, match=message):
         compared(tmp_path, *POLICIES, *overrides)
 

@@ -40,7 +40,14 @@ MISTAKES = {
     "model.n_layers=3": "model.n_layers is not a key; did you mean model.n_layer?",
     "n_layer=3": "n_layer is not a key; did you mean model.n_layer?",
     "modle.n_layers=3": "modle.n_layers is not a key; did you mean model.n_layer?",
-    "trainer.zzz=1": "trainer.zzz is not a key; +trainer.zzz=… adds it",
+    "trainer.zzz=1": "trainer.zzz is not a key",
+    "env.kwargs.gravity=-8": "env.kwargs.gravity is not a key; +env.kwargs.gravity=… adds it",
+    "trainer.fast_dev_run=true": (
+        "trainer.fast_dev_run cannot be set: a run needs its checkpoints and rollout evaluations; experiment=smoke is "
+        "short"
+    ),
+    "batch_size=8": "batch_size is not a key; did you mean expert.batch_size or dataset.batch_size?",
+    "foo=8": "foo is not a key",
     "modle=tiny": "modle is not a key; did you mean model?",
     "experimnt=smoke": "experimnt is not a key; did you mean experiment?",
     "hydra.run.dirr=x": "hydra.run.dirr is not a key; did you mean hydra.run.dir?",
@@ -51,15 +58,32 @@ MISTAKES = {
     WRONG: "model.n_layer must be an integer of at least 1, got 0",
     "+modl=tiny": "modl is not a key; did you mean model?",
     "model=null": "model=null is no option of a group; a group takes a name, such as model=tiny",
+    "model=[tiny,small]": "model=[tiny,small] is no option of a group; a group takes one name, such as model=tiny",
+    "env.id=null": "env.id must be text, got None",
+    "experiment=adapt dataset.context_length=0": "dataset.context_length must be an integer of at least 1, got 0",
+    "seed=[1]": "seed must be an integer from 0 to 4294967295, got [1]",
+    "hydra/launcher=joblib": "hydra/launcher=joblib has no effect without -m",
+    "trainer.num_nodes=2": "trainer.num_nodes must be 1 where neither torchrun nor srun starts the processes, got 2",
     "~model": f"model must be given; it must be one of {options_of('model')}",
     "demos.filters=null": "demos.filters must be a mapping, got None",
     "+env.foo=1": "env.foo is not a key",
-    "optimizer={lr: 1}": "optimizer.lr is not a key; +optimizer.lr=… adds it",
+    "optimizer={lr: 1}": "optimizer.lr is not a key",
     "env.seed_blocks={}": (
         "env.seed_blocks={} removes nothing, as mappings are merged; ~env.seed_blocks.KEY removes "
         "['demonstrations', 'validation', 'selection', 'test']"
     ),
     "outputs=/etc/passwd/x": "outputs must be a folder, but /etc/passwd is a file",
+    "outputs=/proc/x": "outputs must be a folder that can be written to, got /proc/x: No such file or directory",
+    f"outputs={'x' * 256}": f"outputs must be a folder, whose name has at most 255 bytes, got {'x' * 256}",
+    "+search.trial=3": "search.trial cannot be set: a search numbers its trials",
+    "+logger.foo=1": "logger.foo is not a key",
+    "logger.project=a/b": (
+        "logger.project must be a name of at most 128 characters, none of them one of / \\ # ? % :, got 'a/b'"
+    ),
+    "+logger.mode=offline": ("logger.mode cannot be set: the job sets it; the environment variable WANDB_MODE does"),
+    "dataset.batch_size=1000 trainer.devices=1000": (
+        f"trainer.devices must be at most {os.cpu_count()}, the CPU cores here, got 1000"
+    ),
     "+callbacks.own._target_=foo.Bar": (
         "callbacks.own._target_ must be the dotted path of something that can be imported, got foo.Bar"
     ),
@@ -72,8 +96,13 @@ MISTAKES = {
 @pytest.mark.parametrize(("argument", "line"), MISTAKES.items())
 def test_a_mistake_is_one_line_and_leaves_nothing(argument: str, line: str, tmp_path: Path) -> None:
     with chdir(tmp_path):
-        assert refusal("train", argument) == line
+        assert refusal("train", *argument.split(" ") if "{" not in argument else [argument]) == line
     assert not list(tmp_path.rglob("config.yaml"))
+
+
+def test_an_unknown_option_is_one_line(capsys: Captured) -> None:
+    assert refusal("train", "--multirunn") == "2"
+    assert capsys.readouterr().err == "ilt train: error: unrecognized arguments: --multirunn\n"
 
 
 def test_in_a_process_of_its_own_a_mistake_is_one_line_on_stderr_and_exit_code_1(tmp_path: Path) -> None:
@@ -91,14 +120,37 @@ def test_an_unexpected_error_has_a_traceback_and_a_mistake_where_one_is_asked_fo
         type_command("list", f"outputs={tmp_path}")
 
 
-@pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=pytest.mark.slow)])
-def test_in_a_sweep_a_mistake_is_the_last_line_after_all_jobs(launcher: str, tmp_path: Path) -> None:
-    sweep = [*SMOKE, "model.n_layer=0,-1", f"hydra/launcher={launcher}", f"outputs={tmp_path}"]
+SWEEP_MISTAKES = {
+    "model.n_layer=range(0)": "model.n_layer=range(0) holds no value to sweep over",
+    "model.n_layer=range(1,3,0)": "model.n_layer=range(1,3,0) cannot be swept over: range() arg 3 must not be zero",
+    "model.dropout=interval(0,1)": (
+        "model.dropout=interval(0,1) has no single values to sweep over; sweep=optuna searches it"
+    ),
+    "model.n_layer=0,-1": MISTAKES[WRONG],
+    "seed=0,1 env.id=Foo": "env.id must be an environment that Gymnasium knows, got Foo",
+    "+search.trial=1,2": "search.trial cannot be set: a search numbers its trials",
+    "sweep=optuna search.trial=1": "search.trial cannot be set: a search numbers its trials",
+    "sweep=optuna search.n_trials=0": "search.n_trials must be an integer of at least 1, got 0",
+    "seed=0,1 hydra/launcher=joblib hydra.launcher.n_jobs=0": "hydra.launcher.n_jobs must be a number of jobs",
+}
+
+
+@pytest.mark.parametrize(("arguments", "line"), SWEEP_MISTAKES.items())
+def test_a_mistake_of_every_job_is_one_line_before_the_first_job(arguments: str, line: str, tmp_path: Path) -> None:
+    with chdir(tmp_path):
+        assert refusal("train", "-m", *arguments.split()).startswith(line)
+    assert not list(tmp_path.rglob("*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_in_a_sweep_a_mistake_of_one_job_is_the_last_line_after_all_jobs(launcher: str, tmp_path: Path) -> None:
+    sweep = [*SMOKE, "model.n_layer=0,1", f"hydra/launcher={launcher}", f"outputs={tmp_path}"]
     process = call("train", "-m", *sweep, check=False)
     assert process.returncode == 1
     assert process.stderr.splitlines()[-1] == MISTAKES[WRONG]
-    assert next(tmp_path.glob("multirun/*/sweep.md")).read_text().count("failed: ConfigError") == 2
-    assert len(list(tmp_path.glob("multirun/*/*/error.txt"))) == 2
+    assert next(tmp_path.glob("multirun/*/sweep.md")).read_text().count("failed: ConfigError") == 1
+    assert len(list(tmp_path.glob("multirun/*/*/error.txt"))) == 1
 
 
 def test_our_sweeper_and_launcher_are_found_from_any_folder(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from ilt.cli import sweep as multirun
 from ilt.cli.sweep import ShareCores, sweep_name
 from ilt.rollout.workers import cores
 from ilt.studies.sweeps import find_jobs, summarize
-from ilt.tracking.store import files_below
+from ilt.tracking.store import paths_below
 from tests.cli.commands import ENVIRONMENT, ROOT
 from tests.rollout.test_workers import gone, members
 from tests.tracking.hostile_files import JSON, REPLACEMENTS, YAML, replaced
@@ -195,7 +195,7 @@ def test_a_sweep_killed_in_the_middle_loses_nothing_and_does_nothing_twice(tmp_p
     swept = [*COUNT, "optimizer.weight_decay=range(0,8)"]
     line = command(*swept, *JOBLIB, outputs=tmp_path)
     process = subprocess.Popen(line, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, start_new_session=True)
-    while len(list(files_below(tmp_path, "results.json"))) < 3:
+    while len(list(paths_below(tmp_path, "results.json"))) < 3:
         assert process.poll() is None
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)

@@ -191,7 +191,7 @@ def test_without_a_logger_nothing_is_written(tmp_path: Path, expert: Artifact, m
 
 def test_a_logger_that_cannot_be_made_is_an_error_of_the_config(tmp_path: Path) -> None:
     wrong = {**option("csv", tmp_path), "bogus": 1}
-    with pytest.raises(ConfigError, match=r"logger\.bogus is not a key of .*CSVLogger"), open_run(wrong, job(tmp_path)):
+    with pytest.raises(ConfigError, match=r"logger\.bogus is not a key"), open_run(wrong, job(tmp_path)):
         pass
 
 

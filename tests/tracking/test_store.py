@@ -13,7 +13,7 @@ import pytest
 
 from ilt.schema import PlainError
 from ilt.tracking import store
-from ilt.tracking.store import Artifact, DamagedArtifactError, Store, files_below, open_artifact, read_json, write_json
+from ilt.tracking.store import Artifact, DamagedArtifactError, Store, open_artifact, paths_below, read_json, write_json
 from tests.tracking.hostile_files import replaced
 
 CONFIG = {"env": {"id": "Toy"}, "steps": 3}
@@ -228,7 +228,7 @@ def test_files_are_found_though_folders_go_while_one_looks(tmp_path: Path) -> No
     for name in ("a.json", "b.json", "here/deep/a.json", "gone/deep/a.json"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = files_below(tmp_path, "a.*")
+    found = paths_below(tmp_path, "a.*")
     assert next(found) == tmp_path / "a.json"
     shutil.rmtree(tmp_path / "gone")
     assert list(found) == [tmp_path / "here" / "deep" / "a.json"]
