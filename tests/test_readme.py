@@ -1,6 +1,7 @@
-"""What the README tells people to type."""
+"""What the README and the pages of the documentation tell people to type."""
 
 import fnmatch
+import os
 import re
 import shlex
 from itertools import product
@@ -15,8 +16,37 @@ from ilt.cli import app  # noqa: F401  (which hands the schemas to Hydra)
 from ilt.settings import check_config
 
 ROOT = Path(__file__).parent.parent
-README, MAKEFILE = ((ROOT / name).read_text() for name in ("README.md", "Makefile"))
-COMMANDS = re.findall(r"^ilt ([a-z]+)([^#\n]*)", README, flags=re.MULTILINE)
+MAKEFILE = (ROOT / "Makefile").read_text()
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]
+}
+README = PAGES["README.md"]
+FENCE = re.compile(r"^( *)```(\w+)?(?: title=\"([^\"]+)\")?[^\n]*\n(.*?)^\1```$", flags=re.MULTILINE | re.DOTALL)
+
+
+def blocks_of(page: str) -> list[tuple[str, str, str]]:
+    """Language, title and content of each fenced block."""
+    return [
+        (language, title, re.sub(rf"^{indent}", "", content, flags=re.MULTILINE))
+        for indent, language, title, content in FENCE.findall(PAGES[page])
+    ]
+
+
+def commands_of(page: str) -> list[tuple[str, str]]:
+    """Each `ilt` command in a page's blocks of bash, with its arguments."""
+    lines = "\n".join(content for language, _, content in blocks_of(page) if language == "bash")
+    return re.findall(r"^(?:ILT_\w+=\S+ )?ilt ([a-z]+)([^#\n]*)", lines.replace("\\\n", " "), flags=re.MULTILINE)
+
+
+def files_of(page: str) -> dict[str, str]:
+    """The files that a page shows whole: blocks with a title, and parts of a YAML block that begin with `# path`."""
+    found: dict[str, str] = {}
+    for language, title, content in blocks_of(page):
+        if title:
+            found[title] = content
+        elif language == "yaml":
+            found |= dict(re.findall(r"^# (\S+\.yaml)\n((?:[^#\n].*\n)+)", content, flags=re.MULTILINE))
+    return found
 
 
 def make_commands(target: str) -> list[tuple[str, str]]:
@@ -30,38 +60,55 @@ def make_commands(target: str) -> list[tuple[str, str]]:
     return re.findall(r"^\tilt ([a-z]+)(.*)", lines, flags=re.MULTILINE)
 
 
-MADE = [command for target in ("run", "seeds", "adapt", "search") for command in make_commands(target)]
+SHOWN = [(page, *command) for page in PAGES for command in commands_of(page)]
+OWN = [each for each in SHOWN if "--config-dir" in each[2]]  # of files that their page shows
+MADE = [("README.md", *command) for target in ("run", "seeds", "adapt", "search") for command in make_commands(target)]
+COMMON = {command[1:]: command for command in [*MADE, *SHOWN] if command not in OWN}  # each of them once
 
 
 def test_there_are_commands() -> None:
-    shown = {"train", "expert", "collect", "evaluate", "probe", "report", "compare"}
-    assert {module for module, _ in COMMANDS} == shown
+    assert {command for _, command, _ in SHOWN} >= {
+        "train",
+        "expert",
+        "collect",
+        "evaluate",
+        "probe",
+        "report",
+        "compare",
+    }
+    assert {command for command, _ in commands_of("README.md")} == {"train", "evaluate", "report"}
 
 
-@pytest.fixture(scope="module")
-def my_configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The options that the README shows as those of a package of one's own."""
-    folder = tmp_path_factory.mktemp("my_configs")
-    (shown,) = re.findall(r"^```yaml\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-    for name, content in re.findall(r"^# (\S+\.yaml)\n((?:[^#\n].*\n)+)", shown, flags=re.MULTILINE):
-        (folder / name).parent.mkdir()
+def write_files(page: str, folder: Path) -> None:
+    for name, content in files_of(page).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
-    return folder
 
 
-@pytest.mark.parametrize(("module", "arguments"), [*COMMANDS, *MADE])
-def test_each_command_is_one_that_its_entry_point_takes(module: str, arguments: str, my_configs: Path) -> None:
-    arguments = arguments.replace("--config-dir my_configs", f"hydra.searchpath=[file://{my_configs}]")
-    overrides = [argument for argument in shlex.split(arguments) if argument != "-m"]
-    first = [re.split(r",(?![^\[]*\])", override)[0] for override in overrides]  # of what is swept over
-    first += {"train": ["run_name=any"], "compare": ["name=any"] * ("name=" not in arguments)}.get(module, [])
+@pytest.mark.parametrize(("page", "command", "arguments"), [*OWN, *COMMON.values()])
+def test_each_command_is_one_that_its_entry_point_takes(
+    page: str, command: str, arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_files(page, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    arguments = re.sub(
+        r"--config-dir (\S+)", rf"hydra.searchpath=[file://{tmp_path}/\1]", os.path.expandvars(arguments)
+    )
+    words = shlex.split(arguments)
+    if "--help" in words:
+        return
+    overrides = [re.sub(r"=range\(.*\)$", "=0", word) for word in words if word != "-m"]
+    first = [re.split(r",(?![^\[(]*[\])])", override)[0] for override in overrides]  # of what is swept over
+    first += {"train": ["run_name=any"], "compare": ["name=any"] * ("name=" not in arguments)}.get(command, [])
     with initialize_config_module("ilt.conf", version_base="1.3"):
-        cfg = compose(module, first)
-    check_config(cfg, module)
+        cfg = compose(command, first)
+    check_config(cfg, command)
 
 
 def test_the_lines_of_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = "\n".join(re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL))
+    lines = "\n".join(
+        content for language, title, content in blocks_of("README.md") if language == "python" and not title
+    )
     monkeypatch.chdir(tmp_path)
     small = re.sub(r"max_steps=\d+", "max_steps=4, evaluation={'n_episodes': 2}", lines).replace("tiny", "nano")
     names: dict[str, Any] = {}
@@ -69,9 +116,16 @@ def test_the_lines_of_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert names["run"].path.is_dir()
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if any(block[0] == "python" for block in blocks_of(page))])
+def test_python_compiles(page: str) -> None:
+    for language, title, content in blocks_of(page):
+        if language == "python":
+            compile(content, title or page, "exec")
+
+
 def test_make_adapt_compares_what_it_trains() -> None:
     """Each pattern of `conf/policies` is of a run that `make adapt` makes."""
-    trained = [arguments for module, arguments in make_commands("adapt") if module == "train"]
+    trained = [arguments for command, arguments in make_commands("adapt") if command == "train"]
     names = set()
     for arguments in trained:
         given = dict(each.partition("=")[::2] for each in shlex.split(arguments) if "=" in each)
@@ -87,11 +141,20 @@ def test_make_adapt_compares_what_it_trains() -> None:
 
 def test_each_make_target_that_is_named_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):.*##", MAKEFILE, flags=re.MULTILINE))
-    named = set(re.findall(r"(?:`|^)make ([a-z-]+)", README, flags=re.MULTILINE))
-    assert {"run", "test", "seeds", "bench", "help"} <= named <= targets
+    typed = [content for page in PAGES for language, _, content in blocks_of(page) if language == "bash"]
+    named = set(re.findall(r"^make ([a-z-]+)", "\n".join(typed), flags=re.MULTILINE))
+    named |= set(re.findall(r"`make ([a-z-]+)", "\n".join(PAGES.values())))
+    assert {"run", "test", "seeds", "bench", "help"} <= named
+    assert named <= targets | {"docs", "docs-serve"}
 
 
-def test_each_picture_that_is_shown_exists() -> None:
-    shown = re.findall(r"\]\((outputs/[^)]*)\)", README)
-    assert len(shown) >= 4
-    assert all((ROOT / path).is_file() for path in shown)
+@pytest.mark.parametrize("page", PAGES)
+def test_each_file_that_a_page_links_to_exists(page: str) -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#]*)", FENCE.sub("", PAGES[page]))
+    generated = ("reference/", "figures/", "notebooks/", "guarantees.md", "CITATION.cff")
+    missing = [link for link in links if not (ROOT / page).parent.joinpath(link).exists()]
+    assert [link for link in missing if not any(part in link for part in generated)] == []
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 150

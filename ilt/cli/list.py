@@ -155,8 +155,9 @@ def _artifact(kind: str, path: Path) -> Entry:
 def _env(config: Mapping[str, Any]) -> str:
     env = config.get("env") or {}
     wrappers = env.get("wrappers") or {}
-    names = wrappers if isinstance(wrappers, Mapping) else [str(wrapper.get("name", "wrapper")) for wrapper in wrappers]
-    return " + ".join([env.get("id", ""), *names])
+    if not isinstance(wrappers, Mapping):  # of a canonical config
+        wrappers = [str(wrapper.get("component", "wrapper")).rpartition(".")[2] for wrapper in wrappers]
+    return " + ".join([env.get("id", ""), *wrappers])
 
 
 def _model(path: Path) -> str:

@@ -164,7 +164,7 @@ def start(options: Mapping[str, Any], job: JobInfo) -> Run:
         wandb.teardown()  # discard the run that could not be started
         run = wandb.init(**arguments, mode="offline")
     if run.offline:
-        log.info("W&B is offline%s; upload later with: make sync", "" if has_key() else " (no API key)")
+        log.info("W&B is offline%s; upload later with: ilt sync", "" if has_key() else " (no API key)")
     else:
         log.info("W&B: %s", run.url)
     return WandbRun(run)

@@ -149,6 +149,7 @@ def test_an_artifact_says_what_it_is(kind: str, metrics: Any, expert: str, mean:
 def test_shipped_experts_are_there() -> None:
     assert {entry.expert for entry in find_shipped()} >= {"ppo", "a2c", "ppo-privileged", "a2c-privileged"}
     assert {entry.state for entry in find_shipped()} == {"shipped"}
+    assert "LunarLander-v3 + RandomizedPhysics" in {entry.env for entry in find_shipped()}
 
 
 def test_only_leftovers_are_deleted_with_their_locks(outputs: Path) -> None:
