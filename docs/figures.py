@@ -1,0 +1,3 @@
+"""stub"""
+FIGURES = {}
+def svg(f): return ""
