@@ -1,4 +1,4 @@
-"""MkDocs hooks: pages and figures that are generated from the code, pages of the notebooks, and links into the repository."""
+"""MkDocs hooks: generated pages and figures, pages of the notebooks, and links into the repository."""
 
 import json
 import os
@@ -21,8 +21,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages and figures, and a page for each notebook."""
     for name, page in reference.PAGES.items():
         files.append(File.generated(config, f"reference/{name}.md", content=page()))
-    for name, figure in figures.FIGURES.items():
-        files.append(File.generated(config, f"figures/{name}.svg", content=figures.svg(figure())))
+    for name in figures.FIGURES:
+        files.append(File.generated(config, f"figures/{name}.svg", content=figures.draw(name)))
     for notebook in [file for file in files if file.src_uri.endswith(".ipynb")]:
         page = notebook_page(Path(notebook.abs_src_path))
         files.append(File.generated(config, notebook.src_uri.replace(".ipynb", ".md"), content=page))

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import yaml
 
@@ -91,11 +91,10 @@ def config_page() -> str:
     """Return the page of all config keys."""
     parts = [
         "# Configuration keys",
-        "Every key of every group, with its type, default and range, as the schemas in the code define them. Options of "
-        "a group are chosen by name (`model=mini`) and their keys are overridden one by one (`model.n_layer=3`). "
+        "Every key of every group, with its type, default and range, as the schemas in the code define them. Options "
+        "of a group are chosen by name (`model=mini`) and their keys are overridden one by one (`model.n_layer=3`). "
         "[Configuration](../guides/configuration.md) explains how they are put together.",
-        "Keys marked † are not part of an artifact's [identity](../concepts/artifacts.md): changing them changes no "
-        "hash.",
+        "Keys marked † are not part of their component's [identity](../concepts/artifacts.md).",
     ]
     for group, meaning in GROUPS.items():
         parts += [f"## `{group}`", meaning, *_options(group)]
@@ -139,11 +138,11 @@ def zoo_page() -> str:
         "Settings of environment, expert and training that were seen to work together: `ilt train experiment=NAME`.",
         _table(["experiment", "environment", "about"], map(_experiment, options_of("experiment"))),
         "## Shipped experts",
-        "These come with the package, so nothing has to be trained. Returns are means over selection seeds that chose no "
-        "checkpoint, of the most likely actions, with 95 % confidence intervals (normal approximation). Time is that of "
-        "the training and its scorings on the machine that the manifest names.",
+        "These come with the package, so nothing has to be trained. Returns are means over selection seeds that were "
+        f"not used to pick a checkpoint ({_episodes()} of them), with the most likely actions and 95 % confidence "
+        "intervals (normal approximation). Time is that of the training and its evaluations on two cores.",
         _table(
-            ["expert", "environment", "sees", "environment steps", "return", "success", "time", "machine"],
+            ["expert", "environment", "sees", "environment steps", "return", "95 % interval", "success", "time"],
             map(_expert, _manifests()),
         ),
         "The same command finds the shipped expert, or trains it where a setting differs:",
@@ -177,16 +176,16 @@ def _is_part(found: Component) -> bool:
 def _options(group: str) -> Iterator[str]:
     names = [name for name in options_of(group) if not name.endswith("_keys")]
     if names and names != ["default"]:
-        yield _table(["option", "`_target_`", "about", "sets"], (_option(group, name) for name in names))
+        yield _table(["option", "about", "`_target_`, and what it sets"], (_option(group, name) for name in names))
 
 
 def _option(group: str, name: str) -> list[str]:
     found, settings = _found(group, name), {k: v for k, v in _file(group, name).items() if k not in _NOT_SETTINGS}
     about = _comment(group, name) or (_first(found) if found else "")
     changed = list(leaves(settings)) if settings else []
-    shown = ", ".join(f"`{k}={_value(v)}`" for k, v in changed) if len(changed) <= 12 else "many; see the file"
-    target = found.target if found else _file(group, name).get("_target_", "")
-    return [f"`{name}`", f"`{target}`" if target else "", about, shown]
+    target = found.target if found else _file(group, name).get("_target_")
+    shown = [f"`{target}`"] if target else []
+    return [f"`{name}`", about, "<br>".join([*shown, *(f"`{k}={_value(v)}`" for k, v in changed)])]
 
 
 _NOT_SETTINGS = ("_target_", "defaults", "hydra")
@@ -238,22 +237,23 @@ def _component(found: Component) -> Iterator[str]:
 
 def _keys(found: Component, names: Sequence[str]) -> str:
     hints = get_type_hints(found.schema)
-    prefix = "" if found.group == "command" else f"{found.group}."
+    command = found.group == "command"
+    prefix = "" if command else f"{found.group}."
+    derived = _file("", found.name) if command else ()
 
     def row(name: str) -> list[str]:
         metadata = found.fields[name].metadata
-        mark = "" if metadata["identity"] or found.group == "command" else " †"
+        mark = "" if metadata["identity"] or command else " †"
         default = found.defaults[name]
-        shown = "required" if default == "???" else f"`{_value(default)}`"
+        shown = f"`{_value(default)}`" if default != "???" else "required" if name not in derived else "derived"
         return [f"`{prefix}{name}`{mark}", _type(hints[name]), shown, found.rules[name].wanted, metadata["doc"]]
 
     return _table(["key", "type", "default", "allowed", "meaning"], map(row, names))
 
 
 def _type(hint: Any) -> str:
-    text = hint.__name__ if isinstance(hint, type) and not getattr(hint, "__args__", ()) else str(hint)
-    text = re.sub(r"(typing|collections\.abc|builtins)\.", "", text).replace("NoneType", "null").replace("None", "null")
-    return f"`{text}`"
+    text = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+    return "`" + re.sub(r"(typing|collections\.abc)\.", "", text).replace(" | ", " or ").replace("None", "null") + "`"
 
 
 def _value(value: Any) -> str:
@@ -298,12 +298,22 @@ def _env(name: str) -> list[str]:
 def _experiment(name: str) -> list[str]:
     raw = _file("experiment", name)
     chosen = {k: v for entry in raw.get("defaults", []) if isinstance(entry, dict) for k, v in entry.items()}
-    env_id = raw.get("env", {}).get("id") or load_option("env", chosen.get("override /env", "lunar_lander"))["id"]
-    return [f"`{name}`", f"`{env_id}`", _comment("experiment", name)]
+    option = chosen.get("override /env", _DEFAULT_ENV)
+    env = f"{option} env.id={raw['env']['id']}" if "id" in raw.get("env", {}) else option
+    return [f"`{name}`", f"`env={env}`", _comment("experiment", name)]
+
+
+_DEFAULT_ENV = next(
+    entry["env"] for entry in _file("", "train")["defaults"] if isinstance(entry, dict) and "env" in entry
+)
 
 
 def _manifests() -> list[dict[str, Any]]:
     return [read_manifest(path.parent) for path in sorted(SHIPPED["experts"].glob("*/manifest.json"))]
+
+
+def _episodes() -> str:
+    return " or ".join(sorted({str(manifest["metrics"]["selection"]["seeds"][1]) for manifest in _manifests()}))
 
 
 def _expert(manifest: Mapping[str, Any]) -> list[str]:
@@ -317,10 +327,10 @@ def _expert(manifest: Mapping[str, Any]) -> list[str]:
         " + ".join(f"`{part}`" for part in [config["env"]["id"], *wrappers]),
         "everything (privileged)" if manifest["expert"]["privileged"] else "what students see",
         f"{manifest['metrics']['training']['steps']:,}",
-        f"{mean:.1f} ({mean - half:.1f} to {mean + half:.1f}, {n_episodes} episodes)",
+        f"{mean:.1f}",
+        f"{mean - half:.1f} … {mean + half:.1f}",
         "–" if success is None else f"{100 * success:.1f} %",
         _duration(manifest["seconds"]),
-        manifest["machine"],
     ]
 
 
@@ -329,7 +339,7 @@ def _duration(seconds: float) -> str:
 
 
 def _command(manifest: Mapping[str, Any]) -> str:
-    """Return the command that finds a shipped expert: by options whose environment and name are those of its manifest."""
+    """Return the command that finds a shipped expert, by the options that its manifest follows from."""
     config = manifest["env"]
 
     def same(values: Mapping[str, Any]) -> bool:
@@ -351,7 +361,7 @@ def _runs(experiment: str, env_id: str) -> bool:
 
 def _table(columns: Sequence[str], rows: Any) -> str:
     lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _join(parts: Sequence[str]) -> str:
