@@ -8,6 +8,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def data_flow() -> Figure:
     ]
     for x, width, name, below, color in first:
         box(axes, x, top, width, height, name, color, below=below)
-    for (x, width, *_), (nearest, *_) in zip(first, first[1:], strict=False):
+    for (x, width, *_), (nearest, *_) in pairwise(first):
         arrow(axes, (x + width + 0.3, top + height / 2), (nearest - 0.3, top + height / 2))
     second = [
         (57.6, 9.4, "student", "a policy to keep", BLUE),
@@ -94,7 +95,7 @@ def data_flow() -> Figure:
     ]
     for x, width, name, below, color in second:
         box(axes, x, low, width, height, name, color, below=below)
-    for (x, *_), (nearest, width, *_) in zip(second, second[1:], strict=False):
+    for (x, *_), (nearest, width, *_) in pairwise(second):
         arrow(axes, (x - 0.3, low + height / 2), (nearest + width + 0.3, low + height / 2))
     arrow(axes, (62.3, top - 0.3), (62.3, low + height + 0.3))
     for (x, y), end, style in [  # rounds of DAgger and DART
@@ -115,7 +116,7 @@ def data_flow() -> Figure:
 
 
 def attention_mask(n_steps: int, window_size: int) -> np.ndarray:
-    """Return which tokens attend to which, (T, T) with T = 2 n_steps − 1, in a layer that looks back this many steps."""
+    """Return the mask (T, T), T = 2 n_steps − 1, of a layer that looks back `window_size` steps: queries × keys."""
     index = np.arange(2 * n_steps - 1)
     steps_back = index[:, None] // 2 - index // 2
     return (index <= index[:, None]) & (steps_back <= window_size)
@@ -165,8 +166,8 @@ def tokens() -> Figure:
     note(axes, WIDTH / 2, bottom - 3.2, "to (key)")
     note(
         axes, WIDTH / 2, 1.2,
-        "Strong colors: state tokens, whose outputs are used. The layers share K − 1 steps of look-back, so together they see "
-        "exactly K steps.",
+        "Strong colors: state tokens, whose outputs are used. The layers share K − 1 steps of look-back, so together "
+        "they see exactly K steps.",
     )  # fmt: skip
     return figure
 
@@ -210,9 +211,11 @@ def seed_blocks() -> Figure:
     """Draw the four blocks of seeds, and what each is for."""
     figure, axes = canvas(27)
     blocks = [
-        ("demonstrations", "0", "9,999,999", ORANGE, 19.0, ["training of experts", "demonstrations", "rounds of DAgger, DART"]),
+        ("demonstrations", "0", "9,999,999", ORANGE, 19.0,
+         ["training of experts", "demonstrations", "rounds of DAgger, DART"]),
         ("validation", "10,000,000", "10,999,999", PURPLE, 13.5, ["validation loss", "action accuracy"]),
-        ("selection", "20,000,000", "20,999,999", BLUE, 13.5, ["the expert’s gate", "learning curve", "checkpoints", "searches"]),
+        ("selection", "20,000,000", "20,999,999", BLUE, 13.5,
+         ["the expert’s gate", "learning curve", "checkpoints", "searches"]),
         ("test", "30,000,000", "30,999,999", GREEN, 13.5, ["reported scores", "comparisons", "nothing is chosen"]),
     ]  # fmt: skip
     x = 2.0
@@ -247,11 +250,13 @@ def artifacts() -> Figure:
     axes.text(WIDTH / 2, 38.3, "A hash says what a result was made from", ha="center", va="center", fontsize=9)
     columns = [
         (2.0, "expert", "experts/ppo-091d97b2b3", ORANGE,
-         ["environment: id, arguments,\nwrappers", "seed blocks that it uses", "component and version", "settings that differ\nfrom their defaults"]),
+         ["environment: id, arguments,\nwrappers", "seed blocks that it uses", "component and version",
+          "settings that differ\nfrom their defaults"]),
         (24.0, "demonstrations", "demos/ppo-…", ORANGE,
          ["environment", "the expert’s folder name", "number of episodes, filters", "most likely actions\nor samples"]),
         (46.0, "training", "runs/lunar_lander-tiny-…-s0-…", BLUE,
-         ["environment, expert,\ndemonstrations (configs)", "windows, model, head,\noptimizer, trainer", "imitation algorithm", "training seed"]),
+         ["environment, expert,\ndemonstrations (configs)", "windows, model, head,\noptimizer, trainer",
+          "imitation algorithm", "training seed"]),
     ]  # fmt: skip
     for x, name, folder, color, parts in columns:
         box(axes, x, 18.0, 20.0, 16.4, "", color)
@@ -276,7 +281,7 @@ def artifacts() -> Figure:
         axes,
         34,
         4.9,
-        "Not in a hash: values equal to their defaults, names, the gate, loggers, numbers of processes, where the code lives.",
+        "Not in a hash: values equal to their defaults, names, the gate, loggers, processes, where the code lives.",
         color=INK,
     )
     note(
@@ -319,7 +324,7 @@ def privileged_teachers() -> Figure:
         axes,
         WIDTH / 2,
         1.8,
-        "After training the student acts alone: it infers what it cannot see from the steps before (in-context adaptation).",
+        "After training, the student acts alone and infers what it cannot see from past steps (in-context adaptation).",
     )
     return figure  # fmt: skip
 
@@ -358,7 +363,7 @@ def cached_attention() -> Figure:
                             color=VERMILION if outside else color if color == BLUE else GRAY,
                             lw=1.1 if outside else 0.9, ls="--" if outside else "-", zorder=1,
                         )  # fmt: skip
-        for row, name in enumerate(("token", "layer 1", "layer 2")):
+        for row in range(3):
             for step in range(now + 1):
                 used = (row, step) in inside
                 bad = used and step < first
@@ -385,7 +390,7 @@ def cached_attention() -> Figure:
         axes,
         51,
         2.8,
-        "The prediction depends on exactly K steps, so cached keys\nstay valid. Rotary positions encode distances only.",
+        "The prediction depends on exactly K steps, so cached\nkeys stay valid. Rotary positions encode distances.",
         color=BLUE,
     )
     return figure  # fmt: skip
@@ -440,10 +445,10 @@ def evaluation() -> Figure:
         means[name] = results["policies"][name]["return_mean"]
         intervals[name] = results["policies"][name]["return_mean_interval"]
     rows = [(name, means[name], intervals[name], color) for name, color in policies]
-    returns = panel((0.61, 0.56, 0.36, 0.34), rows, "{:.1f}")
+    returns = panel((0.61, 0.60, 0.36, 0.31), rows, "{:.1f}")
     returns.set_xlim(-250, 350)
     returns.set_xlabel(
-        f"mean return over {results['n_episodes']:,} test seeds (intervals are narrower than the dots)", fontsize=7.5
+        f"mean return over {results['n_episodes']:,} test seeds\n(intervals are narrower than the dots)", fontsize=7.5
     )
     gap = results["difference_to_expert"]
     apart = np.hypot(*(np.ptp(intervals[name]) / 2 for name in ("student", "expert")))
@@ -451,7 +456,7 @@ def evaluation() -> Figure:
         ("paired by seed", gap["mean"], gap["interval"], BLUE),
         ("if unpaired", gap["mean"], (gap["mean"] - apart, gap["mean"] + apart), GRAY),
     ]
-    differences = panel((0.61, 0.15, 0.36, 0.22), rows, "{:+.1f}")
+    differences = panel((0.61, 0.14, 0.36, 0.20), rows, "{:+.1f}")
     differences.set_xlim(-5, 5)
     differences.axvline(0, color=INK, lw=0.8, ls=":")
     differences.set_xlabel("student minus expert", fontsize=8)

@@ -43,7 +43,7 @@ API = {
         ["make_env", "load_expert", "collect", "train", "evaluate", "compare", "load_policy", "Demonstrations", "Run"],
     ),
     "Checks": (
-        "Each check raises `AssertionError` with what is wrong and what is expected; call them in your own tests.",
+        "Each check raises `ValueError`, saying what is wrong; call them in your own tests.",
         ["check_env", "check_expert", "check_model"],
     ),
     "Environments": (
