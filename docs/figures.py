@@ -210,26 +210,20 @@ def alignment() -> Figure:
 def seed_blocks() -> Figure:
     """Draw the four blocks of seeds, and what each is for."""
     figure, axes = canvas(27)
-    blocks = [
-        ("demonstrations", "0", "9,999,999", ORANGE, 19.0,
+    width, blocks = 15.2, [
+        ("demonstrations", "0 to 9,999,999", ORANGE,
          ["training of experts", "demonstrations", "rounds of DAgger, DART"]),
-        ("validation", "10,000,000", "10,999,999", PURPLE, 13.5, ["validation loss", "action accuracy"]),
-        ("selection", "20,000,000", "20,999,999", BLUE, 13.5,
+        ("validation", "10,000,000 to 10,999,999", PURPLE, ["validation loss", "action accuracy"]),
+        ("selection", "20,000,000 to 20,999,999", BLUE,
          ["the expert’s gate", "learning curve", "checkpoints", "searches"]),
-        ("test", "30,000,000", "30,999,999", GREEN, 13.5, ["reported scores", "comparisons", "nothing is chosen"]),
+        ("test", "30,000,000 to 30,999,999", GREEN, ["reported scores", "comparisons", "nothing is chosen"]),
     ]  # fmt: skip
-    x = 2.0
-    for name, first, last, color, width, uses in blocks:
+    for i, (name, seeds, color, uses) in enumerate(blocks):
+        x = 2.0 + 16.4 * i
         box(axes, x, 16.2, width, 4.2, name, color, fontsize=9)
-        note(axes, x + 0.2, 15.2, first, ha="left")
-        note(axes, x + width - 0.2, 15.2, last, ha="right") if width > 14 else note(
-            axes, x + 0.2, 13.9, f"to {last}", ha="left"
-        )
-        y = 11.6
-        for use in uses:
-            axes.text(x + 0.3, y, f"• {use}", ha="left", va="top", fontsize=8)
-            y -= 2.0
-        x += width + 1.5
+        note(axes, x + width / 2, 15.0, seeds)
+        for j, use in enumerate(uses):
+            axes.text(x + 0.3, 12.6 - 2.2 * j, f"• {use}", ha="left", va="top", fontsize=7.5)
     axes.text(
         WIDTH / 2,
         24.2,

@@ -55,7 +55,8 @@ def notebook_page(path: Path) -> str:
     parts = []
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"])
-        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        text = re.sub(r"\.ipynb(?=\))", ".md", source)  # other notebooks are pages, too
+        parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
         printed = "".join(map(_text, cell.get("outputs", ()))).rstrip()
         if printed:
             parts.append(f"```text\n{printed}\n```")
