@@ -440,7 +440,7 @@ def evaluation() -> Figure:
         intervals[name] = results["policies"][name]["return_mean_interval"]
     rows = [(name, means[name], intervals[name], color) for name, color in policies]
     returns = panel((0.61, 0.60, 0.36, 0.31), rows, "{:.1f}")
-    returns.set_xlim(-250, 350)
+    returns.set(xlim=(-250, 350), xticks=range(-200, 301, 100))
     returns.set_xlabel(
         f"mean return over {results['n_episodes']:,} test seeds\n(intervals are narrower than the dots)", fontsize=7.5
     )
@@ -451,7 +451,7 @@ def evaluation() -> Figure:
         ("if unpaired", gap["mean"], (gap["mean"] - apart, gap["mean"] + apart), GRAY),
     ]
     differences = panel((0.61, 0.14, 0.36, 0.20), rows, "{:+.1f}")
-    differences.set_xlim(-5, 5)
+    differences.set(xlim=(-5, 5), xticks=range(-4, 5, 2))
     differences.axvline(0, color=INK, lw=0.8, ls=":")
     differences.set_xlabel("student minus expert", fontsize=8)
     axes.text(52.5, 28.9, "default run, 95 % confidence intervals", ha="center", va="center", fontsize=9)

@@ -1,7 +1,6 @@
-"""MkDocs hooks: generated pages and figures, pages of the notebooks, and links into the repository."""
+"""MkDocs hooks, which add what is generated: reference pages, figures, and a page for each notebook."""
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,7 @@ from typing import Any
 import figures
 import reference
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
-from mkdocs.structure.pages import Page
-
-ROOT = Path(__file__).parent.parent
-LINK = re.compile(r"(?<=\]\()(?P<path>[^)#\s:]+)(?=[)#\s])")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -27,27 +21,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         page = notebook_page(Path(notebook.abs_src_path))
         files.append(File.generated(config, notebook.src_uri.replace(".ipynb", ".md"), content=page))
     return files
-
-
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Mend links that leave the folder of pages: images come along, other files are shown by the repository's host."""
-    pages = Path(config.docs_dir)
-    folder = (pages / page.file.src_uri).parent
-
-    def mended(link: re.Match[str]) -> str:
-        path = Path(os.path.normpath(folder / link["path"]))
-        if path.is_relative_to(pages) or not path.is_relative_to(ROOT):
-            return link["path"]
-        if not path.exists():
-            raise PluginError(f"{page.file.src_uri} links to {link['path']}, which is not there")
-        inside = path.relative_to(ROOT).as_posix()
-        if path.suffix not in (".png", ".gif", ".svg"):
-            return f"{config.repo_url}/blob/main/{inside}"
-        if files.get_file_from_path(inside) is None:
-            files.append(File.generated(config, inside, abs_src_path=str(path)))
-        return os.path.relpath(inside, Path(page.file.src_uri).parent)
-
-    return LINK.sub(mended, markdown)
 
 
 def notebook_page(path: Path) -> str:
