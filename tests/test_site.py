@@ -38,6 +38,16 @@ import figures  # noqa: E402
 import reference  # noqa: E402
 
 
+def test_the_site_builds_without_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link that leads nowhere, or to no heading, is a warning, and so is a page outside of the navigation."""
+    monkeypatch.setenv("NO_MKDOCS_2_WARNING", "1")
+    from mkdocs.commands.build import build
+    from mkdocs.config import load_config
+
+    build(load_config(str(ROOT / "docs/mkdocs.yml"), site_dir=str(tmp_path), strict=True))
+    assert (tmp_path / "reference/api/index.html").is_file()
+
+
 def test_every_key_and_option_is_in_the_config_reference() -> None:
     page = reference.config_page()
     for found in COMPONENTS:
