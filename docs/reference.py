@@ -245,7 +245,12 @@ def _keys(found: Component, names: Sequence[str]) -> str:
         metadata = found.fields[name].metadata
         mark = "" if metadata["identity"] or command else " †"
         default = found.defaults[name]
-        shown = f"`{_value(default)}`" if default != "???" else "required" if name not in derived else "derived"
+        if default == "???":
+            shown = "derived" if name in derived else "required"
+        elif isinstance(default, Mapping) and default:
+            shown = "<br>".join(f"`{inner}: {_value(value)}`" for inner, value in default.items())
+        else:
+            shown = f"`{_value(default)}`"
         return [f"`{prefix}{name}`{mark}", _type(hints[name]), shown, found.rules[name].wanted, metadata["doc"]]
 
     return _table(["key", "type", "default", "allowed", "meaning"], map(row, names))
