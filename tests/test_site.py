@@ -4,6 +4,7 @@ import inspect
 import json
 import pkgutil
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cached_property
@@ -31,6 +32,7 @@ from ilt.settings import check_config
 from ilt.tracking.store import SHIPPED, Store
 
 ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs/pages").rglob("*.md"))
 NOTEBOOKS = sorted((ROOT / "docs/pages/notebooks").glob("*.ipynb"))
 sys.path.insert(0, str(ROOT / "docs"))
 
@@ -91,11 +93,7 @@ def test_the_attention_that_is_drawn_is_the_decoder_s() -> None:
 
 
 def test_every_figure_that_a_page_shows_is_drawn() -> None:
-    shown = {
-        name
-        for page in (ROOT / "docs/pages").rglob("*.md")
-        for name in re.findall(r"figures/([\w-]+)\.svg", page.read_text(encoding="utf-8"))
-    }
+    shown = {name for page in PAGES for name in re.findall(r"figures/([\w-]+)\.svg", page.read_text(encoding="utf-8"))}
     assert shown <= set(figures.FIGURES)
 
 
@@ -157,3 +155,33 @@ def test_notebooks_run_in_jupyter(notebook: Path, tmp_path: Path) -> None:
 
     place = {"metadata": {"path": str(tmp_path)}}
     NotebookClient(nbformat.read(notebook, as_version=4), timeout=300, kernel_name="python3", resources=place).execute()
+
+
+def blocks_of(page: Path) -> list[tuple[str, str, str]]:
+    """Language, title and content of each fenced block of a page."""
+    fence = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+    return fence.findall(page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if any(language == "python" and not title for language, title, _ in blocks_of(page))],
+    ids=lambda path: path.stem,
+)
+def test_the_python_of_each_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files, those that it runs by `python FILE`, and then its other blocks in their order."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    blocks = blocks_of(page)
+    for _, title, content in blocks:
+        if title:
+            Path(title).parent.mkdir(parents=True, exist_ok=True)
+            Path(title).write_text(content, encoding="utf-8")
+    for _, _, content in blocks:
+        for file in re.findall(r"^python (\w+\.py)$", content, flags=re.MULTILINE):
+            subprocess.run([sys.executable, file], check=True)
+    names: dict[str, Any] = {"__name__": "page"}
+    for language, title, content in blocks:
+        if language == "python" and not title:
+            exec(compile(content, str(page), "exec"), names)  # our own page
