@@ -16,7 +16,7 @@ ILT := $(BIN)/ilt
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test coverage test-slow test-faults lint format check expert demos train evaluate probe report compare seeds adapt search sync dashboard bench clean
+.PHONY: help install run test coverage test-slow test-faults lint format check expert demos train evaluate probe report compare seeds adapt search sync dashboard bench docs docs-serve clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -116,6 +116,16 @@ dashboard: install  ## the W&B workspace over all runs: saved there, or without 
 
 bench: install  ## how fast each stage is, beside limits and references of the same run (prints): make bench only=score
 	$(PY) -m tests.benchmarks $(if $(only),only=$(only)) $(ARGS)
+
+# otherwise Material prints a banner about MkDocs 2
+MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
+
+docs: install  ## the documentation site, in outputs/site; any warning is an error
+	$(MKDOCS) build --strict --quiet -f docs/mkdocs.yml
+	@echo outputs/site/index.html
+
+docs-serve: install  ## the documentation site on http://127.0.0.1:8000, built again at each change
+	$(MKDOCS) serve -f docs/mkdocs.yml
 
 clean:  ## take away the environment and caches; never outputs/
 	rm -rf .venv .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -90,10 +90,11 @@ class WindowLoader(DataLoader[dict[str, Tensor]]):
     """A DataLoader that Lightning may resume mid-epoch: its sampler already begins at the right step."""
 
     def state_dict(self) -> dict[str, Any]:
+        """Return nothing: the global step decides where the sampler begins."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
+        """Restore nothing; see `state_dict`."""
 
 
 class WindowData(pl.LightningDataModule):

@@ -67,7 +67,7 @@ class ActionSpace:
         return np.float32 if self.continuous else np.int64
 
     def zeros(self, *n: int) -> np.ndarray:
-        """Return an array of zeros for actions, of shape (*n,) or (*n, dim)."""
+        """Return an array of zeros for actions, of shape `(*n,)` or `(*n, dim)`."""
         return np.zeros(n if self.flat else (*n, self.dim), dtype=self.dtype)
 
     def encode(self, actions: np.ndarray) -> np.ndarray:

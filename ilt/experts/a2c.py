@@ -69,9 +69,11 @@ class RunningMoments:
         self.count = total
 
     def state(self) -> dict[str, Any]:
+        """Return the moments as plain lists and numbers, for a checkpoint."""
         return {"mean": self.mean.tolist(), "variance": np.asarray(self.variance).tolist(), "count": self.count}
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Restore the moments that `state` returned."""
         self.mean, self.variance = np.asarray(state["mean"]), np.asarray(state["variance"])
         self.count = state["count"]
 
