@@ -30,9 +30,9 @@ from ilt.rollout.recorded import Context
 from ilt.schema import COMPONENTS, config_hash
 from ilt.settings import check_config
 from ilt.tracking.store import SHIPPED, Store
+from tests.test_readme import PAGES, blocks_of
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted((ROOT / "docs/pages").rglob("*.md"))
 NOTEBOOKS = sorted((ROOT / "docs/pages/notebooks").glob("*.ipynb"))
 sys.path.insert(0, str(ROOT / "docs"))
 
@@ -157,19 +157,12 @@ def test_notebooks_run_in_jupyter(notebook: Path, tmp_path: Path) -> None:
     NotebookClient(nbformat.read(notebook, as_version=4), timeout=300, kernel_name="python3", resources=place).execute()
 
 
-def blocks_of(page: Path) -> list[tuple[str, str, str]]:
-    """Language, title and content of each fenced block of a page."""
-    fence = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
-    return fence.findall(page.read_text(encoding="utf-8"))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
     [page for page in PAGES if any(language == "python" and not title for language, title, _ in blocks_of(page))],
-    ids=lambda path: path.stem,
 )
-def test_the_python_of_each_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_of_each_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its files, those that it runs by `python FILE`, and then its other blocks in their order."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -184,4 +177,4 @@ def test_the_python_of_each_page_runs(page: Path, tmp_path: Path, monkeypatch: p
     names: dict[str, Any] = {"__name__": "page"}
     for language, title, content in blocks:
         if language == "python" and not title:
-            exec(compile(content, str(page), "exec"), names)  # our own page
+            exec(compile(content, page, "exec"), names)  # our own page

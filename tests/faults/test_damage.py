@@ -43,7 +43,7 @@ NEEDED_BY = {
     "runs/half/config.yaml": RESUMED,
     "experts/a2c-*/manifest.json": ANOTHER,
     "experts/a2c-*/actor.safetensors": ANOTHER,
-    "experts/.a2c-*.partial/training/*": RESUMED_EXPERT,
+    "experts/.a2c-*.partial/training/checkpoint.pt": RESUMED_EXPERT,
     "demos/a2c-*/manifest.json": ANOTHER,
     "demos/a2c-*/demonstrations.npz": ANOTHER,
     "demos/a2c-*/validation.npz": ANOTHER,
