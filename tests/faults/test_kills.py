@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
+from tests.faults.conftest import SEED
+
 pytestmark = pytest.mark.slow
 
-SEED = int(os.environ.get("ILT_FAULTS_SEED", "0"))
 KILLS = int(os.environ.get("ILT_FAULTS_KILLS", "3"))
 SMALL = ["experiment=smoke", "evaluation.video=false", "evaluation.n_episodes=10", "demos.n_episodes=10"]
 TRAIN = ["train", *SMALL, "trainer.max_steps=400", "trainer.val_check_interval=100"]
@@ -41,15 +42,6 @@ JOBS = {
 }
 LIMITS = [2_000, 20_000, 60_000, 200_000]
 """Sizes in bytes beyond which no file grows, as on a full disk; the largest checkpoint has about 100,000."""
-
-
-@pytest.fixture(scope="session")
-def survived() -> Iterator[Callable[[str, int], None]]:
-    """Counts what was tried, and prints a line for each kind."""
-    tried: dict[str, int] = {}
-    yield lambda kind, n: tried.update({kind: tried.get(kind, 0) + n})
-    for kind, n in tried.items():
-        sys.stderr.write(f"\n{kind}: {n} tried, {n} survived (seed {SEED})")
 
 
 @pytest.fixture
