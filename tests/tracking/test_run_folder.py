@@ -199,10 +199,10 @@ def test_a_run_is_set_aside_in_one_step(tmp_path: Path, monkeypatch: pytest.Monk
     assert (tmp_path / "run.1" / "results.json").exists()
 
 
-def test_a_config_that_cannot_run_leaves_no_folder(tmp_path: Path) -> None:
+def test_a_config_that_cannot_run_leaves_neither_a_folder_nor_a_lock(tmp_path: Path) -> None:
     with pytest.raises(ConfigError), open_run(tmp_path) as run, run.stage("imports"):
         raise ConfigError("model cannot act")
-    assert not (tmp_path / "run").exists()
+    assert list(tmp_path.iterdir()) == []
     begun = open_run(tmp_path)
     begun.seconds["training"] = 1.0
     with pytest.raises(ConfigError), begun:
