@@ -17,7 +17,8 @@ from ilt.experts.find import LoadedExpert, find_or_collect, find_or_train, load
 from ilt.rollout.recorded import Context
 from ilt.rollout.workers import n_processes
 from ilt.tracking.loggers import Run
-from ilt.tracking.run_folder import RunFolder
+from ilt.tracking.records import read_run
+from ilt.tracking.run_folder import RunFolder, shown
 from ilt.tracking.store import Artifact, Store, open_artifact
 from ilt.tracking.wandb import model_of
 from ilt.training.fit import Fitted, check_components, fit
@@ -62,9 +63,11 @@ def run(
         the content of `results.json`; in a trial only the selection-seed return; None if the training was pruned.
     """
     with folder.stage("expert"):
-        expert = load(ctx, cfg.expert, find_or_train(ctx, cfg.expert))
+        expert = load(ctx, cfg.expert, artifact := find_or_train(ctx, cfg.expert))
+        log.info("expert: %s", shown(artifact.path))
     with folder.stage("demonstrations"):
         demos = find_or_collect(ctx, cfg.demos, cfg.expert, expert)
+        log.info("demonstrations: %s", shown(demos.path))
     return train_and_score(ctx, cfg, folder, expert, demos, logger, report=report, in_trial=in_trial)
 
 
@@ -97,7 +100,7 @@ def train_and_score(
         results, episodes = score(ctx, cfg, folder, expert, demos, fitted)
     folder.finish(results)  # before figures, so that nothing is lost if one fails
     with folder.stage("figures"):
-        make_figures(ctx, cfg, folder, expert, fitted, results, episodes, logger)
+        make_figures(ctx, cfg, folder, fitted, results, episodes, logger)
     folder.finish(results)
     return results
 
@@ -106,7 +109,6 @@ def make_figures(
     ctx: Context,
     cfg: DictConfig,
     folder: RunFolder,
-    expert: LoadedExpert,
     fitted: Fitted,
     results: dict[str, Any],
     episodes: Mapping[str, Episodes],
@@ -114,33 +116,25 @@ def make_figures(
 ) -> None:
     """Write figures and a video to the run's folder and its logger. Warn about any that fails."""
     path, made, videos = folder.path, {}, {}
-    title, n = path.name, cfg.evaluation.n_episodes
 
-    def curve() -> None:
-        from ilt.analysis.figures import learning_curve
+    def plots() -> None:
+        from ilt.analysis.figures import figures_of_run
+        from ilt.evaluation.figure_style import write
 
-        learning_curve(fitted.rows, path / "learning_curve.png", expert_return=expert.selection_return, title=title)
-        made["learning_curve"] = path / "learning_curve.png"
-
-    def returns() -> None:
-        from ilt.analysis.figures import return_distribution
-
-        by_policy = {name: each.returns for name, each in episodes.items()}
-        success = ctx.env.success_return
-        target = path / "return_distribution.png"
-        return_distribution(by_policy, target, success_return=success, title=f"{title}: {n} test episodes")
-        made["return_distribution"] = target
+        for name, draw in figures_of_run(read_run(path.name, path, folder.config)).items():
+            write(draw, path / f"{name}.png")
+            made[name] = path / f"{name}.png"
 
     def video() -> None:
         from ilt.analysis.video import side_by_side, write_animation, write_mp4
 
-        middle = int(np.argsort(episodes["student"].returns)[n // 2])  # neither best nor worst
+        middle = int(np.argsort(episodes["student"].returns)[cfg.evaluation.n_episodes // 2])  # neither best nor worst
         film = side_by_side(ctx.env, {name: (episodes[name], middle) for name in ("student", "expert")})
         write_mp4(film, path / "episode.mp4")
         write_animation(film, path / "episode.gif")
         videos["episode"] = path / "episode.mp4"
 
-    for make in (curve, returns, *([video] if cfg.evaluation.video else [])):
+    for make in (plots, *([video] if cfg.evaluation.video else [])):
         try:
             make()
         except Exception as error:

@@ -39,6 +39,8 @@ FORCED = {
     "train": ["run_name=name"],
     "evaluate": ["run=folder"],
     "probe": ["run=folder"],
+    "figures": ["run=folder"],
+    "show": ["run=folder"],
     "report": ["runs=folder"],
     "compare": ["name=name", "policies={student: folder}"],
 }

@@ -1,6 +1,6 @@
 """Attention weights of a student at selected steps of one of its episodes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -35,6 +35,35 @@ def attention_maps(model: Decoder, episodes: Episodes, episode: int, *, context_
             )
             maps[f"{title} (step {step})"] = attention_of(model, observations, actions)[:, 0].numpy()
     return maps
+
+
+def attention_rows(maps: Mapping[str, np.ndarray], *, tokens_per_step: int) -> list[dict[str, str | float]]:
+    """Return one row per map, layer, head and token of the window."""
+    return [
+        {
+            "moment": moment,
+            "layer": layer + 1,
+            "head": head + 1,
+            "steps_back": (weights.shape[2] - 1 - token) / tokens_per_step,
+            "weight": float(weights[layer, head, token]),
+        }
+        for moment, weights in maps.items()
+        for layer, head, token in np.ndindex(*weights.shape)
+    ]
+
+
+def maps_of_rows(rows: Sequence[Mapping[str, str]]) -> tuple[dict[str, np.ndarray], int]:
+    """Return the maps and `tokens_per_step` that `attention_rows` wrote; ValueError if they are not whole."""
+    moments: dict[str, list[Mapping[str, str]]] = {}
+    for row in rows:
+        moments.setdefault(row["moment"], []).append(row)
+    maps = {
+        moment: np.array([float(row["weight"]) for row in its_rows]).reshape(
+            int(its_rows[-1]["layer"]), int(its_rows[-1]["head"]), -1
+        )
+        for moment, its_rows in moments.items()
+    }
+    return maps, 1 if all(float(row["steps_back"]).is_integer() for row in rows) else 2
 
 
 def maps_in_words(maps: Mapping[str, np.ndarray], *, tokens_per_step: int) -> str:

@@ -1,6 +1,7 @@
 """Comparisons of policies on the same seeds: rollouts, tables, figure and video, kept as one artifact."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 from ilt.analysis.comparison_figure import comparison_figure
 from ilt.analysis.video import side_by_side, write_animation, write_mp4
 from ilt.data.episodes import Episodes
-from ilt.evaluation.comparison import ALL, compare_policies, headings, median_run, typical_episode, write_comparison
+from ilt.evaluation.comparison import compare_policies, median_run, typical_episode, write_comparison
+from ilt.evaluation.figure_style import write
 from ilt.evaluation.policy_files import runs_of
 from ilt.evaluation.saved_policies import read_policy
 from ilt.rollout.recorded import RANDOM, Context, NamedPolicy
@@ -77,8 +79,7 @@ def find_or_compare(
             "video": film(ctx, filmed, folder) if filmed else None,
         }
         write_comparison(folder, comparison)
-        title = headings(comparison)[ALL]
-        comparison_figure(metrics, folder / "comparison.png", reference=reference, random=RANDOM, title=title)
+        write(partial(comparison_figure, comparison), folder / "comparison.png")
         return {"return_mean": {policy: float(values.mean()) for policy, values in returns.items()}}
 
     parents = [run for runs in rollouts.values() for run in runs]

@@ -1,81 +1,162 @@
 """Figures of a run: learning curves and distributions of returns."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-COLORS = {"student": "#1f77b4", "expert": "#ff7f0e", "random": "#7f7f7f"}
+from ilt.evaluation.figure_style import COLORS, DASHES, Draw, is_narrow, legend_below, new_figure, steps_axis
+from ilt.tracking.reading import reading
+from ilt.tracking.records import RunRecord
+
+Curve = Mapping[str, Mapping[int, float]]
+"""By metric, values by training step."""
+
+POLICIES = {"student": "student", "expert": "expert", "random": "random policy"}
+"""The policies that a run is scored with, and what figures call them."""
+
+_N_BINS = 50
 
 
-def learning_curve(rows: Sequence[Mapping[str, float]], path: Path, *, expert_return: float | None, title: str) -> None:
-    """Plot loss, action accuracy (or error) and selection-seed return over training steps.
+def figures_of_run(run: RunRecord) -> dict[str, Draw]:
+    """Return what draws the figures of a finished run, by name. UnreadableFileError for a config without rollouts."""
+    with reading(run.path / "config.yaml"):
+        n_episodes = int(run.config["callbacks"]["rollout"]["n_episodes"])
+    with reading(run.path / "results.json"):
+        results = {"student": run.results, **run.results["policies"]}
+        intervals = {name: tuple(map(float, results[name]["return_mean_interval"])) for name in POLICIES}
+    returns = {name: run.episodes[f"{name}_return"] for name in POLICIES}
+    references = {name: float(returns[name].mean()) for name in ("expert", "random")}
+    success_return = run.config["env"].get("success_return")
+    return {
+        "learning_curve": partial(learning_curve, run.curve, references=references, n_episodes=n_episodes),
+        "return_distribution": partial(
+            return_distribution, returns, intervals=intervals, success_return=success_return
+        ),
+    }
+
+
+def learning_curve(curve: Curve, width: float, *, references: Mapping[str, float], n_episodes: int) -> Figure:
+    """Plot return, loss and action accuracy (or error) over training; metrics that do not vary have no panel.
 
     Args:
-        rows: the rows of `LearningCurve`.
-        expert_return: the expert's mean return on selection seeds; None if it is not known.
+        references: mean returns on test seeds of `expert` and `random`.
+        n_episodes: how many selection seeds the returns are means over.
     """
+    panels: list[Callable[[Axes], None]] = []
+    if "rollout/return_mean" in curve:
+        panels.append(partial(_returns, curve, references, n_episodes))
+    if _varies(curve, "train/loss") or _varies(curve, "val/loss"):
+        panels.append(partial(_loss, curve))
+    panels += [partial(_actions, curve, name) for name in ("accuracy", "error") if _varies(curve, f"val/action_{name}")]
+    if not panels:
+        raise ValueError("it has no returns, and no other metric that varies")
+    rows, columns = (len(panels), 1) if is_narrow(width) else (1, len(panels))
+    figure = new_figure(width, 0.3 + 1.8 * rows if rows > 1 else 2.4)
+    for draw, axes in zip(panels, figure.subplots(rows, columns, squeeze=False).flat, strict=True):
+        draw(axes)
+        steps_axis(axes)
+        if len(axes.get_legend_handles_labels()[1]) > 1:
+            legend_below(axes)
+    return figure
 
-    def series(name: str) -> tuple[list[float], list[float]]:
-        points = [(row["step"], row[name]) for row in rows if name in row]
-        return [x for x, _ in points], [y for _, y in points]
 
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
-    loss, actions, returns = figure.subplots(1, 3)
-    loss.plot(*series("train/loss"), color="0.7", label="training batch")
-    loss.plot(*series("val/loss"), color=COLORS["student"], marker="o", markersize=3, label="validation")
-    positive = all(row[name] > 0 for row in rows for name in ("train/loss", "val/loss") if name in row)
-    loss.set(ylabel="loss", yscale="log" if positive else "linear")  # a density's may be negative
-    loss.legend(frameon=False)
-    measure = "error" if any("val/action_error" in row for row in rows) else "accuracy"
-    actions.plot(*series(f"val/action_{measure}"), color=COLORS["student"], marker="o", markersize=3)
-    actions.set(ylabel=f"action {measure} (validation)")
-    steps, means = series("rollout/return_mean")
-    returns.plot(steps, means, color=COLORS["student"], marker="o", markersize=3, label="student")
-    if expert_return is not None:
-        returns.axhline(expert_return, color=COLORS["expert"], linestyle="--", label="expert (other selection seeds)")
-    returns.set(ylabel="mean return (selection seeds)")
-    returns.legend(loc="best", framealpha=0.8)
-    for axes in (loss, actions, returns):
-        axes.set(xlabel="training step")
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title)
-    figure.savefig(path, format="png")
+def _varies(curve: Curve, name: str) -> bool:
+    return len(set(curve.get(name, {}).values())) > 1
+
+
+def _line(axes: Axes, values: Mapping[int, float], color: str, label: str) -> None:
+    marker = "o" if len(values) < 30 else ""
+    axes.plot(list(values), list(values.values()), color=COLORS[color], marker=marker, label=label)
+
+
+def _returns(curve: Curve, references: Mapping[str, float], n_episodes: int, axes: Axes) -> None:
+    """Plot mean returns with their interval; the references keep the axis from magnifying noise."""
+    means, deviations = curve["rollout/return_mean"], curve.get("rollout/return_std", {})
+    _line(axes, means, "student", f"student ({n_episodes} selection seeds)")
+    if n_episodes > 1 and deviations:
+        shared = [step for step in means if step in deviations]
+        middle = np.array([means[step] for step in shared])
+        error = 1.96 * np.array([deviations[step] for step in shared]) / n_episodes**0.5
+        area: dict[str, Any] = {"color": COLORS["student"], "alpha": 0.2, "linewidth": 0}
+        axes.fill_between(shared, middle - error, middle + error, label="95 % interval (± 1.96 s.e.)", **area)
+    for name, value in references.items():
+        axes.axhline(value, color=COLORS[name], linestyle=DASHES[name], label=f"{POLICIES[name]} (test seeds)")
+    axes.set(title="Return over training", ylabel="mean return")
+
+
+def _loss(curve: Curve, axes: Axes) -> None:
+    for name, color, label in (("train", "training", "training batches"), ("val", "student", "validation")):
+        if values := curve.get(f"{name}/loss"):
+            _line(axes, values, color, label)
+    low, high = axes.dataLim.intervaly
+    if 0 < 10 * low < high:  # a density's may be negative
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
+    elif low > 0:
+        axes.set_ylim(bottom=0)
+    axes.set(title="Loss", ylabel="loss")
+
+
+def _actions(curve: Curve, measure: str, axes: Axes) -> None:
+    values = curve[f"val/action_{measure}"]
+    _line(axes, values, "student", "validation")
+    if measure == "accuracy":
+        axes.set_ylim(min(0.8, *values.values()) - 0.01, 1.005)
+    else:
+        axes.set_ylim(bottom=0)
+    axes.set(title=f"Action {measure}", ylabel=f"validation {measure}")
 
 
 def return_distribution(
-    returns: Mapping[str, np.ndarray], path: Path, *, success_return: float | None, title: str
-) -> None:
+    returns: Mapping[str, np.ndarray],
+    width: float,
+    *,
+    intervals: Mapping[str, tuple[float, ...]],
+    success_return: float | None,
+) -> Figure:
     """Plot histograms and cumulative distributions of episode returns by policy.
 
     Args:
-        returns: (E,) by policy name.
+        returns: (E,) by policy: student, expert and random.
+        intervals: of their means.
         success_return: marked by a line, unless None.
     """
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
-    histogram, cumulative = figure.subplots(1, 2)
+    rows, columns = (2, 1) if is_narrow(width) else (1, 2)
+    figure = new_figure(width, 4.6 if rows > 1 else 2.7)
+    histogram, cumulative = figure.subplots(rows, columns, sharex=True)
     low = min(np.percentile(values, 0.5) for values in returns.values())
     high = max(values.max() for values in returns.values())
     if low == high:
         low, high = low - 1.0, high + 1.0
-    bins = np.linspace(low, high, 60)
+    bins = np.linspace(low, high, _N_BINS).tolist()
     for name, values in returns.items():
-        style: dict[str, Any] = {"color": COLORS[name], "label": f"{name}: mean {values.mean():.1f}"}
-        histogram.hist(np.clip(values, low, high), bins=bins, histtype="stepfilled", alpha=0.45, **style)
-        share = np.arange(1, len(values) + 1) / len(values)
-        line = "-" if name == "student" else "--"  # keeps the student visible where the lines coincide
-        cumulative.step(np.sort(values), share, where="post", linestyle=line, **style)
-    histogram.set(ylabel="episodes")
-    cumulative.set(ylabel="share of episodes at or below", xlim=(low, high))
+        line: dict[str, Any] = {"color": COLORS[name], "linestyle": DASHES[name]}
+        clipped = np.clip(values, low, high)
+        histogram.hist(clipped, bins=bins, histtype="stepfilled", color=COLORS[name], alpha=0.12, linewidth=0)
+        histogram.hist(clipped, bins=bins, histtype="step", linewidth=1.1, **line)
+        numbers = "{:.1f} ({:.1f} … {:.1f})".format(values.mean(), *intervals[name]).replace("-", "−")
+        cumulative.ecdf(values, label=f"{POLICIES[name]}: {numbers}", **line)
+    count = f"{len(next(iter(returns.values()))):,} test episodes"
+    below = " (lower ones in the first bin)" if any(values.min() < low for values in returns.values()) else ""
+    histogram.set(title=f"Returns of {count}", ylabel="episodes", xlabel=f"return{below}")
+    cumulative.set(title="Their cumulative distribution", ylabel="share at or below", xlabel="return", ylim=(0, 1.02))
+    margin = (high - low) / 50
     for axes in (histogram, cumulative):
+        axes.set(xlim=(low - margin, high + margin))
+        axes.tick_params(labelbottom=True)
         if success_return is not None:
-            axes.axvline(success_return, color="0.3", linestyle=":", label="success")
-        axes.set(xlabel="return of an episode (test seeds)")
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    cumulative.legend(frameon=False, loc="upper left")
-    figure.suptitle(title)
-    figure.savefig(path, format="png")
+            axes.axvline(success_return, color="0.3", linestyle=(0, (1, 3)), linewidth=0.9, label="success threshold")
+    figure.legend(
+        *cumulative.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=1 if is_narrow(width) else 2,
+        title="mean return (95 % bootstrap interval)",
+    )
+    return figure

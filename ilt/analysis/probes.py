@@ -49,6 +49,19 @@ class Score(NamedTuple):
     n_scored: int
 
 
+def scores_of_rows(rows: Sequence[Mapping[str, str]]) -> dict[str, list[Score]]:
+    """Return the scores of each run from the rows of `probe.csv`. ValueError for text or NaN in place of a number."""
+    scores: dict[str, list[Score]] = {}
+    for row in rows:
+        r2, error, shuffled_r2 = (float(row[name]) for name in ("r2", "error", "shuffled_r2"))
+        if not np.isfinite([r2, error, shuffled_r2]).all():
+            raise ValueError("it holds a number that is not finite")
+        counts = (int(row[name]) for name in ("n_fitted", "n_scored"))
+        score = Score(row["quantity"], row["source"], int(row["step"]), r2, error, shuffled_r2, *counts)
+        scores.setdefault(row["run"], []).append(score)
+    return scores
+
+
 class Moment(NamedTuple):
     """The same step of every episode that reaches it.
 

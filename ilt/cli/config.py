@@ -115,6 +115,21 @@ class Probe(_Trusting):
     checkpoint: str | None = key(None, "null for the run's reported one.", choices=("last", "best"))
 
 
+@component("command", "figures")
+class Figures(_Command):
+    """Draw the figures of a finished run again."""
+
+    run: str = key("???", "The folder of a run, a comparison or a sweep.", rule=_RUN)
+    width: float | None = key(None, "Inches: a column (3.3) or a page (6.8); null for both.", choices=(3.3, 6.8))
+
+
+@component("command", "show")
+class Show(_Command):
+    """Show a run or an artifact."""
+
+    run: str = key("???", "The folder of a run or of an artifact, such as outputs/runs/NAME.", rule=_RUN)
+
+
 @component("command", "report")
 class Report(_Trusting):
     """Write a table and an HTML page about several runs."""

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from ilt.cli.app import app
 from ilt.cli.report import set_aside
 from ilt.evaluation.tables import print_table
+from ilt.schema import ConfigError
 from ilt.settings import check_config, outputs_of
 from ilt.tracking.reading import UnreadableFileError, is_regular, read_text, reading
 from ilt.tracking.run_folder import COMMAND, CONFIG, ERROR, RESULTS, read_config, read_results
@@ -166,6 +167,15 @@ def _model(path: Path) -> str:
     text = read_text(hydra_config) if is_regular(hydra_config, within=path) else ""
     choices = text.partition("\n    choices:\n")[2]
     return next((line.split(": ")[1] for line in choices.splitlines() if line.startswith("      model: ")), "")
+
+
+def find_entry(path: Path) -> Entry:
+    """Return the run or the artifact in a folder, which may be damaged. ConfigError if it holds neither."""
+    if os.path.lexists(path / MANIFEST):
+        return _read(_artifact, path.absolute().parent.name, path)
+    if not any(os.path.lexists(path / name) for name in (CONFIG, ERROR)):
+        raise ConfigError(f"run must be the folder of a run or of an artifact, got {path}")
+    return _read(_run, "runs", path)
 
 
 def row(entry: Entry, outputs: Path) -> list[str]:

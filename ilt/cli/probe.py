@@ -3,6 +3,7 @@
 import csv
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,23 +122,25 @@ def draw(
     other: tuple[str, list["Score"]] | None,
 ) -> dict[str, str]:
     """Draw the figures into a folder (attention only for a decoder), and return their descriptions by file name."""
-    from ilt.analysis.attention_maps import attention_maps, maps_in_words, middle_episode
+    from ilt.analysis.attention_maps import attention_maps, attention_rows, maps_in_words, middle_episode
     from ilt.analysis.probe_figures import attention_figure, probe_figure
     from ilt.analysis.probes import in_words
+    from ilt.evaluation.figure_style import write as write_figure
     from ilt.models.decoder import Decoder
+    from ilt.training.fit import write_csv
 
-    title = f"{student.name}: what a linear probe reads off it ({cfg.seeds})"
-    probe_figure(scores, folder / "probe.png", title=title, other=other)
+    write_figure(partial(probe_figure, scores, other=other and other[1]), folder / "probe.png")
     words = {"probe.png": in_words(scores)}
     if other is not None:
         words["probe.png"] += f" Beside it {other[0]}. {in_words(other[1])}"
-    (folder / "attention.png").unlink(missing_ok=True)
+    for name in ("attention.png", "attention.csv"):
+        (folder / name).unlink(missing_ok=True)
     if isinstance(student.model, Decoder):
         episode, tokens_per_step = middle_episode(episodes), student.model.tokens_per_step
         maps = attention_maps(student.model, episodes, episode, context_length=student.context_length)
         shown = f"seed {episodes.seeds[episode]}, return {episodes.returns[episode]:.1f}"
-        title = f"{student.name}: what the present state's token looks at ({shown})"
-        attention_figure(maps, folder / "attention.png", tokens_per_step=tokens_per_step, title=title)
+        write_figure(partial(attention_figure, maps, tokens_per_step=tokens_per_step), folder / "attention.png")
+        write_csv(folder / "attention.csv", attention_rows(maps, tokens_per_step=tokens_per_step))
         words["attention.png"] = f"One episode, {shown}. {maps_in_words(maps, tokens_per_step=tokens_per_step)}"
     return words
 

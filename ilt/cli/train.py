@@ -14,7 +14,7 @@ from ilt.cli.app import app
 from ilt.rollout.workers import start_early
 from ilt.schema import ConfigError, config_hash
 from ilt.settings import STARTERS, check_config, check_environment, hints, run_config, training_config
-from ilt.tracking.run_folder import RunFolder, discard_unused, selection_return
+from ilt.tracking.run_folder import RunFolder, discard_unused, selection_return, shown
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ def _train(cfg: DictConfig) -> float | None:
         identity = training_config(cfg)
         run = RunFolder(folder, run_config(cfg), identity, resume=cfg.resume, started=started, wait=in_sweep)
         if not (cfg.resume and run.finished):
+            log.info("%s: %s", shown(folder), run.next_steps)  # at once
             check_environment(cfg)
     except ConfigError:
         discard_unused(folder)
@@ -58,7 +59,6 @@ def _train(cfg: DictConfig) -> float | None:
                 show(folder)
             return selection_return(run)
 
-        log.info("%s: %s", os.path.relpath(folder), run.next_steps)
         for hint in hints(cfg, hydra_config.runtime.choices):
             log.warning(hint)
         run.begin(config=cfg, hydra={"hydra": hydra_config}, overrides=hydra_config.overrides.task)

@@ -3,6 +3,7 @@
 import html
 import logging
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ilt.tracking.run_folder import read_results
+from ilt.tracking.run_folder import read_results, shown
 
 if TYPE_CHECKING:
     from ilt.data.episodes import Episodes
@@ -98,16 +99,16 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     if not console.is_terminal:
         console = Console(width=1000)
     table = Table(
-        title=Text(_printable(title)), title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0)
+        title=Text(printable(title)), title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0)
     )
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(_printable(cell)) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     console.print(table)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Replace characters that a terminal would obey."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
@@ -117,7 +118,9 @@ def show(path: Path) -> None:
     results = read_results(path)
     print_table(f"{results['n_episodes']} test episodes of {results['env']}, {path.name}", *result_table(results))
     print_table("", ["stage", "seconds"], [[name, f"{value:.1f}"] for name, value in results["seconds"].items()])
-    log.info("everything is in %s", path)
+    log.info("everything is in %s", shown(path))
+    run, runs = (shlex.quote(shown(place)) for place in (path, path.parent))
+    log.info("next: ilt evaluate run=%s (likewise ilt figures, ilt probe, ilt show), or ilt report runs=%s", run, runs)
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

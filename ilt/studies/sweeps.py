@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ilt.settings import is_of_the_run
 from ilt.studies.sweep_tables import Job, job_rows, numbers_of, sweep_csv, sweep_markdown, swept_keys, table
 from ilt.tracking.reading import UnreadableFileError, read_text, read_yaml, reading
 from ilt.tracking.run_folder import COMMAND, CONFIG, ERROR, RESULTS, read_config, read_results
-from ilt.tracking.store import replacing, write_text
+from ilt.tracking.store import write_text
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +30,10 @@ def summarize(sweep: Path) -> None:
     if not _up_to_date(sweep):
         write_tables(sweep)
         if any(job.results for job in jobs):
+            from ilt.evaluation.figure_style import write
             from ilt.studies.sweep_figure import sweep_figure
 
-            with replacing(sweep / "sweep.png") as new:
-                sweep_figure(jobs, new, title=title)
+            write(partial(sweep_figure, jobs), sweep / "sweep.png")
     print_table(title, *table(job_rows(jobs), swept_keys(jobs)))
     log.info("%s", sweep / "sweep.md")
 

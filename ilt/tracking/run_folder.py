@@ -144,11 +144,11 @@ class RunFolder:
     @property
     def next_steps(self) -> str:
         """A description of the remaining work, for the log."""
-        if (self.path / TRAINING).exists():
-            return "is trained; scores and figures are made"
-        if self.last_checkpoint:
-            return "goes on from its last checkpoint"
-        return "expert, demonstrations, training, scores"
+        if self._resume and (self.path / TRAINING).exists():
+            return "scores, figures (it is trained)"
+        if self._resume and self.last_checkpoint:
+            return "training from its last checkpoint, scores, figures"
+        return "expert, demonstrations, training, scores, figures"
 
     @property
     def checkpoints(self) -> Path:
@@ -183,6 +183,12 @@ class RunFolder:
         self.path.rename(aside)  # in one step, so that a kill leaves no half of it
         self.path.mkdir()
         log.info("moved %s to %s", self.path, aside)
+
+
+def shown(path: Path) -> str:
+    """Return a path as a person reads and types it: relative to the current folder if it is inside."""
+    path, here = path.absolute(), Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def one_before(path: Path) -> Path:

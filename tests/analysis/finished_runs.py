@@ -59,7 +59,7 @@ def finish_run(
         OmegaConf.update(config, key, value, merge=False)
     returns = {30_000_000: 10.0, 30_000_001: 20.0, 30_000_002: 60.0} if returns is None else returns
     mean = float(np.mean(list(returns.values())))
-    policy = {"return_mean": mean, "crash_rate": 0.0}
+    policy = {"return_mean": mean, "crash_rate": 0.0, "return_mean_interval": [mean - 2, mean + 2]}
     content = {
         "return_mean": mean,
         "return_mean_interval": [mean - 2, mean + 2],

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from ilt.analysis.attention_maps import attention_maps, maps_in_words, middle_episode
+from ilt.analysis.attention_maps import attention_maps, attention_rows, maps_in_words, maps_of_rows, middle_episode
 from ilt.data.episodes import Episodes
 from ilt.models.decoder import Decoder
 from ilt.models.heads import Categorical
@@ -44,6 +44,16 @@ def test_a_short_episode_has_shorter_windows() -> None:
     model = random_model(20)
     maps = attention_maps(model, act(model, [7]), 0, context_length=20)
     assert [weights.shape[2] for weights in maps.values()] == [13, 23]  # the window is never full before the end
+
+
+@pytest.mark.parametrize("tokens_per_step", [1, 2])
+def test_maps_are_read_back_from_their_rows(tokens_per_step: int) -> None:
+    maps = {"early": np.random.default_rng(0).random((2, 3, 5)), "late": np.ones((2, 3, 2 * tokens_per_step))}
+    rows = attention_rows(maps, tokens_per_step=tokens_per_step)
+    found, tokens = maps_of_rows([{name: str(value) for name, value in row.items()} for row in rows])
+    assert tokens == tokens_per_step
+    assert list(found) == list(maps)
+    assert all(np.array_equal(found[moment], maps[moment]) for moment in maps)
 
 
 @pytest.mark.parametrize(("tokens_per_step", "steps"), [(1, "2.0"), (2, "1.0")])

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from ilt.analysis.page import probe_figures
+from ilt.cli.figures import find_figures
 from ilt.envs.spec import EnvSpec
 from ilt.schema import ConfigError
 from ilt.tracking.run_folder import read_config
@@ -79,6 +80,7 @@ def test_tables_and_figures_are_there_with_their_words(probed: Path) -> None:
     for name, words in content["words"].items():
         assert (probed / name).stat().st_size > 10_000
         assert f"![{words}]({name})" in text
+    assert {"probe", "attention"} <= find_figures(probed.parent).keys()  # which `ilt figures` draws again
 
 
 def test_the_same_probe_again_says_the_same_whatever_model_the_config_names(probed: Path, copy: Path) -> None:

@@ -3,13 +3,15 @@
 import csv
 import io
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import t
 
-from ilt.studies.sweep_figure import sweep_figure
+from ilt.evaluation.figure_style import ONE_COLUMN, write
+from ilt.studies.sweep_figure import COLORS, sweep_figure
 from ilt.studies.sweep_tables import Job, group_rows, job_rows, sweep_csv, sweep_markdown, swept_keys, table
 from tests.analysis.test_figures import has_color, pixels
 
@@ -108,11 +110,10 @@ def test_environments_are_named_and_never_ranked_against_each_other() -> None:
 def test_the_figure_shows_selection_and_test_returns(tmp_path: Path) -> None:
     shapes = []
     for jobs in (JOBS, SEVERAL_ENVS):
-        sweep_figure(jobs, tmp_path / "sweep.png", title="a sweep")
+        write(partial(sweep_figure, jobs), tmp_path / "sweep.png")
         figure = pixels(tmp_path / "sweep.png")
-        assert has_color(figure, "#1f77b4")
-        assert has_color(figure, "#7f7f7f")
+        assert all(has_color(figure, color) for color in COLORS.values())
         shapes.append(figure.shape)
     assert shapes[1][0] > shapes[0][0]  # a panel for each environment
     with pytest.raises(ValueError, match="at least one finished job"):
-        sweep_figure(JOBS[3:], tmp_path / "sweep.png", title="a sweep")
+        sweep_figure(JOBS[3:], ONE_COLUMN)

@@ -111,12 +111,12 @@ def test_a_run_that_is_scored_again_knows_its_new_config(tmp_path: Path) -> None
 
 def test_the_remaining_work_is_said(tmp_path: Path) -> None:
     with open_run(tmp_path) as run:
-        assert run.next_steps == "expert, demonstrations, training, scores"
+        assert run.next_steps == "expert, demonstrations, training, scores, figures"
         run.checkpoints.mkdir()
         (run.checkpoints / "last.ckpt").touch()
-        assert run.next_steps == "goes on from its last checkpoint"
+        assert run.next_steps == "training from its last checkpoint, scores, figures"
         (run.path / "training.json").touch()
-        assert run.next_steps == "is trained; scores and figures are made"
+        assert run.next_steps == "scores, figures (it is trained)"
 
 
 def test_a_folder_is_worked_in_by_one_at_a_time(tmp_path: Path) -> None:
