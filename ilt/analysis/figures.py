@@ -100,7 +100,7 @@ def _loss(curve: Curve, axes: Axes) -> None:
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
     elif low > 0:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.05 * high)
     axes.set(title="Loss", ylabel="loss")
 
 
@@ -110,7 +110,7 @@ def _actions(curve: Curve, measure: str, axes: Axes) -> None:
     if measure == "accuracy":
         axes.set_ylim(min(0.8, *values.values()) - 0.01, 1.005)
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.05 * max(values.values()))
     axes.set(title=f"Action {measure}", ylabel=f"validation {measure}")
 
 
