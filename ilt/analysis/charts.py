@@ -30,8 +30,8 @@ _VARIABLES = {
 """Placeholder colors, and the CSS variable of the page that replaces each."""
 
 _COLOR = {variable: color for color, variable in _VARIABLES.items()}
-# so that lines differ in more than their color
-_DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 2)))
+# so that lines differ in more than their color; the page's style has the same for its legends
+_DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (4, 2, 1, 2)), (0, (1, 1)), (0, (8, 2)), (0, (1, 3)))
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
@@ -78,22 +78,20 @@ def curves_chart(bands: Mapping[str, Band | None], *, ylabel: str, log: bool = F
     """
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
-        for i, (label, drawn) in enumerate(bands.items()):
+        for i, drawn in enumerate(bands.values()):
             if drawn is None:
                 continue
             steps, values = drawn
             color = _COLOR[f"--series-{i}"]
             marker: dict[str, Any] = {"marker": "o", "markersize": 3.0} if len(steps) < 30 else {}
             axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=color, alpha=0.2, linewidth=0)
-            axes.plot(steps, values.mean(axis=0), color=color, linestyle=_DASHES[i], label=label, **marker)
+            axes.plot(steps, values.mean(axis=0), color=color, linestyle=_DASHES[i], **marker)
         axes.set(xlabel="training step", ylabel=ylabel)
         if log and _is_wide([drawn.values for drawn in bands.values() if drawn is not None]):
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
             axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axes.yaxis.set_minor_locator(NullLocator())
-        if len(bands) > 1:
-            _legend_above(figure)
         return _inline(figure)
 
 
@@ -112,13 +110,11 @@ def histogram_chart(returns: Mapping[str, np.ndarray], *, success_return: float 
                 bins=bins,
                 histtype="step",
                 color=color,
-                label=name,
                 linestyle="-" if name == "student" else "--",
             )
         if success_return is not None:
-            axes.axvline(success_return, color=_COLOR["--ink"], linestyle=":", linewidth=1, label="success")
+            axes.axvline(success_return, color=_COLOR["--ink"], linestyle=":", linewidth=1)
         axes.set(xlabel="return of an episode", ylabel="episodes")
-        _legend_above(figure)
         return _inline(figure)
 
 
@@ -127,13 +123,11 @@ def cumulative_chart(returns: Mapping[str, np.ndarray], expert: np.ndarray) -> s
     levels = np.linspace(0, 1, 201)
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
-        axes.plot(np.quantile(expert, levels), levels, color=_COLOR["--ink"], linewidth=3, alpha=0.35, label="expert")
-        for i, (label, values) in enumerate(returns.items()):
-            style: dict[str, Any] = {"color": _COLOR[f"--series-{i}"], "linestyle": _DASHES[i]}
-            axes.plot(np.quantile(values, levels), levels, label=label, **style)
+        axes.plot(np.quantile(expert, levels), levels, color=_COLOR["--ink"], linewidth=3, alpha=0.35)
+        for i, values in enumerate(returns.values()):
+            axes.plot(np.quantile(values, levels), levels, color=_COLOR[f"--series-{i}"], linestyle=_DASHES[i])
         low, high = _span([expert, *returns.values()])
         axes.set(xlabel="return of an episode", ylabel="share at or below", xlim=(low, high), ylim=(0, 1.01))
-        _legend_above(figure)
         return _inline(figure)
 
 
@@ -145,11 +139,23 @@ def scatter_chart(expert: np.ndarray, student: np.ndarray) -> str:
     limits = (both.min() - margin, both.max() + margin)
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
-        axes.plot(limits, limits, color=_COLOR["--ink"], linewidth=1, linestyle="--", label="equal")
+        axes.plot(limits, limits, color=_COLOR["--ink"], linewidth=1, linestyle="--")
         axes.plot(expert, student, "o", color=_COLOR["--student"], markersize=3.5, alpha=0.5, markeredgewidth=0)
         axes.set(xlabel="expert's return", ylabel="student's return", xlim=limits, ylim=limits, aspect="equal")
-        _legend_above(figure)
         return _inline(figure)
+
+
+def sparkline(drawn: Band, low: float, high: float) -> str:
+    """Plot a metric over training at two or more steps as a line, from `low` at the bottom to `high` at the top."""
+    x = 100 * (drawn.steps - drawn.steps[0]) / np.ptp(drawn.steps)
+    means, lowest, highest = (
+        [f"{at:.1f},{24 * (high - value) / max(high - low, 1e-9):.1f}" for at, value in zip(x, values, strict=True)]
+        for values in (drawn.values.mean(axis=0), drawn.values.min(axis=0), drawn.values.max(axis=0))
+    )
+    return (
+        '<svg viewBox="0 0 100 24" preserveAspectRatio="none">'
+        f'<polygon points="{" ".join(lowest + highest[::-1])}"/><polyline points="{" ".join(means)}"/></svg>'
+    )
 
 
 def _is_wide(values: Sequence[np.ndarray]) -> bool:
@@ -170,12 +176,6 @@ def _axes() -> tuple[Figure, Axes]:
     for patch in (figure.patch, axes.patch):
         patch.set_visible(False)
     return figure, axes
-
-
-def _legend_above(figure: Figure) -> None:
-    """Put the legend above the axes, where it hides no data."""
-    n_lines = len(figure.axes[0].get_legend_handles_labels()[1])
-    figure.legend(loc="outside upper center", ncols=min(n_lines, 4), frameon=False)
 
 
 def _inline(figure: Figure) -> str:

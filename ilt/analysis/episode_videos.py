@@ -2,13 +2,13 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ilt.analysis.video import side_by_side, write_mp4
+from ilt.analysis.video import side_by_side, write_mp4, write_poster
 from ilt.envs.spec import EnvSpec
 from ilt.models.spec import ModelSpec
 from ilt.rollout.policies import SequencePolicy
@@ -32,6 +32,7 @@ class EpisodeVideo:
         steps: its length in `episodes.csv`.
         replayed_return: its return when it was rolled out again.
         video: the file; None if the two returns differ, because the rollout is then not the same episode.
+        poster: a JPEG of one of its frames, next to it.
     """
 
     kind: str
@@ -41,6 +42,11 @@ class EpisodeVideo:
     replayed_return: float
     video: Path | None
 
+    @property
+    def poster(self) -> Path | None:
+        """The file of the poster, if there is a video."""
+        return self.video and _poster(self.video)
+
 
 def choose_episodes(returns: np.ndarray) -> dict[str, int]:
     """Return the indices of the best, median (the upper one of an even number) and worst of (E,) returns."""
@@ -48,7 +54,9 @@ def choose_episodes(returns: np.ndarray) -> dict[str, int]:
     return {"best": int(order[-1]), "median": int(order[len(order) // 2]), "worst": int(order[0])}
 
 
-def film_episodes(run: RunRecord, spec: EnvSpec, folder: Path) -> list[EpisodeVideo]:
+def film_episodes(
+    run: RunRecord, spec: EnvSpec, folder: Path, kinds: Collection[str] = ("best", "median", "worst")
+) -> list[EpisodeVideo]:
     """Roll out a run's best, median and worst test episode again, and write a video of each into `folder`.
 
     Existing videos are reused. The run's config must have been checked.
@@ -62,9 +70,9 @@ def film_episodes(run: RunRecord, spec: EnvSpec, folder: Path) -> list[EpisodeVi
         raise ValueError(f"results.json does not list {weights}")
     check_run_files(run.path, {weights: run.results["files"][weights]})
     recorded = run.episodes["student_return"]
-    chosen = choose_episodes(recorded)
+    chosen = {kind: episode for kind, episode in choose_episodes(recorded).items() if kind in kinds}
     videos = {episode: folder / _name(run, spec, weights, episode) for episode in chosen.values()}
-    missing = {episode: video for episode, video in videos.items() if not is_regular(video)}
+    missing = {episode: video for episode, video in videos.items() if not _is_whole(video)}
     replayed = {episode: float(recorded[episode]) for episode in videos}
     if missing:
         if folder.is_symlink():
@@ -78,7 +86,7 @@ def film_episodes(run: RunRecord, spec: EnvSpec, folder: Path) -> list[EpisodeVi
             recorded_return=float(recorded[episode]),
             steps=int(run.episodes["student_steps"][episode]),
             replayed_return=replayed[episode],
-            video=videos[episode] if is_regular(videos[episode]) else None,
+            video=videos[episode] if _is_whole(videos[episode]) else None,
         )
         for kind, episode in chosen.items()
     ]
@@ -95,11 +103,21 @@ def _film(run: RunRecord, spec: EnvSpec, weights: str, videos: Mapping[int, Path
     for i, (episode, video) in enumerate(videos.items()):
         if np.isclose(episodes.returns[i], run.episodes["student_return"][episode], rtol=0, atol=1e-6):
             log.info("recording a video of seed %d of %s", episodes.seeds[i], run.name)
-            partial = video.with_name(f".{video.name}")
-            partial.unlink(missing_ok=True)  # it may be a link
-            write_mp4(side_by_side(spec, {"student": (episodes, i)}), partial)
-            os.replace(partial, video)
+            shown = side_by_side(spec, {"student": (episodes, i)})
+            for path, write in ((_poster(video), write_poster), (video, write_mp4)):
+                partial = path.with_name(f".{path.name}")
+                partial.unlink(missing_ok=True)  # it may be a link
+                write(shown, partial)
+                os.replace(partial, path)
     return {episode: float(value) for episode, value in zip(videos, episodes.returns, strict=True)}
+
+
+def _poster(video: Path) -> Path:
+    return video.with_suffix(".jpg")
+
+
+def _is_whole(video: Path) -> bool:
+    return is_regular(video) and is_regular(_poster(video))
 
 
 def _name(run: RunRecord, spec: EnvSpec, weights: str, episode: int) -> str:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ilt.analysis.charts import (
     scatter_chart,
 )
 from ilt.analysis.episode_videos import EpisodeVideo
+from ilt.analysis.page_cards import ROLLOUT, Card, cards, shown_groups
 from ilt.analysis.page_tables import PageTable, group_table, run_table, time_table
 from ilt.tracking.reading import UnreadableFileError, read_bytes, read_json, reading
 from ilt.tracking.records import Group, RunRecord, by_environment, differing_keys, flatten, middle_run
@@ -32,7 +34,7 @@ from ilt.tracking.store import write_text
 log = logging.getLogger(__name__)
 
 CURVES = {
-    "rollout/return_mean": "mean return on selection seeds",
+    ROLLOUT: "mean return on selection seeds",
     "val/action_accuracy": "action accuracy on validation demonstrations",
     "val/action_error": "action error on validation demonstrations",
     "val/loss": "loss on validation demonstrations",
@@ -61,9 +63,9 @@ class Report:
         title: the folder of runs.
         groups: the runs, by config.
         example: the run whose episodes are shown.
-        chosen: whether the user chose it; otherwise it is the one with the median selection-seed return.
-        videos_of_episodes: videos of its episodes.
-        no_videos: the reason if there are no videos, else None.
+        chosen: whether the user chose it.
+        videos: by name of a run, videos of its episodes; of the example the best, the median and the worst.
+        no_videos: why videos are missing, in sentences.
         left_out: folders that are left out, and why.
         defaults: the default config, to which the runs' configs are compared.
         made: the provenance of this report, from `ilt.tracking.store.provenance`.
@@ -73,8 +75,8 @@ class Report:
     groups: Sequence[Group]
     example: RunRecord
     chosen: bool
-    videos_of_episodes: Sequence[EpisodeVideo]
-    no_videos: str | None
+    videos: Mapping[str, Sequence[EpisodeVideo]]
+    no_videos: Sequence[str]
     left_out: Sequence[tuple[str, str]]
     defaults: Mapping[str, Any]
     made: Mapping[str, Any]
@@ -92,21 +94,35 @@ class EnvPart:
     name: str
     example: RunRecord
     groups: Sequence[Group]
+    cards: Sequence[Card]
+    more: Sequence[Card]
     changed: Sequence[tuple[str, str, str]]
     group_table: PageTable
     run_table: PageTable
+    legend: Sequence[tuple[str, str]]
     curves: Sequence["Shown"]
     returns: Sequence["Shown"]
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A chart: title, SVG or image URL, text description, and reading guide."""
+    """A chart: title, SVG or image URL, text description, reading guide, and legend (style of the key, label)."""
 
     title: str
     drawing: str
     description: str
     reading: str
+    legend: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """An episode with the addresses of its video and poster, None if it is not shown."""
+
+    run: str
+    episode: EpisodeVideo
+    video: str | None
+    poster: str | None
 
 
 def write_page(report: Report, path: Path) -> None:
@@ -127,25 +143,31 @@ def write_page(report: Report, path: Path) -> None:
         time_table=time_table(report.runs),
         several_tests=len({run.test for run in report.runs}) > 1,
         probe=probe_figures(report.example.path),
-        videos=[(episode, _data_address(episode.video, "video/mp4")) for episode in report.videos_of_episodes],
+        clips={run: {each.kind: _clip(run, each) for each in videos} for run, videos in report.videos.items()},
     )
     write_text(path, page)
 
 
 def _parts(report: Report) -> list[EnvPart]:
     parts = []
+    first = {group.runs[0].path for group in shown_groups(report.groups, report.example)}
     for name, runs in by_environment(report.runs).items():
         paths = {run.path for run in runs}
         groups = [group for group in report.groups if group.runs[0].path in paths]
-        example = report.example if report.example.path in paths else middle_run(runs)
+        example = report.example if report.example.path in paths else middle_run(groups[0].runs)
+        all_cards = cards(groups, example)
+        is_first = [group.runs[0].path in first for group in groups]
         parts.append(
             EnvPart(
                 name=name,
                 example=example,
                 groups=groups,
+                cards=list(compress(all_cards, is_first)),
+                more=[card for card, shown in zip(all_cards, is_first, strict=True) if not shown],
                 changed=_changed(groups, report.defaults),
                 group_table=group_table(groups),
                 run_table=run_table(groups),
+                legend=_legend(groups) if len(groups) > 1 else [],
                 curves=_curves(groups),
                 returns=_returns(groups, example),
             )
@@ -182,6 +204,11 @@ def _changed(groups: Sequence[Group], defaults: Mapping[str, Any]) -> list[tuple
     return [(key, configs[0].get(key, "–"), default.get(key, "–")) for key in changed]
 
 
+def _legend(groups: Sequence[Group]) -> list[tuple[str, str]]:
+    """Return the style of the key and the label of each group that charts show."""
+    return [(f"series-{i}", group.label) for i, group in enumerate(groups[:MOST_SERIES])]
+
+
 def _curves(groups: Sequence[Group]) -> list[Shown]:
     charts = []
     for name, title in CURVES.items():
@@ -199,7 +226,7 @@ def _curves(groups: Sequence[Group]) -> list[Shown]:
 def _describe_band(label: str, drawn: Band) -> str:
     first, last = drawn.values[:, 0], drawn.values[:, -1]
     return (
-        f"Config {label}: {first.mean():.4g} at step {drawn.steps[0]}, {last.mean():.4g} at step {drawn.steps[-1]} "
+        f"{label}: {first.mean():.4g} at step {drawn.steps[0]}, {last.mean():.4g} at step {drawn.steps[-1]} "
         f"(from {last.min():.4g} to {last.max():.4g} over {len(drawn.values)} training seeds)"
     )
 
@@ -212,15 +239,17 @@ def _returns(groups: Sequence[Group], example: RunRecord) -> list[Shown]:
         group.label: np.concatenate([run.episodes["student_return"] for run in group.runs])
         for group in together[:MOST_SERIES]
     }
+    success_return = example.config["env"].get("success_return")
     better = 100 * float((student > expert).mean())
     drawn = min(len(student), MOST_POINTS)
     return [
         Shown(
             "Returns of the example",
-            Markup(histogram_chart(policies, success_return=example.config["env"].get("success_return"))),
+            Markup(histogram_chart(policies, success_return=success_return)),
             "Histograms of the example's returns: " + _describe_returns(policies),
             f"{example.name}, {len(student)} test episodes of each policy. The very lowest returns stand at the "
             "left edge.",
+            [(name, name) for name in policies] + ([] if success_return is None else [("threshold", "success")]),
         ),
         Shown(
             "Returns by config",
@@ -228,6 +257,7 @@ def _returns(groups: Sequence[Group], example: RunRecord) -> list[Shown]:
             "Share of episodes at or below each return: " + _describe_returns({**pooled, "expert": expert}),
             f"All training seeds of a config together. {_n_drawn(len(pooled), len(together))}"
             + (" Configs that were scored on other test seeds are not drawn." if len(together) < len(groups) else ""),
+            [("expert-all", "expert"), *_legend(together)],
         ),
         Shown(
             "Student beside expert",
@@ -236,6 +266,7 @@ def _returns(groups: Sequence[Group], example: RunRecord) -> list[Shown]:
             f"{better:.0f} % of {len(student)} seeds; the correlation is {_correlation(expert, student)}.",
             f"{example.name}. One point per test seed"
             + (f"; the first {drawn} of {len(student)}." if drawn < len(student) else "."),
+            [("equal", "equal returns")],
         ),
     ]
 
@@ -272,6 +303,11 @@ def probe_figures(run: Path) -> list[Shown]:
         if folder.exists():
             log.warning("no figures of probes: %s", error)
         return []
+
+
+def _clip(run: str, episode: EpisodeVideo) -> Clip:
+    video, poster = _data_address(episode.video, "video/mp4"), _data_address(episode.poster, "image/jpeg")
+    return Clip(run=run, episode=episode, video=video, poster=poster)
 
 
 def _data_address(file: Path | None, kind: str, within: Path | None = None) -> str | None:

@@ -23,12 +23,33 @@ class Cell:
         value: the sort key; cells with None sort last.
         note: a second, smaller line.
         bar: color number and length of each part of a bar, in percent of the table's longest bar; replaces the text.
+        track: a drawing of the number and its interval; replaces the text.
     """
 
     text: str
     value: float | str | None
     note: str = ""
     bar: Sequence[tuple[int, float]] = ()
+    track: "Track | None" = None
+
+
+@dataclass(frozen=True)
+class Track:
+    """Returns on one scale, as distances from its left end in percent of its length.
+
+    Attributes:
+        interval: the ends of the student's interval.
+        marks: places of `student`, `expert` and perhaps `random`.
+    """
+
+    interval: tuple[float, float]
+    marks: Mapping[str, float]
+
+    @classmethod
+    def on_scale(cls, low: float, high: float, interval: Sequence[float], **values: float) -> "Track":
+        """Place an interval and values on a scale from `low` to `high`."""
+        places = [100 * (value - low) / max(high - low, 1e-9) for value in (*interval, *values.values())]
+        return cls((places[0], places[1]), dict(zip(values, places[2:], strict=True)))
 
 
 @dataclass(frozen=True)
@@ -42,6 +63,8 @@ class Column:
 
 
 _GroupCell = Callable[[Group], Cell]
+Number = Callable[[Mapping[str, Any]], tuple[float, Sequence[float]]]
+"""A function that returns a number of `results.json` and its interval."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +86,7 @@ class PageTable:
             cells: by column, the function that makes the cell of a subject.
         """
         rows = [[cell(subject) for cell in cells.values()] for subject in subjects]
-        kept = [i for i in range(len(cells)) if any(row[i].value is not None or row[i].bar for row in rows)]
+        kept = [i for i in range(len(cells)) if any(row[i] not in (Cell("–", None), Cell("", None)) for row in rows)]
         columns, rows = [list(cells)[i] for i in kept], [[row[i] for i in kept] for row in rows]
         place = [column.title for column in columns].index(by)
 
@@ -74,34 +97,61 @@ class PageTable:
         return cls(caption, columns, sorted(rows, key=key), place)
 
 
+def mean_with_interval(group: Group, number: Number) -> tuple[float, Sequence[float]]:
+    """Return the mean of a number over a group's training seeds, and its 95 % interval."""
+    each = [number(run.results) for run in group.runs]
+    means = [mean for mean, _ in each]
+    return fmean(means), interval_of(means, each[0][1])
+
+
+def returned(results: Mapping[str, Any]) -> tuple[float, Sequence[float]]:
+    """Return a student's mean return and its interval over test episodes."""
+    return results["return_mean"], results["return_mean_interval"]
+
+
+def difference(results: Mapping[str, Any]) -> tuple[float, Sequence[float]]:
+    """Return the difference of a student's mean return to its expert's, and the interval over test episodes."""
+    return results["difference_to_expert"]["mean"], results["difference_to_expert"]["interval"]
+
+
+def expert_return(group: Group) -> float:
+    """Return the expert's mean test return."""
+    return fmean(run.results["expert_return_mean"] for run in group.runs)
+
+
 def group_table(groups: Sequence[Group]) -> PageTable:
-    """Make the table of configs, one row each: the keys in which they differ, and means over training seeds."""
+    """Make the table of configs, one row each: means over training seeds, and the keys in which the configs differ."""
     flat = {group.label: flatten(group.runs[0].config) for group in groups}
     several_tests = len({group.runs[0].test for group in groups}) > 1
+    ends = [end for group in groups for end in (*mean_with_interval(group, returned)[1], expert_return(group))]
 
-    def numbers(of: Callable[[Mapping[str, Any]], tuple[float, Sequence[float]]], sign: str = "") -> _GroupCell:
-        def cell(group: Group) -> Cell:
-            each = [of(run.results) for run in group.runs]
-            means = [mean for mean, _ in each]
-            return number_cell(fmean(means), interval_of(means, each[0][1]), sign=sign)
+    def track(group: Group) -> Cell:
+        mean, interval = mean_with_interval(group, returned)
+        places = Track.on_scale(min(ends), max(ends), interval, student=mean, expert=expert_return(group))
+        return Cell("", None, track=places)
 
-        return cell
+    def rate(name: str) -> _GroupCell:
+        return lambda group: rate_cell(mean_rate([run.results[name] for run in group.runs]))
 
-    cells: dict[Column, _GroupCell] = {Column("config", number=False): lambda group: text_cell(group.label)}
+    cells: dict[Column, _GroupCell] = {
+        Column("config", number=False): lambda group: text_cell(group.label),
+        Column("selection return"): lambda group: number_cell(group.selection_return),
+        Column("test return"): lambda group: number_cell(*mean_with_interval(group, returned)),
+        Column("beside the expert", number=False, sorts=False): track,
+        Column("expert"): lambda group: number_cell(expert_return(group)),
+        Column("student − expert"): lambda group: number_cell(*mean_with_interval(group, difference), sign="+"),
+        Column("success"): rate("success_rate"),
+        Column("crashes"): rate("crash_rate"),
+        Column("training seeds"): lambda group: Cell(str(len(group.runs)), float(len(group.runs))),
+        Column("test seeds", number=False): lambda group: text_cell(group.runs[0].test_seeds if several_tests else ""),
+    }
     for key in differing_keys(list(flat.values())):
         column = Column(key, number=_all_numbers([config.get(key) for config in flat.values()]))
         cells[column] = lambda group, key=key: _config_cell(flat[group.label].get(key))  # type: ignore[misc]
-    cells |= {
-        Column("training seeds"): lambda group: Cell(str(len(group.runs)), float(len(group.runs))),
-        Column("selection return"): lambda group: number_cell(group.selection_return),
-        Column("test return"): numbers(lambda results: (results["return_mean"], results["return_mean_interval"])),
-        Column("student − expert"): numbers(_difference, "+"),
-        Column("crashes"): lambda group: _rate_cell(mean_rate([run.results["crash_rate"] for run in group.runs])),
-        Column("test seeds", number=False): lambda group: text_cell(group.runs[0].test_seeds if several_tests else ""),
-    }
     caption = (
         "Each row is one config, its numbers are means over training seeds. Below them: the 95 % interval, Student's t "
-        "over training seeds, or where there is only one, a bootstrap over its test episodes."
+        "over training seeds, or where there is only one, a bootstrap over its test episodes. Beside the expert: test "
+        f"return and interval as dot and line, the expert as a bar, from {min(ends):.1f} to {max(ends):.1f}."
     )
     return PageTable.descending(caption, cells, groups, "selection return")
 
@@ -115,12 +165,12 @@ def run_table(groups: Sequence[Group]) -> PageTable:
         Column("config", number=False): lambda run: text_cell(label[run.name]),
         Column("seed"): lambda run: Cell(str(run.results["seed"]), float(run.results["seed"])),
         Column("selection return"): lambda run: number_cell(run.selection_return),
-        Column("test return"): lambda run: number_cell(run.results["return_mean"], run.results["return_mean_interval"]),
+        Column("test return"): lambda run: number_cell(*returned(run.results)),
         Column("expert"): lambda run: number_cell(run.results["expert_return_mean"]),
-        Column("student − expert"): lambda run: number_cell(*_difference(run.results), sign="+"),
-        Column("success"): lambda run: _rate_cell(run.results["success_rate"]),
-        Column("crashes"): lambda run: _rate_cell(run.results["crash_rate"]),
-        Column("expert's crashes"): lambda run: _rate_cell(run.results["policies"]["expert"]["crash_rate"]),
+        Column("student − expert"): lambda run: number_cell(*difference(run.results), sign="+"),
+        Column("success"): lambda run: rate_cell(run.results["success_rate"]),
+        Column("crashes"): lambda run: rate_cell(run.results["crash_rate"]),
+        Column("expert's crashes"): lambda run: rate_cell(run.results["policies"]["expert"]["crash_rate"]),
         Column("test seeds", number=False): lambda run: text_cell(run.test_seeds if several_tests else ""),
     }
     caption = (
@@ -152,10 +202,6 @@ def time_table(runs: Sequence[RunRecord]) -> PageTable:
     return PageTable.descending(caption, cells, runs, "total")
 
 
-def _difference(results: Mapping[str, Any]) -> tuple[float, Sequence[float]]:
-    return results["difference_to_expert"]["mean"], results["difference_to_expert"]["interval"]
-
-
 def text_cell(text: str) -> Cell:
     """Make a cell of text that is sorted alphabetically."""
     return Cell(text, text or None)
@@ -172,7 +218,8 @@ def number_cell(
     return Cell(f"{value:{sign}.1f}", float(value), note)
 
 
-def _rate_cell(rate: float | None) -> Cell:
+def rate_cell(rate: float | None) -> Cell:
+    """Make a cell of a rate in percent."""
     return Cell(percent(rate) or "–", rate)
 
 

@@ -173,6 +173,13 @@ def write_mp4(video: Video, path: Path) -> None:
             writer.append_data(np.pad(frame, odd, mode="edge") if np.any(odd) else frame)
 
 
+def write_poster(video: Video, path: Path, *, width: int = 480) -> None:
+    """Write a frame late in the video, in which an episode shows what comes of it, as a small JPEG."""
+    frame = Image.fromarray(video.frames[2 * len(video.frames) // 3])
+    small = frame.resize((width, round(frame.height * width / frame.width)), Image.Resampling.LANCZOS)
+    small.save(path, format="JPEG", quality=75)
+
+
 def write_animation(video: Video, path: Path, *, width: int = 600, most: int | None = None) -> None:
     """Write a small looping GIF that plays in real time, such as for a README.
 

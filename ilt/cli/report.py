@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from ilt.tracking.store import paths_below
 
 if TYPE_CHECKING:
     from ilt.analysis.episode_videos import EpisodeVideo
-    from ilt.tracking.records import RunRecord
+    from ilt.tracking.records import Group, RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +76,13 @@ def _name_in(folder: Path, path: Path) -> str:
     return path.name if path == folder else path.relative_to(folder).as_posix()
 
 
-def make_videos(cfg: DictConfig, run: "RunRecord", folder: Path) -> tuple[list["EpisodeVideo"], str | None]:
-    """Make videos of a run's episodes, or return why there are none. The run need not be trusted."""
+def make_videos(
+    cfg: DictConfig, run: "RunRecord", folder: Path, kinds: Collection[str]
+) -> tuple[list["EpisodeVideo"], str | None]:
+    """Make videos of a run's `best`, `median` or `worst` episode, or return why there are none.
+
+    The run need not be trusted.
+    """
     from ilt.analysis.episode_videos import film_episodes
     from ilt.pipeline import prepare
 
@@ -85,21 +91,23 @@ def make_videos(cfg: DictConfig, run: "RunRecord", folder: Path) -> tuple[list["
             raise ValueError("its config.yaml is not resolved")
         config = OmegaConf.create(dict(run.config))
         check_config(config, partial=True)
-        return film_episodes(run, prepare(cfg, config.env, trust=cfg.trust).env, folder), None
+        return film_episodes(run, prepare(cfg, config.env, trust=cfg.trust).env, folder, kinds), None
     except Exception as error:  # an error in one run must not prevent the page
         log.warning("no videos of %s: %s", run.name, error)
         return [], f"{type(error).__name__}: {error}"
 
 
-def choose_example(runs: list["RunRecord"], name: str | None) -> "RunRecord":
-    """Return the run of this name; if None, the median run by selection return in the environment with most runs.
+def choose_example(groups: Sequence["Group"], name: str | None) -> "RunRecord":
+    """Return the run of this name; if None, the median run of the best config in the environment with most runs.
 
-    ConfigError if there is no run of this name.
+    Best and median are by selection return. ConfigError if there is no run of this name.
     """
     from ilt.tracking.records import by_environment, middle_run
 
+    runs = [run for group in groups for run in group.runs]
     if name is None:
-        return middle_run(max(by_environment(runs).values(), key=len))
+        best = max(by_environment(runs).values(), key=len)[0]
+        return next(middle_run(group.runs) for group in groups if group.runs[0] is best)
     for run in runs:
         if run.name == name:
             return run
@@ -116,29 +124,34 @@ def main(cfg: DictConfig) -> int:
         log.warning("left out: %s: %s", name, reason)
     if not runs:
         raise ConfigError(f"runs must be a folder that holds finished runs, got {folder}")
-    example = choose_example(runs, cfg.example)
 
     from ilt.analysis.page import Report, write_page
+    from ilt.analysis.page_cards import shown_groups, shown_run
     from ilt.evaluation.run_table import run_table
     from ilt.evaluation.tables import markdown_table, print_table
     from ilt.tracking.records import group_runs
     from ilt.tracking.store import place_for, provenance, write_text
 
+    groups = group_runs(runs)
+    example = choose_example(groups, cfg.example)
     title = "/".join(folder.resolve().parts[-2:])  # no absolute path, because pages are shared
     place = place_for(folder, Path(cfg.outputs, "reports", f"{folder.name}-{config_hash(str(folder.resolve()))}"))
     table = run_table(runs)
     print_table(str(folder), *table)
     write_text(place / "report.md", markdown_table(*table))
-    videos_of_episodes: list[EpisodeVideo] = []
-    no_videos: str | None = "they were switched off (videos=false)."
-    if cfg.videos:
-        videos_of_episodes, no_videos = make_videos(cfg, example, place / "report_videos")
+    videos: dict[str, list[EpisodeVideo]] = {}
+    no_videos = [] if cfg.videos else ["They were switched off (videos=false)."]
+    for run in [shown_run(group, example) for group in shown_groups(groups, example)] if cfg.videos else []:
+        kinds = ("best", "median", "worst") if run is example else ("median",)
+        videos[run.name], problem = make_videos(cfg, run, place / "report_videos", kinds)
+        if problem:
+            no_videos.append(f"{run.name}: {problem}")
     report = Report(
         title=title,
-        groups=group_runs(runs),
+        groups=groups,
         example=example,
         chosen=cfg.example is not None,
-        videos_of_episodes=videos_of_episodes,
+        videos=videos,
         no_videos=no_videos,
         left_out=left_out,
         defaults=run_config(hydra.compose("train", ["run_name=any"])),

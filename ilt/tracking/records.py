@@ -1,7 +1,7 @@
 """Records of finished runs, and groups of runs that differ only in their training seed."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,7 +152,7 @@ class Group:
     """Runs of one config that were scored on the same test seeds, one per training seed.
 
     Attributes:
-        label: a short name: A, B, C, …
+        label: what tells the config from the others in its environment, as by `names_of`.
         runs: sorted by training seed.
     """
 
@@ -188,14 +188,51 @@ def group_runs(runs: Sequence[RunRecord]) -> list[Group]:
         for run in same_env:
             found.setdefault(config_hash([setting(run.config), run.test]), []).append(run)
         members = [Group(label="", runs=sorted(each, key=lambda run: run.results["seed"])) for each in found.values()]
-        groups += sorted(members, key=lambda group: -group.selection_return)
-    return [Group(label=_letters(i), runs=group.runs) for i, group in enumerate(groups)]
+        members.sort(key=lambda group: -group.selection_return)
+        first = [group.runs[0] for group in members]
+        labels = names_of([flatten(setting(run.config)) | {"test seeds": run.test_seeds} for run in first])
+        groups += [Group(label=label, runs=group.runs) for label, group in zip(labels, members, strict=True)]
+    return groups
 
 
-def _letters(number: int) -> str:
-    """Return the label of a number: A, B, …, Z, AA, AB, and so on."""
-    before = _letters(number // 26 - 1) if number >= 26 else ""
-    return before + chr(ord("A") + number % 26)
+def names_of(configs: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return a name for each flat config, `key=value, …`, made of as few keys as tell them apart.
+
+    Keys are added one by one, each time the one that tells most configs apart. Of a dotted key, only the end is written
+    if it is enough. A single config is the `student`; configs that no key tells apart are numbered.
+    """
+
+    def values(config: Mapping[str, str], keys: Sequence[str]) -> tuple[str | None, ...]:
+        return tuple(config.get(key) for key in keys)
+
+    def n_told_apart(keys: Sequence[str]) -> int:
+        return len({values(config, keys) for config in configs})
+
+    chosen: list[str] = []
+    differing = differing_keys(configs)
+    others = list(differing)
+    while others:
+        best = max(others, key=lambda key: n_told_apart([*chosen, key]))
+        if n_told_apart([*chosen, best]) == n_told_apart(chosen):
+            break
+        chosen.append(best)
+        others.remove(best)
+    short = _short_names(chosen, differing)
+    names = [
+        ", ".join(f"{short[key]}={config.get(key, '–')}" for key in chosen) if chosen else "student"
+        for config in configs
+    ]
+    return [name if names.count(name) == 1 else f"{name} #{names[:i].count(name) + 1}" for i, name in enumerate(names)]
+
+
+def _short_names(keys: Sequence[str], among: Collection[str]) -> dict[str, str]:
+    """Return the shortest ending of each dotted key that no other of `among` has."""
+
+    def is_unique(end: str) -> bool:
+        return sum(f".{other}".endswith(f".{end}") for other in among) == 1
+
+    endings = {key: [key.split(".", i)[-1] for i in range(key.count("."), -1, -1)] for key in keys}
+    return {key: next(filter(is_unique, ends), key) for key, ends in endings.items()}
 
 
 def middle_run(runs: Sequence[RunRecord]) -> RunRecord:
@@ -204,9 +241,15 @@ def middle_run(runs: Sequence[RunRecord]) -> RunRecord:
 
 
 def flatten(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the values of a nested config as text by dotted key, without `seed` and `_target_`."""
-    shown = {key: value for key, value in leaves(config) if key != "seed" and not key.endswith("_target_")}
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in shown.items()}
+    """Return the values of a nested config as text by dotted key, without `seed`; a component is its class's name."""
+    flat = {}
+    for key, value in leaves(config):
+        component, _, last = key.rpartition(".")
+        if last == "_target_":
+            flat[component] = str(value).rpartition(".")[2]
+        elif key != "seed":
+            flat[key] = value if isinstance(value, str) else json.dumps(value)
+    return flat
 
 
 def differing_keys(configs: Sequence[Mapping[str, str]]) -> list[str]:

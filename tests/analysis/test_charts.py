@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from ilt.analysis.charts import Band, band, cumulative_chart, curves_chart, histogram_chart, scatter_chart
+from ilt.analysis.charts import Band, band, cumulative_chart, curves_chart, histogram_chart, scatter_chart, sparkline
 
 STEPS = np.array([100, 200, 300])
 RETURNS = np.random.default_rng(0).normal(200, 30, size=50)
@@ -37,6 +37,13 @@ def test_a_chart_is_an_svg_that_takes_nothing_but_colors_from_the_page(name: str
     assert "</text>" in svg  # text stays text
     assert not re.search("#01[0-9a-f]{4}", svg)
     assert set(re.findall(r"(?:fill|stroke): (#\w+)", svg)) <= {"#000000"}
+
+
+def test_a_sparkline_stands_on_the_scale_that_it_is_given() -> None:
+    svg = sparkline(Band(STEPS, np.array([[0.0, 4.0, 10.0], [2.0, 4.0, 10.0]])), -10.0, 10.0)
+    assert 'polyline points="0.0,10.8 50.0,7.2 100.0,0.0"' in svg
+    assert 'polygon points="0.0,12.0 50.0,7.2 100.0,0.0 100.0,0.0 50.0,7.2 0.0,9.6"' in svg
+    assert "nan" not in sparkline(Band(STEPS, np.ones((1, 3))), 1.0, 1.0)
 
 
 def test_ids_of_different_charts_differ_and_references_lead_somewhere(charts: dict[str, str]) -> None:

@@ -45,8 +45,10 @@ def test_each_episode_is_rolled_out_again_as_it_was_scored_and_filmed_once(
     returns = sorted(run.episodes["student_return"])
     assert [episode.recorded_return for episode in shown] == [returns[-1], returns[2], returns[0]]
     assert all(episode.replayed_return == episode.recorded_return for episode in shown)
-    assert {episode.video for episode in shown} == set(folder.iterdir())
-    assert all(video.read_bytes()[4:8] == b"ftyp" for video in folder.iterdir())
+    assert {file for episode in shown for file in (episode.video, episode.poster)} == set(folder.iterdir())
+    assert all(video.read_bytes()[4:8] == b"ftyp" for video in folder.glob("*.mp4"))
+    assert all(poster.read_bytes()[:2] == b"\xff\xd8" for poster in folder.glob("*.jpg"))
+    assert film_episodes(run, lander, folder, ["median"]) == [shown[1]]
 
 
 def test_an_episode_that_goes_otherwise_is_not_shown(filmed: Filmed, lander: EnvSpec, tmp_path: Path) -> None:

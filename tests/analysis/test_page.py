@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from markupsafe import escape
 
+from ilt.analysis.episode_videos import EpisodeVideo
 from ilt.analysis.page import Report, write_page
+from ilt.analysis.page_cards import shown_groups
 from ilt.tracking.records import RunRecord, group_runs
 from tests.analysis.finished_runs import default_config, finished
 
@@ -22,8 +24,8 @@ def page_on(folder: Path, runs: list[RunRecord], **other: Any) -> str:
         "groups": group_runs(runs),
         "example": runs[0],
         "chosen": False,
-        "videos_of_episodes": [],
-        "no_videos": "none were made.",
+        "videos": {},
+        "no_videos": ["None were made."],
         "left_out": [],
         "defaults": default_config(),
         "made": {"git_commit": "abc", "made_at": "2026-01-01T00:00:00Z"},
@@ -33,7 +35,7 @@ def page_on(folder: Path, runs: list[RunRecord], **other: Any) -> str:
 
 
 def markup(html: str, section: str) -> str:
-    found = re.search(rf'<section id="{section}">(.*?)</section>', html, flags=re.DOTALL)
+    found = re.search(rf'<section id="{section}"[^>]*>(.*?)</section>', html, flags=re.DOTALL)
     assert found is not None
     return found[1]
 
@@ -72,7 +74,7 @@ def test_what_runs_say_is_text(runs: list[RunRecord], tmp_path: Path) -> None:
     results["seconds"] = {EVIL: 1.0, "total": 2.0}
     config = {**runs[0].config, "dataset": {**runs[0].config["dataset"], EVIL: EVIL}}
     evil = replace(runs[0], name=EVIL, results=results, config=config)
-    html = page_on(tmp_path, [evil, *runs[1:]], title=EVIL, left_out=[(EVIL, EVIL)], no_videos=EVIL)
+    html = page_on(tmp_path, [evil, *runs[1:]], title=EVIL, left_out=[(EVIL, EVIL)], no_videos=[EVIL])
     assert "<img" not in html
     assert html.count("&lt;img") > 10
 
@@ -83,19 +85,20 @@ def test_runs_are_sorted_by_selection_return_and_averaged(html: str, runs: list[
     places = [sorted_html.index(f'data-value="{name}"') for name in ("large", "small-1", "small-0")]
     assert places == sorted(places)
     assert html.count(' aria-sort="descending"><button') == 3  # one per table
-    configs = body(html, "ran").replace("↕", "")
-    assert "B 1 32 2 60.0 30.0" in configs  # stride, d_model, two seeds, means
-    assert "A 2 64 1 80.0 30.0 28.0 … 32.0" in configs
+    configs = body(html, "configs")
+    # means and intervals, rates, number of seeds, stride, d_model
+    assert "stride=1 60.0 30.0 30.0 … 30.0 31.0 -1.0 -1.0 … -1.0 25.0 % 50.0 % 2 1 32" in configs
+    assert "stride=2 80.0 30.0 28.0 … 32.0 31.0 -1.0 -1.5 … -0.5 25.0 % 50.0 % 1 2 64" in configs
 
 
 def test_only_what_differs_is_listed(runs: list[RunRecord], tmp_path: Path) -> None:
     stride = {**runs[0].config["dataset"], "stride": 2}
     both = [replace(run, config={**run.config, "dataset": stride}) for run in runs[:2]]
-    configs = body(page_on(tmp_path, both), "ran")
+    configs = body(page_on(tmp_path, both), "configs")
     assert "dataset.stride=2 (default 1)" in configs
     assert "d_model" not in configs
     assert "weight_decay" not in configs
-    assert "The default config, with nothing changed but seed" in body(page_on(tmp_path, runs[:2]), "ran")
+    assert "The default config, with nothing changed but seed" in body(page_on(tmp_path, runs[:2]), "configs")
 
 
 def test_other_test_seeds_and_left_out_runs_are_pointed_out(html: str, runs: list[RunRecord], tmp_path: Path) -> None:
@@ -104,23 +107,72 @@ def test_other_test_seeds_and_left_out_runs_are_pointed_out(html: str, runs: lis
     other = finished(tmp_path / "other", seed=2, returns={30_000_000: 5.0, 30_000_001: 6.0})
     html = page_on(tmp_path, [*runs, other], left_out=[("half", "not finished")])
     assert "half : not finished" in body(html, "left-out")
-    assert "several sets of test seeds" in body(html, "ran")
+    assert "several sets of test seeds" in body(html, "answer")
     assert "30000000 to 30000001 (2 episodes)" in body(html, "runs")
     assert "Configs that were scored on other test seeds are not drawn" in body(html, "returns")
+
+
+def test_a_card_says_how_good_a_config_is_beside_expert_and_random(
+    html: str, runs: list[RunRecord], tmp_path: Path
+) -> None:
+    first, second = re.findall(r"<article.*?</article>", html, flags=re.DOTALL)
+    said = " ".join(re.sub("<[^>]*>", " ", first).split())
+    assert said.startswith("stride=2 1 training seed Return, 95 % interval 30.0 28.0 … 32.0 Expert 31.0")
+    assert "Difference -1.0 -1.5 … -0.5 Random -70.0 Success 25.0 % Crashes 50.0 %" in said
+    assert "30.0 at step 100, 80.0 at step 200" in said
+    assert "2 training seeds" in second
+    once = replace(runs[0], curve={"rollout/return_mean": {100: 5.0}})
+    assert 'class="spark"' not in page_on(tmp_path, [once])  # a point is no curve
+    scale = {name: float(left) for name, left in re.findall(r'<i class="(\w+)" style="left:([\d.]+)%', first)}
+    assert scale == {"random": 0.0, "student": 98.04, "expert": 99.02, "interval": 96.08}  # from -70 to 32
+
+
+@pytest.mark.parametrize(("n_envs", "n_cards"), [(1, 6), (2, 3), (7, 1)])
+def test_environments_share_the_first_screen_and_the_example_is_on_it(
+    n_envs: int, n_cards: int, runs: list[RunRecord]
+) -> None:
+    def run(env: int, stride: int) -> RunRecord:
+        config = {"env": {**runs[0].config["env"], "id": f"Env-v{env}"}, "dataset": {"stride": stride}}
+        results = {**runs[0].results, "selection_return_mean": -stride}
+        return replace(runs[0], path=Path(f"{env}-{stride}"), config=config, results=results)
+
+    groups = group_runs([run(env, stride) for env in range(n_envs) for stride in range(1, 9)])
+    best = [f"{env}-{stride}" for env in range(n_envs) for stride in range(1, n_cards + 1)]
+    assert [str(group.runs[0].path) for group in shown_groups(groups, groups[0].runs[0])] == best
+    assert [str(group.runs[0].path) for group in shown_groups(groups, groups[-1].runs[0])] == [*best, f"{n_envs - 1}-8"]
+
+
+def test_videos_are_shown_once_each_and_loop_on_the_cards(runs: list[RunRecord], tmp_path: Path) -> None:
+    for name in ("clip.mp4", "clip.jpg"):
+        (tmp_path / name).write_bytes(name.encode())
+    video = tmp_path / "clip.mp4"
+    clip: dict[str, Any] = {"seed": 7, "recorded_return": 20.0, "steps": 70, "replayed_return": 20.0, "video": video}
+    of_example = [EpisodeVideo(kind=kind, **clip) for kind in ("best", "median")]
+    of_example.append(EpisodeVideo(kind="worst", **{**clip, "replayed_return": 21.0, "video": None}))
+    html = page_on(tmp_path, runs, example=runs[2], videos={"large": of_example, "small-0": of_example[1:2]})
+    videos = re.findall(r"<video([^>]*)>", html)
+    assert [" loop" in each for each in videos] == [True, True, False]
+    assert all("controls muted" in each and 'poster="data:image/jpeg' in each for each in videos)
+    assert "autoplay" not in html  # the script starts them where motion is welcome
+    assert "The median test episode of large: seed 7, return 20.0, 70 steps" in videos[0]
+    assert "which is another episode: no video" in body(html, "episodes")
 
 
 def test_many_configs_are_all_in_the_table_and_the_best_in_the_charts(tmp_path: Path) -> None:
     html = page_on(tmp_path, [finished(tmp_path / str(n), changes={"dataset.stride": n}) for n in range(1, 10)])
     assert "The 6 of 9 configs with the highest selection-seed return" in body(html, "learning")
     assert all(f'data-value="{n}"' in html for n in range(1, 10))
+    shown, folded = markup(html, "answer").split("<details")
+    assert (shown.count("<article"), folded.count("<article")) == (6, 3)
+    assert "3 more configs</summary>" in folded
 
 
 def test_every_figure_is_described_in_words(html: str) -> None:
-    figures = re.findall(r"<figure>.*?</figure>", html, flags=re.DOTALL)
+    figures = re.findall(r"<figure.*?</figure>", html, flags=re.DOTALL)
     labels = [re.findall(r'role="img" aria-label="([^"]+)"', figure) for figure in figures]
-    assert len(figures) == 6
+    assert len(figures) == 2 + 6  # learning curves of two configs, charts
     assert all(label and len(label[0]) > 60 for label in labels)
-    assert "Config B: 10 at step 100, 60 at step 200 (from 50 to 70 over 2 training seeds)" in html
+    assert "stride=1: 10 at step 100, 60 at step 200 (from 50 to 70 over 2 training seeds)" in html
 
 
 def test_what_a_probe_of_the_example_left_is_shown_with_its_words(runs: list[RunRecord], tmp_path: Path) -> None:
@@ -157,14 +209,16 @@ def test_a_rate_that_means_nothing_is_not_there(tmp_path: Path) -> None:
 def test_environments_have_tables_and_charts_of_their_own(runs: list[RunRecord], tmp_path: Path) -> None:
     pole: dict[str, Any] = {"changes": {"env.id": "CartPole-v1"}, "measure": "val/action_error", "returns": {7: 1.0}}
     html = page_on(tmp_path, [*runs, *(finished(tmp_path / f"pole-{n}", seed=n, **pole) for n in range(2))])
-    for section, n_tables, n_charts in (("ran", 2, 0), ("runs", 2, 0), ("learning", 0, 6), ("returns", 0, 6)):
+    sections = {"answer": (0, 0), "configs": (2, 0), "runs": (2, 0), "learning": (0, 6), "returns": (0, 6)}
+    for section, (n_tables, n_charts) in sections.items():
         part = markup(html, section)
         assert (part.count("<table"), part.count("<figure>")) == (n_tables, n_charts)
         of_lander, _, of_pole = part.rpartition("CartPole-v1")
         assert of_pole.count("<figure>") == n_charts / 2
         assert "LunarLander-v3" in of_lander
-        assert "Config C" not in of_lander
     assert "Action error on validation demonstrations over training" in html
     assert "The example in CartPole-v1 is <strong>pole-0</strong>, the run with the median" in html
+    headings = re.findall(r"<article.*?<h3>(.*?)</h3>", html, flags=re.DOTALL)
+    assert headings == ["LunarLander-v3: stride=2", "LunarLander-v3: stride=1", "CartPole-v1"]
     ids = re.findall(r'\bid="([^"]*)"', html)
     assert len(set(ids)) == len(ids)

@@ -12,9 +12,10 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 from playwright.sync_api import Page, sync_playwright
 
-from ilt.cli.report import find_runs, make_videos, read_runs
+from ilt.cli.report import choose_example, find_runs, make_videos, read_runs
 from ilt.envs.spec import EnvSpec
 from ilt.schema import ConfigError
+from ilt.tracking.records import group_runs
 from tests.analysis.finished_runs import finish_run, roll_out_run
 from tests.cli.commands import run_command
 from tests.tracking.hostile_files import CSV, JSON, SECRET, YAML, read_only, replaced
@@ -141,7 +142,8 @@ def test_a_folder_that_cannot_be_written_to_is_reported_elsewhere(
 def test_a_report_is_a_table_and_a_page(reported: Path) -> None:
     assert len((reported / "report.md").read_text().splitlines()) == 2 + 4 + 1  # heading, runs, mean
     page = (reported / "report.html").read_text()
-    assert page.count("<video ") == len(list((reported / "report_videos").iterdir())) == 3
+    assert page.count("<video ") == len(list((reported / "report_videos").glob("*.mp4"))) == 3
+    assert page.count("<video loop") == 1  # the median, on the card
     assert "acted</strong>, which was chosen by name" in page
 
 
@@ -183,9 +185,18 @@ def test_environments_have_a_column_and_means_of_their_own(tmp_path: Path) -> No
 def test_a_run_that_cannot_be_rolled_out_has_no_videos(change: dict[str, Any], reason: str, tmp_path: Path) -> None:
     finish_run(tmp_path / "run", changes=change)
     (run,), _ = read_runs(tmp_path)
-    videos_of_episodes, no_videos = make_videos(composed(f"runs={tmp_path}"), run, tmp_path / "videos")
+    videos_of_episodes, no_videos = make_videos(composed(f"runs={tmp_path}"), run, tmp_path / "videos", ["median"])
     assert videos_of_episodes == []
     assert reason in str(no_videos)
+
+
+def test_the_example_is_the_median_run_of_the_best_config(tmp_path: Path) -> None:
+    for seed, selection_return in enumerate([30.0, 10.0, 20.0]):
+        finish_run(tmp_path / f"good-{seed}", seed=seed, selection_return=selection_return)
+        finish_run(tmp_path / f"poor-{seed}", seed=seed, changes={"dataset.stride": 2})
+    finish_run(tmp_path / "pole", changes={"env.id": "CartPole-v1"}, selection_return=500.0)
+    runs, _ = read_runs(tmp_path)
+    assert choose_example(group_runs(runs), None).name == "good-2"
 
 
 def test_an_example_or_runs_that_are_not_there_are_refused(tmp_path: Path) -> None:
@@ -240,7 +251,39 @@ def test_the_videos_play(page: Page) -> None:
         assert video.evaluate("video => [video.videoWidth, video.videoHeight]") == [600, 400]
 
 
-@pytest.mark.parametrize("width", [360, 800, 1400])
+def test_videos_loop_by_themselves_only_where_motion_is_welcome(page: Page) -> None:
+    page.emulate_media(reduced_motion="reduce")
+    page.reload()
+    video = page.locator("video[loop]")
+    video.scroll_into_view_if_needed()
+    page.wait_for_timeout(300)
+    assert video.evaluate("video => video.paused")
+    page.emulate_media(reduced_motion="no-preference")
+    page.reload()
+    video.scroll_into_view_if_needed()
+    page.wait_for_function("() => document.querySelector('video[loop]').currentTime > 0", timeout=10_000)
+
+
+def test_the_keyboard_skips_to_the_results_and_scrolls_tables(page: Page) -> None:
+    page.reload()
+    page.keyboard.press("Tab")
+    assert page.locator(":focus").inner_text() == "Skip to the results"
+    assert page.locator(":focus").evaluate("link => link.getBoundingClientRect().x") >= 0
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.locator("#runs .scroll").focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("() => document.querySelector('#runs .scroll').scrollLeft > 0", timeout=10_000)
+
+
+def test_paper_is_light_and_shows_what_is_folded(page: Page) -> None:
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.get_by_text("torch").is_visible()
+    page.emulate_media(media="screen", color_scheme="light")
+    assert not page.get_by_text("torch").is_visible()
+
+
+@pytest.mark.parametrize("width", [390, 820, 1440])
 def test_nothing_but_tables_is_wider_than_the_screen_and_their_first_column_stays(width: int, page: Page) -> None:
     page.set_viewport_size({"width": width, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ilt.tracking.reading import UnreadableFileError
-from ilt.tracking.records import by_environment, differing_keys, flatten, group_runs, middle_run, read_run
+from ilt.tracking.records import by_environment, differing_keys, flatten, group_runs, middle_run, names_of, read_run
 from ilt.tracking.run_folder import read_config
 from ilt.tracking.store import DamagedArtifactError, sha256
 from tests.analysis.finished_runs import finish_run, finished, read
@@ -30,10 +30,25 @@ def test_runs_that_differ_in_their_seed_alone_are_one_group_and_the_best_group_i
         finished(tmp_path / "a0", changes={"evaluation.video": False}, selection_return=30.0),
     ]
     groups = group_runs(runs)
-    assert [(group.label, [run.name for run in group.runs]) for group in groups] == [("A", ["b"]), ("B", ["a0", "a1"])]
+    members = [(group.label, [run.name for run in group.runs]) for group in groups]
+    assert members == [("d_model=64", ["b"]), ("d_model=32", ["a0", "a1"])]
     assert groups[1].selection_return == 20.0
-    many = [replace(runs[0], config={**runs[0].config, "demos": n}) for n in range(28)]
-    assert [group.label for group in group_runs(many)][-3:] == ["Z", "AA", "AB"]
+    assert group_runs([runs[0], replace(runs[1], config=runs[0].config)])[0].label == "student"
+
+
+@pytest.mark.parametrize(
+    ("configs", "names"),
+    [
+        ([{"a.x": "1"}], ["student"]),
+        ([{"a.x": "1", "b": "1"}, {"a.x": "2", "b": "1"}], ["x=1", "x=2"]),
+        ([{"a.x": "1", "b.x": "1"}, {"a.x": "1", "b.x": "2"}, {"a.x": "2", "b.x": "1"}], None),
+        ([{"one": "1", "all": "1"}, {"one": "1", "all": "2"}, {"one": "2", "all": "3"}], ["all=1", "all=2", "all=3"]),
+        ([{}, {"a.b": "1"}], ["b=–", "b=1"]),
+        ([{"a": "1"}, {"a": "1"}, {"a": "2"}], ["a=1 #1", "a=1 #2", "a=2"]),
+    ],
+)
+def test_configs_are_named_by_as_few_keys_as_tell_them_apart(configs: list[Any], names: list[str] | None) -> None:
+    assert names_of(configs) == (names or ["a.x=1, b.x=1", "a.x=1, b.x=2", "a.x=2, b.x=1"])
 
 
 def test_runs_on_other_test_seeds_or_in_another_environment_are_not_averaged(tmp_path: Path) -> None:
@@ -55,10 +70,10 @@ def test_the_middle_run_is_the_median_by_selection_return(returns: list[float], 
 
 
 def test_configs_are_compared_value_by_value() -> None:
-    model = {"_target_": "x", "n_layer": 2, "dropout": 0.0}
+    model = {"_target_": "a.package.Model", "n_layer": 2, "dropout": 0.0}
     a = flatten({"seed": 0, "model": model, "env": {}})
     b = flatten({"seed": 1, "model": {**model, "dropout": 0.1}, "env": {"kwargs": {"wind": True}}})
-    assert a == {"model.n_layer": "2", "model.dropout": "0.0", "env": "{}"}
+    assert a == {"model": "Model", "model.n_layer": "2", "model.dropout": "0.0", "env": "{}"}
     assert differing_keys([a, b]) == ["model.dropout", "env", "env.kwargs.wind"]
 
 

@@ -18,3 +18,13 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+// Looping videos play while they can be seen, unless the reader prefers less motion. Without this script they wait to be started.
+if (matchMedia("(prefers-reduced-motion: no-preference)").matches) {
+  const watcher = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      if (isIntersecting) target.play().catch(() => {});
+      else target.pause();
+    }
+  });
+  document.querySelectorAll("video[loop]").forEach((video) => watcher.observe(video));
+}
