@@ -90,12 +90,12 @@ trainer.detect_anomaly=3 -> trainer.detect_anomaly must be true or false, got 3
 [train: other keys]
 seed=4294967296 -> seed must be an integer from 0 to 4294967295, got 4294967296
 seed=9223372036854775808 -> seed must be an integer from 0 to 4294967295, got 9223372036854775808
-search.space={} -> search.space is not a key; +search.space=… adds it
+search.space={} -> search.space is not a key
 outputs=GIVEN/text -> outputs must be a folder, but
 run_name=../../evil -> run_name must be a folder's name of at most 200 bytes, which does not begin with a
 run_name=.. -> run_name must be a folder's name of at most 200 bytes, which does not begin with a
 outputs= -> outputs must be text, got ''
-search.trial=3 -> search.trial is not a key; +search.trial=… adds it
+search.trial=3 -> search.trial is not a key
 +search.trial=3 -> search.trial cannot be set: a search numbers its trials
 batch_size=8 -> batch_size is not a key; did you mean expert.batch_size or dataset.batch_size?
 n_layer=3 -> n_layer is not a key; did you mean model.n_layer?
