@@ -177,9 +177,7 @@ def test_results_go_elsewhere_if_a_folder_is_a_link(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "new")
     assert store.place_for(tmp_path / "link", tmp_path / "deep" / "other") == tmp_path / "deep" / "other"
     assert (tmp_path / "deep" / "other").is_dir()
-    with pytest.raises(
-        PlainError, match=r"neither .*link \(it is a link\) nor /proc/other \(No such file "
-    ):
+    with pytest.raises(PlainError, match=r"neither .*link \(it is a link\) nor /proc/other \(No such file "):
         store.place_for(tmp_path / "link", Path("/proc/other"))
 
 
