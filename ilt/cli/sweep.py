@@ -6,6 +6,7 @@ Heavy modules are imported only when needed.
 import atexit
 import itertools
 import math
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from ilt.cli.app import check_overrides, exit_on_mistakes
 from ilt.rollout.workers import cores, sendable
 from ilt.schema import ConfigError, config_hash
 from ilt.settings import check_config, check_environment, is_of_the_run
+from ilt.tracking.reading import open_regular
 from ilt.tracking.run_folder import COMMAND, CONFIG, RESULTS, write_error
 
 
@@ -59,6 +61,8 @@ class CheckJobs(Callback):
                 raise ConfigError("search.trial cannot be set: a search numbers its trials")
             if config.hydra.launcher.get("n_jobs") == 0:
                 raise ConfigError("hydra.launcher.n_jobs must be a number of jobs, or -1 for one per core, got 0")
+            if os.path.lexists(kept := Path(config.hydra.sweep.dir, "multirun.yaml")):
+                open_regular(kept).close()  # Hydra would write through a link, and wait for the reader of a FIFO
             if _is_basic(config):
                 _check_jobs(config, overrides)
 

@@ -1,5 +1,6 @@
 """The Optuna study of a search, stored in SQLite, and the callback through which a training reports to it."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,21 +10,26 @@ from omegaconf import DictConfig
 from optuna.trial import Trial
 from sqlalchemy.engine import URL
 
+from ilt.tracking.reading import open_regular, reading
+
 
 def open_study(cfg: DictConfig, folder: Path) -> optuna.Study:
-    """Open the study in the folder's `study.db`, or create it."""
+    """Open the study in the folder's `study.db`, or create it. UnreadableFileError if the file is damaged."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    options = cfg.search
-    study = optuna.create_study(
-        study_name=folder.name,
-        storage=optuna.storages.RDBStorage(
-            URL.create("sqlite", database=str((folder / "study.db").resolve())).render_as_string(),
-            engine_kwargs={"connect_args": {"timeout": 60}},  # seconds, while another process writes
-        ),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=options.startup_trials),
-        direction="maximize",
-        load_if_exists=True,
-    )
+    options, path = cfg.search, folder / "study.db"
+    if os.path.lexists(path):
+        open_regular(path).close()
+    with reading(path):
+        study = optuna.create_study(
+            study_name=folder.name,
+            storage=optuna.storages.RDBStorage(
+                URL.create("sqlite", database=str(path.resolve())).render_as_string(),
+                engine_kwargs={"connect_args": {"timeout": 60}},  # seconds, while another process writes
+            ),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=options.startup_trials),
+            direction="maximize",
+            load_if_exists=True,
+        )
     # a resumed search with the same sampler seed would draw the same trials again
     seed = int(SeedSequence([options.seed, len(study.trials)]).generate_state(1)[0])
     if options.sampler == "random":

@@ -142,6 +142,14 @@ def test_a_mistake_of_every_job_is_one_line_before_the_first_job(arguments: str,
     assert not list(tmp_path.rglob("*"))
 
 
+def test_a_sweep_writes_through_no_link(tmp_path: Path) -> None:
+    (tmp_path / "private").write_text("words")
+    (tmp_path / "multirun.yaml").symlink_to(tmp_path / "private")
+    said = refusal("train", "-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}")
+    assert said == f"{tmp_path}/multirun.yaml cannot be used: it is a link"
+    assert (tmp_path / "private").read_text() == "words"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_in_a_sweep_a_mistake_of_one_job_is_the_last_line_after_all_jobs(launcher: str, tmp_path: Path) -> None:

@@ -26,7 +26,9 @@ from ilt.settings import check_config
 from ilt.studies import search_report
 from ilt.studies.optuna_study import open_study, reporter
 from ilt.studies.search import Outcome, Search
+from ilt.tracking.reading import UnreadableFileError
 from tests.studies import toy_search
+from tests.tracking.hostile_files import REPLACEMENTS
 
 RATE = "optimizer.learning_rate"
 FIGURES = search_report.FIGURES
@@ -253,6 +255,13 @@ def test_a_study_is_in_its_folder_whatever_the_folder_is_called(name: str, tmp_p
         study.ask()
     assert [path.name for path in folder.iterdir()] == ["study.db"]
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("how", ["a FIFO", "a folder", "a device", "cut short"])
+def test_a_damaged_study_is_named(how: str, tmp_path: Path) -> None:
+    REPLACEMENTS[how](tmp_path / "study.db")
+    with pytest.raises(UnreadableFileError, match=r"study\.db cannot be used: "):
+        open_study(OmegaConf.create({"search": {"sampler": "random", "seed": 0, "startup_trials": 1}}), tmp_path)
 
 
 def test_a_folder_holds_one_search_and_one_process_at_a_time(tmp_path: Path) -> None:
