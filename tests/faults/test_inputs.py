@@ -322,7 +322,7 @@ model.n_layer=0 -- foo -> foo is not an override such as key=value: missing EQUA
 --foo -> ilt train: error: unrecognized arguments: --foo
 -x -> ilt train: error: unrecognized arguments: -x
 --config-name=foo -> Cannot find primary config 'foo'. Check that it's in your config search path.
---config-dir=nowhere -> Additional config directory '/tmp/inp/tmp9tcfzu2n/nowhere' not found
+--config-dir=nowhere -> Additional config directory
 --resolve -> The --resolve flag can only be used in conjunction with --cfg or --help
 --cfg=foo -> ilt train: error: argument --cfg/-c: invalid choice: 'foo' (choose from 'job',
 --multirunn -> ilt train: error: unrecognized arguments: --multirunn
@@ -513,8 +513,8 @@ outputs=3 -> outputs must be text, got 3
 outputs= -> outputs must be text, got ''
 [dashboard: everything]
 outputs=GIVEN/text -> outputs must be a folder, but
-project= -> project must be text, got ''
-project=3 -> project must be text, got 3
+project= -> project must be a name of at most 128 characters
+project=3 -> project must be a name of at most 128 characters
 project=a/b -> project must be a name of at most 128 characters, none of them one of / \ # ? % :,
 entity=3 -> entity must be text, or null, got 3
 entity= -> entity must be text, or null, got ''
