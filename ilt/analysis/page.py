@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -104,6 +105,9 @@ class EnvPart:
     returns: Sequence["Shown"]
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # which a terminal would obey
+
+
 @dataclass(frozen=True)
 class Shown:
     """A chart: title, SVG or image URL, text description, reading guide, and legend (style of the key, label)."""
@@ -145,7 +149,7 @@ def write_page(report: Report, path: Path) -> None:
         probe=probe_figures(report.example.path),
         clips={run: {each.kind: _clip(run, each) for each in videos} for run, videos in report.videos.items()},
     )
-    write_text(path, page)
+    write_text(path, _CONTROL.sub("?", page))
 
 
 def _parts(report: Report) -> list[EnvPart]:

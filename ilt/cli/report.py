@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from ilt.cli.app import app
 from ilt.schema import ConfigError, config_hash
 from ilt.settings import check_config, run_config
-from ilt.tracking.reading import is_regular, read_bytes, read_text
+from ilt.tracking.reading import is_regular, read_bytes
 from ilt.tracking.store import paths_below
 
 if TYPE_CHECKING:
@@ -87,8 +87,6 @@ def make_videos(
     from ilt.pipeline import prepare
 
     try:
-        if "${" in read_text(run.path / "config.yaml"):
-            raise ValueError("its config.yaml is not resolved")
         config = OmegaConf.create(dict(run.config))
         check_config(config, partial=True)
         return film_episodes(run, prepare(cfg, config.env, trust=cfg.trust).env, folder, kinds), None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ilt.tracking.reading import check_zip
+from ilt.tracking.reading import UnreadableFileError, check_zip
 from ilt.tracking.store import replacing
 
 _REQUIRED = ("observations", "actions", "rewards", "lengths", "terminated", "truncated", "seeds")
@@ -177,7 +177,7 @@ class Episodes:
 
     @classmethod
     def load(cls, path: Path) -> "Episodes":
-        """Read what `save` wrote; unknown keys are kept in `extras`. Raise ValueError if it is no episode file."""
+        """Read what `save` wrote; unknown keys are kept in `extras`. UnreadableFileError if it is no such file."""
         try:
             with path.open("rb") as opened:
                 check_zip(opened)
@@ -187,14 +187,15 @@ class Episodes:
                 with np.load(opened, allow_pickle=False) as file:
                     arrays = {name: file[name] for name in file.files}
         except Exception as error:  # a damaged or foreign file may fail in any way
-            raise ValueError(f"{path} is not a readable episode file: {error or type(error).__name__}") from error
+            reason = error or type(error).__name__
+            raise UnreadableFileError(f"{path} is not a readable episode file: {reason}") from error
         missing = [name for name in _REQUIRED if name not in arrays]
         if missing:
-            raise ValueError(f"{path} is not an episode file: it lacks {missing}")
+            raise UnreadableFileError(f"{path} is not an episode file: it lacks {missing}")
         try:
             return cls(**{name: arrays.pop(name) for name in _REQUIRED}, extras=arrays)
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path} is not an episode file: {error}") from error
+            raise UnreadableFileError(f"{path} is not an episode file: {error}") from error
 
 
 def _check_sizes(archive: zipfile.ZipFile) -> None:

@@ -10,6 +10,7 @@ from ilt.models.base import SequenceModel
 from ilt.models.config import check_head
 from ilt.models.heads import ActionHead
 from ilt.schema import ConfigError, build
+from ilt.tracking.reading import UnreadableFileError
 from ilt.tracking.weights import load_module, load_weights, save_weights
 
 
@@ -69,7 +70,7 @@ class ModelSpec:
             spec = cls(**config, action_space=action_space)
             ours = spec.model["_target_"].startswith("ilt.")
         except Exception as error:  # a damaged or foreign file may fail in any way
-            raise ValueError(f"{path} was not written by this version of ilt: {error}") from error
+            raise UnreadableFileError(f"{path} was not written by this version of ilt: {error}") from error
         # other people's models may not allow to be planned
         model = load_module(path, lambda: spec.build(trust=trust)[0], config, state, plan=ours)
         return spec, model, spec.build_head(trust=trust)

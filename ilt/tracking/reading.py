@@ -7,7 +7,7 @@ import math
 import os
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -140,6 +140,18 @@ def read_csv(path: Path, within: Path | None = None) -> list[dict[str, str]]:
         if any(None in row for row in rows):  # the key of cells without a column
             raise ValueError("a row has more cells than there are columns")
         return [{name: cell for name, cell in row.items() if cell is not None} for row in rows]
+
+
+def check_resolved(value: Any) -> None:
+    """Raise ValueError if a config holds an interpolation, such as one that reads an environment variable.
+
+    Configs are written resolved, so one of our own has none.
+    """
+    if isinstance(value, Mapping | list):
+        for each in [*value, *value.values()] if isinstance(value, Mapping) else value:
+            check_resolved(each)
+    elif isinstance(value, str) and "${" in value:
+        raise ValueError(f"it holds the interpolation {value!r}")
 
 
 def check_zip(file: BinaryIO) -> None:

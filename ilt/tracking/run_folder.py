@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ilt.schema import ConfigError, PlainError
 from ilt.settings import check_config
-from ilt.tracking.reading import read_json, read_yaml, reading
+from ilt.tracking.reading import check_resolved, read_json, read_yaml, reading
 from ilt.tracking.store import check_files, read_with_digest, sha256, write_json, write_text, write_with_digest
 
 log = logging.getLogger(__name__)
@@ -226,6 +226,7 @@ def read_config(folder: Path, *, key: str = "run") -> dict[str, Any]:
         raise ConfigError(f"{key} must be the folder of a run, with a config.yaml in it, got {folder}")
     config = read_yaml(path)
     with reading(path):
+        check_resolved(config)
         return dict(config)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock
 
 from ilt.schema import PlainError, config_hash
-from ilt.tracking.reading import UnreadableFileError, is_regular, open_regular, reading
+from ilt.tracking.reading import UnreadableFileError, check_resolved, is_regular, open_regular, reading
 from ilt.tracking.reading import read_json as read_json
 
 log = logging.getLogger(__name__)
@@ -166,7 +166,10 @@ def open_artifact(path: Path) -> Artifact:
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """Read the manifest of the artifact in a folder, and check its digest. UnreadableFileError if it is damaged."""
-    return read_with_digest(path / MANIFEST, finite=False)
+    manifest = read_with_digest(path / MANIFEST, finite=False)
+    with reading(path / MANIFEST):
+        check_resolved(manifest)
+    return manifest
 
 
 def write_with_digest(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ilt.schema import ConfigError, leaves
+from ilt.tracking.reading import UnreadableFileError
 
 _LARGE = 16_384  # a size that any model may have, whatever the number of its weights; its square fits into memory
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -28,13 +29,13 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, config: Mapping[str,
 
 
 def load_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Load config and tensors that `save_weights` or `save_tensors` wrote. ValueError if the file is not readable."""
+    """Load config and tensors that `save_weights` or `save_tensors` wrote. UnreadableFileError if that fails."""
     try:
         with safe_open(path, framework="pt") as file:
             config = dict(json.loads(file.metadata()["config"]))
             return config, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except Exception as error:  # a damaged or foreign file may fail in any way
-        raise ValueError(f"{path} holds no readable weights: {error}") from error
+        raise UnreadableFileError(f"{path} holds no readable weights: {error}") from error
 
 
 def load_module(
@@ -45,7 +46,9 @@ def load_module(
     *,
     plan: bool = True,
 ) -> _Module:
-    """Build the module that a file of weights describes, and give it the file's weights. ValueError if they do not fit.
+    """Build the module that a file of weights describes, and give it the file's weights.
+
+    UnreadableFileError if they do not fit.
 
     Args:
         build: builds the module.
@@ -61,7 +64,7 @@ def load_module(
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     except Exception as error:  # a damaged or foreign file may fail in any way
-        raise ValueError(f"{path} holds weights of another model: {error or type(error).__name__}") from error
+        raise UnreadableFileError(f"{path} holds weights of another model: {error or type(error).__name__}") from error
     return module.eval()
 
 

@@ -178,7 +178,6 @@ def test_environments_have_a_column_and_means_of_their_own(tmp_path: Path) -> No
     [
         ({}, "results.json does not list weights/last.safetensors"),
         ({"env.id": "os:LunarLander-v3"}, "names a module"),
-        ({"env.kwargs": {"gravity": "${oc.env:HOME}"}}, "its config.yaml is not resolved"),
         ({"model.n_layer": 0}, "model.n_layer must be an integer of at least 1"),
     ],
 )

@@ -295,7 +295,8 @@ def outside(folder: Path) -> dict[Path, bytes]:
 def test_foreign_runs_and_experts_do_no_harm(
     finished: Path, tmp_path: Path, survived: Callable[[str, int], None]
 ) -> None:
-    leaks = [SECRET.encode(), base64.b64encode(SECRET.encode())[:30], b"<script>alert", b"<img src=x", b"\x1b[2J"]
+    leaks = [SECRET.encode(), base64.b64encode(SECRET.encode())[:30], b"\x1b[2J"]
+    markup = [b"<script>alert", b"<img src=x"]
 
     def fault(name: str) -> str:
         folder = shutil.copytree(finished, tmp_path / str([*ATTACKS].index(name)))
@@ -307,7 +308,8 @@ def test_foreign_runs_and_experts_do_no_harm(
             answer = run(folder, *arguments, SECRET=SECRET)
             written = [path for path in (folder / "outputs").rglob("*") if path.is_file() and path not in there]
             pages = [*written, folder / ".said", *(folder / "outputs" / "runs").glob("report.*")]
-            leaked = [f"{path}: {leak!r}" for path in pages for leak in leaks if leak in path.read_bytes()]
+            held = {path: [*leaks, *(markup if path.name != ".said" else [])] for path in pages}
+            leaked = [f"{path}: {each!r}" for path in pages for each in held[path] if each in path.read_bytes()]
             if answer.code not in (0, 1) or "Traceback" in answer.said or leaked or outside(folder) != before:
                 return f"{name}: {arguments[0]} ended with {answer.code}, {leaked}, {answer.said[-1500:]}"
         shutil.rmtree(folder)

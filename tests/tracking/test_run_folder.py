@@ -109,6 +109,12 @@ def test_a_run_that_is_scored_again_knows_its_new_config(tmp_path: Path) -> None
     check_run_files(run.path, json.loads((run.path / "results.json").read_text())["files"])
 
 
+def test_a_config_that_reads_environment_variables_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("env: {kwargs: {key: ['${oc.env:WANDB_API_KEY}']}}")
+    with pytest.raises(UnreadableFileError, match=r"config\.yaml cannot be used: it holds the interpolation"):
+        read_config(tmp_path)
+
+
 def test_the_remaining_work_is_said(tmp_path: Path) -> None:
     with open_run(tmp_path) as run:
         assert run.next_steps == "expert, demonstrations, training, scores, figures"
