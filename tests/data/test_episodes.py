@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ilt.data.episodes import Episodes
+from ilt.tracking.reading import UnreadableFileError
 
 NAMES = ("observations", "actions", "rewards", "lengths", "terminated", "truncated", "seeds")
 
@@ -188,7 +189,7 @@ def test_a_damaged_file_is_an_error_that_names_it(two_episodes: Episodes, tmp_pa
         path.write_bytes(content.replace(np.array(-100.0).tobytes(), np.array(-101.0).tobytes()))
     else:
         path.write_bytes(content[:what])
-    with pytest.raises(ValueError, match=r"episodes\.npz is not a readable episode file"):
+    with pytest.raises(UnreadableFileError, match=r"episodes\.npz is not a readable episode file"):
         Episodes.load(path)
 
 
@@ -198,7 +199,7 @@ def test_a_file_that_asks_for_more_memory_than_it_holds_is_refused(two_episodes:
     np.savez_compressed(path, **arrays)
     assert_equal(Episodes.load(path), two_episodes)  # compressed as other programs may do it
     np.savez_compressed(path, **{**arrays, "note": np.zeros(10**7)})
-    with pytest.raises(ValueError, match=r"episodes\.npz is not a readable episode file: it would unpack to 76 MB"):
+    with pytest.raises(UnreadableFileError, match=r"episodes\.npz is not a readable episode file: it would unpack to 76 MB"):
         Episodes.load(path)
     two_episodes.save(path)
     content = path.read_bytes()

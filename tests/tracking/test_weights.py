@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from ilt.tracking.reading import UnreadableFileError
 from ilt.tracking.weights import load_module, load_weights, save_weights
 
 
@@ -24,7 +25,7 @@ def test_a_truncated_or_missing_file_is_an_error_that_names_it(tmp_path: Path, s
     if size is not None:
         save_weights(nn.Linear(2, 1), path, {})
         path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(ValueError, match=r"w\.safetensors holds no readable weights"):
+    with pytest.raises(UnreadableFileError, match=r"w\.safetensors holds no readable weights"):
         load_weights(path)
 
 
@@ -76,5 +77,5 @@ def test_a_module_that_needs_more_than_the_file_holds_is_not_built(
 @pytest.mark.parametrize("metadata", [None, {}, {"other": "1"}, {"config": "{"}])
 def test_weights_without_the_config_of_their_module_are_refused(tmp_path: Path, metadata: dict | None) -> None:
     save_file({"weight": torch.zeros(1)}, tmp_path / "w.safetensors", metadata=metadata)
-    with pytest.raises(ValueError, match=r"w\.safetensors holds no readable weights"):
+    with pytest.raises(UnreadableFileError, match=r"w\.safetensors holds no readable weights"):
         load_weights(tmp_path / "w.safetensors")
