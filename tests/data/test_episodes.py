@@ -199,7 +199,9 @@ def test_a_file_that_asks_for_more_memory_than_it_holds_is_refused(two_episodes:
     np.savez_compressed(path, **arrays)
     assert_equal(Episodes.load(path), two_episodes)  # compressed as other programs may do it
     np.savez_compressed(path, **{**arrays, "note": np.zeros(10**7)})
-    with pytest.raises(UnreadableFileError, match=r"episodes\.npz is not a readable episode file: it would unpack to 76 MB"):
+    with pytest.raises(
+        UnreadableFileError, match=r"episodes\.npz is not a readable episode file: it would unpack to 76 MB"
+    ):
         Episodes.load(path)
     two_episodes.save(path)
     content = path.read_bytes()
