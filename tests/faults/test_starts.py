@@ -37,7 +37,7 @@ def test_commands_that_start_at_once_make_everything_once(
         said = (folder / ".said").read_text()
         assert process.exitcode in (0, 1), said
         if process.exitcode == 1:
-            assert "another process is at work in" in said.splitlines()[-1], said
+            assert "another process " in said.splitlines()[-1], said
     assert any(process.exitcode == 0 for process in processes)
     assert content(tmp_path / "outputs") == content(tmp_path / "whole" / "outputs")
     shutil.rmtree(tmp_path)
