@@ -8,7 +8,6 @@ import itertools
 import math
 import os
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -87,7 +86,7 @@ def _check_job(config: DictConfig, overrides: Sequence[str]) -> None:
     HydraConfig.instance().set_config(cfg)  # names contain the chosen options
     try:
         check_overrides(cfg)
-        check_config(cfg, sys.argv[0].removeprefix("ilt "))
+        check_config(cfg, cfg.hydra.job.config_name)
         finished = "run_name" in cfg and Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir, RESULTS).exists()
         if "env" in cfg and not finished:
             check_environment(cfg)
