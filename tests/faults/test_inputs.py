@@ -610,7 +610,7 @@ def faults_of(number: int, arguments: str, words: str, *, folder: Path, given: P
         f"it exits with {process.returncode}": process.returncode not in (1, 2),
         f"it says {process.stderr[-2000:]!r}": process.stderr.count("\n") != 1 or not process.stderr.startswith(words),
         f"it leaves {sorted(map(str, left))}": bool(left),
-        f"it prints {process.stdout[-2000:]!r}": not imports and process.stdout != "False\n",
+        f"it prints {process.stdout[-2000:]!r}": not imports and not process.stdout.endswith("False\n"),
     }
     return [f"ilt {arguments}: {fault}" for fault, found in faults.items() if found]
 
