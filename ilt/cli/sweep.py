@@ -85,9 +85,7 @@ def _check_jobs(config: DictConfig, overrides: Sequence[Override]) -> None:
     first = [_values(each)[0] for each in overrides]
     for n, each in enumerate(overrides):
         for option in _values(each)[1:] if each.is_sweep_override() and each.key_or_group in (*GROUPS, *PARTS) else ():
-            _compose(
-                config, [*first[:n], option, *first[n + 1 :]]
-            )  # Hydra refuses a wrong one when it has begun to write
+            _compose(config, [*first[:n], option, *first[n + 1 :]])  # where Hydra would, it has written already
     mistakes = []
     for job in itertools.product(*map(_values, overrides)):
         try:
