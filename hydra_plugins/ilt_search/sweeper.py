@@ -37,7 +37,7 @@ class SearchSweeper(Sweeper):
         HydraConfig.instance().set_config(self.config)  # names contain the chosen options
         if self.config.get("search") is None:
             raise ConfigError("hydra/sweeper=optuna needs search; sweep=optuna sets both")
-        check_overrides(self.config)
+        check_overrides(self.config, self.config.hydra.overrides.task)
         check_search(self.config.search)
         from ilt.cli.search_space import parse_space  # Optuna takes a second
         from ilt.studies.search import Search

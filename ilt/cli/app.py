@@ -38,7 +38,6 @@ for _plugin in (RayLauncher, SearchSweeper):
 _CONFIGS, _VERSION_BASE = "ilt.conf", "1.3"
 _SCHEMA = r"\w+_keys\b"
 _ADVICE = ("To append to", "See https://", "Config search path", "provider=", "full_key:", "object_type=")
-_OF_SWEEPS = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep.")
 _command_line = sys.argv
 argparse.ArgumentParser.print_usage = lambda *_: None  # type: ignore[method-assign]  # errors are one line
 
@@ -62,14 +61,10 @@ def app(name: str) -> Callable[[Callable[[DictConfig], Any]], Any]:
             if not HydraConfig.initialized():
                 return task(cfg)
             if HydraConfig.get().mode != RunMode.RUN:
-                check_overrides(cfg)
+                check_overrides(cfg, HydraConfig.get().overrides.task)
                 return task(cfg)
             sys.argv = _command_line  # Lightning launches the other processes of a training with it
             with exit_on_mistakes():  # if raised, Hydra would print the overrides as well
-                check_overrides(cfg)
-                for override in HydraConfig.get().overrides.hydra:
-                    if override.lstrip("+~").startswith(_OF_SWEEPS):
-                        raise ConfigError(f"{override} has no effect without -m")
                 return task(cfg)
 
         return main
@@ -77,12 +72,12 @@ def app(name: str) -> Callable[[Callable[[DictConfig], Any]], Any]:
     return decorate
 
 
-def check_overrides(cfg: DictConfig) -> None:
+def check_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
     """Raise ConfigError for an override that Hydra merges where it looks as if it replaced something.
 
     `search.space={}` changes nothing, and `model=[tiny,small]` is a mixture of both.
     """
-    for override in HydraConfig.get().overrides.task:
+    for override in overrides:
         key, _, value = override.partition("=")
         if value.startswith("[") and key.lstrip("+") in (*GROUPS, *PARTS):
             raise ConfigError(f"{override} is no option of a group; a group takes one name, such as model=tiny")

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from ilt.cli.app import check_overrides, exit_on_mistakes
 from ilt.rollout.workers import cores, sendable
 from ilt.schema import ConfigError, config_hash
-from ilt.settings import check_config, check_environment, is_of_the_run
+from ilt.settings import GROUPS, PARTS, check_config, check_environment, is_of_the_run
 from ilt.tracking.reading import open_regular
 from ilt.tracking.run_folder import COMMAND, CONFIG, RESULTS, write_error
 
@@ -48,11 +48,22 @@ def sweep_name(job: str, overrides: Sequence[str]) -> str:
 OmegaConf.register_new_resolver("sweep_name", sweep_name, use_cache=True, replace=True)  # jobs inherit the cache
 
 
+_OF_SWEEPS = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep.")
+
+
 class CheckJobs(Callback):
     """Refuse a sweep without jobs, and a mistake that every job shares, before anything is written."""
 
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Exit with a line on stderr, since Hydra would only warn of an error."""
+        with exit_on_mistakes():
+            check_overrides(config, config.hydra.overrides.task)
+            for override in config.hydra.overrides.hydra:
+                if override.lstrip("+~").startswith(_OF_SWEEPS):
+                    raise ConfigError(f"{override} has no effect without -m")
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Exit like `on_run_start`."""
         with exit_on_mistakes():
             overrides = _overrides(config)
             swept = any(each.get_key_element().lstrip("+") == "search.trial" for each in overrides)
@@ -71,6 +82,10 @@ def _check_jobs(config: DictConfig, overrides: Sequence[Override]) -> None:
     for each in overrides:
         if each.is_sweep_override() and not _values(each):
             raise ConfigError(f"{each.input_line} holds no value to sweep over")
+    first = [_values(each)[0] for each in overrides]
+    for n, each in enumerate(overrides):
+        for option in _values(each)[1:] if each.is_sweep_override() and each.key_or_group in (*GROUPS, *PARTS) else ():
+            _compose(config, [*first[:n], option, *first[n + 1 :]])  # where Hydra would, it has written already
     mistakes = []
     for job in itertools.product(*map(_values, overrides)):
         try:
@@ -80,12 +95,16 @@ def _check_jobs(config: DictConfig, overrides: Sequence[Override]) -> None:
     raise mistakes[0]
 
 
+def _compose(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    return GlobalHydra.instance().config_loader().load_sweep_config(config, list(overrides))
+
+
 def _check_job(config: DictConfig, overrides: Sequence[str]) -> None:
-    cfg = GlobalHydra.instance().config_loader().load_sweep_config(config, list(overrides))
+    cfg = _compose(config, overrides)
     before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(cfg)  # names contain the chosen options
     try:
-        check_overrides(cfg)
+        check_overrides(cfg, cfg.hydra.overrides.task)
         check_config(cfg, cfg.hydra.job.config_name)
         finished = "run_name" in cfg and Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir, RESULTS).exists()
         if "env" in cfg and not finished:
