@@ -57,8 +57,9 @@ class CheckJobs(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Exit with a line on stderr, since Hydra would only warn of an error."""
         with exit_on_mistakes():
-            check_overrides(config, config.hydra.overrides.task)
-            for override in config.hydra.overrides.hydra:
+            typed: Any = OmegaConf.to_container(config.hydra.overrides)  # unresolved, as text
+            check_overrides(config, typed["task"])
+            for override in typed["hydra"]:
                 if override.lstrip("+~").startswith(_OF_SWEEPS):
                     raise ConfigError(f"{override} has no effect without -m")
 
