@@ -21,12 +21,18 @@ LOCALES = {
 }
 NAME = "Lärm_ü"
 COMMANDS = {
-    "train": [*AGAIN, f"run_name={NAME}"],
+    "train": [*AGAIN, f"run_name='{NAME}'"],
     "sweep": ["train", "-m", *SHORT, "seed=3,4"],
     "collect": ["collect", "logger=none", *CARTPOLE, "expert.total_steps=2000", "demos.n_episodes=12"],
     "expert": ["expert", "logger=none", *CARTPOLE, "expert.total_steps=3000"],
-    "evaluate": ["evaluate", f"run=outputs/runs/{NAME}", "seeds=selection:0:5", "logger=none", "processes=1"],
-    "compare": ["compare", *CARTPOLE[:2], f"+policies.ü=outputs/runs/{NAME}", "seeds=selection:0:5", "logger=none"],
+    "evaluate": ["evaluate", f"run='outputs/runs/{NAME}'", "seeds=selection:0:5", "logger=none", "processes=1"],
+    "compare": [
+        "compare",
+        *CARTPOLE[:2],
+        f"+policies.student='outputs/runs/{NAME}'",
+        "seeds=selection:0:5",
+        "logger=none",
+    ],
     "report": ["report", "runs=outputs/runs", "videos=false"],
     "list": ["list"],
 }
