@@ -10,6 +10,7 @@ import numpy as np
 
 from ilt.analysis.video import side_by_side, write_mp4, write_poster
 from ilt.envs.spec import EnvSpec
+from ilt.evaluation.tables import printable
 from ilt.models.spec import ModelSpec
 from ilt.rollout.policies import SequencePolicy
 from ilt.rollout.run import rollout
@@ -102,7 +103,7 @@ def _film(run: RunRecord, spec: EnvSpec, weights: str, videos: Mapping[int, Path
     episodes = rollout(spec, policy, run.episodes["seed"][list(videos)].astype(np.int64))
     for i, (episode, video) in enumerate(videos.items()):
         if np.isclose(episodes.returns[i], run.episodes["student_return"][episode], rtol=0, atol=1e-6):
-            log.info("recording a video of seed %d of %s", episodes.seeds[i], run.name)
+            log.info("recording a video of seed %d of %s", episodes.seeds[i], printable(run.name))
             shown = side_by_side(spec, {"student": (episodes, i)})
             for path, write in ((_poster(video), write_poster), (video, write_mp4)):
                 partial = path.with_name(f".{path.name}")

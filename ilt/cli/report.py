@@ -11,6 +11,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from ilt.cli.app import app
+from ilt.evaluation.tables import printable
 from ilt.schema import ConfigError, config_hash
 from ilt.settings import check_config, run_config
 from ilt.tracking.reading import is_regular, read_bytes
@@ -91,7 +92,7 @@ def make_videos(
         check_config(config, partial=True)
         return film_episodes(run, prepare(cfg, config.env, trust=cfg.trust).env, folder, kinds), None
     except Exception as error:  # an error in one run must not prevent the page
-        log.warning("no videos of %s: %s", run.name, error)
+        log.warning("no videos of %s: %s", printable(run.name), printable(str(error)))
         return [], f"{type(error).__name__}: {error}"
 
 
@@ -119,7 +120,7 @@ def main(cfg: DictConfig) -> int:
     folder = Path(cfg.runs)
     runs, left_out = read_runs(folder)
     for name, reason in left_out:
-        log.warning("left out: %s: %s", name, reason)
+        log.warning("left out: %s: %s", printable(name), printable(reason))
     if not runs:
         raise ConfigError(f"runs must be a folder that holds finished runs, got {folder}")
 

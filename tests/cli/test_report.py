@@ -116,10 +116,14 @@ def test_links_in_a_run_are_not_followed_and_a_linked_report_is_replaced(tmp_pat
     assert {path: path.read_text() for path in (tmp_path / "private").iterdir()} == untouched
 
 
-def test_names_are_text_in_markdown_and_in_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_are_text_in_markdown_and_in_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     finish_run(tmp_path / "<img src=x>|![i](http:) [red]\x1b[2J", seed=1)
     finish_run(tmp_path / "[")
+    (finish_run(tmp_path / "\x1b[2J", seed=2) / "results.json").unlink()
     text = report_on(tmp_path)
+    assert "left out: ?[2J: not finished" in caplog.text
     assert "&lt;img src=x&gt;\\|!\\[i](http:) \\[red]" in text
     assert "<" not in text
     shown = capsys.readouterr().out
