@@ -42,7 +42,7 @@ coverage: install  ## the tests, and how much of the code they run; measuring ta
 test-slow: install  ## the slow tests alone: experts trained from nothing, the default run
 	$(PY) -m pytest -m slow $(ARGS)
 
-test-faults: install  ## jobs killed at random moments, full disks: the same results (ILT_FAULTS_SEED, ILT_FAULTS_KILLS)
+test-faults: install  ## kills, full disks, damaged and foreign files, wrong inputs (ILT_FAULTS_SEED, ILT_FAULTS_KILLS)
 	$(PY) -m pytest -m slow tests/faults -s $(ARGS)
 
 lint: install  ## ruff, without changing anything

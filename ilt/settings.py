@@ -130,7 +130,7 @@ def _check_zip(key: str, path: Path, members: Sequence[str]) -> None:
 
 
 def _check_machine(trainer: DictConfig) -> None:
-    """Raise ConfigError for devices that this machine lacks, as far as can be told without torch."""
+    """Raise ConfigError for devices that this machine lacks, as far as this shows without torch."""
     if sys.platform == "linux" and not any(map(os.path.exists, _GPU_DEVICES)):
         if trainer.accelerator == "gpu":
             raise ConfigError("trainer.accelerator must be one that this machine has, got gpu; trainer=cpu needs none")
