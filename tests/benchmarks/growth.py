@@ -1,16 +1,15 @@
 """How speed and memory grow: figures for the README. `make bench only=growth` draws them into `outputs/bench/`."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, StrMethodFormatter
 
 from ilt.envs.spec import EnvSpec
+from ilt.evaluation.figure_style import is_narrow, new_figure, write
 from ilt.rollout import workers
 from ilt.rollout.policies import Policy
 from tests.benchmarks.measuring import Row, compare
@@ -21,7 +20,10 @@ from tests.benchmarks.training import loader, training, windows
 FIGURE = Path("outputs/bench/growth.png")
 CONTEXTS = (4, 8, 16, 32, 64)
 Curves = dict[str, dict[float, Row]]
-"""For each curve, what was measured at each place of the horizontal axis."""
+"""By curve, measurements by place on the horizontal axis."""
+
+Panel = tuple[str, str, str, Curves]
+"""Labels of the axes, their scale, and curves."""
 
 
 def growth(spec: EnvSpec) -> list[Row]:
@@ -46,29 +48,35 @@ def growth(spec: EnvSpec) -> list[Row]:
         ("acting: context length K (steps)", "steps / s", "log", acting_over_context),
         ("acting: processes", "steps / s", "linear", acting_over_processes(spec)),
     ]
-    figure, axes = plt.subplots(2, 3, figsize=(11, 6), layout="constrained")
-    for ax, (across, up, scale, curves) in zip(axes.flat, panels, strict=True):
-        draw(ax, curves, across, up, scale)
-    figure.savefig(FIGURE, dpi=110)
+    FIGURE.parent.mkdir(parents=True, exist_ok=True)
+    write(lambda width: _figure(panels, width), FIGURE)
     return [row for *_, curves in panels for curve in curves.values() for row in curve.values()]
 
 
-def draw(ax: Axes, curves: Curves, across: str, up: str, scale: str) -> None:
-    """One panel: medians, in the same `log` or `linear` scale in both directions."""
+def _figure(panels: Sequence[Panel], width: float) -> Figure:
+    rows, columns = (6, 1) if is_narrow(width) else (2, 3)
+    figure = new_figure(width, 2.1 * rows)
+    for axes, (across, up, scale, curves) in zip(figure.subplots(rows, columns).flat, panels, strict=True):
+        _draw(axes, curves, across, up, scale)
+    return figure
+
+
+def _draw(axes: Axes, curves: Curves, across: str, up: str, scale: str) -> None:
+    """Draw a panel: medians, with the same `log` or `linear` scale in both directions."""
     for name, curve in curves.items():
-        ax.plot(list(curve), [row.median for row in curve.values()], marker="o", markersize=4, label=name)
-    ax.set(xscale=scale, yscale=scale, xlabel=across, ylabel=up)
+        axes.plot(list(curve), [row.median for row in curve.values()], marker="o", label=name)
+    axes.set(xscale=scale, yscale=scale, xlabel=across, ylabel=up)
     if scale == "log":
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.set_xticks(sorted({x for curve in curves.values() for x in curve}))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.set_xticks(sorted({x for curve in curves.values() for x in curve}))
     else:
-        ax.set_ylim(bottom=0)
-        ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-    ax.xaxis.set_major_formatter("{x:,.0f}")
-    ax.yaxis.set_major_formatter("{x:,.0f}")
-    ax.minorticks_off()
-    ax.grid(alpha=0.3)
-    ax.legend(fontsize=8)
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.minorticks_off()
+    if len(curves) > 1:
+        axes.legend()
 
 
 def acting_over_processes(spec: EnvSpec) -> Curves:

@@ -31,7 +31,7 @@ from tests.studies import toy_search
 from tests.tracking.hostile_files import REPLACEMENTS
 
 RATE = "optimizer.learning_rate"
-FIGURES = search_report.FIGURES
+figures_of_search = search_report.figures_of_search
 
 
 Task = Callable[[DictConfig, Path], float | None]
@@ -95,7 +95,7 @@ def multirun(task: Callable[[DictConfig], float | None], *overrides: str) -> dic
 @pytest.fixture(autouse=True)
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than everything else, and one test looks at them."""
-    monkeypatch.setattr(search_report, "FIGURES", {})
+    monkeypatch.setattr(search_report, "figures_of_search", lambda study: {})
 
 
 def starts(folder: Path) -> dict[str, int]:
@@ -164,7 +164,7 @@ def test_the_best_trial_by_the_mean_over_its_seeds_is_trained_again_from_fresh_o
 
 
 def test_the_report_has_words_numbers_and_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_report, "FIGURES", FIGURES)
+    monkeypatch.setattr(search_report, "figures_of_search", figures_of_search)
     found = search(tmp_path, fail_some, n_trials=4)
     assert states(found) == ["complete", "fail", "fail", "complete"]
     assert found["trials"][1]["error"] == "ValueError: a pipe | in a message"
