@@ -12,7 +12,7 @@ from gymnasium import spaces
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
-from ilt.cli import app  # noqa: F401  (Hydra knows the schemas from here on)
+from ilt.cli import app  # noqa: F401  (registers the schemas with Hydra)
 from ilt.data.windows import WindowDataset
 from ilt.envs.actions import ActionSpace
 from ilt.envs.spec import EnvSpec
