@@ -112,7 +112,7 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     small = re.sub(r"max_steps=\d+", "max_steps=4, evaluation={'n_episodes': 2}", lines).replace("tiny", "nano")
     names: dict[str, Any] = {}
-    exec(re.sub(r"n_episodes=\d+", "n_episodes=2", small), names)  # trusted: this project's README
+    exec(re.sub(r"n_episodes=\d+", "n_episodes=2", small), names)  # our README
     assert names["run"].path.is_dir()
 
 

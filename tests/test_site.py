@@ -144,9 +144,7 @@ def test_notebooks_run(notebook: Path, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] == "code":
-            exec(
-                compile("".join(cell["source"]), str(notebook), "exec"), main.__dict__
-            )  # trusted: this project's notebook
+            exec(compile("".join(cell["source"]), str(notebook), "exec"), main.__dict__)  # our notebook
 
 
 @pytest.mark.slow
@@ -179,4 +177,4 @@ def test_the_python_of_each_page_runs(page: str, tmp_path: Path, monkeypatch: py
     names: dict[str, Any] = {"__name__": "page"}
     for language, title, content in blocks:
         if language == "python" and not title:
-            exec(compile(content, page, "exec"), names)  # trusted: this project's page
+            exec(compile(content, page, "exec"), names)  # our page

@@ -1,4 +1,4 @@
-"""How speed and memory grow: figures for the README. `make bench only=growth` draws them into `outputs/bench/`."""
+"""How speed and memory scale. `make bench only=growth` draws the figure into `outputs/bench/`."""
 
 import tempfile
 from pathlib import Path
@@ -21,11 +21,11 @@ from tests.benchmarks.training import loader, training, windows
 FIGURE = Path("outputs/bench/growth.png")
 CONTEXTS = (4, 8, 16, 32, 64)
 Curves = dict[str, dict[float, Row]]
-"""For each curve, what was measured at each place of the horizontal axis."""
+"""For each curve, the measurement at each x value."""
 
 
 def growth(spec: EnvSpec) -> list[Row]:
-    """Labels per second, steps per second, megabytes; all in one thread per process."""
+    """Measure labels per second, steps per second and megabytes, with one thread per process."""
     counts = {size: sum(p.numel() for p in decoder(size, 16).parameters()) for size in SIZES}
     policies = {"expert": shipped_expert(), "tiny, K = 8": student("tiny", 8), "small, K = 16": student("small", 16)}
     over_context: Curves = {size: {k: _training(spec, size, k) for k in CONTEXTS} for size in ("tiny", "small")}
@@ -54,7 +54,7 @@ def growth(spec: EnvSpec) -> list[Row]:
 
 
 def draw(ax: Axes, curves: Curves, across: str, up: str, scale: str) -> None:
-    """One panel: medians, in the same `log` or `linear` scale in both directions."""
+    """Draw the medians in one panel, with the same `log` or `linear` scale on both axes."""
     for name, curve in curves.items():
         ax.plot(list(curve), [row.median for row in curve.values()], marker="o", markersize=4, label=name)
     ax.set(xscale=scale, yscale=scale, xlabel=across, ylabel=up)
@@ -72,7 +72,7 @@ def draw(ax: Axes, curves: Curves, across: str, up: str, scale: str) -> None:
 
 
 def acting_over_processes(spec: EnvSpec) -> Curves:
-    """As many processes as cores, and more."""
+    """Measure acting with one process, one per core, and two per core."""
     counts = sorted({1, workers.cores(), 2 * workers.cores()})
     for n in counts:
         acting(spec, shipped_expert(), spec.seeds("test", 2 * n), n_processes=n)()  # starts the workers
@@ -83,7 +83,7 @@ def acting_over_processes(spec: EnvSpec) -> Curves:
 
 
 def memory_over_episodes() -> Curves:
-    """The peak of a training with K = 64, and the flat arrays."""
+    """Measure the peak memory of training with K = 64, and the size of the flat arrays."""
     peaks, flat = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "demonstrations.npz"
