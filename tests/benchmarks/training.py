@@ -135,7 +135,7 @@ class _Clock(pl.Callback):
 
 
 def lightning(spec: EnvSpec) -> list[Row]:
-    """Measure the milliseconds per step of `tiny`, K = 8, with clipping, schedule and weight averaging in both loops."""
+    """Measure milliseconds per step of `tiny`, K = 8, with clipping, schedule and weight averaging in both loops."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     for expected in (".*does not have many workers.*", ".*isinstance.treespec, LeafSpec.*"):
         warnings.filterwarnings("ignore", message=expected)
