@@ -212,7 +212,7 @@ def test_a_missing_example_or_missing_runs_are_refused(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def page(reported: Path) -> Iterator[Page]:
-    """Open the page in headless Chromium without a network; any console message is an error."""
+    """Open the page in headless Chromium, offline; console messages and failed requests are errors."""
     if CHROMIUM is None:
         pytest.skip("there is no Chromium; the README says how to get one")
     with sync_playwright() as playwright:
