@@ -1,4 +1,4 @@
-"""The same command started several times at once: everything is made once, and each process finishes or names the other."""
+"""Starting the same command several times at once makes everything once; late starts finish or name the other."""
 
 import shutil
 from collections.abc import Callable
