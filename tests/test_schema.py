@@ -63,7 +63,7 @@ def test_every_key_of_a_component_is_an_argument_of_its_target(found: schema.Com
 
 
 @pytest.mark.parametrize("found", [c for c in COMPONENTS if not c.target], ids=lambda c: f"{c.group}-{c.name}")
-def test_every_other_key_is_read_somewhere(found: schema.Component) -> None:
+def test_keys_of_components_without_a_target_are_used(found: schema.Component) -> None:
     root = Path(ilt.__file__).parent
     text = "\n".join(path.read_text() for path in root.rglob("*.py") if path.name not in ("config.py", "settings.py"))
     text += (root.parent / "conf" / "train.yaml").read_text()

@@ -76,7 +76,7 @@ def test_the_learning_curve_shows_student_expert_and_random_policy(tmp_path: Pat
     assert (figure == 255).all(axis=2).mean() > 0.5  # mostly background
 
 
-def test_titles_and_legends_are_words_and_say_what_the_interval_is() -> None:
+def test_titles_and_legends_are_words_and_define_the_interval() -> None:
     figure = curve_figure(CURVE)
     assert titles(figure) == ["Return over training", "Loss", "Action accuracy"]
     assert legend(figure.axes[0]) == [

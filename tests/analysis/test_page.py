@@ -91,7 +91,7 @@ def test_runs_are_sorted_by_selection_return_and_averaged(html: str, runs: list[
     assert "stride=2 80.0 30.0 28.0 … 32.0 31.0 -1.0 -1.5 … -0.5 25.0 % 50.0 % 1 2 64" in configs
 
 
-def test_only_what_differs_is_listed(runs: list[RunRecord], tmp_path: Path) -> None:
+def test_only_differing_keys_are_listed(runs: list[RunRecord], tmp_path: Path) -> None:
     stride = {**runs[0].config["dataset"], "stride": 2}
     both = [replace(run, config={**run.config, "dataset": stride}) for run in runs[:2]]
     configs = body(page_on(tmp_path, both), "configs")
@@ -167,7 +167,7 @@ def test_the_table_has_every_config_and_the_charts_only_the_best(tmp_path: Path)
     assert "3 more configs</summary>" in folded
 
 
-def test_every_figure_is_described_in_words(html: str) -> None:
+def test_every_figure_has_a_text_description(html: str) -> None:
     figures = re.findall(r"<figure.*?</figure>", html, flags=re.DOTALL)
     labels = [re.findall(r'role="img" aria-label="([^"]+)"', figure) for figure in figures]
     assert len(figures) == 2 + 6  # learning curves of two configs, and six charts

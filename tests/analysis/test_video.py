@@ -134,7 +134,7 @@ def test_physics_are_written_once_for_episodes_with_the_same_seed(seed_beside: i
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (63, 95)])
-def test_an_mp4_comes_back_as_it_was_written(height: int, width: int, tmp_path: Path) -> None:
+def test_an_mp4_decodes_to_the_written_frames(height: int, width: int, tmp_path: Path) -> None:
     video = moving_frames(30, 10, height, width)
     write_mp4(video, tmp_path / "video.mp4")
     command = f"{get_ffmpeg_exe()} -nostdin -i {tmp_path / 'video.mp4'} -f rawvideo -pix_fmt rgb24 -".split()

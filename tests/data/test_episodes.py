@@ -56,7 +56,7 @@ def test_each_array_has_its_dtype_and_length(two_episodes: Episodes, name: str) 
         ("extras", {"episode/wind": np.zeros(5)}, r"extras\['episode/wind'\] must have length 2, got 5"),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused(two_episodes: Episodes, name: str, wrong: Any, message: str) -> None:
+def test_inconsistent_arrays_are_refused(two_episodes: Episodes, name: str, wrong: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(two_episodes, **{name: wrong})
 
@@ -149,7 +149,7 @@ def test_saved_episodes_load_with_unknown_extras(two_episodes: Episodes, tmp_pat
     assert_equal(Episodes.load(tmp_path / "second.npz"), episodes)
 
 
-def test_the_file_follows_the_contract_and_holds_no_pickle(two_episodes: Episodes, tmp_path: Path) -> None:
+def test_the_file_follows_the_contract_and_contains_no_pickle(two_episodes: Episodes, tmp_path: Path) -> None:
     labelled(two_episodes).save(tmp_path / "episodes.npz")
     with np.load(tmp_path / "episodes.npz", allow_pickle=False) as file:
         stored = {name: file[name] for name in file.files}
@@ -195,7 +195,7 @@ def test_a_damaged_file_is_an_error_that_names_it(two_episodes: Episodes, tmp_pa
         Episodes.load(path)
 
 
-def test_a_file_that_asks_for_more_memory_than_it_holds_is_refused(two_episodes: Episodes, tmp_path: Path) -> None:
+def test_a_file_that_declares_more_data_than_it_contains_is_refused(two_episodes: Episodes, tmp_path: Path) -> None:
     path = tmp_path / "episodes.npz"
     arrays = arrays_of(two_episodes)
     np.savez_compressed(path, **arrays)

@@ -120,7 +120,7 @@ def test_the_observed_wind_acts_in_the_next_step(monkeypatch: pytest.MonkeyPatch
         assert before[5:7] == pytest.approx(np.array(felt.wind) / [20, 2], abs=1e-6)
 
 
-def test_on_the_ground_there_is_no_wind() -> None:
+def test_there_is_no_wind_on_the_ground() -> None:
     env = RandomizedPhysics(bare(), wind_power=[20.0, 20.0], turbulence_power=[2.0, 2.0])
     env.reset(seed=2)
     for _ in range(200):

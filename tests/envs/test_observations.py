@@ -81,6 +81,6 @@ def test_the_observation_space_of_a_batch_is_what_the_policy_sees() -> None:
         (np.zeros(5), True, "an observation must have 4 numbers, got 5"),
     ],
 )
-def test_an_observation_of_another_size_is_refused(shown: np.ndarray, privileged: bool, message: str) -> None:
+def test_an_observation_of_the_wrong_size_is_refused(shown: np.ndarray, privileged: bool, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EnvSpec(id="CartPole-v1").observations.flatten(shown, privileged=privileged)

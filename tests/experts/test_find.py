@@ -91,7 +91,7 @@ MEASURED = Artifact(
 @pytest.mark.parametrize(
     ("gate", "deterministic"), [(240.0, True), (240.04, True), (180.0, False), (-50.0, False), (None, False)]
 )
-def test_an_expert_that_is_good_enough_passes(gate: float | None, deterministic: bool) -> None:
+def test_an_expert_at_or_above_its_gate_passes(gate: float | None, deterministic: bool) -> None:
     check_gate(MEASURED, gate=gate, deterministic=deterministic)
 
 
@@ -112,7 +112,7 @@ def test_the_gate_is_null_if_the_environment_has_none(option: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["discrete", "multi_discrete", "box"])
-def test_an_expert_is_rebuilt_from_its_folder_alone(kind: str, tmp_path: Path) -> None:
+def test_an_expert_can_be_rebuilt_from_its_folder(kind: str, tmp_path: Path) -> None:
     ctx, expert = context(tmp_path, kind), config("a2c", deterministic=False)
     artifact = find_or_train(ctx, expert)
     ctx = replace(ctx, env=replace(ctx.env, trust=("tests",)))

@@ -135,7 +135,7 @@ def test_no_code_in_a_file_is_run(tmp_path: Path) -> None:
         (None, "must be a file that Stable-Baselines3 saved, got .*text.zip"),
     ],
 )
-def test_a_file_of_another_kind_is_refused(members: Any, message: str, tmp_path: Path) -> None:
+def test_other_files_are_refused(members: Any, message: str, tmp_path: Path) -> None:
     path = tmp_path / "text.zip"
     if isinstance(members, dict):
         path = rewritten(saved(tmp_path)[1], **members)

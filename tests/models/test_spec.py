@@ -18,7 +18,7 @@ from tests.models.test_check import BASELINES, BOX, SPACES, make_up, spec
 
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 @pytest.mark.parametrize("name", ["nano", *BASELINES])
-def test_a_saved_model_comes_back_equal(name: str, space: ActionSpace, tmp_path: Path) -> None:
+def test_a_saved_model_loads_unchanged(name: str, space: ActionSpace, tmp_path: Path) -> None:
     saved, path = spec(name, space, dropout=0.1), tmp_path / "model.safetensors"
     model, head = saved.build()
     model.set_normalization(torch.arange(4.0), torch.arange(1.0, 5.0))
@@ -31,7 +31,7 @@ def test_a_saved_model_comes_back_equal(name: str, space: ActionSpace, tmp_path:
     assert its_head.n_outputs == head.n_outputs == again.n_outputs
 
 
-def test_the_head_comes_back_with_its_keys(tmp_path: Path) -> None:
+def test_the_head_loads_with_its_keys(tmp_path: Path) -> None:
     saved = replace(spec("nano", BOX), head={"_target_": "ilt.models.heads.Discretized", "n_bins": 7})
     saved.save(saved.build()[0], tmp_path / "model.safetensors")
     _, model, head = ModelSpec.load(tmp_path / "model.safetensors")

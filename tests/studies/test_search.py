@@ -264,7 +264,7 @@ def test_a_damaged_study_is_named(how: str, tmp_path: Path) -> None:
         open_study(OmegaConf.create({"search": {"sampler": "random", "seed": 0, "startup_trials": 1}}), tmp_path)
 
 
-def test_a_folder_holds_one_search_and_one_process_at_a_time(tmp_path: Path) -> None:
+def test_a_folder_is_for_one_search_and_one_process_at_a_time(tmp_path: Path) -> None:
     search(tmp_path, n_trials=1)
     with pytest.raises(ValueError, match=r"holds another search \(search.space differ\); give this one a"):
         search(tmp_path, n_trials=1, space={RATE: FloatDistribution(1e-4, 1e-2)})

@@ -66,13 +66,13 @@ def test_damaged_and_hostile_files_are_refused(read: Any, how: str, path: Path) 
 
 
 @pytest.mark.parametrize("number", ["1" + "0" * 400, "1" + "0" * 5000, "NaN", "Infinity", "-Infinity", "1e999"])
-def test_numbers_that_no_float_can_hold_are_refused(number: str, path: Path) -> None:
+def test_non_finite_and_oversized_numbers_are_refused(number: str, path: Path) -> None:
     path.write_text(f'{{"a": [{number}]}}')
     with pytest.raises(UnreadableFileError, match="cannot be used: "):
         read_json(path)
 
 
-def test_a_config_may_hold_infinities(path: Path) -> None:
+def test_a_config_may_contain_infinities(path: Path) -> None:
     path.write_text('{"a": Infinity}')
     assert read_json(path, finite=False) == {"a": float("inf")}
 

@@ -172,7 +172,7 @@ def test_only_files_the_maker_wrote_are_published(tmp_path: Path) -> None:
     assert (private / "mine").read_text() == "mine"
 
 
-def test_results_go_elsewhere_if_a_folder_is_a_link(tmp_path: Path) -> None:
+def test_results_are_written_elsewhere_if_a_folder_is_a_link(tmp_path: Path) -> None:
     assert store.place_for(tmp_path / "new", tmp_path / "other") == tmp_path / "new"
     (tmp_path / "link").symlink_to(tmp_path / "new")
     assert store.place_for(tmp_path / "link", tmp_path / "deep" / "other") == tmp_path / "deep" / "other"
