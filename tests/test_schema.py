@@ -151,7 +151,7 @@ def test_errors_name_the_key(group: str, values: Any, message: str, as_config: b
         checked(group, values, as_config=as_config and isinstance(values, dict))
 
 
-# --- components from elsewhere ---
+# --- external components ---
 
 
 def from_elsewhere(observations: Any, *, width: int, depth: int = 2, sizes: tuple[int, ...] = (1, 2)) -> Any:

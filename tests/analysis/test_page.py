@@ -66,7 +66,7 @@ def test_nothing_is_fetched(html: str) -> None:
     assert not re.findall(r"""(?:src|href|action|data)\s*=\s*["']?\s*(?:https?:)?//""", html, flags=re.IGNORECASE)
     assert not re.findall(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//", html, flags=re.IGNORECASE)
     assert "http" not in html.replace("http-equiv", "")
-    assert "default-src 'none'" in html  # the policy forbids it too
+    assert "default-src 'none'" in html  # the content security policy forbids it too
 
 
 def test_values_from_runs_are_escaped(runs: list[RunRecord], tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def arithmetic_limit(model: Decoder, context_length: int) -> Measure:
 
 
 def flops_per_label(model: Decoder, context_length: int) -> float:
-    """Return the floating point operations of a forward and a backward pass, which counts as two forward passes.
+    """Return the floating point operations of a forward and a backward pass; the latter counts as two forward passes.
 
     They are the products of linear layers at the tokens where they are computed, and attention over whole windows
     (Chowdhery et al. 2022, PaLM, appendix B). Elementwise operations are not counted.
