@@ -1,4 +1,4 @@
-"""How speed and memory grow: figures for the README. `make bench only=growth` draws them into `outputs/bench/`."""
+"""How speed and memory scale. `make bench only=growth` draws the figure into `outputs/bench/`."""
 
 import tempfile
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, StrMethodFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, StrMethodFormatter
 
 from ilt.envs.spec import EnvSpec
 from ilt.evaluation.figure_style import is_narrow, new_figure, write
@@ -20,14 +20,14 @@ from tests.benchmarks.training import loader, training, windows
 FIGURE = Path("outputs/bench/growth.png")
 CONTEXTS = (4, 8, 16, 32, 64)
 Curves = dict[str, dict[float, Row]]
-"""By curve, measurements by place on the horizontal axis."""
+"""For each curve, the measurement at each x value."""
 
 Panel = tuple[str, str, str, Curves]
 """Labels of the axes, their scale, and curves."""
 
 
 def growth(spec: EnvSpec) -> list[Row]:
-    """Labels per second, steps per second, megabytes; all in one thread per process."""
+    """Measure labels per second, steps per second and megabytes, with one thread per process."""
     counts = {size: sum(p.numel() for p in decoder(size, 16).parameters()) for size in SIZES}
     policies = {"expert": shipped_expert(), "tiny, K = 8": student("tiny", 8), "small, K = 16": student("small", 16)}
     over_context: Curves = {size: {k: _training(spec, size, k) for k in CONTEXTS} for size in ("tiny", "small")}
@@ -41,11 +41,11 @@ def growth(spec: EnvSpec) -> list[Row]:
         for name, recompute in (("tiny, cached", False), ("tiny, recomputed", True))
     }
     panels = [
-        ("training: context length K (steps)", "labels / s", "log", over_context),
+        ("training: context length K", "labels / s", "log", over_context),
         ("training: parameters", "labels / s", "log", over_size),
-        ("training: demonstrations (episodes)", "peak memory (MB)", "linear", memory_over_episodes()),
+        ("training: demonstrations", "peak memory (MB)", "linear", memory_over_episodes()),
         ("acting: envs in one process", "steps / s", "log", over_envs),
-        ("acting: context length K (steps)", "steps / s", "log", acting_over_context),
+        ("acting: context length K", "steps / s", "log", acting_over_context),
         ("acting: processes", "steps / s", "linear", acting_over_processes(spec)),
     ]
     FIGURE.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def _draw(axes: Axes, curves: Curves, across: str, up: str, scale: str) -> None:
     else:
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.minorticks_off()
     if len(curves) > 1:
@@ -80,7 +80,7 @@ def _draw(axes: Axes, curves: Curves, across: str, up: str, scale: str) -> None:
 
 
 def acting_over_processes(spec: EnvSpec) -> Curves:
-    """As many processes as cores, and more."""
+    """Measure acting with one process, one per core, and two per core."""
     counts = sorted({1, workers.cores(), 2 * workers.cores()})
     for n in counts:
         acting(spec, shipped_expert(), spec.seeds("test", 2 * n), n_processes=n)()  # starts the workers
@@ -91,7 +91,7 @@ def acting_over_processes(spec: EnvSpec) -> Curves:
 
 
 def memory_over_episodes() -> Curves:
-    """The peak of a training with K = 64, and the flat arrays."""
+    """Measure the peak memory of training with K = 64, and the size of the flat arrays."""
     peaks, flat = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "demonstrations.npz"

@@ -1,6 +1,6 @@
-"""Whatever is typed wrong is answered in one line that names the key, and leaves nothing behind: `make test-faults`.
+"""Wrong input gives a one-line error that names the key, and leaves no files: `make test-faults`.
 
-Each input is typed into a process of its own, in an empty folder.
+Each input runs in its own process in an empty folder.
 """
 
 import os
@@ -26,11 +26,11 @@ atexit.register(lambda: print("torch" in sys.modules))
 sys.argv[0] = "ilt"
 runpy.run_module("ilt", run_name="__main__")
 """
-"""`python -m ilt`, which also prints whether torch was imported."""
+"""`python -m ilt`, printing at the end whether torch was imported."""
 
 WITHOUT_KEYS = {"WANDB_MODE": "offline", "WANDB_API_KEY": "", "NETRC": os.devnull, "OMP_NUM_THREADS": "1"}
 EMPTY = {Path(), Path("outputs"), Path("outputs/runs")}
-"""Folders that may be left."""
+"""Folders that may remain."""
 
 EARLY = r"""
 [train: callbacks]
@@ -560,12 +560,12 @@ logger={_target_:os.getcwd} -> logger.
 expert=sb3 expert.path=GIVEN/sb3.zip -> expert.path must be a file that Stable-Baselines3 saved
 demos=file demos.path=GIVEN/episodes.npz demos.validation_path=GIVEN/episodes.npz -> demos.path:
 """
-"""A heading says for which command the lines below it are, and what they are about. A line holds the arguments, and how
-the answer must begin. `GIVEN` is a folder with the files of the fixture `given`."""
+"""A heading gives the command and the topic of the lines below it. A line contains the arguments and the start of the
+expected message. `GIVEN` is the folder of the fixture `given`."""
 
 
 def read(table: str) -> dict[str, list[tuple[str, str]]]:
-    """The lines below each heading: arguments with the command, and the beginning of the answer."""
+    """Return the lines below each heading as pairs of command line and start of the message."""
     found: dict[str, list[tuple[str, str]]] = {}
     for line in filter(None, table.splitlines()):
         if heading := re.fullmatch(r"\[(\w*): (.*)\]", line):
@@ -578,7 +578,7 @@ def read(table: str) -> dict[str, list[tuple[str, str]]]:
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with files that are not what they are said to be."""
+    """Return a folder with files of the wrong kind."""
     folder = tmp_path_factory.mktemp("given")
     (folder / "text").write_text("words\n")
     with zipfile.ZipFile(folder / "empty.zip", "w"):
@@ -592,7 +592,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def faults_of(number: int, arguments: str, words: str, *, folder: Path, given: Path, imports: bool) -> list[str]:
-    """All that is wrong with the answer to an input."""
+    """Run one input; return the faults in its message."""
     place = folder / str(number)
     place.mkdir()
     typed = shlex.split(arguments.replace("GIVEN", str(given)))
@@ -616,7 +616,7 @@ def faults_of(number: int, arguments: str, words: str, *, folder: Path, given: P
 
 
 def try_all(lines: list[tuple[str, str]], **options: object) -> None:
-    """Type every input, two at a time, and fail with all that is wrong."""
+    """Run every input, two at a time, and fail with the list of faults."""
     with ThreadPoolExecutor(2) as pool:
         found = pool.map(lambda each: faults_of(each[0], *each[1], **options), enumerate(lines))  # type: ignore[arg-type]
         faults = [fault for each in found for fault in each]
@@ -624,7 +624,7 @@ def try_all(lines: list[tuple[str, str]], **options: object) -> None:
 
 
 @pytest.mark.parametrize("heading", read(EARLY))
-def test_what_is_wrong_by_itself_is_answered_before_the_imports(
+def test_invalid_settings_are_reported_before_the_imports(
     heading: str, tmp_path: Path, given: Path, survived: Callable[[str, int], None]
 ) -> None:
     if "without a GPU" in heading and Path("/dev/nvidiactl").exists():
@@ -635,7 +635,7 @@ def test_what_is_wrong_by_itself_is_answered_before_the_imports(
 
 
 @pytest.mark.parametrize("heading", read(LATE))
-def test_what_somebody_elses_code_or_files_tell_is_answered_before_training(
+def test_errors_found_in_user_code_or_files_are_reported_before_training(
     heading: str, tmp_path: Path, given: Path, survived: Callable[[str, int], None]
 ) -> None:
     lines = read(LATE)[heading]
@@ -643,7 +643,7 @@ def test_what_somebody_elses_code_or_files_tell_is_answered_before_training(
     survived(f"wrong inputs, {heading.partition(':')[0]}, after the imports", len(lines))
 
 
-def test_every_command_gets_wrong_inputs() -> None:
+def test_every_command_has_wrong_inputs() -> None:
     lines = [line for table in (EARLY, LATE) for each in read(table).values() for line in each]
     assert {line.split()[0] for line, _ in lines} >= set(COMMANDS)
     assert len(lines) >= 236

@@ -54,7 +54,7 @@ def test_any_flipped_bit_of_the_header_is_harmless_or_an_error_that_names_the_fi
         ({"n_other": 3}, "holds weights of another model"),
     ],
 )
-def test_a_module_that_needs_more_than_the_file_holds_is_not_built(
+def test_a_module_that_needs_more_than_the_file_contains_is_not_built(
     sizes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     built = []
