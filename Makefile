@@ -56,10 +56,10 @@ format: install  ## format with ruff, and fix what it can
 check: lint  ## lint, and check types with mypy
 	$(BIN)/mypy
 
-expert: install  ## train an expert, or find it: make expert ARGS="expert=a2c"
+expert: install  ## train an expert, or reuse it: make expert ARGS="expert=a2c"
 	$(ILT) expert $(ARGS)
 
-demos: install  ## collect demonstrations, or find them
+demos: install  ## collect demonstrations, or reuse them
 	$(ILT) collect $(ARGS)
 
 train: install  ## train and score a student: make train ARGS="model=small dataset.context_length=16"
@@ -87,7 +87,7 @@ HIDDEN = outputs/multirun/adapt
 SHIFT = $(ILT) compare policies=unseen env=lunar_lander_nominal
 PHYSICS = env.wrappers.randomized_physics
 
-adapt: install  ## students under hidden physics and without velocities, by context length and imitation algorithm (hours)
+adapt: install  ## train and compare students under hidden physics and without velocities (hours)
 	$(LEARN) experiment=adapt dataset.context_length=32,1,4,8,16,64 hydra.sweep.dir=$(HIDDEN)
 	$(LEARN) experiment=adapt dataset.context_length=32 imitation=bc,dart hydra.sweep.dir=$(HIDDEN)
 	$(LEARN) experiment=adapt dataset.context_length=1 imitation=bc hydra.sweep.dir=$(HIDDEN)
