@@ -47,7 +47,7 @@ API = {
         ["check_env", "check_expert", "check_model"],
     ),
     "Environments": (
-        "An environment is whatever `gymnasium.make` returns, with rules for success and blocks of seeds.",
+        "An environment is anything that `gymnasium.make` returns, with rules for success and blocks of seeds.",
         ["EnvSpec", "ActionSpace", "envs.observations.ObservationLayout", "envs.wrappers.MaskObservation"],
     ),
     "Demonstrations": (
