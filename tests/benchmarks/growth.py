@@ -76,7 +76,7 @@ def _draw(axes: Axes, curves: Curves, across: str, up: str, scale: str) -> None:
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.minorticks_off()
     if len(curves) > 1:
-        axes.legend()
+        axes.legend(handlelength=1.2, borderpad=0.2)
 
 
 def acting_over_processes(spec: EnvSpec) -> Curves:
