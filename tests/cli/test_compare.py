@@ -84,7 +84,7 @@ def test_the_video_shows_the_policies_that_were_asked_for_side_by_side(filmed: P
         (["reference=expert"], r"^reference must name one of policies = \['nominal', 'other', 'random'\], got expert"),
         (["video=[student]"], r"^video must name one of policies = .*, got student"),
         ([f"+policies.random={PPO}"], r"^policies\.random must be random"),
-        (["+subsets.windy=wind:0.5:1"], r"^subsets\.windy must begin with one of \['gravity', .*\], .*, got wind$"),
+        (["+subsets.windy=wind:0.5:1"], r"^subsets\.windy must start with one of \['gravity', .*\], .*, got wind$"),
         (["+subsets.windy=wind"], r"^subsets\.windy must be PARAMETER:LOW:HIGH .*, got 'wind'$"),
         (["+policies.student=nowhere"], r"^policies\.student must be the folder of a finished run"),
         (

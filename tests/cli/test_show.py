@@ -71,7 +71,7 @@ def test_an_unfinished_run_says_what_is_left(tmp_path: Path, capsys: Captured) -
     assert shown(run, capsys) == [
         f"{run}: not finished",
         "still to do: expert, demonstrations, training, scores, figures",
-        "next: the command that began it, again",
+        "next: rerun the command that started it",
     ]
     (run / "checkpoints").mkdir()
     (run / "checkpoints" / "last.ckpt").touch()

@@ -337,9 +337,9 @@ def test_the_command_line_goes_before_the_space() -> None:
 @pytest.mark.parametrize(
     ("space", "arguments", "message"),
     [
-        (None, [], "search.space must hold something to search over"),
-        ({"model": "choice(tiny, small)"}, ["model=tiny"], "search.space must hold something to search over"),
-        ({"model.dropout": "0.1"}, [], "search.space must hold sweeps such as interval"),
+        (None, [], "search.space must contain something to search over"),
+        ({"model": "choice(tiny, small)"}, ["model=tiny"], "search.space must contain something to search over"),
+        ({"model.dropout": "0.1"}, [], "search.space must contain sweeps such as interval"),
         ({"model": "choice(tiny, small)"}, ["seed=0,1"], "seed is set by search.seeds"),
     ],
 )
