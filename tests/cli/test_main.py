@@ -178,7 +178,7 @@ def test_an_interrupt_exits_with_130_also_in_training(tmp_path: Path) -> None:
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in said
-    assert "stopped; the same command goes on from the last checkpoint" in said
+    assert "stopped; the same command resumes from the last checkpoint" in said
 
 
 def test_each_command_has_its_own_help(capsys: Captured) -> None:

@@ -111,7 +111,7 @@ def test_a_run_that_is_scored_again_knows_its_new_config(tmp_path: Path) -> None
 
 def test_a_config_that_reads_environment_variables_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("env: {kwargs: {key: ['${oc.env:WANDB_API_KEY}']}}")
-    with pytest.raises(UnreadableFileError, match=r"config\.yaml cannot be used: it holds the interpolation"):
+    with pytest.raises(UnreadableFileError, match=r"config\.yaml cannot be used: it contains the interpolation"):
         read_config(tmp_path)
 
 
@@ -127,7 +127,7 @@ def test_the_remaining_work_is_said(tmp_path: Path) -> None:
 
 def test_a_folder_is_worked_in_by_one_at_a_time(tmp_path: Path) -> None:
     one, other = open_run(tmp_path), open_run(tmp_path)
-    with one, pytest.raises(RuntimeError, match="another process is at work in"), other:
+    with one, pytest.raises(RuntimeError, match="another process is working in"), other:
         pass
     with other:
         pass
@@ -180,7 +180,7 @@ def test_an_interrupted_run_says_how_it_goes_on(tmp_path: Path, caplog: pytest.L
     with pytest.raises(SystemExit), open_run(tmp_path):
         raise SystemExit(1)
     same = "stopped; the same command"
-    assert caplog.messages == [f"{same} begins it again", f"{same} goes on from the last checkpoint"]
+    assert caplog.messages == [f"{same} starts it over", f"{same} resumes from the last checkpoint"]
     assert not (tmp_path / "run" / "error.txt").exists()
 
 
