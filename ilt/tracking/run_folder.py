@@ -265,7 +265,7 @@ def read_finished(folder: Path, *, key: str = "run") -> tuple[DictConfig, dict[s
 
 
 def check_run_files(folder: Path, digests: Mapping[str, str]) -> None:
-    """Check a run's files against their SHA-256 digests. Raise DamagedArtifactError, naming the file, if one differs."""
+    """Check a run's files against their SHA-256 digests. Raise DamagedArtifactError, naming a file that differs."""
     check_files(folder, digests, advice="get another copy of the run, or run it again with resume=false")
 
 
