@@ -97,7 +97,7 @@ def test_any_model_is_probed_and_only_a_transformer_attends(name: str, places: l
     assert list(dict.fromkeys(row["source"] for row in rows(folder))) == ["present observation", *places]
     assert list(json.loads((folder / "probe.json").read_text())["words"]) == ["probe.png"]
     assert not (folder / "attention.png").exists()
-    assert [figure.title for figure in probe_figures(runs / name)] == ["What can be read off it"]
+    assert [figure.title for figure in probe_figures(runs / name)] == ["What its activations encode"]
 
 
 def test_a_run_that_nothing_is_hidden_from_is_refused(runs: Path) -> None:
