@@ -266,12 +266,12 @@ def test_a_damaged_study_is_named(how: str, tmp_path: Path) -> None:
 
 def test_a_folder_holds_one_search_and_one_process_at_a_time(tmp_path: Path) -> None:
     search(tmp_path, n_trials=1)
-    with pytest.raises(ValueError, match=r"holds another search \(search.space differ\); give this one a"):
+    with pytest.raises(ValueError, match=r"contains another search \(search.space differ\); give this one its own"):
         search(tmp_path, n_trials=1, space={RATE: FloatDistribution(1e-4, 1e-2)})
     search(tmp_path, n_trials=1, evaluation__video=False, evaluation__n_episodes=7, n_envs=3)  # is the same one
-    with pytest.raises(ValueError, match=r"holds another search \(model, search.seeds differ\)"):
+    with pytest.raises(ValueError, match=r"contains another search \(model, search.seeds differ\)"):
         search(tmp_path, n_trials=1, model__n_layer=1, seeds=[0, 1, 2, 3])
-    with FileLock(tmp_path / ".search.lock"), pytest.raises(RuntimeError, match="another process searches in"):
+    with FileLock(tmp_path / ".search.lock"), pytest.raises(RuntimeError, match="another process is searching in"):
         search(tmp_path, n_trials=2)
 
 
