@@ -74,7 +74,7 @@ def band(curves: Sequence[Mapping[int, float]]) -> Band | None:
 def curves_chart(bands: Mapping[str, Band | None], *, ylabel: str, log: bool = False) -> str:
     """Plot at most `MOST_SERIES` bands, by label: the mean over runs as a line, the range over runs as an area.
 
-    A label without data still takes a color, so that a label has the same color in all charts. Return SVG.
+    A label without data still takes a color, so that a label has the same color in all charts.
     """
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()

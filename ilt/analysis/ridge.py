@@ -66,7 +66,7 @@ def explained_variance(predictions: np.ndarray, targets: np.ndarray) -> tuple[np
     """Return R² of predictions (E, Q), and its standard error over episodes, each (Q,).
 
     R² is 1 for perfect predictions, 0 if they are as good as the targets' mean, negative if they are worse, and NaN
-    for constant targets. The standard error is the one of a ratio of means (delta method).
+    for constant targets. The standard error is for a ratio of means (delta method).
     """
     varies = np.ptp(targets, axis=0) > 0
     distances, errors = (targets - targets.mean(axis=0)) ** 2, (predictions - targets) ** 2

@@ -87,7 +87,7 @@ def _make(spec: EnvSpec) -> Any:
 
 
 def _render(env: Any) -> np.ndarray:
-    """Return the current frame as (H, W, 3) uint8. Raise NoVideoError for whatever error the environment raises."""
+    """Return the current frame as (H, W, 3) uint8. Raise NoVideoError for any error that the environment raises."""
     try:
         frame = np.asarray(env.render())
         return np.asarray(Image.fromarray(frame).convert("RGB"))

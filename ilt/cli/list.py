@@ -84,7 +84,7 @@ def is_locked(path: Path) -> bool:
 
 
 def find_entries(outputs: Path) -> Iterator[Entry]:
-    """Find all entries below `outputs`, even damaged ones: runs except in `outputs/reference`, then artifacts."""
+    """Find all entries below `outputs`, even damaged ones: runs (not in `outputs/reference`), then artifacts."""
     marks = [path for name in (CONFIG, ERROR) for path in paths_below(outputs, name) if path.parent.name != COMMAND]
     found: set[Path] = set()
     for path in sorted({mark.parent for mark in marks if mark.relative_to(outputs).parts[0] != "reference"}):

@@ -141,7 +141,7 @@ def draw(
     write_figure(partial(probe_figure, scores, other=other and other[1]), folder / "probe.png")
     words = {"probe.png": in_words(scores)}
     if other is not None:
-        words["probe.png"] += f" Beside it {other[0]}. {in_words(other[1])}"
+        words["probe.png"] += f" For comparison, {other[0]}: {in_words(other[1])}"
     for name in ("attention.png", "attention.csv"):
         (folder / name).unlink(missing_ok=True)
     if isinstance(student.model, Decoder):

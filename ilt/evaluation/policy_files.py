@@ -44,7 +44,7 @@ def runs_of(key: str, where: str) -> list[str]:
         raise ConfigError(f"{key} must match the folder of at least one finished run, got {where}")
     if len(settings) > 1:
         examples = " and ".join(sorted(settings.values()))
-        raise ConfigError(f"{key} must match runs that differ in nothing but their seed, but {examples} differ in more")
+        raise ConfigError(f"{key} must match runs that differ only in their seed, but {examples} differ in more")
     return runs
 
 

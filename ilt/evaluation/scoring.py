@@ -74,7 +74,7 @@ def score_students(
 def score(
     ctx: Context, cfg: DictConfig, run: RunFolder, expert: LoadedExpert, demos: Artifact, fitted: Fitted
 ) -> tuple[dict[str, Any], dict[str, Episodes]]:
-    """Score a run on test seeds, write `episodes.csv`, and return the content of `results.json`, and the episodes."""
+    """Score a run on test seeds and write `episodes.csv`. Return the content of `results.json`, and the episodes."""
     evaluation = cfg.evaluation
     reported = evaluation.reported_checkpoint
     names = [reported, *(name for name in fitted.weights if name != reported)]

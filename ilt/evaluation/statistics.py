@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def mean_interval(values: np.ndarray, *, confidence: float = 0.95, n_resamples: int = 10_000) -> list[float]:
-    """Return the percentile bootstrap interval [low, high] of the mean of (E,) values. Its seed is fixed."""
+    """Return the percentile bootstrap interval [low, high] of the mean of (E,) values, with a fixed seed."""
     if len(values) < 2 or np.ptp(values) == 0:
         return [float(values.mean())] * 2
     interval = bootstrap(

@@ -120,7 +120,7 @@ def show(path: Path) -> None:
     print_table("", ["stage", "seconds"], [[name, f"{value:.1f}"] for name, value in results["seconds"].items()])
     log.info("everything is in %s", shown(path))
     run, runs = (shlex.quote(shown(place)) for place in (path, path.parent))
-    log.info("next: ilt evaluate run=%s (likewise ilt figures, ilt probe, ilt show), or ilt report runs=%s", run, runs)
+    log.info("next: ilt evaluate run=%s (or ilt figures, ilt probe, ilt show), or ilt report runs=%s", run, runs)
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

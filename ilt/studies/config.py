@@ -13,7 +13,7 @@ class Search:
         1, "Trials to run at once with hydra/launcher=joblib; they do not learn from each other.", ge=1
     )
     sampler: str = key("tpe", "How values are chosen.", choices=("tpe", "random"))
-    startup_trials: int = key(8, "Trials with random values; also, complete trials needed before pruning starts.", ge=1)
+    startup_trials: int = key(8, "Trials drawn at random, and trials to complete before pruning starts.", ge=1)
     pruning: bool = key(True, "Stop a trial whose first seed is below the median of earlier trials at the same step.")
     seed: int = key(0, "Seed of the sampler.", ge=0, le=LARGEST_SEED)
     seeds: list[int] = key([0, 1, 2], "Training seeds of every trial, at least three.", ge=0, le=LARGEST_SEED)

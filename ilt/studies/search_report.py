@@ -31,7 +31,7 @@ MOST_NAMED = 10  # trials in a legend
 
 
 def write_report(study: optuna.Study, folder: Path, runs: Sequence[Path], table: str) -> dict[str, Any]:
-    """Write `search.json`, `search.md` and the figures into the folder, and return the content of `search.json`.
+    """Write `search.json`, `search.md` and the figures to the folder, and return the content of `search.json`.
 
     Args:
         study: a study with at least one complete trial.
@@ -99,7 +99,7 @@ def _in_words(summary: dict[str, Any], table: str, figures: Sequence[str]) -> st
         f"{_listed(summary['seeds'])}. A pruned trial's value is the last return that its first seed reported.",
         f"## The winner: trial {winner['trial']}",
         markdown_table(["key", "value"], [[name, _short(value)] for name, value in winner["params"].items()]),
-        f"In the search: {winner['value']:.1f} on selection seeds. This is the largest of many values, so optimistic.",
+        f"In the search: {winner['value']:.1f} on selection seeds. As the largest of many values, it is optimistic.",
         f"Retrained with fresh seeds {_listed(again['seeds'])}: {again['selection_return_mean']:.1f} on selection "
         f"seeds, and **{again['return_mean']:.1f}** on {test['count']} {test['block']} seeds "
         "(95 % interval over runs: {:.1f} … {:.1f}".format(*again["return_mean_interval"])

@@ -187,7 +187,7 @@ def _over_jobs(finished: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _ranked(rows: Sequence[Row]) -> list[Row]:
-    """Sort rows by environment in order of first mention, then by descending selection-seed return."""
+    """Sort rows by environment, in order of first appearance, then by descending selection-seed return."""
     envs = list(dict.fromkeys(row.env for row in rows if row.env))
     place = {env: i for i, env in enumerate([*envs, ""])}
     return sorted(rows, key=lambda row: (place[row.env], -row.numbers.get(SELECTION, -math.inf), row.name))

@@ -19,7 +19,7 @@ class Progress:
 
     Args:
         title: name of the task.
-        total: amount of work, in `unit`s.
+        total: amount of work, in `unit`.
         unit: what is counted, in the plural, such as `episodes`.
         every: seconds between log lines if there is no bar.
     """

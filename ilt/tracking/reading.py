@@ -109,7 +109,7 @@ def read_json(path: Path, within: Path | None = None, *, finite: bool = True) ->
 
 
 def read_yaml(path: Path, within: Path | None = None) -> Any:
-    """Read YAML of limited size and nesting, without running code. Aliases are rejected: they could expand without end.
+    """Read YAML of limited size and nesting, without running code. Aliases, which can blow up, are rejected.
 
     Raise UnreadableFileError, with the reason, if it is invalid.
     """

@@ -171,7 +171,7 @@ class Group:
 
 
 def by_environment(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
-    """Return the runs of each environment by its short name, in order of first mention."""
+    """Group runs by their environment's short name, in order of first appearance."""
     found: dict[str, list[RunRecord]] = {}
     for name, run in zip(env_names([run.config["env"] for run in runs]), runs, strict=True):
         found.setdefault(name, []).append(run)
@@ -258,6 +258,6 @@ def flatten(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def differing_keys(configs: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return the keys whose values differ between flat configs, in order of first mention."""
+    """Return the keys whose values differ between flat configs, in order of first appearance."""
     keys = dict.fromkeys(key for config in configs for key in config)
     return [key for key in keys if len({config.get(key) for config in configs}) > 1]

@@ -148,7 +148,7 @@ class RunFolder:
     def next_steps(self) -> str:
         """A description of the remaining work, for the log."""
         if self._resume and (self.path / TRAINING).exists():
-            return "scores, figures (it is trained)"
+            return "scores, figures (already trained)"
         if self._resume and self.last_checkpoint:
             return "training from its last checkpoint, scores, figures"
         return "expert, demonstrations, training, scores, figures"
@@ -195,7 +195,7 @@ def shown(path: Path) -> str:
 
 
 def one_before(path: Path) -> Path:
-    """Return where the checkpoint previous to the one at `path` is kept."""
+    """Return where the previous version of the checkpoint at `path` is kept."""
     return path.with_name(f"{path.name}.before")
 
 

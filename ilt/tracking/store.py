@@ -132,7 +132,7 @@ class Store:
             manifest = write_with_digest(partial / MANIFEST, manifest)
             for path in partial.iterdir():
                 if path.name not in (MANIFEST, *manifest["files"]):
-                    _remove(path)  # such as `training`, only now, because a retry after a kill needs it
+                    _remove(path)  # only now, because a retry after a kill needs `training`
             os.replace(partial, target)
         return Artifact(target, manifest)
 
@@ -214,9 +214,9 @@ def check_files(folder: Path, digests: Mapping[str, str], *, advice: str = _ADVI
 
 
 def place_for(folder: Path, instead: Path) -> Path:
-    """Make and return a folder to write to: `folder`, or `instead`, with a warning, if `folder` is a link or read-only.
+    """Make and return a folder to write to: `folder`, or with a warning `instead`, if it is a link or not writable.
 
-    So results about a run on a read-only disk still have a place. Raise PlainError if neither can be written to.
+    For example, results about a run on a read-only disk go to `instead`. Raise PlainError if neither is writable.
     """
     try:
         if folder.is_symlink():

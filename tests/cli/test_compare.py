@@ -116,7 +116,7 @@ def test_a_pattern_is_all_runs_that_differ_in_their_seed(tmp_path: Path) -> None
     assert runs_of("policies.a", f"{tmp_path}/runs/a-*") == runs
     assert runs_of("policies.a", runs[0]) == runs[:1]
     folder_of(tmp_path, "a-s2", seed=2, dataset__batch_size=4)
-    with pytest.raises(ConfigError, match=r"^policies\.a must match runs that differ in nothing but .*-s1-y and .*-s2"):
+    with pytest.raises(ConfigError, match=r"^policies\.a must match runs that differ only in .*-s1-y and .*-s2"):
         runs_of("policies.a", f"{tmp_path}/runs/a-*")
     with pytest.raises(ConfigError, match=r"^policies\.c must match .* at least one finished run, got .*/c-\*$"):
         runs_of("policies.c", f"{tmp_path}/runs/c-*")

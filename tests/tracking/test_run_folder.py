@@ -122,7 +122,7 @@ def test_the_remaining_work_is_said(tmp_path: Path) -> None:
         (run.checkpoints / "last.ckpt").touch()
         assert run.next_steps == "training from its last checkpoint, scores, figures"
         (run.path / "training.json").touch()
-        assert run.next_steps == "scores, figures (it is trained)"
+        assert run.next_steps == "scores, figures (already trained)"
 
 
 def test_a_folder_is_worked_in_by_one_at_a_time(tmp_path: Path) -> None:
