@@ -277,7 +277,7 @@ WRONG_VALUES_OF_OTHER_COMMANDS = [
     ("probe", "other", "", "text, or null"),
     ("probe", "fit_seeds", 1000, "BLOCK:COUNT or BLOCK:OFFSET:COUNT, such as selection:1000"),
     ("probe", "steps", [1, -1], "a list of an integer of at least 0"),
-    ("report", "runs", "", "a folder that holds finished runs, such as outputs/multirun/NAME"),
+    ("report", "runs", "", "a folder that contains finished runs, such as outputs/multirun/NAME"),
     ("report", "example", "", "text, or null"),
     ("report", "videos", "some", "true or false"),
     ("compare", "policies", {}, "a mapping from names to policies, such as +policies.student=outputs/runs/NAME"),

@@ -113,7 +113,7 @@ def _reports(study: optuna.Study, reported: list[FrozenTrial], width: float) -> 
         axes.plot(steps, [trial.intermediate_values[s] for s in steps], marker="o", label=label, **styles[kind])
         drawn.add(kind)
     steps_axis(axes)
-    axes.set(title="Returns that each trial's first seed reported", ylabel=VALUE)
+    axes.set(title="Returns reported by first seeds", ylabel=VALUE)
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 

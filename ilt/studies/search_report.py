@@ -18,12 +18,12 @@ from ilt.tracking.store import write_json, write_text
 
 
 def write_report(study: optuna.Study, folder: Path, runs: Sequence[Path], table: str) -> dict[str, Any]:
-    """Write `search.json`, `search.md` and the figures into the folder, and return the content of `search.json`.
+    """Write `search.json`, `search.md` and the figures to the folder, and return the content of `search.json`.
 
     Args:
         study: a study with at least one complete trial.
-        runs: folders of the winner's finished runs on fresh training seeds.
-        table: Markdown table of these runs.
+        runs: folders of the winner's finished runs with fresh training seeds.
+        table: a Markdown table of these runs.
     """
     results = [read_results(run) for run in runs]
     tested = np.array([result["return_mean"] for result in results])
@@ -54,7 +54,7 @@ def write_report(study: optuna.Study, folder: Path, runs: Sequence[Path], table:
 
 
 def _describe(trial: FrozenTrial) -> dict[str, Any]:
-    """Describe a trial; the value of a pruned one is its last reported return, `returns` are by training seed."""
+    """Describe a trial. `value` of a pruned trial is its last reported return; `returns` are by training seed."""
     return {
         "trial": trial.number,
         "state": trial.state.name.lower(),
@@ -85,16 +85,16 @@ def _in_words(summary: dict[str, Any], table: str, figures: Sequence[str]) -> st
     parts = [
         f"# {summary['study']}",
         f"{len(trials)} trials: {states}. A trial's value is its mean return on selection seeds, over training seeds "
-        f"{_listed(summary['seeds'])}; that of a pruned trial is the last return that its first seed reported.",
+        f"{_listed(summary['seeds'])}. A pruned trial's value is the last return that its first seed reported.",
         f"## The winner: trial {winner['trial']}",
         markdown_table(["key", "value"], [[name, _short(value)] for name, value in winner["params"].items()]),
-        f"In the search: {winner['value']:.1f}, on selection seeds. The largest of many values, so an optimistic one.",
-        f"Trained again from fresh seeds {_listed(again['seeds'])}: {again['selection_return_mean']:.1f} on selection "
-        f"seeds, and on {test['count']} {test['block']} seeds **{again['return_mean']:.1f}** "
-        "({:.1f} … {:.1f}, 95 %".format(*again["return_mean_interval"])
-        + f" over runs), beside the expert's {again['expert_return_mean']:.1f}.",
+        f"In the search: {winner['value']:.1f} on selection seeds. As the largest of many values, it is optimistic.",
+        f"Retrained with fresh seeds {_listed(again['seeds'])}: {again['selection_return_mean']:.1f} on selection "
+        f"seeds, and **{again['return_mean']:.1f}** on {test['count']} {test['block']} seeds "
+        "(95 % interval over runs: {:.1f} … {:.1f}".format(*again["return_mean_interval"])
+        + f"). The expert reaches {again['expert_return_mean']:.1f}.",
         *(
-            [f"Trials {', '.join(scored)} were scored on test seeds, one after the other, as this search was extended."]
+            [f"Trials {', '.join(scored)} were each scored on test seeds, because this search was extended."]
             if len(scored) > 1
             else []
         ),

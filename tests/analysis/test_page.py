@@ -98,7 +98,7 @@ def test_only_differing_keys_are_listed(runs: list[RunRecord], tmp_path: Path) -
     assert "dataset.stride=2 (default 1)" in configs
     assert "d_model" not in configs
     assert "weight_decay" not in configs
-    assert "The default config, with nothing changed but seed" in body(page_on(tmp_path, runs[:2]), "configs")
+    assert "The default config; only seed was changed" in body(page_on(tmp_path, runs[:2]), "configs")
 
 
 def test_differing_test_seeds_and_excluded_runs_are_pointed_out(
@@ -155,7 +155,7 @@ def test_each_video_is_shown_once_and_loops_on_the_cards(runs: list[RunRecord], 
     assert all("controls muted" in each and 'poster="data:image/jpeg' in each for each in videos)
     assert "autoplay" not in html  # the script starts them where motion is welcome
     assert "The median test episode of large: seed 7, return 20.0, 70 steps" in videos[0]
-    assert "which is another episode: no video" in body(html, "episodes")
+    assert "It is not the same episode, so there is no video" in body(html, "episodes")
 
 
 def test_the_table_has_every_config_and_the_charts_only_the_best(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_the_video_shows_the_requested_policies_side_by_side(filmed: Path, conte
         (["reference=expert"], r"^reference must name one of policies = \['nominal', 'other', 'random'\], got expert"),
         (["video=[student]"], r"^video must name one of policies = .*, got student"),
         ([f"+policies.random={PPO}"], r"^policies\.random must be random"),
-        (["+subsets.windy=wind:0.5:1"], r"^subsets\.windy must begin with one of \['gravity', .*\], .*, got wind$"),
+        (["+subsets.windy=wind:0.5:1"], r"^subsets\.windy must start with one of \['gravity', .*\], .*, got wind$"),
         (["+subsets.windy=wind"], r"^subsets\.windy must be PARAMETER:LOW:HIGH .*, got 'wind'$"),
         (["+policies.student=nowhere"], r"^policies\.student must be the folder of a finished run"),
         (
@@ -116,7 +116,7 @@ def test_a_pattern_selects_all_runs_that_differ_only_in_their_seed(tmp_path: Pat
     assert runs_of("policies.a", f"{tmp_path}/runs/a-*") == runs
     assert runs_of("policies.a", runs[0]) == runs[:1]
     folder_of(tmp_path, "a-s2", seed=2, dataset__batch_size=4)
-    with pytest.raises(ConfigError, match=r"^policies\.a must match runs that differ in nothing but .*-s1-y and .*-s2"):
+    with pytest.raises(ConfigError, match=r"^policies\.a must match runs that differ only in .*-s1-y and .*-s2"):
         runs_of("policies.a", f"{tmp_path}/runs/a-*")
     with pytest.raises(ConfigError, match=r"^policies\.c must match .* at least one finished run, got .*/c-\*$"):
         runs_of("policies.c", f"{tmp_path}/runs/c-*")

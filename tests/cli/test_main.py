@@ -57,8 +57,8 @@ MISTAKES = {
     "model.n_layer=[1": "model.n_layer=[1 is not an override such as key=value: no viable alternative at input '[1'",
     WRONG: "model.n_layer must be an integer of at least 1, got 0",
     "+modl=tiny": "modl is not a key; did you mean model?",
-    "model=null": "model=null is no option of a group; a group takes a name, such as model=tiny",
-    "model=[tiny,small]": "model=[tiny,small] is no option of a group; a group takes one name, such as model=tiny",
+    "model=null": "model=null is not an option of a group; a group takes a name, such as model=tiny",
+    "model=[tiny,small]": "model=[tiny,small] is not an option of a group; a group takes one name, such as model=tiny",
     "env.id=null": "env.id must be text, got None",
     "experiment=adapt dataset.context_length=0": "dataset.context_length must be an integer of at least 1, got 0",
     "seed=[1]": "seed must be an integer from 0 to 4294967295, got [1]",
@@ -121,10 +121,10 @@ def test_unexpected_errors_have_a_traceback_and_config_errors_on_request(
 
 
 SWEEP_MISTAKES = {
-    "model.n_layer=range(0)": "model.n_layer=range(0) holds no value to sweep over",
+    "model.n_layer=range(0)": "model.n_layer=range(0) has no value to sweep over",
     "model.n_layer=range(1,3,0)": "model.n_layer=range(1,3,0) cannot be swept over: range() arg 3 must not be zero",
     "model.dropout=interval(0,1)": (
-        "model.dropout=interval(0,1) has no single values to sweep over; sweep=optuna searches it"
+        "model.dropout=interval(0,1) has no discrete values to sweep over; sweep=optuna searches it"
     ),
     "model.n_layer=0,-1": MISTAKES[WRONG],
     "model=tiny,tinny": MISTAKES["model=tinny"],
@@ -180,7 +180,7 @@ def test_an_interrupt_exits_with_130_even_during_training(tmp_path: Path) -> Non
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in said
-    assert "stopped; the same command goes on from the last checkpoint" in said
+    assert "stopped; the same command resumes from the last checkpoint" in said
 
 
 def test_each_command_has_its_own_help(capsys: Captured) -> None:

@@ -99,7 +99,7 @@ def test_any_model_can_be_probed_but_only_transformers_have_attention_maps(
     assert list(dict.fromkeys(row["source"] for row in rows(folder))) == ["present observation", *places]
     assert list(json.loads((folder / "probe.json").read_text())["words"]) == ["probe.png"]
     assert not (folder / "attention.png").exists()
-    assert [figure.title for figure in probe_figures(runs / name)] == ["What can be read off it"]
+    assert [figure.title for figure in probe_figures(runs / name)] == ["What its activations encode"]
 
 
 def test_a_run_with_nothing_hidden_is_refused(runs: Path) -> None:
@@ -111,13 +111,13 @@ def test_a_run_with_nothing_hidden_is_refused(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("other={runs}/plain", "other must be another run, in the environment of"),
-        ("other={runs}/student", "other must be another run, in the environment of"),
+        ("other={runs}/plain", "other must be another run in the environment of"),
+        ("other={runs}/student", "other must be another run in the environment of"),
         ("other=nowhere", "other must be the folder of a run"),
-        ("fit_seeds=test:50:60", "fit_seeds must be others than seeds=test:55, got test:50:60"),
+        ("fit_seeds=test:50:60", "fit_seeds must not overlap seeds=test:55, got test:50:60"),
         ("fit_seeds=mine:5", "fit_seeds must be BLOCK:COUNT"),
         ("seeds=test:1000001", "seeds must stay in env.seed_blocks.test"),
-        ("steps=[5000]", "steps must hold one that 50 episodes of both fit_seeds and seeds reach"),
+        ("steps=[5000]", "steps must include one that 50 episodes of both fit_seeds and seeds reach"),
         ("checkpoint=best", "run must be a run whose results.json lists weights/best.safetensors"),
     ],
 )

@@ -203,7 +203,7 @@ def test_the_example_is_the_median_run_of_the_best_config(tmp_path: Path) -> Non
 
 
 def test_a_missing_example_or_missing_runs_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="runs must be a folder that holds finished runs"):
+    with pytest.raises(ConfigError, match="runs must be a folder that contains finished runs"):
         report_on(tmp_path)
     finish_run(tmp_path / "run")
     with pytest.raises(ConfigError, match="example must be the name of a finished run in runs, such as run, got other"):

@@ -69,7 +69,7 @@ def test_an_unfinished_run_shows_the_remaining_stages(tmp_path: Path, capsys: Ca
     assert shown(run, capsys) == [
         f"{run}: not finished",
         "still to do: expert, demonstrations, training, scores, figures",
-        "next: the command that began it, again",
+        "next: rerun the command that started it",
     ]
     (run / "checkpoints").mkdir()
     (run / "checkpoints" / "last.ckpt").touch()

@@ -102,4 +102,4 @@ def test_a_run_that_would_upload_files_outside_its_outputs_is_excluded(
         run.use_artifacts(expert=expert)
     assert find_offline(outputs) == []
     assert "would upload" in caplog.text
-    assert "which is not below outputs" in caplog.text
+    assert "which is outside outputs" in caplog.text

@@ -53,7 +53,7 @@ def test_a_subset_contains_the_episodes_between_two_quantiles_of_a_parameter() -
     assert masks[ALL].tolist() == [True] * 4
     assert masks["windy"].tolist() == [True, False, False, True]
     assert masks["calm"].tolist() == [False, True, True, False]
-    with pytest.raises(ValueError, match=r"subsets\.odd asks for quantiles of rain, which env does not draw"):
+    with pytest.raises(ValueError, match=r"subsets\.odd asks for quantiles of rain, which env does not randomize"):
         subset_masks({"odd": ("rain", 0.0, 0.5)}, episodes(1, 1, 1, 1))
     with pytest.raises(ValueError, match=r"subsets\.windy asks for quantiles of wind, but it is 7 in every episode"):
         subset_masks(SUBSETS, episodes(1, 1, wind=np.full(2, 7.0)))

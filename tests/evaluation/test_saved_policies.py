@@ -118,7 +118,7 @@ def test_other_folders_are_refused_by_their_key(lander: EnvSpec, tmp_path: Path)
     with pytest.raises(ConfigError, match=r"^policies\.it must be the folder of a finished run .*, got nowhere$"):
         read("nowhere", lander, tmp_path)
     folder = Store(tmp_path).find_or_make("demos", "any", {"env": lander.identity()}, lambda _: {}).path
-    with pytest.raises(ConfigError, match=r"policies\.it must be an expert, but .* is none"):
+    with pytest.raises(ConfigError, match=r"policies\.it must be an expert, but .* is not one"):
         read(folder, lander)
 
 

@@ -63,7 +63,7 @@ def test_a_file_that_asks_for_more_memory_than_its_weights_need_is_refused(
     saved = spec("nano", BOX)
     evil = ModelSpec(**{**vars(saved), **change})
     evil.save(saved.build()[0], tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match=r"model\.safetensors(: | holds weights of another model: )"):
+    with pytest.raises(ValueError, match=r"model\.safetensors(: | has weights of another model: )"):
         ModelSpec.load(tmp_path / "model.safetensors")
 
 
@@ -88,14 +88,14 @@ def test_a_wrong_key_is_named() -> None:
 def test_a_damaged_file_is_named(damage: str, tmp_path: Path) -> None:
     path, saved = tmp_path / "model.safetensors", spec("nano", BOX)
     saved.save(saved.build()[0], path)
-    message = "holds no readable weights"
+    message = "contains no readable weights"
     if damage == "text":
         path.write_bytes(b"no weights")
     elif damage == "cut":
         path.write_bytes(path.read_bytes()[:-1])
     elif damage == "other":
         spec("tiny", BOX).save(saved.build()[0], path)
-        message = "holds weights of another model"
+        message = "has weights of another model"
     else:
         save_tensors({"weight": torch.zeros(1)}, path, {"n_actions": 4})
         message = "was not written by this version of ilt"

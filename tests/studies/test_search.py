@@ -266,12 +266,12 @@ def test_a_damaged_study_is_named(how: str, tmp_path: Path) -> None:
 
 def test_a_folder_is_for_one_search_and_one_process_at_a_time(tmp_path: Path) -> None:
     search(tmp_path, n_trials=1)
-    with pytest.raises(ValueError, match=r"holds another search \(search.space differ\); give this one a"):
+    with pytest.raises(ValueError, match=r"contains another search \(search.space differ\); give this one its own"):
         search(tmp_path, n_trials=1, space={RATE: FloatDistribution(1e-4, 1e-2)})
     search(tmp_path, n_trials=1, evaluation__video=False, evaluation__n_episodes=7, n_envs=3)  # still the same search
-    with pytest.raises(ValueError, match=r"holds another search \(model, search.seeds differ\)"):
+    with pytest.raises(ValueError, match=r"contains another search \(model, search.seeds differ\)"):
         search(tmp_path, n_trials=1, model__n_layer=1, seeds=[0, 1, 2, 3])
-    with FileLock(tmp_path / ".search.lock"), pytest.raises(RuntimeError, match="another process searches in"):
+    with FileLock(tmp_path / ".search.lock"), pytest.raises(RuntimeError, match="another process is searching in"):
         search(tmp_path, n_trials=2)
 
 
@@ -337,9 +337,9 @@ def test_the_command_line_overrides_the_search_space() -> None:
 @pytest.mark.parametrize(
     ("space", "arguments", "message"),
     [
-        (None, [], "search.space must hold something to search over"),
-        ({"model": "choice(tiny, small)"}, ["model=tiny"], "search.space must hold something to search over"),
-        ({"model.dropout": "0.1"}, [], "search.space must hold sweeps such as interval"),
+        (None, [], "search.space must contain something to search over"),
+        ({"model": "choice(tiny, small)"}, ["model=tiny"], "search.space must contain something to search over"),
+        ({"model.dropout": "0.1"}, [], "search.space must contain sweeps such as interval"),
         ({"model": "choice(tiny, small)"}, ["seed=0,1"], "seed is set by search.seeds"),
     ],
 )

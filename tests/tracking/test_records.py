@@ -162,5 +162,5 @@ def test_rates_and_their_rules_may_be_null(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["<b>1</b>", None, True, [1.0]])
 def test_other_values_in_place_of_numbers_are_refused(value: Any, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="stands where a number is wanted"):
+    with pytest.raises(ValueError, match="expected a number, got"):
         finished(tmp_path / "run", results={"return_mean": value})

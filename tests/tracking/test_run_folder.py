@@ -111,7 +111,7 @@ def test_a_rescored_run_records_its_new_config(tmp_path: Path) -> None:
 
 def test_a_config_that_reads_environment_variables_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("env: {kwargs: {key: ['${oc.env:WANDB_API_KEY}']}}")
-    with pytest.raises(UnreadableFileError, match=r"config\.yaml cannot be used: it holds the interpolation"):
+    with pytest.raises(UnreadableFileError, match=r"config\.yaml cannot be used: it contains the interpolation"):
         read_config(tmp_path)
 
 
@@ -122,12 +122,12 @@ def test_a_run_lists_its_remaining_stages(tmp_path: Path) -> None:
         (run.checkpoints / "last.ckpt").touch()
         assert run.next_steps == "training from its last checkpoint, scores, figures"
         (run.path / "training.json").touch()
-        assert run.next_steps == "scores, figures (it is trained)"
+        assert run.next_steps == "scores, figures (already trained)"
 
 
 def test_only_one_process_at_a_time_works_in_a_folder(tmp_path: Path) -> None:
     one, other = open_run(tmp_path), open_run(tmp_path)
-    with one, pytest.raises(RuntimeError, match="another process is at work in"), other:
+    with one, pytest.raises(RuntimeError, match="another process is working in"), other:
         pass
     with other:
         pass
@@ -180,7 +180,7 @@ def test_an_interrupted_run_says_how_to_resume(tmp_path: Path, caplog: pytest.Lo
     with pytest.raises(SystemExit), open_run(tmp_path):
         raise SystemExit(1)
     same = "stopped; the same command"
-    assert caplog.messages == [f"{same} begins it again", f"{same} goes on from the last checkpoint"]
+    assert caplog.messages == [f"{same} starts it over", f"{same} resumes from the last checkpoint"]
     assert not (tmp_path / "run" / "error.txt").exists()
 
 
