@@ -468,7 +468,8 @@ def hints(cfg: DictConfig, choices: Mapping[str, Any]) -> list[str]:
         kept = [f"{key}={env[key]}" for key in rules if env[key] is not None and env[key] == own[key]]
         if kept:
             advice.append(f"env.id={env.id} keeps {', '.join(kept)} of env={option}; env=gymnasium has no such rules")
-    for experiment in registry.options_of("experiment") if not choices.get("experiment") else ():
+    trains_expert = "total_steps" in cfg.expert  # as those of the experiments do
+    for experiment in registry.options_of("experiment") if trains_expert and not choices.get("experiment") else ():
         if registry.load_option("experiment", experiment).get("env", {}).get("id") == env.id:
             advice.append(f"experiment={experiment} has settings that suit env.id={env.id}")
     return advice

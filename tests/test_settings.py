@@ -103,6 +103,7 @@ def test_the_environment_is_checked_before_torch_is_imported() -> None:
         (["env.id=CartPole-v1"], {"env": "lunar_lander"}, "experiment=cartpole has settings that suit"),
         (["experiment=cartpole"], {"env": "gymnasium", "experiment": "cartpole"}, None),
         (["env.id=CartPole-v1"], {"env": "my_own"}, "experiment=cartpole"),
+        (["env.id=CartPole-v1", "env=gymnasium", "expert=sb3", "expert.path=model.zip"], {"env": "gymnasium"}, None),
     ],
 )
 def test_likely_mistakes_give_a_hint(overrides: list[str], choices: dict[str, str], hint: str | None) -> None:

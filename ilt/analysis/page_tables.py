@@ -151,7 +151,8 @@ def group_table(groups: Sequence[Group]) -> PageTable:
     caption = (
         "Each row is one config; its numbers are means over training seeds. Below a number is its 95 % interval: "
         "Student's t over training seeds or, for a single seed, a bootstrap over test episodes. Beside the expert: the "
-        f"test return (dot), its interval (line) and the expert (bar), from {min(ends):.1f} to {max(ends):.1f}."
+        "test return (dot), its interval (line) and the expert (bar), from "
+        f"{_decimal(min(ends))} to {_decimal(max(ends))}."
     )
     return PageTable.descending(caption, cells, groups, "selection return")
 
@@ -214,8 +215,12 @@ def number_cell(
     if value is None:
         return Cell("–", None)
     if interval is not None:
-        note = " … ".join(f"{end:{sign}.1f}" for end in interval)
-    return Cell(f"{value:{sign}.1f}", float(value), note)
+        note = " … ".join(_decimal(end, sign) for end in interval)
+    return Cell(_decimal(value, sign), float(value), note)
+
+
+def _decimal(value: float, sign: str = "") -> str:
+    return f"{value:{sign}.1f}".replace("-", "−")
 
 
 def rate_cell(rate: float | None) -> Cell:

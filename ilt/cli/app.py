@@ -152,7 +152,9 @@ def _mistake(error: Exception) -> str | None:
     by_hydra = traceback.extract_tb(error.__traceback__)[-1].filename.startswith(str(hydra.__path__[0]) + "/_internal")
     if isinstance(error, InterpolationResolutionError):
         missing = re.search(r"Missing mandatory value: ([\w.]+)", said)
-        return f"{missing[1]} must be given" if missing else f"{error.full_key}: {said}"
+        if missing:
+            return f"{missing[1]} must be given"
+        return f"{error.full_key}: {said}" if error.full_key else said
     return said if by_hydra and isinstance(error, ValueError) else None
 
 
