@@ -205,7 +205,7 @@ def test_evaluate_calls_nothing_that_a_run_names(group: str, copy: Path) -> None
     results = results_of(copy)
     results["files"]["config.yaml"] = sha256(copy / "config.yaml")
     write_with_digest(copy / "results.json", results)
-    with pytest.raises(ConfigError, match=rf"{group}\._target_=os\.abort is no component of ilt"):
+    with pytest.raises(ConfigError, match=rf"{group}\._target_=os\.abort is not a component of ilt"):
         evaluated(copy, "seeds=test:4")
 
 

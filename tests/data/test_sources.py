@@ -69,7 +69,7 @@ def test_a_function_is_a_source() -> None:
     [
         ({"_target_": "tests.data.test_sources.recordings", "amount": 1}, None, "cannot be called with env, block and"),
         ({"_target_": "tests.data.test_sources.recordings"}, (), r"trust=\[tests\]"),
-        ({"_target_": "tests.data.test_sources.nothing"}, None, r"demos\._target_=.* names nothing"),
+        ({"_target_": "tests.data.test_sources.nothing"}, None, r"demos\._target_=.* does not exist"),
         ({"_target_": "ilt.data.sources.EpisodesFile", "path": "a"}, None, r"demos\.validation_path must be given"),
     ],
 )
