@@ -324,9 +324,9 @@ env.seed_blocks.selection=[20_000_000,200] expert.selection_episodes=150 expert.
   expert.selection_episodes + expert.gate_episodes must be at most 200,
   the size of env.seed_blocks.selection, got 201
 env.seed_blocks.demonstrations=[0,100] env.seed_blocks.validation=[99,100]: env.seed_blocks must be
-  disjoint, but demonstrations and validation overlap: validation must begin at 100 or later, got 99
+  disjoint, but demonstrations and validation overlap: validation must start at 100 or later, got 99
 env.seed_blocks.test=[20_000_000,1_000_000]: env.seed_blocks must be disjoint, but selection and test overlap:
-  test must begin at 21000000 or later, got 20000000
+  test must start at 21000000 or later, got 20000000
 env.seed_blocks.test=[9223372036854775800,1000]: env.seed_blocks.test must end below 2^63
 env._target_=os.getcwd: env._target_ must be ilt.envs.spec.EnvSpec, with env.id naming your environment, got os.getcwd
 env.trust=[x]: env.trust is not a key

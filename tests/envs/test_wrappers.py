@@ -42,7 +42,7 @@ def test_a_spec_wraps_in_the_order_of_its_config(lander: EnvSpec) -> None:
 
 @pytest.mark.parametrize("hide", [[], [8], [-1], [2, 2], list(range(8))])
 def test_places_that_cannot_be_hidden_are_refused(hide: list[int]) -> None:
-    with pytest.raises(ConfigError, match=r"hide must be some of the places 0 to 7, each once"):
+    with pytest.raises(ConfigError, match=r"hide must be some of the indices 0 to 7, each once"):
         MaskObservation(bare(), hide=hide)
 
 
