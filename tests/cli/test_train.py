@@ -241,7 +241,7 @@ def test_what_does_not_fit_is_one_line_before_any_work(arguments: list[str], exp
 def test_an_expert_that_is_not_there_is_named_with_what_differs_where_none_may_be_trained(tmp_path: Path) -> None:
     said = refusal("train", *SMOKE, "expert.gamma=0.98", "expert.train=false", f"outputs={tmp_path}")
     assert said.startswith("expert.train must be true")
-    assert "ppo for LunarLander-v3 must be trained, since no such expert is there (the one most like it is ppo-" in said
+    assert "ppo for LunarLander-v3 must be trained, since no such expert exists (the most similar one is ppo-" in said
     assert "expert.gamma=0.98 (there: 0.999)" in said
     assert said.endswith("for 4,096 steps")  # no more than the smoke test allows
 

@@ -215,7 +215,7 @@ def test_a_round_that_a_checkpoint_was_trained_on_must_be_there(tmp_path: Path) 
     made = toy(tmp_path, "imitation=dagger")
     fit(*made)
     shutil.rmtree(tmp_path / "rounds")
-    with pytest.raises(ValueError, match=r"round 1 of this run, .* resume=false begins afresh"):
+    with pytest.raises(ValueError, match=r"round 1 of this run, .* resume=false starts over"):
         fit(*made)
 
 
