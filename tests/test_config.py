@@ -351,9 +351,9 @@ trainer.num_sanity_val_steps=2: trainer.num_sanity_val_steps cannot be set: vali
 trainer.max_time=00:00:01:00: trainer.max_time cannot be set: a run is finished at its last step; trainer.max_steps
 trainer.min_steps=9: trainer.min_steps cannot be set: a run is finished at its last step; trainer.max_steps
 trainer.strategy=ddp: trainer.strategy cannot be set: it follows from trainer.devices
-trainer.logger=false: trainer.logger cannot be set: loggers are a group of their own, such as logger=csv
-trainer.callbacks=[]: trainer.callbacks cannot be set: callbacks are a group of their own
-trainer.plugins=[]: trainer.plugins cannot be set: they are objects, which a config cannot hold
+trainer.logger=false: trainer.logger cannot be set: loggers have their own group, such as logger=csv
+trainer.callbacks=[]: trainer.callbacks cannot be set: callbacks have their own group
+trainer.plugins=[]: trainer.plugins cannot be set: they are objects, which a config cannot contain
 trainer.default_root_dir=x: trainer.default_root_dir cannot be set: a run writes to its folder
 trainer.accumulate_grad_batches=2: trainer.accumulate_grad_batches cannot be set: a resumed run finds its batches
 trainer.precision=16-mixed: trainer.precision must be 32-true, bf16-mixed or 64-true on a CPU, got 16-mixed

@@ -85,8 +85,8 @@ trainer.detect_anomaly=3 -> trainer.detect_anomaly must be true or false, got 3
 +trainer.max_time=00:01 -> trainer.max_time cannot be set: a run is finished at its last step; trainer.max_steps
 +trainer.accumulate_grad_batches=2 -> trainer.accumulate_grad_batches cannot be set: a resumed run finds its
 +trainer.overfit_batches=1 -> trainer.overfit_batches cannot be set: training and validation data are different;
-+trainer.logger=false -> trainer.logger cannot be set: loggers are a group of their own, such as logger=csv
-+trainer.callbacks=[] -> trainer.callbacks cannot be set: callbacks are a group of their own, such as
++trainer.logger=false -> trainer.logger cannot be set: loggers have their own group, such as logger=csv
++trainer.callbacks=[] -> trainer.callbacks cannot be set: callbacks have their own group, such as
 [train: other keys]
 seed=4294967296 -> seed must be an integer from 0 to 4294967295, got 4294967296
 seed=9223372036854775808 -> seed must be an integer from 0 to 4294967295, got 9223372036854775808

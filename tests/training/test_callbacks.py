@@ -171,7 +171,7 @@ def test_the_model_trains_again_after_a_rollout(plain: SimpleNamespace, averaged
 
 
 def test_averaging_before_the_rollout_is_refused() -> None:
-    with pytest.raises(ValueError, match="callbacks: rollout must stand before ema"):
+    with pytest.raises(ValueError, match="callbacks: rollout must come before ema"):
         fit(decoder(), [EMA(decay=0.9), evaluation_of()])
 
 
