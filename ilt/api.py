@@ -1,6 +1,6 @@
 """The Python API: the commands as functions, exported by `ilt`.
 
-Functions take the settings of the commands as keyword arguments. A config group is the name of one of its options or a
+Functions take the settings of the commands as keyword arguments: each config group by the name of an option or as a
 mapping (`model="tiny"`, `optimizer={"learning_rate": 1e-3}`). Results go to the same store, under the same names.
 """
 

@@ -46,7 +46,7 @@ NOT_OF_THE_RUN = (
 """Top-level keys that affect neither the weights nor a run's name."""
 
 STUDENT = ("context_length", "deterministic")
-"""Keys of `evaluation` that decide how the student acts during training."""
+"""Keys of `evaluation` that determine how the student acts during training."""
 
 
 def check_config(cfg: DictConfig, command: str = "train", *, partial: bool = False) -> None:
@@ -93,7 +93,7 @@ def check_config(cfg: DictConfig, command: str = "train", *, partial: bool = Fal
 
 
 def check_environment(cfg: DictConfig) -> None:
-    """Check a config against its environment, its files and this machine. Raise ConfigError, naming the key.
+    """Raise ConfigError, naming the key, unless a config fits its environment, its files and this machine.
 
     The only heavy imports are Gymnasium and the environment.
     """
@@ -177,7 +177,7 @@ def _parts(cfg: DictConfig) -> Iterator[tuple[str, Component | None, Any]]:
 
 
 def training_config(cfg: DictConfig) -> dict[str, Any]:
-    """Return everything that decides a run's weights, in canonical form; see `ilt.schema.canonical`.
+    """Return everything that determines a run's weights, in canonical form; see `ilt.schema.canonical`.
 
     Scoring, figures and logging are not part of it.
     """
@@ -203,7 +203,7 @@ def training_config(cfg: DictConfig) -> dict[str, Any]:
         kept["expert"]["train_at_most"] = cfg.expert.train_at_most
     groups = ("demos", "dataset", "head", "imitation", "model", "optimizer", "trainer")
     kept |= {group: canonical(group, cfg[group]) for group in groups}
-    if kept["demos"]["component"] != "expert":  # an expert's demonstrations are decided by its config
+    if kept["demos"]["component"] != "expert":  # an expert's demonstrations are determined by its config
         from ilt.data.sources import make_source
 
         kept["demos"] |= make_source(cfg.demos).identity()
@@ -216,13 +216,13 @@ def training_hash(cfg: DictConfig) -> str:
 
 
 def is_of_the_run(override: str) -> bool:
-    """Return whether an override, such as `+model.n_layer=2`, sets a key that may decide a run's weights."""
+    """Return whether an override, such as `+model.n_layer=2`, sets a key that may affect a run's weights."""
     group, _, key = override.lstrip("+~").partition("=")[0].partition(".")
     return group not in NOT_OF_THE_RUN or (group == "evaluation" and key in STUDENT)
 
 
 def run_config(cfg: DictConfig) -> dict[str, Any]:
-    """Return a run's config as plain containers, resolved, without the keys that affect no results."""
+    """Return a run's config as plain containers, resolved, with only the keys that affect results."""
     return {str(key): plain(cfg[key]) for key in cfg if key not in NOT_OF_THE_RUN or key == "evaluation"}
 
 

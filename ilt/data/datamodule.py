@@ -23,7 +23,7 @@ class EpochBatches(Sampler[Any]):
 
     Args:
         n_windows, batch_size: an epoch has n_windows // batch_size batches, but at least one.
-        seed: decides every permutation.
+        seed: determines every permutation.
         first_step: training step to start at, so that a resumed run continues with batches that it has not seen; a
             function is called when the first batch is requested.
         rank, n_ranks: rank and number of the processes that train together; each gets its share of every batch.
@@ -90,7 +90,7 @@ class WindowLoader(DataLoader[dict[str, Tensor]]):
     """A DataLoader that Lightning may resume mid-epoch: its sampler already starts at the right step."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return nothing: the global step decides where the sampler starts."""
+        """Return nothing: the global step determines where the sampler starts."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -103,7 +103,7 @@ class WindowData(pl.LightningDataModule):
     Args:
         train, validation: windows over different episodes.
         batch_size: windows in a training batch, summed over all processes that train together.
-        seed: decides the order of training batches.
+        seed: determines the order of training batches.
         steps_per_round: training steps between rounds, at which episodes may be added; None for no rounds.
     """
 

@@ -46,7 +46,7 @@ class DataSource(ABC):
         """Return the episodes of a block ("demonstrations" or "validation"), with actions in the simulator's units."""
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides the episodes besides the config, such as the content of a file."""
+        """Return what determines the episodes besides the config, such as the content of a file."""
         return {}
 
 

@@ -64,8 +64,9 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         action_space: the environment's actions, to convert them to model units.
         context_length: K, in steps, at least 1.
         stride: steps between the starts of neighboring windows, from 1 to K (a larger one would skip steps).
-        as_deployed: whether to mark each step once for validation, in the window where the model sees the K − 1 steps
-            before it, or all steps since the start of the episode if they are fewer. Requires stride 1.
+        as_deployed: whether to add `scored`, for validation. It marks each step once, in the window in which the model
+            sees the K − 1 steps before it, or all steps since the start of the episode if they are fewer. Requires
+            stride 1.
     """
 
     def __init__(

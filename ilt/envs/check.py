@@ -13,7 +13,7 @@ def check_env(env: EnvSpec) -> None:
     """Run a few random episodes. Raise ValueError, saying what is wrong, unless the environment meets its contract.
 
     Observations, including privileged ones, must be finite and of one size. The environment must accept every action.
-    Episodes must end by their time limit, or within 10,000 steps if they have none. The reset seed must decide the
+    Episodes must end by their time limit, or within 10,000 steps if they have none. The reset seed must determine the
     episode and its `info["episode_params"]` bit for bit, in a fresh environment and in a used one. The parameters must
     have the same names in every episode. Raise ConfigError if the environment or its spaces are not supported.
     """
@@ -27,7 +27,7 @@ def check_env(env: EnvSpec) -> None:
     for what in ("observations", "rewards", "ends", "episode_params"):
         if not np.array_equal(getattr(again, what), getattr(first, what)):
             raise ValueError(
-                f"{env.id}: the seed given to reset must decide an episode, but with the same seed and actions the "
+                f"{env.id}: the seed given to reset must determine an episode, but with the same seed and actions the "
                 f"{what} of a used environment differ from those of a fresh one"
             )
 

@@ -203,7 +203,7 @@ class EnvSpec:
         return None if limit == -1 else int(limit)
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides an episode besides its seed and the policy. It is part of every artifact's hash."""
+        """Return what determines an episode besides its seed and the policy. It is part of every artifact's hash."""
         identity: dict[str, Any] = {"id": self.id, "kwargs": dict(self.kwargs)}
         if self.wrappers:
             identity["wrappers"] = [

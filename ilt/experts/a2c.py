@@ -148,7 +148,7 @@ class Learner:
     Args:
         spec: the environment; training episodes take their seeds from its demonstrations block.
         privileged: whether the expert sees what the environment hides from students.
-        seed: decides weights, sampling and episodes.
+        seed: determines weights, sampling and episodes.
         total_steps: environment steps of training.
         hidden: width of each hidden layer of actor and critic.
         n_envs, n_steps: one rollout is n_envs × n_steps steps.

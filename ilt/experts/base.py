@@ -50,7 +50,7 @@ class Expert(ABC):
     gradient_steps: int = 0
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides the expert besides the config, such as a file's content. It is hashed as well."""
+        """Return what determines the expert besides the config, such as a file's content. It is hashed as well."""
         return {}
 
     def train(
@@ -63,7 +63,7 @@ class Expert(ABC):
         `ilt.experts.training_envs`.
 
         Args:
-            seed: decides the weights, samples and training episodes.
+            seed: determines the weights, samples and training episodes.
             privileged: whether the expert sees what the environment hides from students.
             score, report: functions to call; see `Score` and `Report`.
         """

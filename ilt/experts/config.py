@@ -16,7 +16,9 @@ class AnyExpert:
         identity=False,
     )
     gate: float | None = key(
-        None, "Minimum mean return on selection seeds to be allowed to demonstrate; null for none.", identity=False
+        None,
+        "Minimum mean return on selection seeds that the expert needs to demonstrate; null for none.",
+        identity=False,
     )
     privileged: bool = key(False, "Whether the expert sees what the environment hides from students.")
     deterministic: bool = key(

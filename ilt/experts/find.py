@@ -56,7 +56,7 @@ def load(ctx: Context, expert: Any, artifact: Artifact) -> LoadedExpert:
 
 
 def canonical_config_of(ctx: Context, expert: Any) -> dict[str, Any]:
-    """Return everything that decides an expert. The gate is not part of it: a trained expert is kept in any case."""
+    """Return everything that determines an expert. The gate is not part of it: a trained expert is kept in any case."""
     made = make_expert(expert, trust=ctx.env.trust)  # checks the trust before anything else is imported
     return {
         "env": ctx.env.identity(),

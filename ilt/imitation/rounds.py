@@ -37,7 +37,7 @@ class LabelBudget:
         demonstrations: the demonstrations that the run uses.
         first_seed: how many seeds of the demonstrations block the demonstrations use.
         expert: the expert that labels rounds.
-        identity: everything that decides the training run.
+        identity: everything that determines the training run.
         context_length, deterministic: how the student acts.
         n_steps: training steps.
 

@@ -89,7 +89,7 @@ class NamedPolicy:
     Attributes:
         policy: the policy.
         name: name of its rollouts' folders, before the hash.
-        identity: everything that decides its actions, besides `deterministic`.
+        identity: everything that determines its actions, besides `deterministic`.
         deterministic: whether it takes the most likely action instead of sampling.
         parents: the artifacts that it was loaded from.
     """

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 class RolloutEvaluation(Callback):
     """Runs the student on selection seeds at every validation, and logs `rollout/return_mean` and other metrics.
 
-    The trainer's `val_check_interval` and `check_val_every_n_epoch` decide how often. The callback must come before a
+    The trainer's `val_check_interval` and `check_val_every_n_epoch` set how often. The callback must come before a
     weight-averaging callback, which swaps in the averaged weights during validation, so that they act in the rollouts.
     If several processes train together, rank 0 runs the rollouts and broadcasts the metrics.
 

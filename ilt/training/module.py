@@ -34,7 +34,7 @@ class ImitationModule(pl.LightningModule):
     Args:
         model: maps observations (B, K, obs_dim), actions (B, K[, dim]) and mask (B, K) to outputs (B, K, n_outputs).
         head: the distribution that the outputs parametrize.
-        seed: decides dropout.
+        seed: determines dropout.
         make_optimizer: takes the model, `total_steps` and `fused`; see `ilt.training.optimizer.adamw`.
     """
 

@@ -112,7 +112,7 @@ def test_it_suits_decoders_whose_layers_share_the_context_without_learned_positi
 
 def test_no_other_model_is_taken() -> None:
     assert not CachedDecoder.suits(nn.Linear(3, 4))
-    with pytest.raises(AssertionError, match="change while its window slides"):
+    with pytest.raises(AssertionError, match="change as the window slides"):
         CachedDecoder(decoder(attention="full"))
 
 
