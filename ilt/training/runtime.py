@@ -74,8 +74,8 @@ def n_nodes(trainer: Any) -> int:
 def keep_freed_memory() -> None:
     """Let the C library keep freed memory instead of returning it to the kernel.
 
-    Every training step frees and allocates the same large blocks. Otherwise this would cost 10,000 page faults and a
-    tenth of the time of a step of `small`.
+    Every training step frees and allocates the same large blocks. Returning them each time would cost 10,000 page
+    faults and a tenth of the time of a step of `small`.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h of glibc
