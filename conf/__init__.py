@@ -1,1 +1,1 @@
-"""Hydra configs, a package so that they travel with an installed `ilt` as `ilt.conf`."""
+"""Hydra configs; a package, so that they are installed with `ilt` as `ilt.conf`."""

@@ -1,7 +1,7 @@
-"""The figures of the concept pages, drawn by code: `python docs/figures.py FOLDER` writes them as SVG, PDF and PNG.
+"""Draw the figures of the concept pages: `python docs/figures.py FOLDER` writes them as SVG, PDF and PNG.
 
-One unit is a tenth of an inch. Figures are 6.8 inches wide, with text of 7 to 9 points, as papers print them over two
-columns. Colors are those of Okabe and Ito (2008), which people with color vision deficiencies can tell apart.
+One unit is a tenth of an inch. Figures are 6.8 inches wide with text of 7 to 9 points, the size of a two-column figure
+in a paper. Colors follow Okabe and Ito (2008), so people with color vision deficiencies can tell them apart.
 """
 
 import io
@@ -73,7 +73,7 @@ def note(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
 
 
 def data_flow() -> Figure:
-    """Draw the way data flows, from the environment to the report."""
+    """Draw the flow of data from the environment to the report."""
     figure, axes = canvas(27)
     top, low, height = 17.5, 4.5, 4.6
     first = [
@@ -123,7 +123,7 @@ def attention_mask(n_steps: int, window_size: int) -> np.ndarray:
 
 
 def tokens() -> Figure:
-    """Draw the layout of tokens, which positions are read, and the attention windows of two layers."""
+    """Draw the layout of tokens, the outputs that are used, and the attention windows of two layers."""
     figure, axes = canvas(41.5)
     side, left, row = 6.2, 9.5, 31.0
     names = [("s", 0), ("a", 0), ("s", 1), ("a", 1), ("s", 2), ("a", 2), ("s", 3)]
@@ -137,7 +137,7 @@ def tokens() -> Figure:
     note(axes, left - 1, row + 7.4, "outputs", ha="right")
     note(
         axes, WIDTH / 2, row - 2.2,
-        "Blue: what was seen at step t. Orange: the action that followed. The output at state t predicts action t;\n"
+        "Blue: the state at step t. Orange: the action that followed. The output at state t predicts action t;\n"
         "it depends on everything before it and on nothing after it. A step is two tokens, except the last.",
     )  # fmt: skip
     cell, bottom = 1.55, 6.4
@@ -173,7 +173,7 @@ def tokens() -> Figure:
 
 
 def alignment() -> Figure:
-    """Draw how observations, actions and rewards of an episode belong together, and how they are stored."""
+    """Draw the alignment of an episode's observations, actions and rewards, and their layout on disk."""
     figure, axes = canvas(35)
     n, pitch, left = 4, 11.9, 8.6
     for t in range(n + 1):
@@ -192,7 +192,7 @@ def alignment() -> Figure:
     note(axes, WIDTH / 2, 33.4, "An episode of T = 4 steps has T + 1 observations", fontsize=9, color=INK)
     # storage
     axes.plot([3, WIDTH - 3], [12.6, 12.6], color="#CCCCCC", lw=0.8)
-    note(axes, 34, 11.2, "On disk, episodes lie end to end (here of 4 and 2 steps):", color=INK, fontsize=8)
+    note(axes, 34, 11.2, "On disk, episodes are laid end to end (4 and 2 steps):", color=INK, fontsize=8)
     cell = 5.2
     for y, name, counts, color in ((6.6, "observations", (5, 3), BLUE), (2.0, "actions, rewards", (4, 2), ORANGE)):
         note(axes, 13.6, y + 1.4, name, ha="right", fontsize=8)
@@ -208,7 +208,7 @@ def alignment() -> Figure:
 
 
 def seed_blocks() -> Figure:
-    """Draw the four blocks of seeds, and what each is for."""
+    """Draw the four blocks of seeds and their uses."""
     figure, axes = canvas(27)
     width, blocks = 15.2, [
         ("demonstrations", "0 to 9,999,999", ORANGE,
@@ -216,7 +216,7 @@ def seed_blocks() -> Figure:
         ("validation", "10,000,000 to 10,999,999", PURPLE, ["validation loss", "action accuracy"]),
         ("selection", "20,000,000 to 20,999,999", BLUE,
          ["the expert’s gate", "learning curve", "checkpoints", "searches"]),
-        ("test", "30,000,000 to 30,999,999", GREEN, ["reported scores", "comparisons", "nothing is chosen"]),
+        ("test", "30,000,000 to 30,999,999", GREEN, ["reported scores", "comparisons", "no selection"]),
     ]  # fmt: skip
     for i, (name, seeds, color, uses) in enumerate(blocks):
         x = 2.0 + 16.4 * i
@@ -227,21 +227,21 @@ def seed_blocks() -> Figure:
     axes.text(
         WIDTH / 2,
         24.2,
-        "An episode is its seed, and each seed serves one purpose",
+        "A seed determines an episode, and serves one purpose",
         ha="center",
         va="center",
         fontsize=9,
     )
     arrow(axes, (2.0, 21.8), (65.5, 21.8), color=GRAY)
     note(axes, 64.5, 22.8, "seed given to env.reset", ha="right")
-    note(axes, WIDTH / 2, 1.4, "Lengths are not to scale. A range of seeds that would leave its block is refused.")
+    note(axes, WIDTH / 2, 1.4, "Lengths are not to scale. A range of seeds that leaves its block is refused.")
     return figure
 
 
 def artifacts() -> Figure:
-    """Draw what the hash of each artifact is made of."""
+    """Draw what the hash of each artifact is computed from."""
     figure, axes = canvas(40)
-    axes.text(WIDTH / 2, 38.3, "A hash says what a result was made from", ha="center", va="center", fontsize=9)
+    axes.text(WIDTH / 2, 38.3, "A hash identifies what a result was made from", ha="center", va="center", fontsize=9)
     columns = [
         (2.0, "expert", "experts/ppo-091d97b2b3", ORANGE,
          ["environment: id, arguments,\nwrappers", "seed blocks that it uses", "component and version",
@@ -282,7 +282,7 @@ def artifacts() -> Figure:
         axes,
         34,
         2.9,
-        "Found: used again. Missing: made under a lock, and renamed when complete. Damaged: an error names the file.",
+        "Found: reused. Missing: made under a lock, and renamed when complete. Damaged: an error names the file.",
         color=INK,
     )
     return figure  # fmt: skip
@@ -324,7 +324,7 @@ def privileged_teachers() -> Figure:
 
 
 def cached_attention() -> Figure:
-    """Draw why cached keys stay valid in banded attention, and why they do not if every layer sees the window."""
+    """Draw why cached keys stay valid in banded attention, but not if every layer sees the whole window."""
     figure, axes = canvas(39)
     panels = [
         (3.0, "full attention: every layer sees K = 4 steps", 3, 3, VERMILION),
@@ -377,7 +377,7 @@ def cached_attention() -> Figure:
         axes,
         17,
         2.8,
-        "Cached keys depend on steps that have left the\nwindow, so they would have to be computed again.",
+        "Cached keys depend on steps that have left the\nwindow, so they would have to be recomputed.",
         color=VERMILION,
     )
     note(

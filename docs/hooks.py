@@ -1,4 +1,4 @@
-"""MkDocs hooks, which add what is generated: reference pages, figures, and a page for each notebook."""
+"""MkDocs hooks that add the generated files: reference pages, figures, and a page for each notebook."""
 
 import json
 import re
@@ -28,7 +28,7 @@ def notebook_page(path: Path) -> str:
     parts = []
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"])
-        text = re.sub(r"\.ipynb(?=\))", ".md", source)  # other notebooks are pages, too
+        text = re.sub(r"\.ipynb(?=\))", ".md", source)  # links to other notebooks point to their pages
         parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
         printed = "".join(map(_text, cell.get("outputs", ()))).rstrip()
         if printed:

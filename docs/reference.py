@@ -17,16 +17,16 @@ from ilt.tracking.store import SHIPPED, read_manifest
 CONF = files("ilt.conf")
 
 GROUPS = {
-    "env": "The environment, what counts as a success or a crash in it, and its seeds for each purpose.",
+    "env": "The environment, its rules for success and crash, and its seeds for each purpose.",
     "expert": "Who demonstrates.",
     "demos": "Where demonstrations come from.",
     "dataset": "How demonstrations are cut into windows.",
-    "imitation": "Which labels a training is given, and when.",
+    "imitation": "Which expert labels the student learns from, and when.",
     "model": "The student's network.",
     "head": "How a model's outputs become a distribution over actions.",
     "optimizer": "The optimizer and its schedule.",
     "trainer": "Length of the training, devices and precision.",
-    "callbacks": "What happens during the training.",
+    "callbacks": "Callbacks during training: rollout evaluation, weight averaging, checkpoints.",
     "evaluation": "How the trained student is scored.",
     "logger": "Where metrics, figures and videos are sent.",
     "experiment": "Settings of several groups at once.",
@@ -35,7 +35,7 @@ GROUPS = {
     "search": "Keys of a hyperparameter search.",
     "hydra/launcher": "Where the jobs of a sweep run, with `-m`. Hydra's `basic` and `joblib` are there too.",
 }
-"""The config groups in the order of the pipeline, with what each decides."""
+"""The config groups in the order of the pipeline, each with a description."""
 
 API = {
     "Functions": (
@@ -43,20 +43,20 @@ API = {
         ["make_env", "load_expert", "collect", "train", "evaluate", "compare", "load_policy", "Demonstrations", "Run"],
     ),
     "Checks": (
-        "Each check raises `ValueError`, saying what is wrong; call them in your own tests.",
+        "Each check raises `ValueError` and says what is wrong; call them in your own tests.",
         ["check_env", "check_expert", "check_model"],
     ),
     "Environments": (
-        "An environment is whatever `gymnasium.make` returns, with rules for success and blocks of seeds.",
+        "An environment is anything that `gymnasium.make` returns, with rules for success and blocks of seeds.",
         ["EnvSpec", "ActionSpace", "envs.observations.ObservationLayout", "envs.wrappers.MaskObservation"],
     ),
     "Demonstrations": (
-        "Episodes, the sources that they come from, and windows over them.",
+        "Episodes, their sources, and windows over them.",
         ["Episodes", "DataSource", "data.sources.ExpertEpisodes", "data.sources.EpisodesFile",
          "data.windows.WindowDataset"],
     ),
     "Experts": (
-        "Whoever demonstrates and labels: trained here, read from a file, or a function.",
+        "Policies that demonstrate and label: trained here, read from a file, or a function.",
         ["Expert", "experts.base.FunctionExpert", "experts.ppo.PPO", "experts.a2c.A2C", "experts.sb3_file.SB3File"],
     ),
     "Models": (
@@ -74,7 +74,7 @@ API = {
         ["Imitation", "Round", "imitation.base.BC", "imitation.dagger.DAgger", "imitation.dart.DART"],
     ),
     "Policies": (
-        "Whatever acts, for many environments at once.",
+        "Policies act in many environments at once.",
         ["Policy", "rollout.policies.SequencePolicy", "rollout.policies.FunctionPolicy"],
     ),
     "Statistics": (
@@ -84,7 +84,7 @@ API = {
     ),
     "Errors": ("What is wrong with a config or an argument.", ["ConfigError"]),
 }  # fmt: skip
-"""The sections of the API page: an introduction, and names below `ilt`."""
+"""The sections of the API page: an introduction, and names in `ilt`."""
 
 
 def config_page() -> str:
@@ -93,7 +93,7 @@ def config_page() -> str:
         "# Configuration keys",
         "Every key of every group, with its type, default and range, as the schemas in the code define them. Options "
         "of a group are chosen by name (`model=mini`) and their keys are overridden one by one (`model.n_layer=3`). "
-        "[Configuration](../guides/configuration.md) explains how they are put together.",
+        "[Configuration](../guides/configuration.md) explains how they are combined.",
         "Keys marked † are not part of their component's [identity](../concepts/artifacts.md).",
     ]
     for group, meaning in GROUPS.items():
@@ -130,31 +130,31 @@ def zoo_page() -> str:
     """Return the page of environments and shipped experts."""
     parts = [
         "# Environments and experts",
-        "Any environment that Gymnasium can make works by its id (`env=gymnasium env.id=…`); those below come with "
-        "rules and settings that suit them.",
+        "Any environment that Gymnasium can make works by its id (`env=gymnasium env.id=…`). Those below come with "
+        "rules for success and crash, and with tested settings.",
         "## Environments",
         _table(["option", "environment", "about", "success", "crash"], map(_env, _envs())),
         "## Experiments",
-        "Settings of environment, expert and training that were seen to work together: `ilt train experiment=NAME`.",
+        "Settings of environment, expert and training that were tested together: `ilt train experiment=NAME`.",
         _table(["experiment", "environment", "about"], map(_experiment, options_of("experiment"))),
         "## Shipped experts",
-        "These come with the package, so nothing has to be trained. Returns are means over selection seeds that were "
+        "These ship with the package, so they need no training. Returns are means over selection seeds that were "
         f"not used to pick a checkpoint ({_episodes()} of them), with the most likely actions and 95 % confidence "
-        "intervals (normal approximation). Time is that of the training and its evaluations on two cores.",
+        "intervals (normal approximation). Times include the training and its evaluations, on two cores.",
         _table(
             ["expert", "environment", "sees", "environment steps", "return", "95 % interval", "success", "time"],
             map(_expert, _manifests()),
         ),
-        "The same command finds the shipped expert, or trains it where a setting differs:",
+        "These commands find the shipped experts; with a changed setting they train another one:",
         "```bash\n" + "\n".join(dict.fromkeys(_command(manifest) for manifest in _manifests())) + "\n```",
-        "`ilt list kind=experts` lists them beside those of your own.",
+        "`ilt list kind=experts` lists them together with your own.",
     ]
     return _join(parts)
 
 
 def api_page() -> str:
     """Return the page that mkdocstrings fills in from the docstrings."""
-    parts = ["# Python API", "`import ilt` takes no time: each name is imported on first use."]
+    parts = ["# Python API", "`import ilt` is fast: each name is imported on first use."]
     for title, (introduction, names) in API.items():
         parts += [f"## {title}", introduction, *(f"::: ilt.{name}" for name in names)]
     return _join(parts)
@@ -169,7 +169,7 @@ PAGES: dict[str, Callable[[], str]] = {
 
 
 def _is_part(found: Component) -> bool:
-    """Whether a nameless schema is that of a whole part of a config, rather than of keys that components share."""
+    """Return whether an unnamed schema describes a whole part of a config, not keys that components share."""
     return not any(c.group == found.group and c.name for c in COMPONENTS)
 
 
@@ -197,7 +197,7 @@ def _file(group: str, name: str) -> dict[str, Any]:
 
 
 def _found(group: str, name: str) -> Component | None:
-    """Return the component that an option of a group is, or is built on."""
+    """Return the component that an option of a group selects or extends."""
     for entry in _file(group, name).get("defaults", ()):
         if isinstance(entry, str) and (found := _found(group, entry)):
             return found
@@ -209,7 +209,7 @@ def _first(found: Component) -> str:
 
 
 def _comment(group: str, name: str) -> str:
-    """Return the comment at the head of an option's file."""
+    """Return the comment at the start of an option's file."""
     file = CONF.joinpath(group, f"{name}.yaml")
     if not file.is_file():
         return ""
@@ -227,7 +227,7 @@ def _component(found: Component) -> Iterator[str]:
     about = inspect.cleandoc(found.schema.__doc__ or "").replace("\n", " ")
     fields = found.fields
     if found.name and not fields and not found.open:
-        return  # its option's row says it all
+        return  # the row of its option has everything
     name = found.name.rpartition(".")[2]
     yield f"### `{found.group}`: `{name}`" if found.name else f"### `{found.group}`"
     yield about + (f" (`{found.target}`)" if found.target else "")
@@ -272,13 +272,13 @@ def _value(value: Any) -> str:
 
 
 def _help(command: str) -> str:
-    """Return the description at the head of a command's help; a list in it stays one."""
+    """Return the description at the start of a command's help; preserve a list in it."""
     text = yaml.safe_load(CONF.joinpath(f"{command}.yaml").read_text(encoding="utf-8"))["hydra"]["help"]["header"]
     return f"```text\n{text.rstrip()}\n```" if "\n  " in text else " ".join(text.split())
 
 
 def _usage(command: str) -> str:
-    """Return the example at the head of a command's config, if there is one."""
+    """Return the example in the first comment of a command's config, if there is one."""
     _, _, example = _comment("", command).rpartition(": ")
     return f"```bash\n{example}\n```" if example.startswith("ilt ") else ""
 
@@ -344,7 +344,7 @@ def _duration(seconds: float) -> str:
 
 
 def _command(manifest: Mapping[str, Any]) -> str:
-    """Return the command that finds a shipped expert, by the options that its manifest follows from."""
+    """Return the command that finds a shipped expert, from the options that match its manifest."""
     config = manifest["env"]
 
     def same(values: Mapping[str, Any]) -> bool:

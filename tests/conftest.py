@@ -1,4 +1,4 @@
-"""What several tests need."""
+"""Fixtures shared by several tests."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from ilt.envs.spec import EnvSpec
 from ilt.rollout import workers
 
 torch.set_num_threads(1)  # tests run in several processes
-workers.PRELOADED.append("pytest")  # workers import what is __main__ here
+workers.PRELOADED.append("pytest")  # workers import the parent's __main__, which is pytest
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,7 @@ def lander() -> EnvSpec:
 
 @pytest.fixture
 def two_episodes() -> Episodes:
-    """Episodes of 3 and 2 steps; observation t of episode e is [10 e + t, −t], its action (e + t) % 4."""
+    """Episodes of 3 and 2 steps; observation t of episode e is [10 e + t, −t], and its action is (e + t) % 4."""
     return Episodes(
         observations=np.array([[0, 0], [1, -1], [2, -2], [3, -3], [10, 0], [11, -1], [12, -2]], dtype=np.float32),
         actions=np.array([0, 1, 2, 1, 2]),

@@ -1,8 +1,8 @@
-"""`ilt train` with the learning taken out, for tests of sweeps: counts to `trainer.max_steps`, slowly.
+"""`ilt train` without the learning, for tests of sweeps: it counts slowly to `trainer.max_steps`.
 
-How far it has come is kept in `steps.txt`, from which a killed job goes on. `model.dropout=0.5` fails at the end, with
-an error that cannot be sent to another process; `model.dropout=0.75` kills its own process, though not when it goes on;
-`model.dropout=0.875` does so each time.
+It records its progress in `steps.txt`, and a killed job resumes from there. `model.dropout=0.5` fails at the end with
+an error that cannot be pickled. `model.dropout=0.75` kills its own process, but not after it is resumed;
+`model.dropout=0.875` kills it every time.
 """
 
 import os
@@ -14,13 +14,13 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from ilt.cli import app  # noqa: F401  (which hands the schemas to Hydra)
+from ilt.cli import app  # noqa: F401  (registers the schemas with Hydra)
 from ilt.settings import check_config, run_config, training_config
 from ilt.tracking.run_folder import RunFolder, discard_unused, selection_return
 
 
 class CountingError(Exception):
-    """Is not made from its message alone, as errors are that were sent."""
+    """An error that cannot be rebuilt from its message alone, as unpickling tries to do."""
 
     def __init__(self, key: str, value: float) -> None:
         super().__init__(f"{key} is {value} | a bar")
@@ -28,7 +28,7 @@ class CountingError(Exception):
 
 @hydra.main(version_base="1.3", config_path="pkg://ilt.conf", config_name="train")
 def main(cfg: DictConfig) -> float:
-    """Count, and return the seed as the selection-seed return."""
+    """Count, and return the seed as the selection return."""
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     try:

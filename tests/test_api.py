@@ -1,4 +1,4 @@
-"""The Python API, as a notebook uses it."""
+"""The Python API as a notebook uses it."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ SMALL: dict[str, Any] = {
 
 
 def lean(observations: np.ndarray) -> np.ndarray:
-    """Balances the pole."""
+    """Balance the pole."""
     return (observations[:, 2] + observations[:, 3] > 0).astype(int)
 
 
@@ -47,7 +47,7 @@ def run(demos: ilt.Demonstrations, outputs: Path) -> ilt.Run:
     return ilt.train(demos, env=ENV, outputs=outputs, **SMALL)
 
 
-def test_ten_lines_from_an_expert_to_a_scored_student(demos: ilt.Demonstrations, run: ilt.Run) -> None:
+def test_an_expert_becomes_a_scored_student(demos: ilt.Demonstrations, run: ilt.Run) -> None:
     assert (len(demos), len(demos.validation)) == (20, 2)
     assert demos.episodes.seeds.tolist() == list(range(20))
     assert (run.results["expert"], run.results["expert_return_mean"]) == ("lean", 15.0)
@@ -58,7 +58,7 @@ def test_ten_lines_from_an_expert_to_a_scored_student(demos: ilt.Demonstrations,
     assert compared["student"]["return_mean"] == compared["by name"]["return_mean"] == scored["return_mean"]
 
 
-def test_the_same_call_finds_the_finished_run(
+def test_the_same_call_returns_the_finished_run(
     demos: ilt.Demonstrations, run: ilt.Run, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api.pipeline, "train_and_score", None)
@@ -77,7 +77,7 @@ def test_a_policy_acts_in_an_environment_as_in_stable_baselines3(run: ilt.Run) -
     assert total == ilt.evaluate(policy, ENV, seeds="test:1")["return_mean"]
 
 
-def test_commands_take_what_was_made_in_python(
+def test_commands_accept_runs_made_in_python(
     run: ilt.Run, outputs: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     fixed = [f"outputs={outputs}", "processes=1"]
@@ -93,7 +93,7 @@ def test_commands_take_what_was_made_in_python(
     assert run.path.name[:24] in capsys.readouterr().out
 
 
-def test_episodes_from_anywhere_teach_a_student(demos: ilt.Demonstrations, tmp_path: Path) -> None:
+def test_a_student_learns_from_given_episodes(demos: ilt.Demonstrations, tmp_path: Path) -> None:
     settings = {**SMALL, "imitation": "dagger", "trainer": {"max_steps": 16, "val_check_interval": 4}}
     plain = ilt.train(demos.episodes, env=ENV, expert=EXPERT, outputs=tmp_path, **settings)
     assert len(plain.results["imitation"]["by_round"]) == 4
@@ -114,7 +114,7 @@ def test_a_policy_and_an_sb3_file_are_experts(outputs: Path) -> None:
     assert 5 < ilt.evaluate(saved, ENV, n_episodes=3)["return_mean"] <= 15
 
 
-def test_a_shipped_expert_is_found_and_its_student_scored_again(tmp_path: Path) -> None:
+def test_a_shipped_expert_is_found_and_its_student_can_be_rescored(tmp_path: Path) -> None:
     env = replace(ilt.make_env("lunar_lander"), success_return=None, crash_reward=None)
     expert = ilt.load_expert("ppo", env, outputs=tmp_path, train=False)
     assert expert.artifact is not None
@@ -162,7 +162,7 @@ RATE = "optimizer.learning_rate"
         ("load_expert", {"expert": lean, "gate": 1}, "gate is not a setting of a function or policy"),
     ],
 )
-def test_a_wrong_argument_is_named(
+def test_errors_name_the_wrong_argument(
     function: str, arguments: dict[str, Any], message: str, demos: ilt.Demonstrations, tmp_path: Path
 ) -> None:
     given = {"make_env": {}, "load_expert": {"env": ENV, "outputs": tmp_path}}
@@ -171,11 +171,11 @@ def test_a_wrong_argument_is_named(
         getattr(ilt, function)(**{**given[function], **arguments})
 
 
-def test_an_option_is_an_environment() -> None:
+def test_an_option_of_conf_names_an_environment() -> None:
     assert ilt.make_env("lunar_lander_blind").wrappers
 
 
-def test_every_name_is_there_and_is_imported_when_it_is_used() -> None:
+def test_every_public_name_exists_and_is_imported_lazily() -> None:
     assert {"Demonstrations", "Episodes", "Policy", "check_env", "train", "__version__"} <= set(dir(ilt))
     assert all(getattr(ilt, name) is not None for name in dir(ilt))
     with pytest.raises(AttributeError, match="module 'ilt' has no attribute 'trian'"):

@@ -1,4 +1,4 @@
-"""Which module may import which, and what no module does: read from the syntax trees."""
+"""Which modules may import which, and what no module may do, checked on the syntax trees."""
 
 import ast
 from pathlib import Path
@@ -11,21 +11,21 @@ ORDER = (
     "envs < data < models < rollout < experts < imitation < tracking < training < evaluation < studies, analysis "
     "< pipeline < api < cli"
 )
-"""A package may import those before it, and itself."""
+"""A package may import itself and the packages listed before it."""
 RANK = {package: rank for rank, packages in enumerate(ORDER.split(" < ")) for package in packages.split(", ")}
 ANYWHERE = (
     "data.episodes, memory, registry, rollout.sockets, rollout.workers, schema, settings, tracking.checkpoints, "
     "tracking.progress, tracking.reading, tracking.run_folder, tracking.store, tracking.weights"
 )
 FREE = {f"ilt.{name}" for name in ANYWHERE.split(", ")}
-"""Imported by anyone."""
+"""Any module may import these."""
 OPENS_LATE = {"ilt.data.sources", "ilt.envs.spec", "ilt.models.config"}
-"""What `ilt.settings` reads identities and checks heads with, though anyone may import it."""
+"""`ilt.settings` imports these to read identities and check heads, although any module may import `ilt.settings`."""
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 
 def imports(tree: ast.AST) -> set[str]:
-    """Every module that is imported anywhere in a file, `from a import b` as a and as a.b."""
+    """Return every module that a file imports; `from a import b` counts as `a` and as `a.b`."""
     found = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
@@ -35,7 +35,7 @@ def imports(tree: ast.AST) -> set[str]:
 
 
 def allowed(module: str, path: Path) -> bool:
-    """Whether the module at `path` may import `module` (or a name in it)."""
+    """Return whether the module at `path` may import `module` (or a name in it)."""
     if module.split(".")[0] == "hydra":
         return path.parent.as_posix() == "ilt/cli"
     free = any(f"{module}.".startswith(f"{each}.") for each in FREE)
@@ -56,12 +56,12 @@ def test_packages_import_one_way_and_few_import_hydra() -> None:
     assert wrong == set()
 
 
-def test_every_package_is_in_the_order() -> None:
+def test_the_import_order_lists_every_package() -> None:
     free = {name.split(".")[1] for name in FREE if name.count(".") == 1}
     assert {path.with_suffix("").parts[1] for path in TREES} - {"__init__", "__main__"} == set(RANK) | free
 
 
-def test_what_anyone_may_import_imports_nothing_else_of_ours() -> None:
+def test_modules_that_anyone_may_import_import_only_each_other() -> None:
     trees = {name: TREES[Path(*name.split(".")).with_suffix(".py")] for name in FREE}
     ours = {name: {m for m in imports(tree) if m.startswith("ilt.")} for name, tree in trees.items()}
     known = {*FREE, *OPENS_LATE}
@@ -69,7 +69,7 @@ def test_what_anyone_may_import_imports_nothing_else_of_ours() -> None:
     assert wrong == set()
 
 
-def test_nothing_that_is_loaded_can_run_code() -> None:
+def test_loading_a_file_never_runs_code() -> None:
     for path, tree in TREES.items():
         assert not {module.split(".")[0] for module in imports(tree)} & PICKLES, path
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):

@@ -1,4 +1,4 @@
-"""The whole story on toy environments, from an expert to results."""
+"""The whole pipeline on toy environments, from an expert to results."""
 
 import logging
 from pathlib import Path
@@ -24,18 +24,18 @@ from tests.training.toy_training import context, run_folder, train_config
 COUNTED = f"+callbacks.counted._target_={__name__}.Counted"
 SHORT = ["trainer.max_steps=4", "trainer.val_check_interval=2"]
 STARTED: list[int] = []
-"""A step for each training that was begun."""
+"""The first global step of each training that was started."""
 
 
 class Counted(pl.Callback):
-    """Counts trainings."""
+    """Record each training that starts."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         STARTED.append(trainer.global_step)
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """The main command, without a command line: what `results.json` holds."""
+    """Run the pipeline without a command line; return the content of `results.json`."""
     check_config(cfg)
     with run_folder(cfg, folder) as opened:
         if not opened.finished:
@@ -46,12 +46,12 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def weights_of(results: dict[str, Any]) -> dict[str, str]:
-    """The digests of the weights that were scored."""
+    """Return the digests of the scored weights."""
     return {name: digest for name, digest in results["files"].items() if name.startswith("weights/")}
 
 
 def follow_config(folder: Path, head: str, *changes: str) -> DictConfig:
-    """A training by numbers instead of choices."""
+    """Return a training config with continuous actions."""
     expert = "expert._target_=tests.training.toy_training.follow_expert"
     env = "tests.training.toy_training:ilt-toys/Follow-v0"
     return train_config(folder, f"head={head}", expert, *changes, env=env)
@@ -95,7 +95,7 @@ def test_losses_are_computed_in_float32_in_mixed_precision(tmp_path: Path, monke
     assert given == {torch.float32}
 
 
-def test_what_decides_no_weights_trains_nothing_again(tmp_path: Path) -> None:
+def test_changes_that_do_not_affect_the_weights_do_not_retrain(tmp_path: Path) -> None:
     def again(*changes: str) -> dict[str, Any]:
         return run(train_config(tmp_path, COUNTED, *changes), tmp_path / "run")
 
@@ -117,7 +117,7 @@ def test_what_decides_no_weights_trains_nothing_again(tmp_path: Path) -> None:
 # --- results come first ---
 
 
-def test_an_env_that_cannot_be_drawn_is_trained_and_scored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_env_without_rendering_is_trained_and_scored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     results = run(train_config(tmp_path, "evaluation.video=true"), tmp_path / "run")
     (warning,) = (record for record in caplog.records if record.levelno == logging.WARNING)
     assert warning.getMessage().startswith("no figure (video): ")
@@ -126,7 +126,7 @@ def test_an_env_that_cannot_be_drawn_is_trained_and_scored(tmp_path: Path, caplo
     assert not (tmp_path / "run" / "episode.mp4").exists()
 
 
-def test_results_are_there_before_figures_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_are_written_before_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*_: Any) -> None:
         assert (tmp_path / "run" / "results.json").is_file()
         raise KeyboardInterrupt
@@ -136,15 +136,15 @@ def test_results_are_there_before_figures_are_made(tmp_path: Path, monkeypatch: 
         with pytest.raises(KeyboardInterrupt):
             run(train_config(tmp_path, COUNTED), tmp_path / "run")
     STARTED.clear()
-    run(train_config(tmp_path, COUNTED), tmp_path / "run")  # which was not finished
+    run(train_config(tmp_path, COUNTED), tmp_path / "run")  # the interrupted run
     assert STARTED == []
 
 
-# --- refused before any long work ---
+# --- refused before any expensive work ---
 
 
 class Dumb(SequenceModel):
-    """A model whose stepper cannot step."""
+    """A model whose stepper has no methods."""
 
     def __init__(self, *, width: int = 2, **sizes: Any) -> None:
         super().__init__(**sizes)
@@ -158,7 +158,7 @@ class Dumb(SequenceModel):
 
 
 class Deaf(Dumb):
-    """A model that forgets a dimension."""
+    """A model whose output lacks a dimension."""
 
     def forward(self, observations: torch.Tensor, actions: torch.Tensor, mask: torch.Tensor | None = None) -> Any:
         return self.out(observations)[:, -1]
@@ -216,7 +216,7 @@ OWN = "callbacks.own"
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line_before_any_work(
+def test_unsuitable_components_are_refused_in_one_line_before_any_work(
     tmp_path: Path, group: str, target: str, values: dict[str, Any], message: str
 ) -> None:
     cfg = train_config(tmp_path)
@@ -228,7 +228,7 @@ def test_what_does_not_fit_is_refused_in_one_line_before_any_work(
     assert not (tmp_path / "experts").exists()
 
 
-def test_checking_draws_nothing_from_the_global_generator(tmp_path: Path) -> None:
+def test_checking_components_leaves_the_global_generator_alone(tmp_path: Path) -> None:
     cfg, before = train_config(tmp_path), torch.get_rng_state()
     check_components(context(cfg), cfg)
     assert torch.equal(torch.get_rng_state(), before)

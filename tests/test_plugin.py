@@ -1,4 +1,4 @@
-"""A package that no file of `ilt` knows, used through the command line: `tests/plugin`."""
+"""Using a third-party package (`tests/plugin`) through the command line."""
 
 import json
 from collections.abc import Callable
@@ -20,7 +20,7 @@ SMALL = [
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """Type `ilt train` with the package's own configs; the results of the run."""
+    """Return a function that runs `ilt train` with the package's configs and returns the results."""
     monkeypatch.syspath_prepend(str(PLUGIN))
     monkeypatch.chdir(tmp_path)
 
@@ -31,15 +31,15 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict[s
     return typed
 
 
-def test_an_environment_an_expert_a_model_an_optimizer_and_an_algorithm_of_ones_own(run: Any) -> None:
+def test_third_party_environment_expert_model_optimizer_and_algorithm(run: Any) -> None:
     results = run("imitation=random_start", "demos.n_episodes=60", "demos.n_validation_episodes=10")
     assert results["expert_return_mean"] == 10.0
-    assert results["return_mean"] > 9.0  # which only a student that remembers the cue can earn
+    assert results["return_mean"] > 9.0  # only a student that remembers the cue can reach this
     assert results["imitation"]["by_round"][1]["acts"] == "random"
     assert results["imitation"]["expert_labels"] == 600
 
 
-def test_recordings_of_ones_own(run: Any) -> None:
+def test_third_party_recordings(run: Any) -> None:
     results = run("demos=recordings")
     assert results["return_mean"] > 9.0
     assert results["demonstrations"].startswith("recorded-")

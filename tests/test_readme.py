@@ -1,4 +1,4 @@
-"""What the README and the pages of the documentation tell people to type."""
+"""Commands, files and code in the README and on the documentation pages work."""
 
 import fnmatch
 import os
@@ -12,7 +12,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_module
 
-from ilt.cli import app  # noqa: F401  (which hands the schemas to Hydra)
+from ilt.cli import app  # noqa: F401  (registers the schemas with Hydra)
 from ilt.settings import check_config
 
 ROOT = Path(__file__).parent.parent
@@ -25,7 +25,7 @@ FENCE = re.compile(r"^( *)```(\w+)?(?: title=\"([^\"]+)\")?[^\n]*\n(.*?)^\1```$"
 
 
 def blocks_of(page: str) -> list[tuple[str, str, str]]:
-    """Language, title and content of each fenced block."""
+    """Return the language, title and content of each fenced block."""
     return [
         (language, title, re.sub(rf"^{indent}", "", content, flags=re.MULTILINE))
         for indent, language, title, content in FENCE.findall(PAGES[page])
@@ -33,13 +33,13 @@ def blocks_of(page: str) -> list[tuple[str, str, str]]:
 
 
 def commands_of(page: str) -> list[tuple[str, str]]:
-    """Each `ilt` command in a page's blocks of bash, with its arguments."""
+    """Return each `ilt` command in a page's bash blocks, with its arguments."""
     lines = "\n".join(content for language, _, content in blocks_of(page) if language == "bash")
     return re.findall(r"^(?:ILT_\w+=\S+ )?ilt ([a-z]+)([^#\n]*)", lines.replace("\\\n", " "), flags=re.MULTILINE)
 
 
 def files_of(page: str) -> dict[str, str]:
-    """The files that a page shows whole: blocks with a title, and parts of a YAML block that begin with `# path`."""
+    """Return the files a page shows in full: blocks with a title, and parts of YAML blocks that start with `# path`."""
     found: dict[str, str] = {}
     for language, title, content in blocks_of(page):
         if title:
@@ -50,7 +50,7 @@ def files_of(page: str) -> dict[str, str]:
 
 
 def make_commands(target: str) -> list[tuple[str, str]]:
-    """What a target of the Makefile runs, with its variables put in."""
+    """Return the `ilt` commands of a Makefile target with the variables expanded."""
     variables = dict(re.findall(r"^([A-Z]+) \??:?= ?(.*)", MAKEFILE, flags=re.MULTILINE)) | {"ILT": "ilt", "ARGS": ""}
     (body,) = re.findall(rf"^{target}:.*\n((?:\t.*\n)+)", MAKEFILE, flags=re.MULTILINE)
     lines = body.replace("\\\n", " ")
@@ -61,12 +61,12 @@ def make_commands(target: str) -> list[tuple[str, str]]:
 
 
 SHOWN = [(page, *command) for page in PAGES for command in commands_of(page)]
-OWN = [each for each in SHOWN if "--config-dir" in each[2]]  # of files that their page shows
+OWN = [each for each in SHOWN if "--config-dir" in each[2]]  # these use files that the page shows
 MADE = [("README.md", *command) for target in ("run", "seeds", "adapt", "search") for command in make_commands(target)]
-COMMON = {command[1:]: command for command in [*MADE, *SHOWN] if command not in OWN}  # each of them once
+COMMON = {command[1:]: command for command in [*MADE, *SHOWN] if command not in OWN}  # without duplicates
 
 
-def test_there_are_commands() -> None:
+def test_the_documentation_shows_commands() -> None:
     assert {command for _, command, _ in SHOWN} >= {
         "train",
         "expert",
@@ -86,7 +86,7 @@ def write_files(page: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("page", "command", "arguments"), [*OWN, *COMMON.values()])
-def test_each_command_is_one_that_its_entry_point_takes(
+def test_each_command_has_valid_arguments(
     page: str, command: str, arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_files(page, tmp_path)
@@ -98,33 +98,33 @@ def test_each_command_is_one_that_its_entry_point_takes(
     if "--help" in words:
         return
     overrides = [re.sub(r"=range\(.*\)$", "=0", word) for word in words if word != "-m"]
-    first = [re.split(r",(?![^\[(]*[\])])", override)[0] for override in overrides]  # of what is swept over
+    first = [re.split(r",(?![^\[(]*[\])])", override)[0] for override in overrides]  # the first value of each sweep
     first += {"train": ["run_name=any"], "compare": ["name=any"] * ("name=" not in arguments)}.get(command, [])
     with initialize_config_module("ilt.conf", version_base="1.3"):
         cfg = compose(command, first)
     check_config(cfg, command)
 
 
-def test_the_lines_of_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = "\n".join(
         content for language, title, content in blocks_of("README.md") if language == "python" and not title
     )
     monkeypatch.chdir(tmp_path)
     small = re.sub(r"max_steps=\d+", "max_steps=4, evaluation={'n_episodes': 2}", lines).replace("tiny", "nano")
     names: dict[str, Any] = {}
-    exec(re.sub(r"n_episodes=\d+", "n_episodes=2", small), names)  # our own README
+    exec(re.sub(r"n_episodes=\d+", "n_episodes=2", small), names)  # our README
     assert names["run"].path.is_dir()
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any(block[0] == "python" for block in blocks_of(page))])
-def test_python_compiles(page: str) -> None:
+def test_the_python_of_each_page_compiles(page: str) -> None:
     for language, title, content in blocks_of(page):
         if language == "python":
             compile(content, title or page, "exec")
 
 
-def test_make_adapt_compares_what_it_trains() -> None:
-    """Each pattern of `conf/policies` is of a run that `make adapt` makes."""
+def test_make_adapt_compares_the_runs_it_trains() -> None:
+    """Each pattern in `conf/policies` matches a run that `make adapt` makes."""
     trained = [arguments for command, arguments in make_commands("adapt") if command == "train"]
     names = set()
     for arguments in trained:
@@ -139,7 +139,7 @@ def test_make_adapt_compares_what_it_trains() -> None:
         assert all(len(fnmatch.filter(names, each)) == 1 for each in patterns if each.startswith("$")), option
 
 
-def test_each_make_target_that_is_named_exists() -> None:
+def test_each_make_target_that_is_mentioned_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):.*##", MAKEFILE, flags=re.MULTILINE))
     typed = [content for page in PAGES for language, _, content in blocks_of(page) if language == "bash"]
     named = set(re.findall(r"^make ([a-z-]+)", "\n".join(typed), flags=re.MULTILINE))
@@ -151,7 +151,7 @@ def test_each_make_target_that_is_named_exists() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_each_file_that_a_page_links_to_exists(page: str) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]*)", FENCE.sub("", PAGES[page]))
-    generated = ("reference/", "figures/", "notebooks/")  # when the site is built
+    generated = ("reference/", "figures/", "notebooks/")  # created when the site is built
     missing = [link for link in links if not (ROOT / page).parent.joinpath(link).exists()]
     assert [link for link in missing if not any(part in link for part in generated)] == []
 

@@ -1,4 +1,4 @@
-"""Rules by hand, schemas of components, what is found by a dotted path, and what a thing is, whatever it is called."""
+"""Validation rules, component schemas, imports by dotted path, and component identities."""
 
 import dataclasses
 import inspect
@@ -39,7 +39,7 @@ TARGETS = [c for c in COMPONENTS if c.target]
     ],
     ids=lambda value: "",
 )
-def test_rules_by_hand(rule: Any, allowed: list[Any], refused: list[Any], wanted: str) -> None:
+def test_rules_allow_and_refuse_values(rule: Any, allowed: list[Any], refused: list[Any], wanted: str) -> None:
     assert [value for value in allowed if not rule.allows(value)] == []
     assert [value for value in refused if rule.allows(value)] == []
     assert rule.wanted.startswith(wanted)
@@ -49,7 +49,7 @@ def test_rules_by_hand(rule: Any, allowed: list[Any], refused: list[Any], wanted
 
 
 @pytest.mark.parametrize("found", COMPONENTS, ids=lambda c: f"{c.group}-{c.name}")
-def test_every_key_says_what_it_means_and_allows_its_default(found: schema.Component) -> None:
+def test_every_key_is_documented_and_allows_its_default(found: schema.Component) -> None:
     for name, field in found.fields.items():
         assert field.metadata["doc"].endswith("."), name
         assert found.defaults[name] == "???" or found.rules[name].allows(found.defaults[name]), name
@@ -63,14 +63,14 @@ def test_every_key_of_a_component_is_an_argument_of_its_target(found: schema.Com
 
 
 @pytest.mark.parametrize("found", [c for c in COMPONENTS if not c.target], ids=lambda c: f"{c.group}-{c.name}")
-def test_every_other_key_is_read_somewhere(found: schema.Component) -> None:
+def test_keys_of_components_without_a_target_are_used(found: schema.Component) -> None:
     root = Path(ilt.__file__).parent
     text = "\n".join(path.read_text() for path in root.rglob("*.py") if path.name not in ("config.py", "settings.py"))
     text += (root.parent / "conf" / "train.yaml").read_text()
     assert [k for k in found.fields if not re.search(rf"\.{k}\b|\"{k}\"", text)] == []
 
 
-def test_only_these_hand_on_keys_of_any_name() -> None:
+def test_only_these_components_accept_arbitrary_keys() -> None:
     names = {c.name.rpartition(".")[2] for c in COMPONENTS if c.open}
     assert names == {"RandomizedPhysics"}
 
@@ -104,7 +104,7 @@ def checked(group: str, values: Any, *, as_config: bool) -> Any:
 
 
 @pytest.mark.parametrize("as_config", [True, False])
-def test_keys_that_are_left_out_have_their_defaults(as_config: bool) -> None:
+def test_omitted_keys_take_their_defaults(as_config: bool) -> None:
     given = {"_target_": EXPERT_EPISODES, "n_episodes": 5}
     made = checked("demos", dict(given), as_config=as_config)
     filters = {"min_return": None, "drop_truncated": False}
@@ -146,16 +146,16 @@ FILTERS = {"min_returns": 2}
     ],
 )
 @pytest.mark.parametrize("as_config", [True, False])
-def test_what_is_wrong_is_said_by_key(group: str, values: Any, message: str, as_config: bool) -> None:
+def test_errors_name_the_key(group: str, values: Any, message: str, as_config: bool) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         checked(group, values, as_config=as_config and isinstance(values, dict))
 
 
-# --- components from elsewhere ---
+# --- external components ---
 
 
 def from_elsewhere(observations: Any, *, width: int, depth: int = 2, sizes: tuple[int, ...] = (1, 2)) -> Any:
-    """What a config may name."""
+    """Return a number; a config can name this function as a component."""
     return width * depth
 
 
@@ -188,7 +188,7 @@ OWN = f"{__name__}.from_elsewhere"
         ("expert", {"_target_": OWN, "privilege": 1}, "; did you mean expert.privileged?"),
     ],
 )
-def test_what_cannot_be_built_is_refused_by_key(
+def test_build_errors_name_the_key(
     group: str, values: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "broken.py").write_text("import not_there\n")
@@ -198,15 +198,15 @@ def test_what_cannot_be_built_is_refused_by_key(
         build(group, values, known={"observations": 0})
 
 
-def test_a_constructor_is_given_what_it_takes_of_what_is_known() -> None:
+def test_a_constructor_receives_only_the_known_values_it_accepts() -> None:
     assert build("model", {"_target_": OWN, "width": 3}, known={"observations": 0, "n_outputs": 4}) == 6
 
 
 @pytest.mark.parametrize(
-    "target",  # `build` would build whatever its arguments say
+    "target",  # `build` would build anything that its arguments name
     ["os.system", "ilt.schema.build", "ilt.schema.importlib.import_module", "ilt.registry.files", OWN],
 )
-def test_only_components_and_trusted_packages_are_run_for_others(target: str) -> None:
+def test_only_registered_components_and_trusted_packages_are_imported(target: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"trust its package: trust=[{target.split('.')[0]}]")):
         locate(target, key="model._target_", trust=[])
     assert locate(target, key="model._target_", trust=[target.split(".")[0]]) is not None
@@ -217,13 +217,13 @@ def test_only_components_and_trusted_packages_are_run_for_others(target: str) ->
 
 
 def with_another(monkeypatch: pytest.MonkeyPatch, found: schema.Component, **changes: Any) -> None:
-    """Change a registered component for the rest of a test."""
+    """Change a registered component for the rest of the test."""
     others = [c for c in schema.COMPONENTS if c is not found]
     monkeypatch.setattr(schema, "COMPONENTS", [*others, dataclasses.replace(found, **changes)])
 
 
 def with_a_new_key(found: schema.Component) -> type:
-    """The schema of a component that has learned something since."""
+    """Return a component's schema with one more key."""
     novelty = ("novelty", float, schema.key(0.5, "New."))
     return dataclasses.make_dataclass(f"New{found.schema.__name__}", [novelty], bases=(found.schema,), kw_only=True)
 
@@ -232,7 +232,7 @@ def test_a_new_key_with_a_default_changes_no_identity(monkeypatch: pytest.Monkey
     found = named("model", "transformer")
     before = canonical("model", found.defaults)
     with_another(monkeypatch, found, schema=with_a_new_key(found))
-    assert canonical("model", found.defaults) == before  # of a config that was written before
+    assert canonical("model", found.defaults) == before  # for a config written earlier
     now = named("model", "transformer").defaults
     assert now["novelty"] == 0.5
     assert canonical("model", now) == before
@@ -250,7 +250,7 @@ def test_a_new_filter_changes_no_identity(monkeypatch: pytest.MonkeyPatch) -> No
     assert canonical("demos", filtered) == before
 
 
-def test_moving_code_changes_no_identity_and_another_version_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_moving_code_keeps_the_identity_and_a_new_version_changes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     values = named("model", "gru").defaults
     before = canonical("model", values)
     with_another(monkeypatch, named("model", "gru"), target="ilt.models.elsewhere.gru")
@@ -259,20 +259,20 @@ def test_moving_code_changes_no_identity_and_another_version_does(monkeypatch: p
     assert canonical("model", values) == {**before, "version": 2}
 
 
-def test_a_component_from_elsewhere_is_its_target_version_and_values() -> None:
-    source = config_hash(inspect.getsource(from_elsewhere))  # an edited function is another one
+def test_an_external_component_is_identified_by_target_version_and_values() -> None:
+    source = config_hash(inspect.getsource(from_elsewhere))  # an edited function is a new version
     assert canonical("model", {"_target_": OWN, "width": 3}) == {"component": OWN, "version": source, "width": 3}
     versioned = f"{__name__}.Versioned"
     assert canonical("head", {"_target_": versioned}) == {"component": versioned, "version": 7}
 
 
-def test_the_default_of_a_constructor_is_no_part_of_an_identity() -> None:
+def test_constructor_defaults_do_not_affect_identity() -> None:
     explicit: dict[str, Any] = {"_target_": OWN, "width": 3, "depth": 2, "sizes": [1, 2]}
     assert canonical("model", explicit) == canonical("model", {"_target_": OWN, "width": 3})
     assert canonical("model", {**explicit, "sizes": [1, 3]})["sizes"] == [1, 3]
 
 
-def test_common_keys_of_a_component_from_elsewhere_have_their_defaults() -> None:
+def test_common_keys_of_an_external_component_have_their_defaults() -> None:
     values: dict[str, Any] = {"_target_": OWN, "width": 3}
     plain = canonical("expert", values)
     assert canonical("expert", {**values, "gate": 3.0, "train": False, "seed": 0, "privileged": False}) == plain
@@ -285,11 +285,11 @@ def test_the_hash_depends_on_everything_but_the_order_of_keys() -> None:
     assert len({config_hash(each) for each in different}) == len(different)
 
 
-def test_the_hash_is_the_same_in_every_process_and_for_ever() -> None:
+def test_the_hash_never_changes() -> None:
     # printf '{"a":1,"b":"\u00e9"}' | sha256sum, with é as the six characters \u00e9
     assert config_hash({"b": "é", "a": 1}) == "6071e7aa78"
 
 
-def test_what_is_read_of_a_schema_can_be_changed_without_changing_it() -> None:
+def test_loaded_options_are_copies() -> None:
     registry.load_option("env", "gymnasium")["seed_blocks"]["test"] = None
     assert registry.load_option("env", "gymnasium")["seed_blocks"]["test"] == [30_000_000, 1_000_000]

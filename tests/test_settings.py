@@ -1,4 +1,4 @@
-"""What is said about a config before anything heavy is imported: what does not fit, and what was perhaps not meant."""
+"""Config checks that run before heavy imports: errors about the environment, and hints about likely mistakes."""
 
 import re
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
-from ilt.cli import app  # noqa: F401  (which hands the schemas to Hydra)
+from ilt.cli import app  # noqa: F401  (registers the schemas with Hydra)
 from ilt.registry import load_option
 from ilt.schema import ConfigError
 from ilt.settings import check_config, check_environment, hints
@@ -44,7 +44,7 @@ def checked(*overrides: str) -> DictConfig:
         (["+env.wrappers.own._target_=os.getcwd"], "env.wrappers.own cannot wrap LunarLander-v3"),
     ],
 )
-def test_what_does_not_fit_the_environment_is_refused(overrides: list[str], message: str | None) -> None:
+def test_settings_that_do_not_suit_the_environment_are_refused(overrides: list[str], message: str | None) -> None:
     if message is None:
         check_environment(checked(*overrides))
     else:
@@ -52,7 +52,7 @@ def test_what_does_not_fit_the_environment_is_refused(overrides: list[str], mess
             check_environment(checked(*overrides))
 
 
-def test_a_zip_file_must_hold_what_is_read_from_it(tmp_path: Path) -> None:
+def test_a_zip_file_must_contain_the_expected_members(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr("data", "{}")
     path = tmp_path / "other.zip"
@@ -77,7 +77,7 @@ expert.n_envs=1000000000: expert.n_envs=1000000000, expert.n_steps=1024
 
 
 @pytest.mark.parametrize(("overrides", "keys"), [line.split(": ") for line in TOO_LARGE.strip().splitlines()])
-def test_what_no_memory_can_hold_is_refused_before_it_is_allocated(overrides: str, keys: str) -> None:
+def test_settings_that_exceed_memory_are_refused_before_allocation(overrides: str, keys: str) -> None:
     wanted = rf"^{re.escape(keys)}.* must be smaller: at least [\d,]+ GB of memory are needed, and this machine has"
     with pytest.raises(ConfigError, match=wanted):
         check_environment(checked(*overrides.split()))
@@ -105,7 +105,7 @@ def test_the_environment_is_checked_before_torch_is_imported() -> None:
         (["env.id=CartPole-v1"], {"env": "my_own"}, "experiment=cartpole"),
     ],
 )
-def test_what_may_not_be_meant_is_hinted_at(overrides: list[str], choices: dict[str, str], hint: str | None) -> None:
+def test_likely_mistakes_give_a_hint(overrides: list[str], choices: dict[str, str], hint: str | None) -> None:
     given = " ".join(hints(checked(*overrides), choices))
     if hint is None:
         assert given == ""
@@ -122,7 +122,7 @@ def test_what_may_not_be_meant_is_hinted_at(overrides: list[str], choices: dict[
         (load_option("expert", "sb3") | {"path": "model.zip"}, "sb3"),
     ],
 )
-def test_an_expert_without_a_name_is_called_as_its_class_or_function(expert: dict[str, object], name: str) -> None:
+def test_an_expert_without_a_name_is_named_after_its_class_or_function(expert: dict[str, object], name: str) -> None:
     cfg = OmegaConf.create({"expert": expert})
     check_config(cfg, "expert", partial=True)
     assert cfg.expert.name == name

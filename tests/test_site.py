@@ -1,4 +1,4 @@
-"""What the documentation site generates, and its notebooks."""
+"""The generated pages of the documentation site, and its notebooks."""
 
 import inspect
 import json
@@ -20,7 +20,7 @@ from hydra import compose, initialize_config_module
 from matplotlib.text import Text
 
 import ilt
-from ilt.cli import app  # noqa: F401  (which hands the schemas to Hydra)
+from ilt.cli import app  # noqa: F401  (registers the schemas with Hydra)
 from ilt.cli.main import COMMANDS
 from ilt.envs.spec import EnvSpec
 from ilt.experts.find import canonical_config_of
@@ -41,7 +41,7 @@ import reference  # noqa: E402
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A link that leads nowhere, or to no heading, is a warning, and so is a page outside of the navigation."""
+    """Broken links, missing anchors and pages outside the navigation are warnings."""
     monkeypatch.setenv("NO_MKDOCS_2_WARNING", "1")
     from mkdocs.commands.build import build
     from mkdocs.config import load_config
@@ -72,7 +72,7 @@ def test_every_public_name_is_in_the_api_reference_once() -> None:
     assert sorted(shown) == ilt.__all__
 
 
-def test_the_commands_of_the_zoo_find_the_shipped_experts(tmp_path: Path) -> None:
+def test_the_commands_of_the_expert_zoo_find_the_shipped_experts(tmp_path: Path) -> None:
     found = set()
     for command, arguments in re.findall(r"^ilt (\w+) (.*)$", reference.zoo_page(), flags=re.MULTILINE):
         with initialize_config_module("ilt.conf", version_base="1.3"):
@@ -83,7 +83,7 @@ def test_the_commands_of_the_zoo_find_the_shipped_experts(tmp_path: Path) -> Non
     assert found == {path.parent.name for path in SHIPPED["experts"].glob("*/manifest.json")}
 
 
-def test_the_attention_that_is_drawn_is_the_decoder_s() -> None:
+def test_the_attention_figure_matches_the_decoder() -> None:
     space = ilt.make_env("CartPole-v1").action_space
     sizes = {"observation_dim": 4, "action_space": space, "n_outputs": 2, "context_length": 4}
     model = Decoder(n_layer=2, n_head=1, d_model=8, **sizes)
@@ -92,13 +92,13 @@ def test_the_attention_that_is_drawn_is_the_decoder_s() -> None:
         assert torch.equal(mask, torch.from_numpy(figures.attention_mask(4, size)))
 
 
-def test_every_figure_that_a_page_shows_is_drawn() -> None:
+def test_every_figure_on_a_page_is_generated() -> None:
     shown = {name for text in PAGES.values() for name in re.findall(r"figures/([\w-]+)\.svg", text)}
     assert shown <= set(figures.FIGURES)
 
 
 @pytest.mark.parametrize("name", figures.FIGURES)
-def test_figures_hold_their_text_in_readable_sizes(name: str) -> None:
+def test_figures_contain_their_text_at_readable_sizes(name: str) -> None:
     with mpl.rc_context(figures.STYLE):
         figure = figures.FIGURES[name]()
         figure.draw_without_rendering()
@@ -112,14 +112,14 @@ def test_figures_hold_their_text_in_readable_sizes(name: str) -> None:
 
 
 def is_documented(thing: Any) -> bool:
-    """Whether a class has a docstring that a person wrote, or a function one, its own or an inherited one."""
+    """Return whether a class has a hand-written docstring, or a function its own or an inherited one."""
     if isinstance(thing, type):
         return thing.__doc__ is not None and not thing.__doc__.startswith(f"{thing.__name__}(")
     return inspect.getdoc(thing) is not None
 
 
 def public_names(module: ModuleType) -> Iterator[tuple[str, Any]]:
-    """Public functions and classes that a module defines, and their public methods and properties."""
+    """Yield the public functions and classes that a module defines, and their public methods and properties."""
     for name, thing in vars(module).items():
         if not name.startswith("_") and callable(thing) and getattr(thing, "__module__", "") == module.__name__:
             yield f"{module.__name__}.{name}", thing
@@ -138,13 +138,13 @@ def test_public_names_have_docstrings() -> None:
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In this process, which has the imports behind it; `-m slow` runs them in Jupyter."""
+    """Run them in this process to save the imports; `-m slow` runs them in Jupyter."""
     main = ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", main)
     monkeypatch.chdir(tmp_path)
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] == "code":
-            exec(compile("".join(cell["source"]), str(notebook), "exec"), main.__dict__)  # our own notebook
+            exec(compile("".join(cell["source"]), str(notebook), "exec"), main.__dict__)  # our notebook
 
 
 @pytest.mark.slow
@@ -163,7 +163,7 @@ def test_notebooks_run_in_jupyter(notebook: Path, tmp_path: Path) -> None:
     [page for page in PAGES if any(language == "python" and not title for language, title, _ in blocks_of(page))],
 )
 def test_the_python_of_each_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its files, those that it runs by `python FILE`, and then its other blocks in their order."""
+    """Write the page's files, run those that it runs with `python FILE`, then run its other blocks in order."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     blocks = blocks_of(page)
@@ -177,4 +177,4 @@ def test_the_python_of_each_page_runs(page: str, tmp_path: Path, monkeypatch: py
     names: dict[str, Any] = {"__name__": "page"}
     for language, title, content in blocks:
         if language == "python" and not title:
-            exec(compile(content, page, "exec"), names)  # our own page
+            exec(compile(content, page, "exec"), names)  # our page

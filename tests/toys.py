@@ -12,7 +12,7 @@ BLOCKS = {"demonstrations": (0, 1000), "validation": (1000, 100), "selection": (
 
 
 class Countdown(gym.Env[np.ndarray, int]):
-    """Observes [steps left, seed]; the reward is the action; ends by itself after 1 + seed % 5 steps."""
+    """Observes [steps left, seed]; the reward is the action; terminates after 1 + seed % 5 steps."""
 
     observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
     action_space = spaces.Discrete(3)
@@ -32,9 +32,9 @@ class Countdown(gym.Env[np.ndarray, int]):
 
 
 class Recall(gym.Env[np.ndarray, int]):
-    """Observes a random bit; the right action, worth 1, is the bit that was seen one step before (0 at the start).
+    """Observes a random bit; the right action, worth 1, is the previous step's bit (0 at the start).
 
-    Only a policy that remembers can be right more than half of the time. Ends after 12 steps.
+    Only a policy with memory can be right more than half of the time. Terminates after 12 steps.
     """
 
     observation_space = spaces.Box(0, 1, (1,), np.float32)
@@ -56,10 +56,10 @@ class Recall(gym.Env[np.ndarray, int]):
 
 
 class Echo(gym.Env[Any, Any]):
-    """Any spaces: what is seen is drawn from the seed and from all actions so far, and the reward is the action's sum.
+    """Any spaces: observations are drawn from the seed and all actions so far; the reward is the sum of the action.
 
-    `info["episode_params"]` has a level that the seed decides. Episodes of an odd seed end by themselves after 4 steps,
-    the others never do.
+    `info["episode_params"]` has a level that depends on the seed. Episodes with an odd seed terminate after 4 steps,
+    the others never.
     """
 
     def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
@@ -96,16 +96,16 @@ HIDING = spaces.Dict({"observation": spaces.Dict({"a": VECTOR, "b": spaces.Discr
 
 
 def countdown() -> EnvSpec:
-    """`Countdown` with a time limit of 3 steps: seeds 0, 1, 2 of five end by themselves, 3 and 4 are cut."""
+    """Return `Countdown` with a time limit of 3 steps: seeds 0, 1 and 2 of five terminate, 3 and 4 are truncated."""
     return EnvSpec(id="ilt-toys/Countdown-v0", success_return=3.0, crash_reward=0.0, seed_blocks=BLOCKS)
 
 
 def recall() -> EnvSpec:
-    """`Recall`, without a time limit."""
+    """Return `Recall` without a time limit."""
     return EnvSpec(id="ilt-toys/Recall-v0", success_return=12.0, seed_blocks=BLOCKS)
 
 
 def echo(observations: spaces.Space[Any] = VECTOR, actions: spaces.Space[Any] = MULTI) -> EnvSpec:
-    """`Echo` with a time limit of 6 steps."""
+    """Return `Echo` with a time limit of 6 steps."""
     kwargs = {"observation_space": observations, "action_space": actions}
     return EnvSpec(id="ilt-toys/Echo-v0", kwargs=kwargs, seed_blocks=BLOCKS)

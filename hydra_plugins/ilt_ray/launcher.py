@@ -1,4 +1,4 @@
-"""A Hydra launcher that runs jobs as Ray tasks. Hydra imports it at every start, so Ray is imported on launch."""
+"""A Hydra launcher that runs jobs as Ray tasks. Hydra imports it at every start, so it imports Ray only on launch."""
 
 import logging
 import os
@@ -19,11 +19,11 @@ log = logging.getLogger(__name__)
 class RayLauncher(Launcher):
     """Run every job of a sweep as a Ray task, and wait for all of them.
 
-    A job whose workers died more than `remote.max_retries` times has failed; other jobs go on.
+    A job fails if its worker dies more than `remote.max_retries` times. The other jobs continue.
 
     Args:
         init: keyword arguments of `ray.init`.
-        remote: keyword arguments of `ray.remote`: resources of a job, and its number of retries.
+        remote: keyword arguments of `ray.remote`: a job's resources and number of retries.
     """
 
     def __init__(self, init: DictConfig, remote: DictConfig) -> None:
@@ -34,7 +34,7 @@ class RayLauncher(Launcher):
         self._context, self._task_function, self._config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run one job for each list of overrides."""
+        """Run one job per list of overrides, and return their results in the same order."""
         import ray
 
         setup_globals()
@@ -54,7 +54,7 @@ class RayLauncher(Launcher):
 
 
 def _outcome(task: Any, overrides: Sequence[str]) -> JobReturn:
-    """Return the result of a job, or a failure if its worker died."""
+    """Return a job's result, or a failure if its worker died."""
     import ray
 
     try:
@@ -66,7 +66,7 @@ def _outcome(task: Any, overrides: Sequence[str]) -> JobReturn:
 def _run(
     context: HydraContext, task_function: TaskFunction, config: DictConfig, singletons: dict[Any, Any]
 ) -> JobReturn:
-    """Run a job in a Ray worker, which may be on another machine and in another working directory."""
+    """Run a job in a Ray worker, which may be on another machine and in a different working directory."""
     setup_globals()
     Singleton.set_state(singletons)
     HydraConfig.instance().set_config(config)

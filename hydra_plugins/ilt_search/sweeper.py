@@ -1,4 +1,4 @@
-"""A Hydra sweeper that runs `ilt.studies.search` with the launcher. Hydra imports it at every start."""
+"""A Hydra sweeper that runs `ilt.studies.search`. Hydra imports it at every start, so Optuna is imported on sweep."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 
 class SearchSweeper(Sweeper):
-    """Run the search that the config's `search` describes, with the launcher of `hydra/launcher`."""
+    """Run the search that the config's `search` describes, with the launcher that `hydra/launcher` selects."""
 
     hydra_context: HydraContext
     config: DictConfig
@@ -29,24 +29,27 @@ class SearchSweeper(Sweeper):
         self._launched = 0
 
     def sweep(self, arguments: list[str]) -> dict[str, Any]:
-        """Search, retrain the winner, write the report, and return the content of `search.json`."""
+        """Search, retrain the winner, write the report, and return the content of `search.json`.
+
+        Raise ConfigError, before anything is written, if the search or one of its values is not allowed.
+        """
         from ilt.cli.app import check_overrides
         from ilt.schema import ConfigError
         from ilt.settings import check_config, check_environment, check_search
 
-        HydraConfig.instance().set_config(self.config)  # names contain the chosen options
+        HydraConfig.instance().set_config(self.config)  # interpolated names contain the chosen options
         if self.config.get("search") is None:
             raise ConfigError("hydra/sweeper=optuna needs search; sweep=optuna sets both")
         check_overrides(self.config, self.config.hydra.overrides.task)
         check_search(self.config.search)
-        from ilt.cli.search_space import parse_space  # Optuna takes a second
+        from ilt.cli.search_space import parse_space  # importing Optuna takes a second
         from ilt.studies.search import Search
 
         folder = Path(self.config.hydra.sweep.dir)
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         space, fixed = parse_space(self.config.search.space, arguments, parser)
         search = Search(self.config, space, fixed, folder, self._launch)
-        for overrides in search.examples():  # refuse values that are not allowed before anything is written
+        for overrides in search.examples():  # reject invalid values before anything is written
             example = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
             check_config(example)
             check_environment(example)

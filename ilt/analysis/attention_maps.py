@@ -11,7 +11,7 @@ from ilt.models.inspection import attention_of
 
 
 def middle_episode(episodes: Episodes) -> int:
-    """Return the index of the episode with the median return."""
+    """Return the index of the episode with the median return, or the upper median."""
     return int(np.argsort(episodes.returns, kind="stable")[len(episodes) // 2])
 
 
@@ -23,13 +23,13 @@ def attention_maps(model: Decoder, episodes: Episodes, episode: int, *, context_
         context_length: steps of context that the student had.
 
     Returns:
-        (n_layer, n_head, T) float32 by title, T being the tokens of the window.
+        (n_layer, n_head, T) float32, by title; T is the number of tokens in the window.
     """
     one, length = episodes.select(np.array([episode])), int(episodes.lengths[episode])
     moments = {"first full window": context_length - 1, "half-way": length // 2, "last action": length - 1}
     maps: dict[str, np.ndarray] = {}
     for title, step in moments.items():
-        if step < length:  # an episode may be shorter than a window
+        if step < length:  # the episode may be shorter than a window
             _, observations, actions = windows_at(
                 one, step, action_space=model.action_space, context_length=context_length
             )
@@ -53,7 +53,7 @@ def attention_rows(maps: Mapping[str, np.ndarray], *, tokens_per_step: int) -> l
 
 
 def maps_of_rows(rows: Sequence[Mapping[str, str]]) -> tuple[dict[str, np.ndarray], int]:
-    """Return the maps and `tokens_per_step` that `attention_rows` wrote; ValueError if they are not whole."""
+    """Return the maps and `tokens_per_step` that `attention_rows` wrote. Raise ValueError if rows are missing."""
     moments: dict[str, list[Mapping[str, str]]] = {}
     for row in rows:
         moments.setdefault(row["moment"], []).append(row)
@@ -67,7 +67,7 @@ def maps_of_rows(rows: Sequence[Mapping[str, str]]) -> tuple[dict[str, np.ndarra
 
 
 def maps_in_words(maps: Mapping[str, np.ndarray], *, tokens_per_step: int) -> str:
-    """Describe for each step and layer the mean attention distance and the weight on the current state."""
+    """Describe each step and layer: the mean attention distance, and the weight on the current state."""
     sentences = []
     for title, weights in maps.items():
         n_tokens = weights.shape[2]

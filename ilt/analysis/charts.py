@@ -1,4 +1,4 @@
-"""Charts as inline SVG, which needs no script and takes its colors from the page's light or dark theme."""
+"""Charts as inline SVG without scripts, in the colors of the page's light or dark theme."""
 
 import hashlib
 import io
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 MOST_SERIES = 6
-"""Maximum number of series in a chart; the page's style has a color for each."""
+"""Maximum number of series in a chart; the page's style defines a color for each."""
 
 MOST_POINTS = 2000
 """Maximum number of points in a scatter chart; more would only make the page larger."""
@@ -27,15 +27,15 @@ _VARIABLES = {
     "#010104": "--random",
     **{f"#0102{i:02x}": f"--series-{i}" for i in range(MOST_SERIES)},
 }
-"""Placeholder colors, and the CSS variable of the page that replaces each."""
+"""Placeholder colors, and the CSS variable that replaces each."""
 
 _COLOR = {variable: color for color, variable in _VARIABLES.items()}
-# so that lines differ in more than their color; the page's style has the same for its legends
+# so that lines differ in more than color; the page's style has the same dashes for its legends
 _DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (4, 2, 1, 2)), (0, (1, 1)), (0, (8, 2)), (0, (1, 3)))
 
 _STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "ilt",  # the same figure is the same file
+    "svg.fonttype": "none",  # keep text as text
+    "svg.hashsalt": "ilt",  # the same figure gives the same file
     "text.parse_math": False,  # labels come from configs
     "font.size": 11,
     "text.color": _COLOR["--ink"],
@@ -64,7 +64,7 @@ class Band(NamedTuple):
 
 
 def band(curves: Sequence[Mapping[int, float]]) -> Band | None:
-    """Return the curves' values at the steps that all of them share; None if there are none."""
+    """Return the curves' values at the steps that all of them share, or None if they share none."""
     steps = sorted(set.intersection(*(set(curve) for curve in curves)))
     if not steps:
         return None
@@ -72,9 +72,9 @@ def band(curves: Sequence[Mapping[int, float]]) -> Band | None:
 
 
 def curves_chart(bands: Mapping[str, Band | None], *, ylabel: str, log: bool = False) -> str:
-    """Plot at most `MOST_SERIES` labels: the mean over runs as a line, the range over runs as a band.
+    """Plot at most `MOST_SERIES` bands, by label: the mean over runs as a line, the range over runs as an area.
 
-    A label without data still takes a color, so that labels have the same colors in all charts.
+    A label without data still takes a color, so that a label has the same color in all charts.
     """
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
@@ -119,7 +119,7 @@ def histogram_chart(returns: Mapping[str, np.ndarray], *, success_return: float 
 
 
 def cumulative_chart(returns: Mapping[str, np.ndarray], expert: np.ndarray) -> str:
-    """Plot the cumulative distribution of returns of at most `MOST_SERIES` students, by label, and of their expert."""
+    """Plot the cumulative distributions of the returns (E,) of up to `MOST_SERIES` students and their expert."""
     levels = np.linspace(0, 1, 201)
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
@@ -146,7 +146,7 @@ def scatter_chart(expert: np.ndarray, student: np.ndarray) -> str:
 
 
 def sparkline(drawn: Band, low: float, high: float) -> str:
-    """Plot a metric over training at two or more steps as a line, from `low` at the bottom to `high` at the top."""
+    """Plot a metric at two or more training steps as a line with a band, from `low` (bottom) to `high` (top)."""
     x = 100 * (drawn.steps - drawn.steps[0]) / np.ptp(drawn.steps)
     means, lowest, highest = (
         [f"{at:.1f},{24 * (high - value) / max(high - low, 1e-9):.1f}" for at, value in zip(x, values, strict=True)]
@@ -159,7 +159,7 @@ def sparkline(drawn: Band, low: float, high: float) -> str:
 
 
 def _is_wide(values: Sequence[np.ndarray]) -> bool:
-    """Return whether values are positive and span more than a decade, so that a logarithmic axis has several ticks."""
+    """Return whether values are positive and span more than a decade, so that a log axis gets several ticks."""
     low, high = min(each.min() for each in values), max(each.max() for each in values)
     return bool(0 < 10 * low < high)
 

@@ -1,4 +1,4 @@
-"""Comparisons of policies on the same seeds: rollouts, tables, figure and video, kept as one artifact."""
+"""Compare policies on the same seeds, and keep the tables, the figure and the video as one artifact."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -18,13 +18,13 @@ from ilt.rollout.recorded import RANDOM, Context, NamedPolicy
 from ilt.tracking.store import Artifact
 
 MAX_FRAMES = 120
-"""Maximum number of frames in a GIF; longer episodes get a lower frame rate, which limits the file size."""
+"""Maximum number of frames in a GIF. Longer episodes get a lower frame rate, to limit the file size."""
 
 
 def read_policies(
     ctx: Context, policies: Mapping[str, str], *, deterministic: bool, trust: Sequence[str] | None = ()
 ) -> dict[str, list[NamedPolicy]]:
-    """Load each policy's runs, and the random policy. ConfigError if one does not fit the environment."""
+    """Load each policy's runs, and the random policy. Raise ConfigError if one does not fit the environment."""
     return {
         name: [
             read_policy(f"policies.{name}", one, ctx, deterministic=deterministic, trust=trust)
@@ -45,10 +45,13 @@ def find_or_compare(
     seeds: Mapping[str, Any],
     deterministic: bool,
 ) -> Artifact:
-    """Find or make the comparison of these rollouts: `comparison.json`, `.csv`, `.md`, `.png`, and a video.
+    """Find or make the comparison of these rollouts: `comparison.json`, `.csv`, `.md` and `.png`, and a video.
 
     Args:
-        subsets: parameter and quantiles by name; see `subset_masks`.
+        rollouts: artifacts with `episodes.npz`, one per run, by policy; all have the same seeds.
+        name: the artifact's name without the hash.
+        reference: the policy that the others are compared with.
+        subsets: parameter and quantiles, by name; see `subset_masks`.
         video: names of the policies to show side by side; empty for no video.
         seeds: `block`, `offset` and `count`.
     """
@@ -90,10 +93,10 @@ def film(ctx: Context, shown: Mapping[str, tuple[Episodes, np.ndarray]], folder:
     """Write `episode.mp4` and `episode.gif`, which show the policies side by side in the `typical_episode`.
 
     Args:
-        shown: episodes and their returns (E,) by policy; those of the median run if a policy has several runs.
+        shown: episodes and their returns (E,), by policy; from the median run if a policy has several.
 
     Returns:
-        the episode's seed, how it was chosen, and each policy's return in it.
+        The episode's seed, how it was chosen, and each policy's return in it.
     """
     episode = typical_episode({name: returns for name, (_, returns) in shown.items()})
     video = side_by_side(ctx.env, {name: (episodes, episode) for name, (episodes, _) in shown.items()})
@@ -101,6 +104,6 @@ def film(ctx: Context, shown: Mapping[str, tuple[Episodes, np.ndarray]], folder:
     write_animation(video, folder / "episode.gif", width=400 * len(shown), most=MAX_FRAMES)
     return {
         "seed": int(next(iter(shown.values()))[0].seeds[episode]),
-        "chosen": "most like every policy's median episode, by the ranks of returns",
+        "chosen": "closest to every policy's median episode, by rank of return",
         "returns": {name: float(returns[episode]) for name, (_, returns) in shown.items()},
     }

@@ -10,12 +10,13 @@ from ilt.evaluation.figure_style import COLORS, is_narrow, new_figure, widen
 
 
 def comparison_figure(comparison: Mapping[str, Any], width: float) -> Figure:
-    """Plot one panel per subset, one row per policy: mean return, 95 % interval, and a tick per run if several.
+    """Plot one panel per subset, one row per policy: mean return, 95 % interval, and a tick for each of several runs.
 
-    The random policy is left out; its low return would squeeze the others together.
+    The random policy is left out, because its low return would squeeze the others together.
 
     Args:
-        comparison: content of `comparison.json`, as `find_or_compare` writes it.
+        comparison: the content of `comparison.json`.
+        width: in inches.
     """
     metrics, reference = comparison["metrics"], comparison["reference"]
     names = [name for name in metrics[ALL] if name != "random"] or ["random"]
@@ -51,7 +52,7 @@ def comparison_figure(comparison: Mapping[str, Any], width: float) -> Figure:
 
 
 def _interval(by_policy: Mapping[str, Mapping[str, Any]], separator: str) -> str:
-    """Explain the intervals, which are over runs for policies that have several."""
+    """Return the intervals' label. They are over runs for policies that have several runs."""
     several = {"by_run" in numbers for name, numbers in by_policy.items() if name != "random"}
     kinds = {True: "Student's t over runs", False: "bootstrap over episodes"}
     return f"95 % interval ({f'{separator}or '.join(kinds[each] for each in sorted(several))})"

@@ -1,4 +1,4 @@
-"""Videos of a run's best, median and worst test episode, rolled out again and checked against `episodes.csv`."""
+"""Videos of a run's best, median and worst test episodes, which are rolled out again and checked for equal returns."""
 
 import logging
 import os
@@ -27,13 +27,13 @@ class EpisodeVideo:
     """One test episode of a student, and its video.
 
     Attributes:
-        kind: `best`, `median` or `worst`, by return among the run's test episodes.
+        kind: `best`, `median` or `worst` by return, among the run's test episodes.
         seed: the episode's seed.
         recorded_return: its return in `episodes.csv`.
         steps: its length in `episodes.csv`.
         replayed_return: its return when it was rolled out again.
-        video: the file; None if the two returns differ, because the rollout is then not the same episode.
-        poster: a JPEG of one of its frames, next to it.
+        video: the file; None if the two returns differ, because the rollout is then a different episode.
+        poster: a JPEG of one of the video's frames, in the same folder.
     """
 
     kind: str
@@ -50,7 +50,7 @@ class EpisodeVideo:
 
 
 def choose_episodes(returns: np.ndarray) -> dict[str, int]:
-    """Return the indices of the best, median (the upper one of an even number) and worst of (E,) returns."""
+    """Return the indices of the best, median (or upper median) and worst of (E,) returns."""
     order = np.argsort(returns, kind="stable")
     return {"best": int(order[-1]), "median": int(order[len(order) // 2]), "worst": int(order[0])}
 
@@ -58,12 +58,12 @@ def choose_episodes(returns: np.ndarray) -> dict[str, int]:
 def film_episodes(
     run: RunRecord, spec: EnvSpec, folder: Path, kinds: Collection[str] = ("best", "median", "worst")
 ) -> list[EpisodeVideo]:
-    """Roll out a run's best, median and worst test episode again, and write a video of each into `folder`.
+    """Roll out a run's best, median and worst test episodes again, and write a video of each to `folder`.
 
     Existing videos are reused. The run's config must have been checked.
 
     Raises:
-        ValueError: the run's weights are missing or are not those that it was scored with.
+        ValueError: the run's weights are missing, or differ from those that it was scored with; or `folder` is a link.
         NoVideoError: the environment cannot be rendered.
     """
     weights = f"weights/{run.config['evaluation']['reported_checkpoint']}.safetensors"
@@ -94,7 +94,7 @@ def film_episodes(
 
 
 def _film(run: RunRecord, spec: EnvSpec, weights: str, videos: Mapping[int, Path]) -> dict[int, float]:
-    """Roll these episodes out again and return their returns; record those that match `episodes.csv`."""
+    """Roll out these episodes again and return their returns. Make videos of those that match `episodes.csv`."""
     _, model, head = ModelSpec.load(run.path / weights, trust=spec.trust)
     evaluation = run.config["evaluation"]
     policy = SequencePolicy(
@@ -122,7 +122,7 @@ def _is_whole(video: Path) -> bool:
 
 
 def _name(run: RunRecord, spec: EnvSpec, weights: str, episode: int) -> str:
-    """Return the file name of an episode's video, with a hash of all that the episode depends on."""
+    """Return the file name of an episode's video, with a hash of everything that the episode depends on."""
     seed = int(run.episodes["seed"][episode])
     made_of = [
         run.results["files"][weights],

@@ -14,7 +14,7 @@ from ilt.tracking.reading import reading
 from ilt.tracking.records import RunRecord
 
 Curve = Mapping[str, Mapping[int, float]]
-"""By metric, values by training step."""
+"""Values by training step, by metric."""
 
 POLICIES = {"student": "student", "expert": "expert", "random": "random policy"}
 """The policies that a run is scored with, and what figures call them."""
@@ -23,7 +23,10 @@ _N_BINS = 50
 
 
 def figures_of_run(run: RunRecord) -> dict[str, Draw]:
-    """Return what draws the figures of a finished run, by name. UnreadableFileError for a config without rollouts."""
+    """Return the functions that draw a finished run's figures, by name.
+
+    Raise UnreadableFileError if the config or the results lack what the figures need.
+    """
     with reading(run.path / "config.yaml"):
         n_episodes = int(run.config["callbacks"]["rollout"]["n_episodes"])
     with reading(run.path / "results.json"):
@@ -41,10 +44,13 @@ def figures_of_run(run: RunRecord) -> dict[str, Draw]:
 
 
 def learning_curve(curve: Curve, width: float, *, references: Mapping[str, float], n_episodes: int) -> Figure:
-    """Plot return, loss and action accuracy (or error) over training; metrics that do not vary have no panel.
+    """Plot return, loss and action accuracy (or error) over training.
+
+    Losses, accuracies and errors that do not vary are left out. Raise ValueError if there is nothing to plot.
 
     Args:
-        references: mean returns on test seeds of `expert` and `random`.
+        width: in inches.
+        references: mean returns of `expert` and `random` on test seeds.
         n_episodes: how many selection seeds the returns are means over.
     """
     panels: list[Callable[[Axes], None]] = []
@@ -75,7 +81,7 @@ def _line(axes: Axes, values: Mapping[int, float], color: str, label: str) -> No
 
 
 def _returns(curve: Curve, references: Mapping[str, float], n_episodes: int, axes: Axes) -> None:
-    """Plot mean returns with their interval; the references keep the axis from magnifying noise."""
+    """Plot mean returns with their interval. The references keep the axis from magnifying noise."""
     means, deviations = curve["rollout/return_mean"], curve.get("rollout/return_std", {})
     _line(axes, means, "student", f"student ({n_episodes} selection seeds)")
     if n_episodes > 1 and deviations:
@@ -94,7 +100,7 @@ def _loss(curve: Curve, axes: Axes) -> None:
         if values := curve.get(f"{name}/loss"):
             _line(axes, values, color, label)
     low, high = axes.dataLim.intervaly
-    if 0 < 10 * low < high:  # a density's may be negative
+    if 0 < 10 * low < high:  # the loss of a density may be negative
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -124,8 +130,9 @@ def return_distribution(
     """Plot histograms and cumulative distributions of episode returns by policy.
 
     Args:
-        returns: (E,) by policy: student, expert and random.
-        intervals: of their means.
+        returns: (E,), by policy: student, expert and random.
+        width: in inches.
+        intervals: 95 % intervals of their means, by policy.
         success_return: marked by a line, unless None.
     """
     rows, columns = (2, 1) if is_narrow(width) else (1, 2)
@@ -146,7 +153,7 @@ def return_distribution(
     count = f"{len(next(iter(returns.values()))):,} test episodes"
     below = " (lower ones in the first bin)" if any(values.min() < low for values in returns.values()) else ""
     histogram.set(title=f"Returns of {count}", ylabel="episodes", xlabel=f"return{below}")
-    cumulative.set(title="Their cumulative distribution", ylabel="share at or below", xlabel="return", ylim=(0, 1.02))
+    cumulative.set(title="Cumulative distribution", ylabel="share at or below", xlabel="return", ylim=(0, 1.02))
     margin = (high - low) / 50
     for axes in (histogram, cumulative):
         axes.set(xlim=(low - margin, high + margin))

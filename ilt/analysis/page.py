@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML page, which needs no network, account or other file."""
+"""The report as one self-contained HTML page. It needs no network, account or other file."""
 
 import base64
 import hashlib
@@ -43,17 +43,17 @@ CURVES = {
 
 PROBE_FIGURES = {
     "probe.png": (
-        "What can be read off it",
-        "How much of what the environment hides (R², 1 for all of it) a ridge regression reads off the model's "
-        "activations, by steps since the start, on episodes that it was not fitted on. Shuffled: fitted to the values "
-        "of other episodes.",
+        "What its activations encode",
+        "R² of ridge regressions that predict hidden quantities from the model's activations, on held-out episodes, by "
+        "steps since the start of the episode. R² is 1 for perfect predictions. Shuffled: fitted to the values of "
+        "other episodes.",
     ),
     "attention.png": (
-        "What it looks at",
-        "Attention of the present state's token over the window at three moments of one episode, by layer and head.",
+        "What it attends to",
+        "Attention of the current state's token over the window, at three moments of one episode, by layer and head.",
     ),
 }
-"""Title and reading guide of each figure that `ilt probe` writes into a run's folder."""
+"""Title and reading guide of each figure that `ilt probe` writes to a run's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +64,11 @@ class Report:
         title: the folder of runs.
         groups: the runs, by config.
         example: the run whose episodes are shown.
-        chosen: whether the user chose it.
-        videos: by name of a run, videos of its episodes; of the example the best, the median and the worst.
+        chosen: whether the user chose the example.
+        videos: videos of episodes, by run name: the example's best, median and worst, and other runs' median.
         no_videos: why videos are missing, in sentences.
-        left_out: folders that are left out, and why.
-        defaults: the default config, to which the runs' configs are compared.
+        left_out: names of the folders that are left out, and why.
+        defaults: the default config, which the runs' configs are compared with.
         made: the provenance of this report, from `ilt.tracking.store.provenance`.
     """
 
@@ -90,7 +90,7 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class EnvPart:
-    """The section on the runs of one environment; runs are only compared within an environment."""
+    """The page's content for one environment. Runs are compared only within an environment."""
 
     name: str
     example: RunRecord
@@ -105,12 +105,12 @@ class EnvPart:
     returns: Sequence["Shown"]
 
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # which a terminal would obey
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # could control a terminal
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A chart: title, SVG or image URL, text description, reading guide, and legend (style of the key, label)."""
+    """A chart: title, SVG or image URL, text description, reading guide, and legend (key style, label)."""
 
     title: str
     drawing: str
@@ -121,7 +121,7 @@ class Shown:
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """An episode with the addresses of its video and poster, None if it is not shown."""
+    """An episode with the data URLs of its video and poster, which are None if there is no video."""
 
     run: str
     episode: EpisodeVideo
@@ -130,7 +130,7 @@ class Clip:
 
 
 def write_page(report: Report, path: Path) -> None:
-    """Write the page. All text from runs is escaped."""
+    """Write the page to `path`. All text from runs is escaped."""
     templates = files("ilt.analysis") / "templates"
     script = (templates / "report.js").read_text(encoding="utf-8")
     environment = Environment(
@@ -196,12 +196,12 @@ def _what_ran(runs: Sequence[RunRecord]) -> dict[str, list[str]]:
 
 
 def _short(commit: str | None) -> str | None:
-    """Return the first ten digits of a commit, with `+dirty` if the checkout had local changes."""
+    """Return a commit's first ten digits, with `+dirty` if the checkout had local changes."""
     return commit and str(commit)[:10] + ("+dirty" if str(commit).endswith("+dirty") else "")
 
 
 def _changed(groups: Sequence[Group], defaults: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return key, value and default of the keys whose value is the same in all runs but not the default."""
+    """Return key, value and default for the keys whose value is the same in all runs but is not the default."""
     configs = [flatten(group.runs[0].config) for group in groups]
     differing, default = differing_keys(configs), flatten(defaults)
     changed = [key for key in differing_keys([configs[0], default]) if key not in differing]
@@ -209,7 +209,7 @@ def _changed(groups: Sequence[Group], defaults: Mapping[str, Any]) -> list[tuple
 
 
 def _legend(groups: Sequence[Group]) -> list[tuple[str, str]]:
-    """Return the style of the key and the label of each group that charts show."""
+    """Return the key style and label of each group that charts show."""
     return [(f"series-{i}", group.label) for i, group in enumerate(groups[:MOST_SERIES])]
 
 
@@ -251,7 +251,7 @@ def _returns(groups: Sequence[Group], example: RunRecord) -> list[Shown]:
             "Returns of the example",
             Markup(histogram_chart(policies, success_return=success_return)),
             "Histograms of the example's returns: " + _describe_returns(policies),
-            f"{example.name}, {len(student)} test episodes of each policy. The very lowest returns stand at the "
+            f"{example.name}, {len(student)} test episodes of each policy. The very lowest returns are clipped to the "
             "left edge.",
             [(name, name) for name in policies] + ([] if success_return is None else [("threshold", "success")]),
         ),
@@ -259,14 +259,14 @@ def _returns(groups: Sequence[Group], example: RunRecord) -> list[Shown]:
             "Returns by config",
             Markup(cumulative_chart(pooled, expert)),
             "Share of episodes at or below each return: " + _describe_returns({**pooled, "expert": expert}),
-            f"All training seeds of a config together. {_n_drawn(len(pooled), len(together))}"
+            f"All training seeds of a config are pooled. {_n_drawn(len(pooled), len(together))}"
             + (" Configs that were scored on other test seeds are not drawn." if len(together) < len(groups) else ""),
             [("expert-all", "expert"), *_legend(together)],
         ),
         Shown(
             "Student beside expert",
             Markup(scatter_chart(expert, student)),
-            f"One point per test seed: the student's return over the expert's. The student returns more on "
+            f"One point per test seed: the student's return over the expert's. The student's return is higher on "
             f"{better:.0f} % of {len(student)} seeds; the correlation is {_correlation(expert, student)}.",
             f"{example.name}. One point per test seed"
             + (f"; the first {drawn} of {len(student)}." if drawn < len(student) else "."),
@@ -277,8 +277,8 @@ def _returns(groups: Sequence[Group], example: RunRecord) -> list[Shown]:
 
 def _describe_returns(returns: Mapping[str, np.ndarray]) -> str:
     each = (
-        f"{name}: mean {values.mean():.1f}, half of the episodes from {np.quantile(values, 0.25):.1f} to "
-        f"{np.quantile(values, 0.75):.1f}, the lowest twentieth below {np.quantile(values, 0.05):.1f}"
+        f"{name}: mean {values.mean():.1f}, the middle half from {np.quantile(values, 0.25):.1f} to "
+        f"{np.quantile(values, 0.75):.1f}, the lowest 5 % below {np.quantile(values, 0.05):.1f}"
         for name, values in returns.items()
     )
     return "; ".join(each) + "."
@@ -293,7 +293,7 @@ def _n_drawn(drawn: int, there: int) -> str:
 
 
 def probe_figures(run: Path) -> list[Shown]:
-    """Load the figures that `ilt probe` wrote into a run's folder; none if there are none or they are damaged."""
+    """Load the figures that `ilt probe` wrote to a run's folder. Return none if they are missing or damaged."""
     folder = run / "probe"
     try:
         with reading(folder / "probe.json"):
@@ -305,7 +305,7 @@ def probe_figures(run: Path) -> list[Shown]:
         ]
     except UnreadableFileError as error:
         if folder.exists():
-            log.warning("no figures of probes: %s", error)
+            log.warning("no probe figures: %s", error)
         return []
 
 

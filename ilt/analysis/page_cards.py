@@ -1,4 +1,4 @@
-"""The cards at the top of the report page: each answers how good one config is."""
+"""The cards at the top of the report page. Each shows how good one config is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,24 +21,24 @@ from ilt.evaluation.statistics import mean_rate
 from ilt.tracking.records import Group, RunRecord, by_environment, middle_run
 
 MOST_CARDS = 6
-"""Maximum number of cards on the first screen, which environments share; each has at least one."""
+"""Maximum number of cards on the first screen. Environments share them, and each has at least one."""
 
 ROLLOUT = "rollout/return_mean"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """The answer for one config: means over training seeds on its held-out test seeds.
+    """The results of one config: means over training seeds, on held-out test seeds.
 
     Attributes:
-        label: what tells the config from the others in its environment.
+        label: the config's name, which is unique within its environment.
         run: the run whose median episode is shown.
         n_runs: number of training seeds.
         test_return: the mean return and its interval.
-        facts: what stands beside it, by name.
-        track: the returns of student, expert and random policy on one scale, which the cards of an environment share.
+        facts: cells to show with the return, by name.
+        track: the returns of student, expert and random policy, on a scale that the cards of an environment share.
         curve: the learning curve as SVG, on a scale that the cards of an environment share; empty if there is none.
-        curve_words: the curve in words.
+        curve_words: the learning curve in words.
     """
 
     label: str
@@ -52,9 +52,9 @@ class Card:
 
 
 def shown_groups(groups: Sequence[Group], example: RunRecord) -> list[Group]:
-    """Return the groups that have a card on the first screen: the best by selection return, and the example's.
+    """Return the groups with a card on the first screen: the best by selection return, and the example's group.
 
-    Groups of several environments share `MOST_CARDS`; each environment has at least one.
+    Environments share `MOST_CARDS`, and each has at least one.
     """
     environments = by_environment([group.runs[0] for group in groups]).values()
     most = max(1, MOST_CARDS // len(environments))
@@ -63,7 +63,7 @@ def shown_groups(groups: Sequence[Group], example: RunRecord) -> list[Group]:
 
 
 def shown_run(group: Group, example: RunRecord) -> RunRecord:
-    """Return the run of a group whose episode is shown: the example, or the one with the median selection return."""
+    """Return the run of a group whose episode is shown: the example, or the run with the median selection return."""
     return example if _has(group, example) else middle_run(group.runs)
 
 
@@ -72,7 +72,7 @@ def _has(group: Group, example: RunRecord) -> bool:
 
 
 def cards(groups: Sequence[Group], example: RunRecord) -> list[Card]:
-    """Make a card of each group; all groups are of one environment."""
+    """Make a card for each group. All groups must have the same environment."""
     curves = [_curve(group) for group in groups]
     logged = [value for curve in curves if curve is not None for value in curve.values.ravel()]
     ends = [
@@ -109,7 +109,7 @@ def _card(
 
 
 def _curve(group: Group) -> Band | None:
-    """Return a group's learning curve; None if there are fewer than two points."""
+    """Return a group's learning curve, or None if it has fewer than two points."""
     curve = band([run.curve.get(ROLLOUT, {}) for run in group.runs])
     return None if curve is None or len(curve.steps) < 2 else curve
 

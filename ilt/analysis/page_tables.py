@@ -1,4 +1,4 @@
-"""The tables of the report page: configs, runs, and seconds by stage. Cells and sort keys only, no markup."""
+"""The tables of the report page: configs, runs, and seconds by stage. Only cells and sort keys, no markup."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ class Cell:
 
     Attributes:
         text: the displayed text.
-        value: the sort key; cells with None sort last.
-        note: a second, smaller line.
+        value: the sort key; cells with None are sorted last.
+        note: a second line in smaller type.
         bar: color number and length of each part of a bar, in percent of the table's longest bar; replaces the text.
         track: a drawing of the number and its interval; replaces the text.
     """
@@ -35,11 +35,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Track:
-    """Returns on one scale, as distances from its left end in percent of its length.
+    """Positions of returns on a scale, in percent of its length from its left end.
 
     Attributes:
-        interval: the ends of the student's interval.
-        marks: places of `student`, `expert` and perhaps `random`.
+        interval: both ends of the student's interval.
+        marks: positions of `student`, `expert` and perhaps `random`.
     """
 
     interval: tuple[float, float]
@@ -54,7 +54,7 @@ class Track:
 
 @dataclass(frozen=True)
 class Column:
-    """A column's heading, whether it holds numbers, its color number if any, and whether it can be sorted by."""
+    """A column's heading, whether it contains numbers, its color number if any, and whether it can be sorted."""
 
     title: str
     number: bool = True
@@ -64,12 +64,12 @@ class Column:
 
 _GroupCell = Callable[[Group], Cell]
 Number = Callable[[Mapping[str, Any]], tuple[float, Sequence[float]]]
-"""A function that returns a number of `results.json` and its interval."""
+"""A function that returns a number from `results.json` and its interval."""
 
 
 @dataclass(frozen=True)
 class PageTable:
-    """A sortable table, at first in descending order of column `sorted_by`."""
+    """A sortable table, initially in descending order of the column with index `sorted_by`."""
 
     caption: str
     columns: Sequence[Column]
@@ -80,10 +80,10 @@ class PageTable:
     def descending(
         cls, caption: str, cells: Mapping[Column, Callable[[_Subject], Cell]], subjects: Iterable[_Subject], by: str
     ) -> "PageTable":
-        """Make a table of one row per subject, in descending order of the column `by`, without empty columns.
+        """Make a table with one row per subject, in descending order of the column `by`, without empty columns.
 
         Args:
-            cells: by column, the function that makes the cell of a subject.
+            cells: the function that makes a subject's cell, by column.
         """
         rows = [[cell(subject) for cell in cells.values()] for subject in subjects]
         kept = [i for i in range(len(cells)) if any(row[i] not in (Cell("–", None), Cell("", None)) for row in rows)]
@@ -110,17 +110,17 @@ def returned(results: Mapping[str, Any]) -> tuple[float, Sequence[float]]:
 
 
 def difference(results: Mapping[str, Any]) -> tuple[float, Sequence[float]]:
-    """Return the difference of a student's mean return to its expert's, and the interval over test episodes."""
+    """Return the difference between a student's mean return and its expert's, and its interval over test episodes."""
     return results["difference_to_expert"]["mean"], results["difference_to_expert"]["interval"]
 
 
 def expert_return(group: Group) -> float:
-    """Return the expert's mean test return."""
+    """Return the expert's mean return on test seeds."""
     return fmean(run.results["expert_return_mean"] for run in group.runs)
 
 
 def group_table(groups: Sequence[Group]) -> PageTable:
-    """Make the table of configs, one row each: means over training seeds, and the keys in which the configs differ."""
+    """Make the table of configs, one row each: means over training seeds, and the keys that differ between configs."""
     flat = {group.label: flatten(group.runs[0].config) for group in groups}
     several_tests = len({group.runs[0].test for group in groups}) > 1
     ends = [end for group in groups for end in (*mean_with_interval(group, returned)[1], expert_return(group))]
@@ -149,9 +149,9 @@ def group_table(groups: Sequence[Group]) -> PageTable:
         column = Column(key, number=_all_numbers([config.get(key) for config in flat.values()]))
         cells[column] = lambda group, key=key: _config_cell(flat[group.label].get(key))  # type: ignore[misc]
     caption = (
-        "Each row is one config, its numbers are means over training seeds. Below them: the 95 % interval, Student's t "
-        "over training seeds, or where there is only one, a bootstrap over its test episodes. Beside the expert: test "
-        f"return and interval as dot and line, the expert as a bar, from {min(ends):.1f} to {max(ends):.1f}."
+        "Each row is one config; its numbers are means over training seeds. Below a number is its 95 % interval: "
+        "Student's t over training seeds or, for a single seed, a bootstrap over test episodes. Beside the expert: the "
+        f"test return (dot), its interval (line) and the expert (bar), from {min(ends):.1f} to {max(ends):.1f}."
     )
     return PageTable.descending(caption, cells, groups, "selection return")
 
@@ -174,14 +174,14 @@ def run_table(groups: Sequence[Group]) -> PageTable:
         Column("test seeds", number=False): lambda run: text_cell(run.test_seeds if several_tests else ""),
     }
     caption = (
-        "Below a number: its 95 % bootstrap interval over test episodes, paired by test seed for the difference. "
-        "Sorted by the return on selection seeds; test returns are for reporting, not for choosing."
+        "Below a number is its 95 % bootstrap interval over test episodes; differences are paired by test seed. "
+        "Sorted by the return on selection seeds; test returns are for reporting, not for selection."
     )
     return PageTable.descending(caption, cells, [run for group in groups for run in group.runs], "selection return")
 
 
 def time_table(runs: Sequence[RunRecord]) -> PageTable:
-    """Make the table of seconds by stage, one row per run, also as a bar."""
+    """Make the table of seconds by stage, one row per run, with a bar."""
     stages = list(dict.fromkeys(stage for run in runs for stage in run.results["seconds"] if stage != "total"))
     longest = max([*(run.results["seconds"].get("total", 0.0) for run in runs), 1e-9])
 
@@ -198,19 +198,19 @@ def time_table(runs: Sequence[RunRecord]) -> PageTable:
     }
     for i, stage in enumerate(stages):
         cells[Column(stage, color=i)] = lambda run, stage=stage: number_cell(run.results["seconds"].get(stage))  # type: ignore[misc]
-    caption = "Seconds by stage. A run that was resumed counts those of its last part only."
+    caption = "Seconds by stage. A resumed run counts only its last part."
     return PageTable.descending(caption, cells, runs, "total")
 
 
 def text_cell(text: str) -> Cell:
-    """Make a cell of text that is sorted alphabetically."""
+    """Make a cell with text, which is sorted alphabetically."""
     return Cell(text, text or None)
 
 
 def number_cell(
     value: float | None, interval: Sequence[float] | None = None, *, sign: str = "", note: str = ""
 ) -> Cell:
-    """Make a cell of a number with one decimal, and below it its interval or a note."""
+    """Make a cell with a number to one decimal place, and its interval or a note below it."""
     if value is None:
         return Cell("–", None)
     if interval is not None:
@@ -219,12 +219,12 @@ def number_cell(
 
 
 def rate_cell(rate: float | None) -> Cell:
-    """Make a cell of a rate in percent."""
+    """Make a cell with a rate in percent."""
     return Cell(percent(rate) or "–", rate)
 
 
 def _config_cell(value: str | None) -> Cell:
-    """Make a cell of a config value; null and missing values sort last."""
+    """Make a cell with a config value. Null and missing values are sorted last."""
     if value in (None, "null"):
         return Cell(value or "–", None)
     return Cell(value, float(value) if _all_numbers([value]) else value)

@@ -19,7 +19,8 @@ def probe_figure(scores: Sequence[Score], width: float, *, other: Sequence[Score
     """Plot R² over the steps since the start, one panel per quantity, one line per source of features.
 
     Args:
-        other: scores of a second student, of which only the last source is drawn.
+        width: in inches.
+        other: scores of a second student; only its last source is drawn.
     """
     quantities = list(dict.fromkeys(score.quantity for score in scores))
     places = list(dict.fromkeys(score.source for score in scores))
@@ -66,7 +67,7 @@ def _of(scores: Sequence[Score], quantity: str, place: str) -> list[Score]:
 
 
 def _line(axes: Axes, scores: Sequence[Score], steps: Sequence[int], style: str, **options: Any) -> None:
-    """Plot R² over steps, which are spaced evenly whatever their distance."""
+    """Plot R² over steps, at even spacing whatever their distance."""
     x, r2 = [steps.index(score.step) for score in scores], [max(score.r2, LOWEST) for score in scores]
     axes.plot(x, r2, style, marker="o", markersize=1.8, **{"zorder": 2, **options})
 
@@ -75,8 +76,9 @@ def attention_figure(maps: Mapping[str, np.ndarray], width: float, *, tokens_per
     """Plot the current state token's attention over the window, one panel per map, one row per layer and head.
 
     Args:
-        maps: (n_layer, n_head, T) by title.
-        tokens_per_step: 2 if the window also holds action tokens.
+        maps: (n_layer, n_head, T), by title; T is the number of tokens in the window.
+        width: in inches.
+        tokens_per_step: 2 if the window also has action tokens, otherwise 1.
     """
     n_layer, n_head, n_tokens = next(iter(maps.values())).shape
     n_rows = n_layer * n_head
@@ -98,7 +100,7 @@ def attention_figure(maps: Mapping[str, np.ndarray], width: float, *, tokens_per
         axes.grid(visible=False)
     labels = [f"layer {layer + 1}, head {head + 1}" for layer in range(n_layer) for head in range(n_head)]
     panels[0].set_yticks(range(n_rows), labels, fontsize=7 if n_rows <= 24 else 5)
-    notes = [*(["whole: states", "half: the actions between them"] if tokens_per_step == 2 else []), "gray: no weight"]
+    notes = [*(["integers: states", "halves: actions"] if tokens_per_step == 2 else []), "gray: no weight"]
     figure.supxlabel(f"steps back\n({'; '.join(notes)})", fontsize=7)
     figure.colorbar(drawn, ax=panels, label="attention weight", ticks=[0.0, 0.1, 0.3, 1.0], aspect=15 * rows)
     return figure

@@ -1,7 +1,7 @@
 """Linear probes of hidden quantities in a student's activations (Alain and Bengio 2016).
 
-A probe is fitted and scored on different episodes: steps of one episode share its physics, so fitting on one of them
-would leak the target of the others.
+A probe is fitted and scored on different episodes. The steps of an episode share its physics, so fitting on one of them
+would leak the targets of the others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,10 @@ from ilt.models.base import SequenceModel
 from ilt.models.inspection import hidden_states
 
 LEAST_EPISODES = 50
-"""Steps that fewer episodes reach are left out."""
+"""Steps that fewer episodes than this reach are left out."""
 
 N_SHUFFLES = 10
-"""Shuffles that the control is averaged over; in a single one, some targets may by chance match their episodes."""
+"""Shuffles that the control is averaged over; in a single one, some targets match their episodes by chance."""
 
 OBSERVATION = "present observation"
 
@@ -33,10 +33,10 @@ class Score(NamedTuple):
     Attributes:
         quantity: name of the hidden quantity.
         source: `OBSERVATION`, or one of the model's `probe_points`, such as `layer 1`.
-        step: steps since the start of the episode, before the one whose action is chosen.
+        step: number of steps taken before the action is chosen, from 0.
         r2, error: R² on held-out episodes, and its standard error over them.
-        shuffled_r2: mean R² of control probes, fitted to targets that were shuffled over episodes.
-        n_fitted, n_scored: how many episodes reach this step.
+        shuffled_r2: mean R² of control probes, which are fitted to targets shuffled over episodes.
+        n_fitted, n_scored: how many episodes of each set reach this step.
     """
 
     quantity: str
@@ -50,12 +50,12 @@ class Score(NamedTuple):
 
 
 def scores_of_rows(rows: Sequence[Mapping[str, str]]) -> dict[str, list[Score]]:
-    """Return the scores of each run from the rows of `probe.csv`. ValueError for text or NaN in place of a number."""
+    """Return each run's scores from the rows of `probe.csv`. Raise ValueError if a number is text or not finite."""
     scores: dict[str, list[Score]] = {}
     for row in rows:
         r2, error, shuffled_r2 = (float(row[name]) for name in ("r2", "error", "shuffled_r2"))
         if not np.isfinite([r2, error, shuffled_r2]).all():
-            raise ValueError("it holds a number that is not finite")
+            raise ValueError("it contains a number that is not finite")
         counts = (int(row[name]) for name in ("n_fitted", "n_scored"))
         score = Score(row["quantity"], row["source"], int(row["step"]), r2, error, shuffled_r2, *counts)
         scores.setdefault(row["run"], []).append(score)
@@ -66,8 +66,8 @@ class Moment(NamedTuple):
     """The same step of every episode that reaches it.
 
     Attributes:
-        features: (E, D) by source.
-        targets: (E, Q) float64, the hidden quantities.
+        features: (E, D), by source.
+        targets: (E, Q) float64: the hidden quantities.
     """
 
     features: Mapping[str, np.ndarray]
@@ -75,21 +75,21 @@ class Moment(NamedTuple):
 
 
 def hidden_columns(names: Sequence[str], episodes: Episodes) -> dict[str, int]:
-    """Return the indices of the columns of `step/privileged` that vary, by name. ValueError if there is none."""
+    """Return the indices of the columns of `step/privileged` that vary, by name. Raise ValueError if there are none."""
     hidden = episodes.extras.get("step/privileged")
     columns = {} if hidden is None else {name: i for i, name in enumerate(names) if np.ptp(hidden[:, i]) > 0}
     if not columns:
-        raise ValueError("there is nothing to probe for: env hides nothing from the student that varies")
+        raise ValueError("there is nothing to probe: env hides nothing from the student that varies")
     return columns
 
 
 def read_moment(
     model: SequenceModel, episodes: Episodes, step: int, columns: Sequence[int], *, context_length: int
 ) -> Moment:
-    """Return the student's observations and activations at one step of episodes that it collected.
+    """Return the student's observations and activations at one step of the episodes that it rolled out.
 
     Args:
-        columns: the columns of `step/privileged` to take as targets.
+        columns: the columns of `step/privileged` to use as targets.
         context_length: steps of context; a recurrent model gets the whole episode so far.
     """
     length = step + 1 if model.recurrent else context_length
@@ -115,7 +115,8 @@ def score_probes(
 
     Args:
         columns: from `hidden_columns`.
-        steps: steps to probe; those that fewer than `LEAST_EPISODES` of either set reach are left out.
+        steps: the steps to probe. Those that fewer than `LEAST_EPISODES` of either set reach are left out.
+        context_length: see `read_moment`.
     """
     scores: list[Score] = []
     for step in steps:
@@ -144,7 +145,7 @@ def score_probes(
 
 
 def score_rows(scores: Sequence[Score]) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows of the table of R²: a row per quantity and source, and the last source's control."""
+    """Return columns and rows of the table of R²: one row per quantity and source, and the last source's control."""
     steps = sorted({score.step for score in scores})
     found = {(score.quantity, score.source, score.step): score for score in scores}
     last = scores[-1].source
@@ -165,7 +166,7 @@ def score_rows(scores: Sequence[Score]) -> tuple[list[str], list[list[str]]]:
 
 
 def in_words(scores: Sequence[Score]) -> str:
-    """Describe the highest R² of each quantity, from the present observation and from the last source."""
+    """Describe the highest R² of each quantity, from the present observation and from the last layer."""
     sentences = []
     for quantity in dict.fromkeys(score.quantity for score in scores):
         best = (

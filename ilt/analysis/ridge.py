@@ -11,10 +11,10 @@ N_FOLDS = 5
 class Linear(NamedTuple):
     """A linear map of standardized features, clipped to the range of the targets that it was fitted to.
 
-    Clipping keeps one outlier, such as an episode that has just touched the ground, from dominating the squared error.
+    Clipping keeps an outlier, such as an episode that has just touched the ground, from dominating the squared error.
 
     Attributes:
-        mean, scale: (D,), to standardize features.
+        mean, scale: (D,), to standardize the features.
         weights: (…, D, Q).
         intercept: (Q,).
         low, high: (Q,), the range of the targets.
@@ -34,10 +34,10 @@ class Linear(NamedTuple):
 
 
 def fit_ridge(features: np.ndarray, targets: np.ndarray) -> Linear:
-    """Regress targets (E, Q) on features (E, D); each row is an episode.
+    """Regress targets (E, Q) on features (E, D). Each row is an episode.
 
-    For each target, the L2 penalty is the one of `PENALTIES` with the least squared error in `N_FOLDS`-fold
-    cross-validation over the rows. ValueError if there are fewer rows than folds.
+    Each target's L2 penalty is the one of `PENALTIES` with the lowest squared error in `N_FOLDS`-fold cross-validation
+    over the rows. Raise ValueError if there are fewer rows than folds.
     """
     if len(features) < N_FOLDS:
         raise ValueError(f"a regression with {N_FOLDS} folds needs as many episodes, got {len(features)}")
@@ -51,7 +51,7 @@ def fit_ridge(features: np.ndarray, targets: np.ndarray) -> Linear:
 
 
 def _solve(features: np.ndarray, targets: np.ndarray, penalties: np.ndarray) -> Linear:
-    """Solve in closed form, for penalties that broadcast against (…, D, Q). Constant features get scale 1."""
+    """Solve in closed form. Penalties broadcast against (…, D, Q); constant features get scale 1."""
     features = features.astype(np.float64)
     mean, scale = features.mean(axis=0), features.std(axis=0)
     scale[scale < 1e-6] = 1.0
@@ -65,8 +65,8 @@ def _solve(features: np.ndarray, targets: np.ndarray, penalties: np.ndarray) -> 
 def explained_variance(predictions: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return R² of predictions (E, Q), and its standard error over episodes, each (Q,).
 
-    R² is 1 for perfect predictions, 0 for predictions as good as the targets' mean, negative for worse ones, and nan
-    for constant targets. The standard error is that of a ratio of means (delta method).
+    R² is 1 for perfect predictions, 0 if they are as good as the targets' mean, negative if they are worse, and NaN
+    for constant targets. The standard error is for a ratio of means (delta method).
     """
     varies = np.ptp(targets, axis=0) > 0
     distances, errors = (targets - targets.mean(axis=0)) ** 2, (predictions - targets) ** 2

@@ -15,7 +15,7 @@ from ilt.data.episodes import Episodes
 from ilt.envs.spec import EnvSpec
 
 WHITE, GRAY, BLACK = (255, 255, 255), (190, 190, 190), (0, 0, 0)
-LEAST_WIDTH = 400  # pixels; smaller frames are enlarged, so that text can be read
+LEAST_WIDTH = 400  # pixels; smaller frames are enlarged, so that text is legible
 GIF_RATE = 12.5  # images per second
 
 
@@ -32,12 +32,12 @@ class Video(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """A replayed episode of T steps. Lists hold T + 1 entries: before each action, and after the last one.
+    """A replayed episode of T steps. `frames` and `returns` have T + 1 entries: before each action and after the last.
 
     Attributes:
         frames: (H, W, 3) uint8 each.
         returns: sum of the rewards so far.
-        params: one line for each randomized parameter of the episode, such as its gravity.
+        params: one line per randomized parameter of the episode, such as its gravity.
         fps: frames per second of simulated time.
     """
 
@@ -53,7 +53,7 @@ def replay(spec: EnvSpec, episodes: Episodes, episode: int) -> Replay:
     Raises:
         NoVideoError: the environment has no `rgb_array` among its render modes, or fails to render.
     """
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no display needed
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # needs no display
     env = _make(spec)
     try:
         _, info = env.reset(seed=int(episodes.seeds[episode]))
@@ -87,7 +87,7 @@ def _make(spec: EnvSpec) -> Any:
 
 
 def _render(env: Any) -> np.ndarray:
-    """Return the current frame as (H, W, 3) uint8. Third-party environments may raise any error here."""
+    """Return the current frame as (H, W, 3) uint8. Raise NoVideoError for any error that the environment raises."""
     try:
         frame = np.asarray(env.render())
         return np.asarray(Image.fromarray(frame).convert("RGB"))
@@ -96,13 +96,13 @@ def _render(env: Any) -> np.ndarray:
 
 
 def side_by_side(spec: EnvSpec, shown: Mapping[str, tuple[Episodes, int]]) -> Video:
-    """Render several episodes side by side, each under its name and return; shorter ones hold their last frame.
+    """Render several episodes side by side, each with its name and return. Shorter ones hold their last frame.
 
-    An episode's randomized parameters are written at its left, unless they equal those of the episode to the left.
+    An episode's randomized parameters are written below its title, unless they equal those of the episode to its left.
     Small frames are enlarged.
 
     Args:
-        shown: episodes and the index of one of them, by the name to write above it.
+        shown: episodes and the index of one of them, by the name to show.
 
     Raises:
         NoVideoError: the environment cannot be rendered.
@@ -126,7 +126,7 @@ def side_by_side(spec: EnvSpec, shown: Mapping[str, tuple[Episodes, int]]) -> Vi
 
 
 def _panel(name: str, shown: Replay, t: int, notes: list[str], size: tuple[int, int]) -> np.ndarray:
-    """Draw frame `t` of an episode, or its last one, with title and notes; `size` is (height, width)."""
+    """Draw frame `t` of an episode, or its last frame, with title and notes. `size` is (height, width)."""
     now = min(t, len(shown.frames) - 1)
     frame = shown.frames[now]
     height, width = size
@@ -147,7 +147,7 @@ def _panel(name: str, shown: Replay, t: int, notes: list[str], size: tuple[int, 
 
 
 def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, fill: tuple[int, int, int], size: int) -> None:
-    """Draw text with an outline, which is legible on any background."""
+    """Draw text with an outline, which makes it legible on any background."""
     draw.multiline_text(place, text, fill=fill, font=_font(size), stroke_width=max(1, size // 10), stroke_fill=BLACK)
 
 
@@ -165,7 +165,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def write_mp4(video: Video, path: Path) -> None:
-    """Write an H.264 video that browsers play. It needs even sides: an odd one is padded by its last pixels."""
+    """Write an H.264 video that browsers can play. It needs even sides, so an odd one repeats its last pixels."""
     writer: Any = imageio.get_writer(path, fps=video.fps, codec="libx264", pixelformat="yuv420p", macro_block_size=2)
     with writer:
         for frame in video.frames:
@@ -174,18 +174,18 @@ def write_mp4(video: Video, path: Path) -> None:
 
 
 def write_poster(video: Video, path: Path, *, width: int = 480) -> None:
-    """Write a frame late in the video, in which an episode shows what comes of it, as a small JPEG."""
+    """Write a frame from two thirds into the video as a small JPEG, `width` pixels wide."""
     frame = Image.fromarray(video.frames[2 * len(video.frames) // 3])
     small = frame.resize((width, round(frame.height * width / frame.width)), Image.Resampling.LANCZOS)
     small.save(path, format="JPEG", quality=75)
 
 
 def write_animation(video: Video, path: Path, *, width: int = 600, most: int | None = None) -> None:
-    """Write a small looping GIF that plays in real time, such as for a README.
+    """Write a small looping GIF that plays in real time, for example for a README.
 
     Args:
         width: in pixels.
-        most: maximum number of images; a longer video gets a lower frame rate.
+        most: maximum number of images, or None; a longer video gets a lower frame rate.
     """
     n_frames = len(video.frames)
     every = max(1, round(video.fps / GIF_RATE), -(-n_frames // (most or n_frames)))

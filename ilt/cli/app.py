@@ -1,4 +1,4 @@
-"""The Hydra app decorator of all commands, with one-line messages for user errors. Imports nothing heavy."""
+"""The decorator that turns each command into a Hydra app with one-line user errors. Imports nothing heavy."""
 
 import argparse
 import contextlib
@@ -30,27 +30,26 @@ from ilt.schema import COMPONENTS, ConfigError, PlainError, common_keys
 from ilt.settings import GROUPS, PARTS
 
 store_schemas(ConfigStore.instance().store)
-# Hydra copies it once for every group that it lists, though it only reads it: three quarters of the time of --help
+# Hydra copies the store once per listed group but only reads the copy; this took three quarters of --help's time
 ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
 for _plugin in (RayLauncher, SearchSweeper):
-    Plugins.instance().register(_plugin)  # Hydra misses those of an editable installation
+    Plugins.instance().register(_plugin)  # Hydra does not find the plugins of an editable installation
 
 _CONFIGS, _VERSION_BASE = "ilt.conf", "1.3"
 _SCHEMA = r"\w+_keys\b"
 _ADVICE = ("To append to", "See https://", "Config search path", "provider=", "full_key:", "object_type=")
 _command_line = sys.argv
-argparse.ArgumentParser.print_usage = lambda *_: None  # type: ignore[method-assign]  # errors are one line
+argparse.ArgumentParser.print_usage = lambda *_: None  # type: ignore[method-assign]  # keep errors to one line
 
 
 def app(name: str) -> Callable[[Callable[[DictConfig], Any]], Any]:
     """Turn a function of a config into the Hydra app `ilt NAME`, whose config is `conf/NAME.yaml`.
 
-    Called without a config, the decorated function reads the command line. Called with one, it runs the job; launchers
-    pickle it by its name.
+    Without a config, the decorated function reads the command line. With a config, it runs the job. Launchers pickle
+    it by name.
 
-    User errors in the config or on the command line are reported in one line on stderr, with exit code 1. Unexpected
-    errors show a traceback; with `HYDRA_FULL_ERROR=1`, user errors do, too. In a multirun, a failed job does not stop
-    the others.
+    User errors in the config or on the command line are one line on stderr, with exit code 1. Unexpected errors show a
+    traceback, as do user errors if `HYDRA_FULL_ERROR=1`. In a multirun, a failed job does not stop the others.
     """
 
     def decorate(task: Callable[[DictConfig], Any]) -> Any:
@@ -63,8 +62,8 @@ def app(name: str) -> Callable[[Callable[[DictConfig], Any]], Any]:
             if HydraConfig.get().mode != RunMode.RUN:
                 check_overrides(cfg, HydraConfig.get().overrides.task)
                 return task(cfg)
-            sys.argv = _command_line  # Lightning launches the other processes of a training with it
-            with exit_on_mistakes():  # if raised, Hydra would print the overrides as well
+            sys.argv = _command_line  # Lightning starts the other ranks with it
+            with exit_on_mistakes():  # if the error were raised, Hydra would also print the overrides
                 return task(cfg)
 
         return main
@@ -73,14 +72,14 @@ def app(name: str) -> Callable[[Callable[[DictConfig], Any]], Any]:
 
 
 def check_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
-    """Raise ConfigError for an override that Hydra merges where it looks as if it replaced something.
+    """Raise ConfigError for an override that looks like a replacement but that Hydra merges.
 
-    `search.space={}` changes nothing, and `model=[tiny,small]` is a mixture of both.
+    `search.space={}` changes nothing, and `model=[tiny,small]` mixes both options.
     """
     for override in overrides:
         key, _, value = override.partition("=")
         if value.startswith("[") and key.lstrip("+") in (*GROUPS, *PARTS):
-            raise ConfigError(f"{override} is no option of a group; a group takes one name, such as model=tiny")
+            raise ConfigError(f"{override} is not an option of a group; a group takes one name, such as model=tiny")
         if value == "{}" and (kept := OmegaConf.select(cfg, key.lstrip("+"))):
             raise ConfigError(f"{override} removes nothing, as mappings are merged; ~{key}.KEY removes {list(kept)}")
 
@@ -93,7 +92,7 @@ def _run(name: str, main: Callable[[DictConfig], Any]) -> None:
     _command_line, (_, _, *arguments) = sys.argv, sys.argv
     completes = "-sc" in arguments or "--shell-completion" in arguments
     sys.argv = ["ilt" if completes else f"ilt {name}", *arguments]
-    sys.path.append(os.getcwd())  # where one's own package may lie
+    sys.path.append(os.getcwd())  # so that your own package in the working directory can be imported
     _full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
     lists_options = completes or "--help" in arguments
@@ -103,7 +102,7 @@ def _run(name: str, main: Callable[[DictConfig], Any]) -> None:
 
 @contextlib.contextmanager
 def exit_on_mistakes() -> Iterator[None]:
-    """Exit with a line on stderr if a user error is raised, unless tracebacks were asked for."""
+    """Exit with one line on stderr for a user error, unless `HYDRA_FULL_ERROR=1` asks for a traceback."""
     try:
         yield
     except Exception as error:
@@ -115,7 +114,7 @@ def exit_on_mistakes() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_schemas() -> Iterator[None]:
-    """Leave schemas that a file of `conf/` inherits, such as `ppo_keys`, out of the options that Hydra prints."""
+    """Remove schemas such as `ppo_keys`, which files in `conf/` inherit, from the options that Hydra prints."""
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):
@@ -125,7 +124,7 @@ def _without_schemas() -> Iterator[None]:
 
 
 def _mistake(error: Exception) -> str | None:
-    """Return a one-line message for a user error; None for any other error."""
+    """Return a one-line message for a user error, or None for any other error."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ConfigError | PlainError):
@@ -141,7 +140,7 @@ def _mistake(error: Exception) -> str | None:
         return f"{group} must be one of {known}, got {option!r}{_did_you_mean(option, known)}"
     if said.startswith("Config group override must be"):
         given = next(argument for argument in sys.argv[1:] if _is_no_option(argument))
-        return f"{given} is no option of a group; a group takes a name, such as model=tiny"
+        return f"{given} is not an option of a group; a group takes a name, such as model=tiny"
     if isinstance(error, CompactHydraException) and not isinstance(error, InstantiationException):
         key, cause = re.match("Could not override '(.+?)'", said), error.__cause__
         if not isinstance(cause, OmegaConfBaseException):
@@ -158,7 +157,7 @@ def _mistake(error: Exception) -> str | None:
 
 
 def _unknown(name: str, error: OmegaConfBaseException) -> str:
-    """Return what is wrong with the name of a key or group that does not exist."""
+    """Return the message for a key or group that does not exist."""
     if "/" in name:
         return f"{name} is not a group{_did_you_mean(name, _groups(name.rpartition('/')[0]))}"
     values: Any = error.parent_node
@@ -172,13 +171,13 @@ def _unknown(name: str, error: OmegaConfBaseException) -> str:
 
 
 def _is_no_option(argument: str) -> bool:
-    """Whether an argument overrides a group with a number, null or the like."""
+    """Return whether an argument overrides a group with a value that cannot name an option, such as null or 3."""
     key, equals, value = argument.lstrip("+").partition("=")
     return bool(equals) and key in ("", *_groups("")) and not isinstance(yaml.safe_load(value), str | list)
 
 
 def _did_you_mean(word: str, known: Iterable[str], parent: str = "") -> str:
-    """Suggest the known names with the same last part (`model.n_layer` for `n_layer`), otherwise the closest one."""
+    """Suggest the known names with the same last part (`model.n_layer` for `n_layer`), or else the closest name."""
     word, known = word.removeprefix(parent), list(known)
     same = [other for other in known if other.rpartition(".")[2] == word.rpartition(".")[2]]
     close = same or difflib.get_close_matches(word, known, n=1)

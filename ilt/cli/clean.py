@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def find_leftovers(outputs: Path, *, hours: float) -> Iterator[Entry]:
-    """Find what may be deleted; unfinished entries only if they were not written to for `hours`."""
+    """Find what may be deleted. Unfinished entries count only if nothing was written to them for `hours`."""
     for entry in find_entries(outputs):
         old = time.time() - entry.changed >= 3600 * hours
         if entry.state in (FAILED, SET_ASIDE) or (entry.state == UNFINISHED and old):

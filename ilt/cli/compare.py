@@ -16,7 +16,10 @@ log = logging.getLogger(__name__)
 
 
 def check_names(cfg: DictConfig) -> tuple[str, dict[str, tuple[str, float, float]]]:
-    """Return the reference's name, and each subset's parameter and quantiles. ConfigError for unknown policies."""
+    """Return the reference's name, and each subset's parameter and quantiles.
+
+    Raise ConfigError if `reference` or `video` names an unknown policy.
+    """
     names = [*map(str, cfg.policies), RANDOM]
     reference = cfg.reference or names[0]
     for key, wanted in {"reference": [reference], "video": cfg.video or []}.items():
@@ -30,7 +33,7 @@ def check_names(cfg: DictConfig) -> tuple[str, dict[str, tuple[str, float, float
 
 @app("compare")
 def main(cfg: DictConfig) -> float:
-    """Compare policies, print the tables, and return the first policy's mean return."""
+    """Compare policies, print the tables, and return the first policy's mean return over all episodes."""
     check_config(cfg, "compare")
     reference, subsets = check_names(cfg)
     block, offset, count = parse_seeds(cfg.seeds, cfg.env.seed_blocks)
@@ -38,7 +41,7 @@ def main(cfg: DictConfig) -> float:
     env = EnvSpec.from_config(cfg.env)
     for name, (parameter, *_) in subsets.items():
         if parameter not in (drawn := list(env.episode_params)):
-            raise ConfigError(f"subsets.{name} must begin with one of {drawn}, which env draws, got {parameter}")
+            raise ConfigError(f"subsets.{name} must start with one of {drawn}, which env randomizes, got {parameter}")
     policies = {str(name): str(where) for name, where in cfg.policies.items()}
     check_policies(env, policies, Path(cfg.outputs), trust=cfg.trust)
     start_early(cfg)

@@ -8,7 +8,7 @@ from ilt.schema import FOLDER, LARGEST_SEED, MAPPING, NAME, PROJECT, TEXT, Rule,
 _SEEDS = Rule(TEXT.allows, "BLOCK:COUNT or BLOCK:OFFSET:COUNT, such as test:1000")
 _FIT_SEEDS = Rule(TEXT.allows, "BLOCK:COUNT or BLOCK:OFFSET:COUNT, such as selection:1000")
 _RUN = Rule(TEXT.allows, "the folder of a finished run, such as outputs/runs/NAME")
-_RUNS = Rule(TEXT.allows, "a folder that holds finished runs, such as outputs/multirun/NAME")
+_RUNS = Rule(TEXT.allows, "a folder that contains finished runs, such as outputs/multirun/NAME")
 _POLICIES = Rule(
     lambda v: MAPPING.allows(v) and len(v) > 0 and all(NAME.allows(k) and TEXT.allows(v[k]) for k in v),
     "a mapping from names to policies, such as +policies.student=outputs/runs/NAME",
@@ -22,19 +22,19 @@ _SUBSETS = Rule(
 @dataclass(kw_only=True)
 class _Command:
     groups: ClassVar[tuple[str, ...]] = ()
-    """The groups and parts of its config."""
+    """The groups and parts of the command's config."""
 
     outputs: str = key("outputs", "Folder for all files that are written.")
-    n_envs: int = key(256, "Active episodes in each process; no result depends on it.", ge=1)
+    n_envs: int = key(256, "Active episodes in each process; does not affect results.", ge=1)
     processes: int | None = key(
-        None, "Processes for rollouts; null for one per core. No result depends on it.", ge=1, le=1024
+        None, "Processes for rollouts; null for one per core. Does not affect results.", ge=1, le=1024
     )
     threads: int | None = key(1, "CPU threads of torch for training; null for torch's default.", ge=1, le=1024)
 
 
 @dataclass(kw_only=True)
 class _Trusting(_Command):
-    trust: list[str] = key([], "Packages beside ilt whose code a loaded run may execute.")
+    trust: list[str] = key([], "Packages besides ilt whose code a loaded run may execute.")
 
 
 @component("command", "train")
@@ -46,8 +46,8 @@ class Train(_Command):
         "evaluation", "logger", "search",
     )  # fmt: skip
 
-    seed: int = key(0, "Seed of weights, order of windows and dropout.", ge=0, le=LARGEST_SEED)
-    resume: bool = key(True, "Resume a killed run; false: set it aside and start over.")
+    seed: int = key(0, "Seed for initial weights, window order and dropout.", ge=0, le=LARGEST_SEED)
+    resume: bool = key(True, "Resume a killed run; false sets it aside and starts over.")
     run_name: str = key("???", "The run's folder.", rule=FOLDER)
 
 
@@ -72,10 +72,10 @@ class Evaluate(_Trusting):
     groups = ("logger",)
 
     run: str = key("???", "The run's folder.", rule=_RUN)
-    seeds: str = key("test:1000", "Which episodes.", rule=_SEEDS)
-    checkpoint: str | None = key(None, "null for the run's reported one.", choices=("last", "best"))
-    context_length: int | None = key(None, "Steps the student looks back on; null for those it was trained with.", ge=1)
-    deterministic: bool = key(True, "The student's most likely action, or a sample.")
+    seeds: str = key("test:1000", "Episodes to score the student on.", rule=_SEEDS)
+    checkpoint: str | None = key(None, "Weights to load; null for the reported ones.", choices=("last", "best"))
+    context_length: int | None = key(None, "Steps of context; null for the length that the run was scored with.", ge=1)
+    deterministic: bool = key(True, "Take the student's most likely action; false samples one.")
 
 
 @component("command", "compare")
@@ -86,17 +86,15 @@ class Compare(_Trusting):
 
     name: str = key("???", "Name of the folder in outputs/comparisons, without its hash.", rule=NAME)
     policies: dict[str, str] = key(
-        "???", "By name: a run's folder or a pattern of several, or an expert.", rule=_POLICIES
+        "???", "By name: a run's folder, a pattern that matches several, or an expert.", rule=_POLICIES
     )
-    reference: str | None = key(
-        None, "The policy that the others are compared with; null for the first.", rule=NAME.or_null()
-    )
-    seeds: str = key("test:1000", "Which episodes.", rule=_SEEDS)
-    deterministic: bool = key(True, "Each policy's most likely action, or a sample.")
+    reference: str | None = key(None, "The policy to compare the others with; null for the first.", rule=NAME.or_null())
+    seeds: str = key("test:1000", "Episodes to compare the policies on.", rule=_SEEDS)
+    deterministic: bool = key(True, "Take each policy's most likely action; false samples one.")
     subsets: dict[str, str] = key({}, "Episodes whose randomized parameter lies between two quantiles.", rule=_SUBSETS)
     video: list[str] | None = key(
         None,
-        "Policies to show side by side, in an episode that is typical of all of them.",
+        "Policies to show side by side in an episode that is typical of all of them.",
         rule=list_of(NAME).or_null(),
     )
 
@@ -108,19 +106,19 @@ class Probe(_Trusting):
     groups = ("logger",)
 
     run: str = key("???", "The run's folder; its env must hide quantities from the student.", rule=_RUN)
-    other: str | None = key(None, "Another run of the same env to compare with.")
+    other: str | None = key(None, "Another run in the same env to compare with.")
     fit_seeds: str = key("selection:1000", "Episodes to fit the probes on.", rule=_FIT_SEEDS)
-    seeds: str = key("test:1000", "Other episodes, to score the probes on.", rule=_SEEDS)
+    seeds: str = key("test:1000", "Other episodes to score the probes on.", rule=_SEEDS)
     steps: list[int] = key([0, 1, 2, 4, 8, 16, 32, 64, 128, 200], "Steps since the start of the episode.", ge=0)
-    checkpoint: str | None = key(None, "null for the run's reported one.", choices=("last", "best"))
+    checkpoint: str | None = key(None, "Weights to load; null for the reported ones.", choices=("last", "best"))
 
 
 @component("command", "figures")
 class Figures(_Command):
-    """Draw the figures of a finished run again."""
+    """Redraw the figures of a finished run, comparison or sweep."""
 
     run: str = key("???", "The folder of a run, a comparison or a sweep.", rule=_RUN)
-    width: float | None = key(None, "Inches: a column (3.3) or a page (6.8); null for both.", choices=(3.3, 6.8))
+    width: float | None = key(None, "Inches: one column (3.3) or a page (6.8); null for both.", choices=(3.3, 6.8))
 
 
 @component("command", "show")
@@ -134,9 +132,9 @@ class Show(_Command):
 class Report(_Trusting):
     """Write a table and an HTML page about several runs."""
 
-    runs: str = key("???", "A folder; the report is about all runs below it.", rule=_RUNS)
-    example: str | None = key(None, "Run whose episodes the page shows; null for the median selection-seed return.")
-    videos: bool = key(True, "Render the example's best, median and worst episode.")
+    runs: str = key("???", "A folder; the report covers all runs below it.", rule=_RUNS)
+    example: str | None = key(None, "Run whose episodes the page shows; null for the median run of the best config.")
+    videos: bool = key(True, "Render the example's best, median and worst episode, and the others' median.")
 
 
 @component("command", "sync")
@@ -170,4 +168,4 @@ class Clean(_Command):
     """Delete failed, unfinished and replaced runs and artifacts."""
 
     yes: bool = key(False, "Delete without asking.")
-    hours: float = key(24.0, "Unfinished runs are kept for this many hours after the last write.", ge=0)
+    hours: float = key(24.0, "Keep unfinished runs for this many hours after the last write.", ge=0)

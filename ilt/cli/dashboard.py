@@ -1,4 +1,4 @@
-"""The W&B workspace for all runs of a project: `ilt dashboard`, or `make dashboard`."""
+"""Create a W&B workspace for all runs of a project: `ilt dashboard`, or `make dashboard`."""
 
 import logging
 from pathlib import Path
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 STEP = "trainer/global_step"
 CHOSEN_BY = "selection/return_mean"
-"""The metric that parameters are plotted against; test seeds are never used for selection."""
+"""The metric that hyperparameters are plotted against; test seeds are never used for selection."""
 
 SWEPT = (
     "model.n_layer",
@@ -30,10 +30,10 @@ SWEPT = (
 
 
 def build(entity: str, project: str) -> "Workspace":
-    """Build the workspace, from names that `ilt train` and `ilt expert` log.
+    """Build the workspace from the metric names that `ilt train` and `ilt expert` log.
 
     Args:
-        entity, project: of the runs to show.
+        entity, project: where the runs to show are.
     """
     import wandb_workspaces.workspaces as ws
 
@@ -127,7 +127,7 @@ def _sections() -> "list[Section]":
 
 @app("dashboard")
 def main(cfg: DictConfig) -> str:
-    """Save the workspace to W&B, or write its JSON if there is no API key. Return its URL or path."""
+    """Save the workspace to W&B, or write its JSON to disk if there is no API key. Return the URL or path."""
     check_config(cfg, "dashboard")
     check_writable(cfg.outputs)
     from ilt.tracking.store import write_json
@@ -143,5 +143,5 @@ def main(cfg: DictConfig) -> str:
     path = Path(cfg.outputs) / "dashboard.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, as_json(build(cfg.entity or "", cfg.project)))
-    log.info("there is no W&B API key; the JSON of the workspace is in %s", path)
+    log.info("there is no W&B API key; the workspace's JSON is in %s", path)
     return str(path)

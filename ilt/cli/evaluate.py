@@ -27,7 +27,7 @@ def main(cfg: DictConfig) -> float:
     trained_with = run.dataset.context_length
     if cfg.context_length is not None and cfg.context_length > trained_with:
         raise ConfigError(f"context_length must be at most the run's {trained_with}, got {cfg.context_length}")
-    _ = EnvSpec.from_config(run.env, trust=cfg.trust).action_space  # before the imports that take seconds
+    _ = EnvSpec.from_config(run.env, trust=cfg.trust).action_space  # fail before the imports that take seconds
     instead = Path(cfg.outputs, "evaluations", f"{folder.name}-{config_hash(str(folder.resolve()))}")
     place = place_for(folder / "evaluations", instead)
     start_early(cfg)

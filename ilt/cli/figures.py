@@ -1,4 +1,4 @@
-"""Draw the figures of a finished run, comparison or sweep again: `ilt figures run=outputs/runs/NAME`."""
+"""Redraw the figures of a finished run, comparison or sweep: `ilt figures run=outputs/runs/NAME`."""
 
 import logging
 import os
@@ -21,7 +21,10 @@ log = logging.getLogger(__name__)
 
 
 def find_figures(folder: Path) -> dict[str, "Draw"]:
-    """Return what draws each figure of a folder, from its files alone, by the figure's name."""
+    """Return the functions that draw a folder's figures from its files alone, by the figure's name.
+
+    Raise ConfigError if the folder has nothing to draw.
+    """
     draws: dict[str, Draw] = {}
     if os.path.lexists(folder / RESULTS):
         from ilt.analysis.figures import figures_of_run
@@ -63,7 +66,7 @@ def find_figures(folder: Path) -> dict[str, "Draw"]:
 
 @app("figures")
 def main(cfg: DictConfig) -> int:
-    """Draw the figures into the folder `figures` of the run, and return the number of files."""
+    """Draw the figures into the run's folder `figures`, and return the number of files."""
     check_config(cfg, "figures")
     folder = Path(cfg.run)
     draws = find_figures(folder)
@@ -73,7 +76,7 @@ def main(cfg: DictConfig) -> int:
     name = folder.resolve().name
     place = place_for(folder / "figures", Path(cfg.outputs, "figures", f"{name}-{config_hash(str(folder.resolve()))}"))
     n_files = 0
-    with reading(folder):  # whose values may be such that nobody can draw them
+    with reading(folder):  # its values may be impossible to draw
         for path in write_all(draws, place, [cfg.width] if cfg.width else [ONE_COLUMN, TWO_COLUMNS]):
             log.info("%s", path.name)
             n_files += 1

@@ -15,14 +15,14 @@ from ilt.tracking.loggers import JobInfo, tags_of
 def job_info(
     cfg: DictConfig, job_type: str, *, name: str, folder: Path, config: Mapping[str, Any] | None = None
 ) -> JobInfo:
-    """Describe a job for a logger; jobs of a sweep share a group and are tagged with their overrides.
+    """Describe a job for a logger. Jobs of a sweep share a group and are tagged with their overrides.
 
     Args:
         cfg: the job's config.
         job_type: the command.
         name: name of the run.
-        folder: the folder of the training, or of all artifacts.
-        config: the hyperparameters; by default all keys of `cfg` that affect the results.
+        folder: the run's folder for `train`, otherwise the folder of all artifacts.
+        config: the hyperparameters; by default, all keys of `cfg` that affect the results.
     """
     group, tags = None, list[str]()
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:

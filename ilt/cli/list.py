@@ -37,12 +37,13 @@ class Entry:
     Attributes:
         kind: `runs`, or the artifact's folder, such as `experts`.
         path: its folder.
-        state: `finished`, `failed`, `set aside` (by a run with `resume=false`), `running`, `not finished` or `damaged`.
+        state: `finished`, `failed`, `set aside` (by a run with `resume=false`), `running`, `not finished`, `trial` (of
+            a search), `shipped` (with the package) or `damaged`.
         changed: time of creation or of the last write, in seconds since the epoch.
         env, expert, model: names; empty if unknown.
         return_mean: mean return of the student, expert or demonstrations.
-        seconds: time that it took to make.
-        damage: the reason if it is damaged.
+        seconds: how long it took to make.
+        damage: the reason, if it is damaged.
     """
 
     kind: str
@@ -59,14 +60,14 @@ class Entry:
     def __post_init__(self) -> None:
         for name in ("env", "expert", "model"):
             if not isinstance(getattr(self, name), str):
-                raise TypeError(f"{name} is no text")
+                raise TypeError(f"{name} must be text")
         for name in ("return_mean", "seconds"):
             if (value := getattr(self, name)) is not None and not math.isfinite(value):
                 raise ValueError(f"{name} is {value}")
 
 
 def lock_of(path: Path) -> FileLock:
-    """Return the lock that a process holds while it works in the folder of a run or of a partial artifact."""
+    """Return the lock that a process holds while it works in the folder of a run or a partial artifact."""
     return FileLock(path.with_name(f".{path.name.removeprefix('.').removesuffix('.partial')}.lock"))
 
 
@@ -83,7 +84,7 @@ def is_locked(path: Path) -> bool:
 
 
 def find_entries(outputs: Path) -> Iterator[Entry]:
-    """Find all entries below `outputs`, damaged ones included, except in `outputs/reference`: runs, then artifacts."""
+    """Find all entries below `outputs`, even damaged ones: runs (not in `outputs/reference`), then artifacts."""
     marks = [path for name in (CONFIG, ERROR) for path in paths_below(outputs, name) if path.parent.name != COMMAND]
     found: set[Path] = set()
     for path in sorted({mark.parent for mark in marks if mark.relative_to(outputs).parts[0] != "reference"}):
@@ -156,13 +157,13 @@ def _artifact(kind: str, path: Path) -> Entry:
 def _env(config: Mapping[str, Any]) -> str:
     env = config.get("env") or {}
     wrappers = env.get("wrappers") or {}
-    if not isinstance(wrappers, Mapping):  # of a canonical config
+    if not isinstance(wrappers, Mapping):  # a canonical config has a list of wrappers
         wrappers = [str(wrapper.get("component", "wrapper")).rpartition(".")[2] for wrapper in wrappers]
     return " + ".join([env.get("id", ""), *wrappers])
 
 
 def _model(path: Path) -> str:
-    """Read the option of the group `model` from Hydra's config; as text, because parsing the long file is slow."""
+    """Read the option of the group `model` from Hydra's config. Search the text, because parsing it is slow."""
     hydra_config = path / COMMAND / "hydra.yaml"
     text = read_text(hydra_config) if is_regular(hydra_config, within=path) else ""
     choices = text.partition("\n    choices:\n")[2]
@@ -170,7 +171,7 @@ def _model(path: Path) -> str:
 
 
 def find_entry(path: Path) -> Entry:
-    """Return the run or the artifact in a folder, which may be damaged. ConfigError if it holds neither."""
+    """Return the run or artifact in a folder, even a damaged one. Raise ConfigError if there is none."""
     if os.path.lexists(path / MANIFEST):
         return _read(_artifact, path.absolute().parent.name, path)
     if not any(os.path.lexists(path / name) for name in (CONFIG, ERROR)):
@@ -194,7 +195,7 @@ def row(entry: Entry, outputs: Path) -> list[str]:
 
 @app("list")
 def main(cfg: DictConfig) -> int:
-    """Print the table, and return its number of rows."""
+    """Print a table of runs and artifacts, and return its number of rows."""
     check_config(cfg, "list")
     outputs = outputs_of(cfg)
     entries = [*find_shipped(), *find_entries(outputs)]

@@ -1,4 +1,4 @@
-"""The command `ilt`, which runs the Hydra app named by its first argument and imports only that."""
+"""The command `ilt`. It imports and runs only the Hydra app that its first argument names."""
 
 import difflib
 import importlib
@@ -15,14 +15,14 @@ COMMANDS = {
     "collect": "collect demonstrations, or find them among the artifacts",
     "evaluate": "score a trained student again, on seeds of your choice",
     "compare": "score several policies on the same seeds",
-    "probe": "find out what a student knows about what its environment hides",
-    "figures": "draw the figures of a run again, at the widths of a paper's columns",
-    "report": "write a table and a page about several runs",
+    "probe": "probe a student's activations for quantities that its environment hides",
+    "figures": "redraw the figures of a run at the column widths of a paper",
+    "report": "write a table and an HTML page about several runs",
     "list": "list runs and artifacts",
     "show": "show a run or an artifact, and what to type next",
     "clean": "delete what failed or unfinished runs left behind",
-    "sync": "upload the W&B runs that were kept offline",
-    "dashboard": "make the W&B workspace over all runs",
+    "sync": "upload offline W&B runs",
+    "dashboard": "create a W&B workspace for all runs",
 }
 
 HELP = f"""usage: ilt COMMAND [key=value ...] [group=option ...] [-m] [--cfg job] [--config-dir DIR]
@@ -43,7 +43,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns it into SystemExit
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into SystemExit
             sys.exit(130)
         raise
 
@@ -63,7 +63,7 @@ def _run(arguments: list[str]) -> None:
 
 
 def _complete(arguments: list[str]) -> None:
-    """Answer Hydra's completion scripts with names of commands, or with the completions of a command."""
+    """Print what Hydra's completion scripts ask for: command names, or the completions of one command."""
     command, line = "train", ""
     if any(argument.startswith("query=") for argument in arguments):
         typed = re.match(r"\s*\S+\s+(\S+)\s+(.*)", os.environ["COMP_LINE"])

@@ -38,17 +38,20 @@ class Student:
 
     @property
     def context_length(self) -> int:
-        """The context length with which the run was scored."""
+        """The context length, in steps, that the run was scored with."""
         return int(self.run.evaluation.context_length or self.model.context_length)
 
 
 def find_student(cfg: DictConfig, key: str) -> tuple["Context", Student]:
-    """Load the student of the run that `cfg[key]` names, and a context with its environment."""
+    """Load the student of the run that `cfg[key]` names, and a context with its environment.
+
+    Raise ConfigError if there is no such run, or if it lacks the weights.
+    """
     from ilt.tracking.run_folder import read_finished
 
     folder = Path(cfg[key])
     run, trained = read_finished(folder, key=key)
-    _ = EnvSpec.from_config(run.env, trust=cfg.trust).action_space  # before the imports that take seconds
+    _ = EnvSpec.from_config(run.env, trust=cfg.trust).action_space  # fail before the imports that take seconds
     from ilt.models.spec import ModelSpec
     from ilt.pipeline import prepare
 
@@ -61,7 +64,10 @@ def find_student(cfg: DictConfig, key: str) -> tuple["Context", Student]:
 
 
 def choose_seeds(cfg: DictConfig, spec: EnvSpec) -> dict[str, "np.ndarray"]:
-    """Return the seeds of the config keys `fit_seeds` and `seeds`. ConfigError if they overlap."""
+    """Return the seeds (E,) of the config keys `fit_seeds` and `seeds`.
+
+    Raise ConfigError if they overlap, or if there are fewer than `LEAST_EPISODES`.
+    """
     import numpy as np
 
     from ilt.analysis.probes import LEAST_EPISODES
@@ -70,17 +76,20 @@ def choose_seeds(cfg: DictConfig, spec: EnvSpec) -> dict[str, "np.ndarray"]:
     for key in ("fit_seeds", "seeds"):
         block, offset, count = parse_seeds(cfg[key], spec.seed_blocks, key)
         if count < LEAST_EPISODES:
-            raise ConfigError(f"{key} must hold at least {LEAST_EPISODES} episodes, got {cfg[key]!r}")
+            raise ConfigError(f"{key} must be at least {LEAST_EPISODES} episodes, got {cfg[key]!r}")
         chosen[key] = spec.seeds(block, count, offset)
     if np.intersect1d(chosen["fit_seeds"], chosen["seeds"]).size:
-        raise ConfigError(f"fit_seeds must be others than seeds={cfg.seeds}, got {cfg.fit_seeds}")
+        raise ConfigError(f"fit_seeds must not overlap seeds={cfg.seeds}, got {cfg.fit_seeds}")
     return chosen
 
 
 def probe_student(
     cfg: DictConfig, ctx: "Context", student: Student, seeds: dict[str, "np.ndarray"]
 ) -> tuple[list["Score"], "Episodes"]:
-    """Roll out a student and probe it; return the scores, and the episodes that they were computed on."""
+    """Roll out a student and probe it. Return the scores, and the episodes that they were computed on.
+
+    Raise ConfigError if too few episodes reach any of `cfg.steps`.
+    """
     from ilt.analysis.probes import LEAST_EPISODES, hidden_columns, score_probes
     from ilt.rollout.policies import SequencePolicy
 
@@ -108,7 +117,7 @@ def probe_student(
     )
     if not scores:
         raise ConfigError(
-            f"steps must hold one that {LEAST_EPISODES} episodes of both fit_seeds and seeds reach, got {cfg.steps}"
+            f"steps must include one that {LEAST_EPISODES} episodes of both fit_seeds and seeds reach, got {cfg.steps}"
         )
     return scores, episodes["seeds"]
 
@@ -121,7 +130,7 @@ def draw(
     scores: list["Score"],
     other: tuple[str, list["Score"]] | None,
 ) -> dict[str, str]:
-    """Draw the figures into a folder (attention only for a decoder), and return their descriptions by file name."""
+    """Draw the figures into a folder, attention only for a `Decoder`. Return their descriptions by file name."""
     from ilt.analysis.attention_maps import attention_maps, attention_rows, maps_in_words, middle_episode
     from ilt.analysis.probe_figures import attention_figure, probe_figure
     from ilt.analysis.probes import in_words
@@ -132,7 +141,7 @@ def draw(
     write_figure(partial(probe_figure, scores, other=other and other[1]), folder / "probe.png")
     words = {"probe.png": in_words(scores)}
     if other is not None:
-        words["probe.png"] += f" Beside it {other[0]}. {in_words(other[1])}"
+        words["probe.png"] += f" For comparison, {other[0]}: {in_words(other[1])}"
     for name in ("attention.png", "attention.csv"):
         (folder / name).unlink(missing_ok=True)
     if isinstance(student.model, Decoder):
@@ -156,8 +165,8 @@ def write(cfg: DictConfig, folder: Path, scores: dict[str, list["Score"]], words
         writer.writerow(["run", *Score._fields])
         writer.writerows([name, *score] for name, each in scores.items() for score in each)
     text = (
-        f"R² of ridge regressions from what the student computes at the present step, fitted on {cfg.fit_seeds}, "
-        f"scored on {cfg.seeds}, by steps since the start of the episode. In these episodes the student itself acts. "
+        f"R² of ridge regressions on the student's activations at the current step, fitted on {cfg.fit_seeds}, "
+        f"scored on {cfg.seeds}, by steps since the start of the episode. The student itself acts in these episodes. "
         "Shuffled: fitted to the values of other episodes.\n"
     )
     for name, each in scores.items():
@@ -171,7 +180,7 @@ def write(cfg: DictConfig, folder: Path, scores: dict[str, list["Score"]], words
 
 @app("probe")
 def main(cfg: DictConfig) -> None:
-    """Roll out a run's student, probe it, print the scores, and write tables and figures into the run's folder."""
+    """Roll out a run's student, probe it, print the scores, and write tables and figures to the run's folder."""
     check_config(cfg, "probe")
     start_early(cfg)
     ctx, student = find_student(cfg, "run")
@@ -183,7 +192,7 @@ def main(cfg: DictConfig) -> None:
 
     if not ctx.env.observations.privileged_names:
         raise ConfigError(
-            f"run must be one whose env hides something from the student, as env=lunar_lander_hidden does, "
+            f"run must be one whose env hides something from the student, such as env=lunar_lander_hidden, "
             f"got {cfg.run}"
         )
     seeds = choose_seeds(cfg, ctx.env)
@@ -192,7 +201,7 @@ def main(cfg: DictConfig) -> None:
     if cfg.other is not None:
         other_ctx, other_student = find_student(cfg, "other")
         if other_ctx.env.identity() != ctx.env.identity() or other_student.name == student.name:
-            raise ConfigError(f"other must be another run, in the environment of {cfg.run}, got {cfg.other}")
+            raise ConfigError(f"other must be another run in the environment of {cfg.run}, got {cfg.other}")
     found, episodes = probe_student(cfg, ctx, student, seeds)
     scores, other = {student.name: found}, None
     if cfg.other is not None:
@@ -206,5 +215,5 @@ def main(cfg: DictConfig) -> None:
         logger.log_tables({"probe": [{"run": name, **s._asdict()} for name, each in scores.items() for s in each]})
         logger.log_figures({Path(name).stem: folder / name for name in words})
     for name, each in scores.items():
-        print_table(f"R² of what {name} is not shown, by steps since the start", *score_rows(each))
+        print_table(f"R² of quantities hidden from {name}, by steps since the start", *score_rows(each))
     log.info("everything is in %s", folder)

@@ -1,4 +1,4 @@
-"""Write a table and an HTML page about several runs: `ilt report runs=outputs/multirun/seeds`."""
+"""Write a table and an HTML page about several runs: `ilt report runs=outputs/multirun/NAME`."""
 
 import logging
 import os
@@ -25,13 +25,13 @@ log = logging.getLogger(__name__)
 
 
 def find_runs(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Return the finished runs in and below a folder, sorted by path; and those left out, with reasons."""
+    """Return the finished runs in and below a folder, sorted by path, and the other runs with reasons."""
     finished: list[Path] = []
     left_out: list[tuple[Path, str]] = []
     found: set[Path] = set()
     for path in sorted(path.parent for path in paths_below(folder, "config.yaml") if path.parent.name != ".hydra"):
         if found & set(path.parents):
-            continue  # inside a run, such as files of W&B
+            continue  # inside a run, such as W&B's files
         found.add(path)
         if set_aside(path):
             left_out.append((path, "set aside when it was run again"))
@@ -43,7 +43,7 @@ def find_runs(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
 
 
 def set_aside(path: Path) -> bool:
-    """Return whether a run with `resume=false` set this folder aside."""
+    """Return whether a run with `resume=false` has set this folder aside."""
     name = re.fullmatch(r"(.+)\.\d+", path.name)
     if name is None:
         return False
@@ -53,7 +53,7 @@ def set_aside(path: Path) -> bool:
 
 
 def read_runs(folder: Path) -> tuple[list["RunRecord"], list[tuple[str, str]]]:
-    """Return the finished runs below a folder, each config and seed once; and those left out, with reasons."""
+    """Return the finished runs below a folder, one per config and seed, and those left out with reasons."""
     from ilt.tracking.records import read_run, setting
     from ilt.tracking.run_folder import read_config
 
@@ -80,9 +80,9 @@ def _name_in(folder: Path, path: Path) -> str:
 def make_videos(
     cfg: DictConfig, run: "RunRecord", folder: Path, kinds: Collection[str]
 ) -> tuple[list["EpisodeVideo"], str | None]:
-    """Make videos of a run's `best`, `median` or `worst` episode, or return why there are none.
+    """Make videos of a run's `best`, `median` or `worst` episode; return them, and the error if there are none.
 
-    The run need not be trusted.
+    The run may be untrusted: only code of `ilt` and of packages in `cfg.trust` is run.
     """
     from ilt.analysis.episode_videos import film_episodes
     from ilt.pipeline import prepare
@@ -97,9 +97,9 @@ def make_videos(
 
 
 def choose_example(groups: Sequence["Group"], name: str | None) -> "RunRecord":
-    """Return the run of this name; if None, the median run of the best config in the environment with most runs.
+    """Return the run with this name; for None, the median run of the best config in the environment with most runs.
 
-    Best and median are by selection return. ConfigError if there is no run of this name.
+    Both are ranked by selection return. Raise ConfigError if no run has this name.
     """
     from ilt.tracking.records import by_environment, middle_run
 
@@ -115,14 +115,14 @@ def choose_example(groups: Sequence["Group"], name: str | None) -> "RunRecord":
 
 @app("report")
 def main(cfg: DictConfig) -> int:
-    """Print a table of runs, write it and a page into their folder, and return the number of runs."""
+    """Print a table of runs, write it and a page to their folder, and return the number of runs."""
     check_config(cfg, "report")
     folder = Path(cfg.runs)
     runs, left_out = read_runs(folder)
     for name, reason in left_out:
         log.warning("left out: %s: %s", printable(name), printable(reason))
     if not runs:
-        raise ConfigError(f"runs must be a folder that holds finished runs, got {folder}")
+        raise ConfigError(f"runs must be a folder that contains finished runs, got {folder}")
 
     from ilt.analysis.page import Report, write_page
     from ilt.analysis.page_cards import shown_groups, shown_run

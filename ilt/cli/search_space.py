@@ -14,17 +14,19 @@ from ilt.schema import ConfigError
 def parse_space(
     space: Mapping[str, str] | None, arguments: Sequence[str], parser: OverridesParser
 ) -> tuple[dict[str, BaseDistribution], list[str]]:
-    """Return the distributions by override key, and the overrides of every run.
+    """Return the distributions by override key, and the overrides that all runs share.
 
     Args:
         space: sweeps in Hydra's syntax by override key, such as `tag(log, interval(0.0001, 0.01))`.
-        arguments: of the command line. A sweep replaces the one in `space`, a value removes the key from the search.
+        arguments: overrides from the command line. A sweep replaces the one in `space`; a value removes its key from
+            the search.
 
-    ConfigError if nothing is left to search over, if a sweep is wrong, or if `seed` is overridden.
+    Raises:
+        ConfigError: there is nothing to search over, a sweep is invalid, or `seed` is overridden.
     """
     found = {key: distribution(_parsed(key, text, parser)) for key, text in (space or {}).items()}
     if "seed" in found:
-        raise ConfigError("search.space must not hold seed, which search.seeds and search.fresh_seeds set")
+        raise ConfigError("search.space must not contain seed, which search.seeds and search.fresh_seeds set")
     fixed = []
     for argument, override in zip(arguments, parser.parse_overrides(list(arguments)), strict=True):
         key = override.get_key_element()
@@ -36,7 +38,7 @@ def parse_space(
             found.pop(key, None)
             fixed.append(argument)
     if not found:
-        raise ConfigError("search.space must hold something to search over, or a sweep must be given")
+        raise ConfigError("search.space must contain something to search over, or a sweep must be given")
     return found, fixed
 
 
@@ -50,11 +52,12 @@ def _parsed(key: str, text: Any, parser: OverridesParser) -> Override:
 def distribution(override: Override) -> BaseDistribution:
     """Convert a Hydra sweep to an Optuna distribution.
 
-    `interval(a, b)` is continuous, `int(interval(a, b))` integer; `tag(log, …)` makes both logarithmic.
-    `range(a, b, step)` excludes b, as in Hydra; `choice(…)` and `a,b,c` are categorical.
+    `interval(a, b)` is continuous and `int(interval(a, b))` integer; `tag(log, …)` makes either logarithmic.
+    `range(a, b, step)` excludes b, as in Hydra. `choice(…)` and `a,b,c` are categorical. Raise ConfigError if the
+    override is not a sweep or not a valid one.
     """
     if not override.is_sweep_override():
-        raise ConfigError(f"search.space must hold sweeps such as interval(0, 1), got {override.input_line}")
+        raise ConfigError(f"search.space must contain sweeps such as interval(0, 1), got {override.input_line}")
     try:
         return _distribution(override, override.value())
     except ValueError as error:

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def about_run(path: Path) -> list[tuple[str, Any]]:
-    """Return what a finished run was made from."""
+    """Return what a finished run was made from: labels and values for a table."""
     results = read_results(path)
     with reading(path / RESULTS):
         labels = f"{int(results['imitation']['expert_labels']):,} expert labels, {results['imitation']['name']}"
@@ -37,7 +37,7 @@ def about_run(path: Path) -> list[tuple[str, Any]]:
 
 
 def about_artifact(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield what an artifact is, what it was made from, and what was measured."""
+    """Yield an artifact's environment, inputs, metrics and provenance: labels and values for a table."""
     manifest = read_manifest(path)
     with reading(path):
         env = manifest.get("env") or manifest["config"].get("env") or {}
@@ -60,17 +60,17 @@ def _print(entry: Entry, rows: Iterable[tuple[str, Any]]) -> None:
 
 
 def _next(path: Path) -> str:
-    """Return the command that goes on with a run, as far as its folder says."""
+    """Return the command that resumes a run, as far as its folder tells."""
     overrides = path / COMMAND / "overrides.yaml"
     if path.absolute().parent.name != "runs" or not os.path.lexists(overrides):
-        return "the command that began it, again"
+        return "rerun the command that started it"
     with reading(overrides):
         typed = [str(each) for each in read_yaml(overrides, within=path) if not str(each).startswith("resume=")]
     return shlex.join(["ilt", "train", *typed])
 
 
 def show_unfinished(entry: Entry) -> None:
-    """Print the state of a run without results, the reason if it failed, and how to go on."""
+    """Print the state of a run without results, the error if it failed, and how to resume it."""
     log.info("%s: %s", shown(entry.path), entry.state)
     if entry.state == FAILED:
         log.info("%s", printable(next(iter(read_text(entry.path / ERROR, within=entry.path).splitlines()), "")))
@@ -83,7 +83,7 @@ def show_unfinished(entry: Entry) -> None:
 
 @app("show")
 def main(cfg: DictConfig) -> str:
-    """Print what a folder holds, and return its state."""
+    """Print the contents of a run's or artifact's folder, and return its state."""
     check_config(cfg, "show")
     entry = find_entry(Path(cfg.run))
     if entry.damage:

@@ -1,4 +1,4 @@
-"""Hydra callbacks and resolver of multiruns: a sweep's name, its check, the share of cores of its jobs, its summary.
+"""Hydra callbacks and a resolver for sweeps: name a sweep, check its jobs, share the cores, summarize the results.
 
 Heavy modules are imported only when needed.
 """
@@ -34,8 +34,8 @@ def sweep_name(job: str, overrides: Sequence[str]) -> str:
     """Name a sweep after its swept keys and a hash of all overrides, so that the same command finds the same sweep.
 
     Args:
-        job: the entry point.
-        overrides: those of the command line without Hydra's own, in any order. Keys that do not affect results are
+        job: the command.
+        overrides: the command line's overrides without Hydra's own, in any order. Keys that do not affect results are
             ignored.
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
@@ -45,17 +45,17 @@ def sweep_name(job: str, overrides: Sequence[str]) -> str:
     return f"{prefix}-{config_hash([job, *sorted(str(override.input_line) for override in asked.values())])}"
 
 
-OmegaConf.register_new_resolver("sweep_name", sweep_name, use_cache=True, replace=True)  # jobs inherit the cache
+OmegaConf.register_new_resolver("sweep_name", sweep_name, use_cache=True, replace=True)  # jobs inherit the cached name
 
 
 _OF_SWEEPS = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep.")
 
 
 class CheckJobs(Callback):
-    """Refuse a sweep without jobs, and a mistake that every job shares, before anything is written."""
+    """Reject a sweep without jobs, and an error that every job shares, before anything is written."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Exit with a line on stderr, since Hydra would only warn of an error."""
+        """Check a single run's overrides. Exit with one line on stderr, because Hydra would only warn of an error."""
         with exit_on_mistakes():
             typed: Any = OmegaConf.to_container(config.hydra.overrides)  # unresolved, as text
             check_overrides(config, typed["task"])
@@ -64,7 +64,7 @@ class CheckJobs(Callback):
                     raise ConfigError(f"{override} has no effect without -m")
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Exit like `on_run_start`."""
+        """Check a sweep's overrides and jobs. Exit as `on_run_start` does."""
         with exit_on_mistakes():
             overrides = _overrides(config)
             swept = any(each.get_key_element().lstrip("+") == "search.trial" for each in overrides)
@@ -73,20 +73,20 @@ class CheckJobs(Callback):
             if config.hydra.launcher.get("n_jobs") == 0:
                 raise ConfigError("hydra.launcher.n_jobs must be a number of jobs, or -1 for one per core, got 0")
             if os.path.lexists(kept := Path(config.hydra.sweep.dir, "multirun.yaml")):
-                open_regular(kept).close()  # Hydra would write through a link, and wait for the reader of a FIFO
+                open_regular(kept).close()  # Hydra would write through a link, and wait for a reader of a FIFO
             if _is_basic(config):
                 _check_jobs(config, overrides)
 
 
 def _check_jobs(config: DictConfig, overrides: Sequence[Override]) -> None:
-    """Raise the error of the first job if no job could run."""
+    """Raise the first job's error if no job can run."""
     for each in overrides:
         if each.is_sweep_override() and not _values(each):
-            raise ConfigError(f"{each.input_line} holds no value to sweep over")
+            raise ConfigError(f"{each.input_line} has no value to sweep over")
     first = [_values(each)[0] for each in overrides]
     for n, each in enumerate(overrides):
         for option in _values(each)[1:] if each.is_sweep_override() and each.key_or_group in (*GROUPS, *PARTS) else ():
-            _compose(config, [*first[:n], option, *first[n + 1 :]])  # where Hydra would, it has written already
+            _compose(config, [*first[:n], option, *first[n + 1 :]])  # Hydra composes it only after writing files
     mistakes = []
     for job in itertools.product(*map(_values, overrides)):
         try:
@@ -115,19 +115,19 @@ def _check_job(config: DictConfig, overrides: Sequence[str]) -> None:
 
 
 class ShareCores(Callback):
-    """Divide the cores of a machine among the jobs that a launcher runs at the same time."""
+    """Divide the machine's cores among the jobs that a launcher runs at the same time."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Override `processes` and `threads` of the jobs with each job's share of the cores."""
+        """Limit each job's `processes` and `threads` to its share of the cores."""
         launcher = config.hydra.launcher
         if "n_jobs" in launcher:
             wanted = launcher.n_jobs if launcher.n_jobs > 0 else max(1, cores() + 1 + launcher.n_jobs)
             launcher.n_jobs = min(wanted, _number_of_jobs(config) or wanted)
             if launcher.get("batch_size") == "auto":
-                launcher.batch_size = 1  # otherwise joblib would batch long jobs in one process
+                launcher.batch_size = 1  # "auto" could put several long jobs in one batch
             if launcher.n_jobs > 1:
                 _share(config, max(1, cores() // launcher.n_jobs))
-        elif "remote" in launcher:  # Ray counts requested cores, but does not limit their use
+        elif "remote" in launcher:  # Ray reserves the requested cores but does not limit jobs to them
             _share(config, max(1, int(launcher.remote.num_cpus)))
 
 
@@ -138,17 +138,17 @@ def _share(config: DictConfig, n_cores: int) -> None:
 
 
 def _number_of_jobs(config: DictConfig) -> int | None:
-    """Return the number of jobs; None for sweepers other than Hydra's basic one."""
+    """Return the number of jobs, or None for sweepers other than Hydra's basic one."""
     return math.prod(len(_values(each)) for each in _overrides(config)) if _is_basic(config) else None
 
 
 def _is_basic(config: DictConfig) -> bool:
-    """Whether the sweeper is Hydra's basic one, which runs every combination of values."""
+    """Return whether the sweeper is Hydra's basic one, which runs every combination of values."""
     return config.hydra.sweeper._target_.endswith(".BasicSweeper")
 
 
 def _overrides(config: DictConfig) -> list[Override]:
-    """Return the overrides of a sweep, from its config and the command line; those of one key are the last ones."""
+    """Return a sweep's overrides, from its config and the command line; the last override of a key wins."""
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     lines = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     found = parser.parse_overrides([*lines, *config.hydra.overrides.task])
@@ -156,22 +156,22 @@ def _overrides(config: DictConfig) -> list[Override]:
 
 
 def _values(override: Override) -> list[str]:
-    """Return what each job is given of an override. Raise ConfigError for a sweep that has no values."""
+    """Return an override's `key=value` for each value. Raise ConfigError if its values cannot be listed."""
     key = override.get_key_element()
     if not override.is_sweep_override():
         return [f"{key}={override.get_value_element_as_str()}"]
     if not override.is_discrete_sweep():
-        raise ConfigError(f"{override.input_line} has no single values to sweep over; sweep=optuna searches it")
+        raise ConfigError(f"{override.input_line} has no discrete values to sweep over; sweep=optuna searches it")
     try:
         return [f"{key}={value}" for value in override.sweep_string_iterator()]
-    except (HydraException, ValueError) as error:  # such as a range with steps of 0
+    except (HydraException, ValueError) as error:  # such as a range with step 0
         raise ConfigError(f"{override.input_line} cannot be swept over: {error}") from error
 
 
 class Summary(Callback):
     """Update `sweep.csv` and `sweep.md` after each job, and draw `sweep.png` at the end of the sweep.
 
-    Hydra calls `on_multirun_end` only if every job succeeded; otherwise the summary is made when the process exits.
+    Hydra calls `on_multirun_end` only if every job succeeded. Otherwise the summary is written at process exit.
     """
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
@@ -189,7 +189,7 @@ class Summary(Callback):
         self._was_finished = (Path(config.hydra.runtime.output_dir) / RESULTS).exists()
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
-        """Write the error of a job that failed before its run folder existed, and update the tables."""
+        """Update the tables. Write the error and overrides of a job that failed before its run folder had a config."""
         if config.hydra.mode != RunMode.MULTIRUN:
             return
         if job_return.status == JobStatus.FAILED:

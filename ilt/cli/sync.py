@@ -30,11 +30,11 @@ class OfflineRun:
     """An offline W&B run.
 
     Attributes:
-        path: its `.wandb` file, the only one in its folder.
-        name, job_type, project: as logged; `project` is prefixed by the entity, if one was given.
-        ended: whether its job has ended without being killed.
-        artifacts: size in bytes of each artifact by digest; W&B uploads equal digests once.
-        missing: files of artifacts that no longer exist.
+        path: the `.wandb` file, the only one in its folder.
+        name, job_type, project: as logged. `project` has the prefix `ENTITY/` if an entity was given.
+        ended: whether the job ended without being killed.
+        artifacts: size of each artifact in bytes, by digest; W&B uploads a digest only once.
+        missing: artifact files that no longer exist.
     """
 
     path: Path
@@ -47,17 +47,17 @@ class OfflineRun:
 
     @property
     def at_work(self) -> bool:
-        """Whether its job still seems to be running."""
+        """Whether the job still seems to be running."""
         return not self.ended and time.time() - self.path.stat().st_mtime < AT_WORK
 
     @property
     def size(self) -> int:
-        """Size of its folder in bytes."""
+        """Size of the run's folder in bytes."""
         return sum(path.stat().st_size for path in paths_below(self.path.parent, "*") if path.is_file())
 
 
 def find_offline(folder: Path) -> list[OfflineRun]:
-    """Find the offline runs below a folder that are not marked as uploaded, oldest first; warn of damaged ones."""
+    """Find the offline runs below a folder that are not marked as uploaded, oldest first. Warn of damaged ones."""
     found = (path for path in paths_below(folder, "run-*.wandb") if path.parent.name.startswith("offline-run-"))
     runs = []
     for path in sorted((path for path in found if not uploaded(path)), key=lambda path: path.parent.name):
@@ -76,7 +76,7 @@ def uploaded(path: Path) -> bool:
 
 
 def read_offline(path: Path, *, within: Sequence[Path]) -> OfflineRun:
-    """Read a run from its `.wandb` file. ValueError if it names a file to upload that is in none of the folders."""
+    """Read a run from its `.wandb` file. Raise ValueError if an artifact file lies outside the folders `within`."""
     run: dict[str, Any] = {}
     artifacts, missing, ended = {}, [], False
     for record in records(path):
@@ -91,7 +91,7 @@ def read_offline(path: Path, *, within: Sequence[Path]) -> OfflineRun:
             missing += [str(file) for file in named if not file.exists()]
             for file in named:
                 if not any(file.resolve().is_relative_to(each) for each in within):
-                    raise ValueError(f"it would upload {file}, which is not below outputs")
+                    raise ValueError(f"it would upload {file}, which is outside outputs")
     return OfflineRun(
         path=path,
         name=run.get("display_name", path.parent.name),
@@ -104,7 +104,10 @@ def read_offline(path: Path, *, within: Sequence[Path]) -> OfflineRun:
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:
-    """Read the records of a `.wandb` file with `wandb leet inspect --json`, without starting another Python."""
+    """Read the records of a `.wandb` file with `wandb leet inspect --json`, which starts no second Python.
+
+    Raise ValueError if W&B cannot read the file.
+    """
     from wandb.util import get_core_path
 
     command = [get_core_path(), "leet", "inspect", "--no-observability", "--json", "--run-file", str(path)]
@@ -116,7 +119,7 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
 
 @app("sync")
 def main(cfg: DictConfig) -> int:
-    """List the runs to upload, upload them, and return their number."""
+    """List the offline runs, upload those that are not running, and return how many were uploaded."""
     check_config(cfg, "sync")
     outputs = outputs_of(cfg)
     from ilt.tracking.wandb import base_url, has_key
@@ -141,7 +144,7 @@ def main(cfg: DictConfig) -> int:
     if cfg.dry_run:
         return 0
     if not has_key():
-        log.error("there is no API key, so nothing is uploaded: set WANDB_API_KEY, or run .venv/bin/wandb login")
+        log.error("nothing was uploaded, because there is no API key: set WANDB_API_KEY, or run .venv/bin/wandb login")
         sys.exit(1)
     environment = {**os.environ, "WANDB_MODE": "online", "WANDB_DIR": str(cfg.outputs)}  # for its log
     command = [sys.executable, "-m", "wandb", "sync", *(str(run.path.parent) for run in runs)]

@@ -21,11 +21,11 @@ log = logging.getLogger(__name__)
 
 @app("train")
 def main(cfg: DictConfig) -> float | None:
-    """Run the whole pipeline, and return the selection-seed return.
+    """Run the whole pipeline, and return the student's mean return on selection seeds.
 
-    Runs of a search's trials are not scored on test seeds; the return is None if such a run was pruned.
+    Runs of a search's trials are not scored on test seeds. The result of a pruned run is None.
     """
-    if STARTERS & os.environ.keys():  # there may be other processes
+    if STARTERS & os.environ.keys():  # started by torchrun or srun, perhaps with other ranks
         from ilt.training.ranks import led
 
         return led(lambda: _train(cfg))
@@ -33,7 +33,7 @@ def main(cfg: DictConfig) -> float | None:
 
 
 def _train(cfg: DictConfig) -> float | None:
-    started = FIRST_JOB_STARTED.pop(os.getpid(), time.monotonic())  # later jobs of the process start now
+    started = FIRST_JOB_STARTED.pop(os.getpid(), time.monotonic())  # later jobs in this process start now
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     in_trial = OmegaConf.select(cfg, "search.trial") is not None
@@ -45,7 +45,7 @@ def _train(cfg: DictConfig) -> float | None:
         identity = training_config(cfg)
         run = RunFolder(folder, run_config(cfg), identity, resume=cfg.resume, started=started, wait=in_sweep)
         if not (cfg.resume and run.finished):
-            log.info("%s: %s", shown(folder), run.next_steps)  # at once
+            log.info("%s: %s", shown(folder), run.next_steps)  # before the slow imports
             check_environment(cfg)
     except ConfigError:
         discard_unused(folder)
@@ -63,7 +63,7 @@ def _train(cfg: DictConfig) -> float | None:
             log.warning(hint)
         run.begin(config=cfg, hydra={"hydra": hydra_config}, overrides=hydra_config.overrides.task)
         start_early(cfg)
-        with run.stage("imports"):  # which take seconds, and only once there is work
+        with run.stage("imports"):  # these take seconds, so only import once there is work
             from ilt import pipeline
             from ilt.cli.job import job_info
             from ilt.tracking.loggers import open_run

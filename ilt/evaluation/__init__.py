@@ -1,1 +1,1 @@
-"""Scoring, comparison and statistics of rollouts."""
+"""Scores, comparisons and statistics of rollouts."""

@@ -1,4 +1,4 @@
-"""Comparison of policies on the same seeds, over all episodes and subsets of them: metrics, tables, typical episode."""
+"""Compare policies on the same seeds, over all episodes and subsets of them: metrics, tables and a typical episode."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -27,24 +27,24 @@ METRICS = (
     "performance",
     "performance_lowest",
 )
-"""Columns of `comparison.csv` beside intervals and the difference to the reference."""
+"""Columns of `comparison.csv`, besides the intervals and the difference from the reference."""
 
 
 def subset_masks(subsets: Mapping[str, tuple[str, float, float]], episodes: Episodes) -> dict[str, np.ndarray]:
     """Return the mask (E,) bool of each subset by name, `ALL` first.
 
     Args:
-        subsets: by name, a randomized parameter of episodes (recorded as `episode/<parameter>`), and the two quantiles
-            that it must lie between, ends included.
+        subsets: by name, a randomized parameter (recorded as `episode/<parameter>`), and the lowest and highest
+            quantile of its values, both included.
 
     Raises:
-        ValueError: the parameter was not recorded, or is the same in all episodes.
+        ConfigError: the parameter was not recorded, or is the same in all episodes.
     """
     masks = {ALL: np.ones(len(episodes), dtype=bool)}
     for name, (drawn, *quantiles) in subsets.items():
         values = episodes.extras.get(f"episode/{drawn}")
         if values is None:
-            raise ConfigError(f"subsets.{name} asks for quantiles of {drawn}, which env does not draw for each episode")
+            raise ConfigError(f"subsets.{name} asks for quantiles of {drawn}, which env does not randomize")
         if np.ptp(values) == 0:
             raise ConfigError(f"subsets.{name} asks for quantiles of {drawn}, but it is {values[0]:g} in every episode")
         low, high = np.quantile(values, quantiles)
@@ -62,15 +62,15 @@ def compare_policies(
 ) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
     """Return metrics by subset and policy, and the returns (runs, E) of each policy.
 
-    A policy may consist of several runs that differ in their training seed. Its metrics are then means over runs, its
-    intervals are Student's t over the runs' means instead of a bootstrap over episodes, and `by_run` has the metrics of
-    each run.
+    A policy may consist of several runs that differ in their training seed. Its metrics are then means over runs. Its
+    intervals are Student's t over the runs' means, not a bootstrap over episodes. `by_run` has each run's metrics.
 
-    Metrics include `performance`, which is 0 for the policy `random` and 1 for `reference`, the `performance_lowest` of
-    the runs, and the `difference` to the reference, paired by seed. ValueError if the seeds differ.
+    Metrics include `performance`, which is 0 for the policy `random` and 1 for `reference`; `performance_lowest`, the
+    lowest of the runs; and `difference` from the reference, paired by seed. Raise ValueError if the seeds differ.
 
     Args:
         episodes_by_policy: the name of each policy, and the episodes of each of its runs.
+        subsets: see `subset_masks`.
     """
     returns: dict[str, list[np.ndarray]] = {}
     masks: dict[str, np.ndarray] = {}
@@ -101,7 +101,7 @@ def _beside(
     reference: str,
     random: str,
 ) -> dict[str, dict[str, Any]]:
-    """Return each policy's metrics in one subset, with performance and difference to the reference."""
+    """Return each policy's metrics in one subset, with performance and difference from the reference."""
     best, worst = (float(returns[name][:, mask].mean()) for name in (reference, random))
     opposite = returns[reference].mean(axis=0)
     numbers = {}
@@ -115,7 +115,7 @@ def _beside(
 
 
 def _together(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the metrics of a single run, or their means over several."""
+    """Return the metrics of a single run, or their means over several runs."""
     performances = [run["performance"] for run in runs]
     lowest = None if None in performances else min(performances)
     if len(runs) == 1:
@@ -134,14 +134,14 @@ def _together(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def median_run(returns: np.ndarray) -> int:
-    """Return the index of the run with the median mean return in (runs, E); the lower one of an even number."""
+    """Return the index of the run with the median mean return in (runs, E), or of the lower of the middle two."""
     return int(np.argsort(returns.mean(axis=1), kind="stable")[(len(returns) - 1) // 2])
 
 
 def typical_episode(returns: Mapping[str, np.ndarray]) -> int:
-    """Return the index of the episode that is closest to every policy's median, the first one of ties.
+    """Return the index of the episode that is closest to every policy's median, or the first one if several tie.
 
-    It minimizes the maximum over policies of the distance between its rank by return and the median rank.
+    It minimizes the maximum, over policies, of the distance between its rank by return and the median rank.
 
     Args:
         returns: (E,) by policy.

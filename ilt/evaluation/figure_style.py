@@ -1,4 +1,4 @@
-"""The style of figures drawn by matplotlib: one or two columns of a paper wide, readable by the color-blind."""
+"""The style of matplotlib figures: one or two columns of a paper wide, and colorblind-safe."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,10 +18,10 @@ ONE_COLUMN, TWO_COLUMNS = 3.3, 6.8
 FORMATS = ("png", "pdf", "svg")
 
 COLORS = {"student": "#0072b2", "expert": "#d55e00", "random": "#7f7f7f", "control": "#cc79a7", "training": "#b3b3b3"}
-"""From the palette of Okabe and Ito (2008), with two grays; a policy has the same color in all figures."""
+"""The palette of Okabe and Ito (2008), with two grays. A policy has the same color in all figures."""
 
 DASHES = {"student": "-", "expert": "--", "random": "-"}
-"""The expert is dashed, so that the student shows through where they coincide."""
+"""The expert is dashed, so that the student is visible where they coincide."""
 
 STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -47,37 +47,37 @@ STYLE: dict[Any, Any] = {
     "lines.markersize": 3,
     "savefig.dpi": 300,
     "text.parse_math": False,  # labels come from configs
-    "pdf.fonttype": 42,  # fonts are embedded whole, as publishers ask
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "ilt",  # the same figure is the same file
+    "pdf.fonttype": 42,  # embed TrueType fonts, as publishers require
+    "svg.fonttype": "none",  # keep text as text
+    "svg.hashsalt": "ilt",  # the same figure gives the same file
 }
 
 _UNDATED: dict[str, dict[str, Any]] = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
-logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports on every glyph
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # it logs every glyph
 
 Draw = Callable[[float], Figure]
 """Draws a figure of a given width in inches."""
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of this size in inches, whose parts make room for each other."""
+    """Return an empty figure of this size in inches, with constrained layout."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def is_narrow(width: float) -> bool:
-    """Return whether panels must be stacked, because the width is that of a single column."""
+    """Return whether a width in inches is a single column's, so that panels must be stacked."""
     return width < (ONE_COLUMN + TWO_COLUMNS) / 2
 
 
 def write(draw: Draw, path: Path, *, width: float = TWO_COLUMNS) -> None:
-    """Draw a figure into a PNG, PDF or SVG file; the same figure gives the same bytes."""
+    """Draw a figure of a width in inches to a PNG, PDF or SVG file. The same figure gives the same bytes."""
     with matplotlib.rc_context(STYLE):
         _save(draw(width), path)
 
 
 def write_all(draws: Mapping[str, Draw], folder: Path, widths: Sequence[float]) -> Iterator[Path]:
-    """Draw figures at each width into a folder, in every format, and yield the files: `NAME-3.3in.pdf` and so on."""
+    """Draw figures at each width in inches, in every format. Yield the files, such as `folder/NAME-3.3in.pdf`."""
     for name, draw in draws.items():
         for width in widths:
             with matplotlib.rc_context(STYLE):
@@ -85,7 +85,7 @@ def write_all(draws: Mapping[str, Draw], folder: Path, widths: Sequence[float]) 
                 for suffix in FORMATS:
                     path = folder / f"{name}-{width:g}in.{suffix}"
                     _save(figure, path)
-                    figure.set_layout_engine("none")  # which keeps the layout, and saves making it again
+                    figure.set_layout_engine("none")  # keep the layout for the other formats
                     yield path
 
 
@@ -96,19 +96,19 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def steps_axis(axes: Axes) -> None:
-    """Label the horizontal axis with few training steps, such as 500, 1k and 2M."""
+    """Label the horizontal axis with a few training steps, such as 500, 1k and 2M."""
     axes.set(xlabel="training step", xlim=(0, None))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10], integer=True))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def legend_below(axes: Axes) -> None:
-    """Put the legend below the axes and their label, where it hides no data."""
+    """Put the legend below the axes and their label, where it covers no data."""
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), borderaxespad=4.5, labelspacing=0.3)
 
 
 def widen(axes: Axes) -> None:
-    """Make the horizontal axis span a tenth of its largest value or more, so that it does not magnify noise."""
+    """Make the horizontal axis span at least a tenth of its largest value, so that it does not magnify noise."""
     low, high = axes.get_xlim()
     missing = max(max(abs(low), abs(high)) / 10 - (high - low), 0.0) / 2
     axes.set_xlim(low - missing, high + missing)

@@ -1,4 +1,4 @@
-"""Where saved policies are, and the environments that they are for. Imports nothing heavy."""
+"""Find saved policies, and check that they fit an environment. Imports nothing heavy."""
 
 import logging
 import re
@@ -18,15 +18,15 @@ from ilt.tracking.store import MANIFEST, SHIPPED, open_artifact
 log = logging.getLogger(__name__)
 
 RANDOM = "random"
-"""Name of the random policy, with which every policy is compared."""
+"""Name of the random policy, which every policy is compared with."""
 
 
 def runs_of(key: str, where: str) -> list[str]:
     """Return the runs that make up a policy: `where` itself, or all run folders that it matches as a pattern.
 
-    Folders that were set aside when a run started over (`NAME.1`) are skipped. Of a pattern's runs, damaged and
-    unfinished ones are left out, with a warning. ConfigError if there is no run, or if the runs differ in more than
-    their training seed.
+    A pattern skips folders that were set aside when a run started over (`NAME.1`), and, with a warning, damaged and
+    unfinished runs. Raise ConfigError, naming `key`, if it matches no run, or runs that differ in more than their
+    training seed.
     """
     if "*" not in where:
         return [where]
@@ -44,12 +44,12 @@ def runs_of(key: str, where: str) -> list[str]:
         raise ConfigError(f"{key} must match the folder of at least one finished run, got {where}")
     if len(settings) > 1:
         examples = " and ".join(sorted(settings.values()))
-        raise ConfigError(f"{key} must match runs that differ in nothing but their seed, but {examples} differ in more")
+        raise ConfigError(f"{key} must match runs that differ only in their seed, but {examples} differ in more")
     return runs
 
 
 def folder_of(key: str, where: str, root: Path) -> Path:
-    """Return the folder of a run or of an expert. ConfigError, naming the key, if there is none.
+    """Return the folder of a run or an expert. Raise ConfigError, naming `key`, if there is none.
 
     Args:
         where: the folder, a name in `runs` or `experts` below `root`, or the name of an expert that comes with the
@@ -66,11 +66,12 @@ def folder_of(key: str, where: str, root: Path) -> Path:
 
 
 def check_policies(env: EnvSpec, policies: Mapping[str, str], root: Path, *, trust: Sequence[str] | None = ()) -> None:
-    """Raise ConfigError for a policy that is not there, or that was trained in another environment.
+    """Raise ConfigError for a policy that does not exist or does not fit the environment.
 
     Args:
-        policies: by name: a folder, a pattern of several runs, or a name; see `folder_of`.
+        policies: a folder, a pattern that matches several runs, or a name, by policy; see `folder_of`.
         root: usually `outputs/`.
+        trust: packages besides `ilt` whose code may be run.
     """
     for name, where in policies.items():
         for one in runs_of(key := f"policies.{name}", where) if where != RANDOM else ():
@@ -88,8 +89,9 @@ def check_environment_of(
     """Raise ConfigError unless an environment has the id and the observations that a policy was trained with.
 
     Args:
-        trained_in: `id` and `wrappers` of the environment in which the policy was trained.
-        trust: packages besides `ilt` whose code may be run to make it.
+        trained_in: config of the environment that the policy was trained in; `id` and `wrappers` are used.
+        privileged: whether the policy also sees what is hidden from the student.
+        trust: packages besides `ilt` whose code may be run to make that environment.
     """
     if trained_in["id"] != env.id:
         raise ConfigError(f"{key} was trained in {trained_in['id']} and cannot act in env.id={env.id}")

@@ -1,4 +1,4 @@
-"""A table of finished runs, each compared with its expert, and the mean over runs that differ only in their seed."""
+"""A table that compares finished runs with their experts, with the mean over runs that differ only in their seed."""
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -22,10 +22,10 @@ COLUMNS = (
 
 
 def run_table(runs: Sequence[RunRecord]) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows, one row per run, grouped by environment and naming it if there are several.
+    """Return columns and rows, one row per run, grouped by environment.
 
-    If all runs in an environment differ only in their seed, a row with their mean follows. Its intervals are over runs,
-    to show the variation between training seeds.
+    There is a column for the environment if there are several. If an environment's runs differ only in their seed, a
+    row with their mean follows. Its intervals are over runs, to show the variation between training seeds.
     """
     environments = by_environment(runs)
     rows = []

@@ -20,17 +20,17 @@ from ilt.tracking.store import Artifact, open_artifact, sha256
 def read_policy(
     key: str, where: str, ctx: Context, *, deterministic: bool, trust: Sequence[str] | None = ()
 ) -> NamedPolicy:
-    """Load the policy that a config key names; it may have been trained in a variant of the environment.
+    """Load the policy that a config key names. It may have been trained in a variant of the environment.
 
-    Policies of other people are safe to load: files are checked, and only code of `ilt` and of packages in `trust` is
-    run.
+    Untrusted policies are safe to load: files are checked, and only code of `ilt` and of packages in `trust` is run.
 
     Args:
-        key: the config key, for errors.
-        where: a folder or a name, as `folder_of` takes it, or `random`.
+        key: the config key, for error messages.
+        where: a folder or a name, as for `folder_of`, or `random`.
 
     Raises:
         ConfigError: there is no such policy, or its observations or actions do not fit the environment.
+        UnreadableFileError: a file cannot be read.
         DamagedArtifactError: a file is missing or differs from the published one.
     """
     if where == RANDOM:
@@ -42,7 +42,7 @@ def read_policy(
 
 
 def _student(key: str, folder: Path, ctx: Context, *, deterministic: bool, trust: Sequence[str] | None) -> NamedPolicy:
-    """Load a run's reported weights, to act with the context length that they were scored with."""
+    """Load a run's reported weights, with the context length that they were scored with."""
     run, _ = read_finished(folder, key=key)
     weights = f"weights/{run.evaluation.reported_checkpoint}.safetensors"
     spec, model, head = ModelSpec.load(folder / weights, trust=trust)
@@ -61,10 +61,10 @@ def _student(key: str, folder: Path, ctx: Context, *, deterministic: bool, trust
 def _expert(
     key: str, artifact: Artifact, ctx: Context, *, deterministic: bool, trust: Sequence[str] | None
 ) -> NamedPolicy:
-    """Load an expert that was trained in an environment of the same id."""
+    """Load an expert that was trained in an environment with the same id."""
     config = artifact.manifest.get("expert")
     if not isinstance(config, Mapping) or "_target_" not in config:
-        raise ConfigError(f"{key} must be an expert, but {artifact.path} is none")
+        raise ConfigError(f"{key} must be an expert, but {artifact.path} is not one")
     values = OmegaConf.create(dict(config))
     made = make_expert(values, trust=trust)
     privileged = bool(values.get("privileged", False))
@@ -72,7 +72,7 @@ def _expert(
     return NamedPolicy(
         policy=made.policy(ctx.env, artifact.path, privileged=privileged, deterministic=deterministic),
         name=artifact.manifest["name"].rpartition("-")[0],
-        identity=artifact.manifest["name"],  # not the folder's name: the folder may have been renamed
+        identity=artifact.manifest["name"],  # not the folder's name, because the folder may have been renamed
         deterministic=deterministic,
         parents=(artifact,),
     )

@@ -1,4 +1,4 @@
-"""Score trained students, their expert and the random policy on the same seeds."""
+"""Score trained students, their expert and a random policy on the same seeds."""
 
 import logging
 from collections.abc import Mapping
@@ -40,12 +40,15 @@ def score_students(
 
     Args:
         expert: the expert to compare the students with.
-        weights: files of student weights by name; the first one is reported. Files with equal content are run once.
-        trust: packages beside `ilt` whose code may be run to build the students.
+        weights: files of student weights, by name. The first one is reported. Files with equal content are run once.
+        seeds: (E,) integers.
+        context_length: steps of context; None for the length that the students were trained with.
+        deterministic: whether the students take their most likely action, or sample.
+        trust: packages besides `ilt` whose code may be run to build the students.
 
     Returns:
-        the reported student's comparison, in the format of `results.json`; the metrics of each student by name; and the
-        episodes of `student` (the reported one), `expert` and `random`.
+        The reported student's comparison, as in `results.json`; the metrics of each student by name; and the episodes
+        of `student` (the reported one), `expert` and `random`.
     """
     references = {
         "expert": Episodes.load(ctx.find_or_rollout(expert, seeds).file("episodes.npz")),
@@ -71,7 +74,7 @@ def score_students(
 def score(
     ctx: Context, cfg: DictConfig, run: RunFolder, expert: LoadedExpert, demos: Artifact, fitted: Fitted
 ) -> tuple[dict[str, Any], dict[str, Episodes]]:
-    """Score a run on test seeds, write `episodes.csv`, and return the content of `results.json` and the episodes."""
+    """Score a run on test seeds and write `episodes.csv`. Return the content of `results.json`, and the episodes."""
     evaluation = cfg.evaluation
     reported = evaluation.reported_checkpoint
     names = [reported, *(name for name in fitted.weights if name != reported)]

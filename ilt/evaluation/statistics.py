@@ -29,7 +29,7 @@ def mean_interval(values: np.ndarray, *, confidence: float = 0.95, n_resamples: 
 
 
 def mean_interval_of_runs(values: np.ndarray, *, confidence: float = 0.95) -> list[float]:
-    """Return the Student's t interval [low, high] of the mean of (n,) runs; for few runs a bootstrap is too narrow."""
+    """Return Student's t interval [low, high] of the mean of (n,) runs. A bootstrap is too narrow for few runs."""
     if len(values) < 2 or np.ptp(values) == 0:
         return [float(values.mean())] * 2
     low, high = t.interval(confidence, len(values) - 1, loc=values.mean(), scale=sem(values))
@@ -37,19 +37,19 @@ def mean_interval_of_runs(values: np.ndarray, *, confidence: float = 0.95) -> li
 
 
 def interval_of(means: Sequence[float], own: Sequence[float]) -> Sequence[float]:
-    """Return the interval of the mean over several runs; for a single run its `own` interval over episodes."""
+    """Return the interval of the mean over several runs, or for a single run, its `own` interval over episodes."""
     return mean_interval_of_runs(np.array(means)) if len(means) > 1 else own
 
 
 def mean_rate(rates: Sequence[float | None]) -> float | None:
-    """Return the mean of the rates that are not None; None if all are."""
+    """Return the mean of the rates that are not None, or None if all are None."""
     known = [rate for rate in rates if rate is not None]
     return fmean(known) if known else None
 
 
 def summarize(episodes: "Episodes", spec: "EnvSpec") -> dict[str, Any]:
     """Return the metrics of a set of episodes, with the interval of their mean return."""
-    from ilt.rollout.metrics import episode_metrics  # imports torch, which callers of the other functions do not need
+    from ilt.rollout.metrics import episode_metrics  # imports torch, which the other functions do not need
 
     return {
         **episode_metrics(episodes, spec),
@@ -59,14 +59,14 @@ def summarize(episodes: "Episodes", spec: "EnvSpec") -> dict[str, Any]:
 
 
 def performance(student: float, expert: float, random: float) -> float | None:
-    """Return (R − R_random) / (R_expert − R_random): 0 for random, 1 for the expert; None if those are equal."""
+    """Return (R − R_random) / (R_expert − R_random): 0 for random, 1 for the expert; None if the two are equal."""
     return None if expert == random else (student - random) / (expert - random)
 
 
 def compare(student: "Episodes", references: Mapping[str, "Episodes"], spec: "EnvSpec") -> dict[str, Any]:
-    """Return a student's part of `results.json`: its metrics compared with `expert` and `random` on the same seeds.
+    """Return a student's metrics, compared with `expert` and `random` on the same seeds, as in `results.json`.
 
-    ValueError if the seeds differ.
+    Raise ValueError if the seeds differ.
     """
     for name, episodes in references.items():
         if not np.array_equal(episodes.seeds, student.seeds):

@@ -25,7 +25,7 @@ COLUMNS = ("policy", "return", "95 % interval", "p05", "success", "crashes", "pe
 
 
 def result_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows, one row per policy: the student's last and best weights, expert, random policy."""
+    """Return columns and rows, one row per policy: the student's checkpoints, the expert and the random policy."""
     expert, random = results["expert_return_mean"], results["random_return_mean"]
     rows = {f"student ({name})": metrics for name, metrics in results["checkpoints"].items()}
     rows |= results["policies"]
@@ -47,18 +47,18 @@ def _row(name: str, metrics: Mapping[str, Any], expert: float, random: float) ->
 
 
 def percent(rate: float | None) -> str | None:
-    """Format a rate in percent; None stays None (the environment does not define it)."""
+    """Format a rate in percent. None stays None: the environment does not define the rate."""
     return None if rate is None else f"{100 * rate:.1f} %"
 
 
 def filled(columns: Sequence[str], rows: Sequence[Sequence[str | None]]) -> tuple[list[str], list[list[str]]]:
-    """Drop the columns that are None in every row, and replace every other None by a dash."""
+    """Drop the columns that are None in every row, and replace every other None with a dash."""
     kept = [i for i in range(len(columns)) if any(row[i] is not None for row in rows)]
     return [columns[i] for i in kept], [["–" if (cell := row[i]) is None else cell for i in kept] for row in rows]
 
 
 def episode_rows(episodes_by_policy: "Mapping[str, Episodes]") -> list[dict[str, float]]:
-    """Return one row per seed: the return of each policy, and length and termination of the `student` episode."""
+    """Return one row per seed: each policy's return, and the student's episode length and termination."""
     student = episodes_by_policy["student"]
     return [
         {
@@ -72,7 +72,7 @@ def episode_rows(episodes_by_policy: "Mapping[str, Episodes]") -> list[dict[str,
 
 
 def demonstration_rows(episodes: "Episodes") -> list[dict[str, float]]:
-    """Return one row per demonstration: its seed, return, steps, and how it ended."""
+    """Return one row per demonstration: its seed, return, number of steps, and how it ended."""
     return [
         {
             "seed": int(episodes.seeds[e]),
@@ -86,7 +86,7 @@ def demonstration_rows(episodes: "Episodes") -> list[dict[str, float]]:
 
 
 def log_comparison(run: "Run", results: Mapping[str, Any], episodes: "Mapping[str, Episodes]") -> None:
-    """Log a student's results: metrics prefixed by the block of seeds, and tables of results and episodes."""
+    """Log a student's results: metrics with the seed block as prefix, and tables of results and episodes."""
     run.summarize({f"{results['seeds']['block']}/{name}": value for name, value in results.items()})
     columns, cells = result_table(results)
     rows = [dict(zip(columns, row, strict=True)) for row in cells]
@@ -94,7 +94,7 @@ def log_comparison(run: "Run", results: Mapping[str, Any], episodes: "Mapping[st
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table, all columns but the first aligned right; without a terminal, it is as wide as it needs to be."""
+    """Print a table. All columns but the first are aligned right. Without a terminal, no line is wrapped or cut."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=1000)
@@ -109,22 +109,22 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def printable(text: str) -> str:
-    """Replace characters that a terminal would obey."""
+    """Replace characters that could control a terminal with `?`."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def show(path: Path) -> None:
-    """Print the results of a finished run and its folder."""
+    """Print a finished run's results, stages and folder, and the commands to try next."""
     results = read_results(path)
     print_table(f"{results['n_episodes']} test episodes of {results['env']}, {path.name}", *result_table(results))
     print_table("", ["stage", "seconds"], [[name, f"{value:.1f}"] for name, value in results["seconds"].items()])
     log.info("everything is in %s", shown(path))
     run, runs = (shlex.quote(shown(place)) for place in (path, path.parent))
-    log.info("next: ilt evaluate run=%s (likewise ilt figures, ilt probe, ilt show), or ilt report runs=%s", run, runs)
+    log.info("next: ilt evaluate run=%s (or ilt figures, ilt probe, ilt show), or ilt report runs=%s", run, runs)
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Format a table in Markdown, in which cells stand as they are, whatever markup they hold."""
+    """Format a table in Markdown. Markup in cells is escaped."""
     heading, *body = [[escaped(cell) for cell in row] for row in (columns, *rows)]
     lines = [heading, ["---", *["--:" for _ in columns[1:]]], *body]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

@@ -1,1 +1,1 @@
-"""Sweeps and searches: many runs, one table."""
+"""Sweeps and hyperparameter searches: many runs, one table."""

@@ -1,4 +1,4 @@
-"""The Optuna study of a search, stored in SQLite, and the callback through which a training reports to it."""
+"""The Optuna study of a search, stored in SQLite, and the callback that reports a training to it."""
 
 import os
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from ilt.tracking.reading import open_regular, reading
 
 
 def open_study(cfg: DictConfig, folder: Path) -> optuna.Study:
-    """Open the study in the folder's `study.db`, or create it. UnreadableFileError if the file is damaged."""
+    """Open the study in the folder's `study.db`, or create it. Raise UnreadableFileError if the file is damaged."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     options, path = cfg.search, folder / "study.db"
     if os.path.lexists(path):
@@ -24,13 +24,13 @@ def open_study(cfg: DictConfig, folder: Path) -> optuna.Study:
             study_name=folder.name,
             storage=optuna.storages.RDBStorage(
                 URL.create("sqlite", database=str(path.resolve())).render_as_string(),
-                engine_kwargs={"connect_args": {"timeout": 60}},  # seconds, while another process writes
+                engine_kwargs={"connect_args": {"timeout": 60}},  # seconds to wait while another process writes
             ),
             pruner=optuna.pruners.MedianPruner(n_startup_trials=options.startup_trials),
             direction="maximize",
             load_if_exists=True,
         )
-    # a resumed search with the same sampler seed would draw the same trials again
+    # with the same sampler seed, a resumed search would draw the same trials again
     seed = int(SeedSequence([options.seed, len(study.trials)]).generate_state(1)[0])
     if options.sampler == "random":
         study.sampler = optuna.samplers.RandomSampler(seed=seed)
@@ -40,9 +40,9 @@ def open_study(cfg: DictConfig, folder: Path) -> optuna.Study:
 
 
 def reporter(cfg: DictConfig, folder: Path) -> Callable[[float, int], bool] | None:
-    """Return a function of selection-seed return and step that reports both, and returns whether to prune the trial.
+    """Return a function that reports a selection-seed return and its step, and returns whether to prune the trial.
 
-    None for a run that does not report: only the first seed of a trial reports.
+    Return None for a run that does not report: only a trial's first seed reports, and only with pruning.
     """
     options = cfg.search
     if options.trial is None or not options.pruning or cfg.seed != options.seeds[0]:

@@ -1,4 +1,4 @@
-"""Hyperparameter search: trials with several training seeds each, and retraining of the winner on fresh seeds."""
+"""Hyperparameter search: train trials with several seeds each, then retrain the winner with fresh seeds."""
 
 import logging
 import math
@@ -27,23 +27,23 @@ log = logging.getLogger(__name__)
 Outcome = float | Exception | None
 """Outcome of a run: its selection-seed return, None if it was pruned, or the exception that ended it."""
 
-MOST_STARTS = 3  # of a trial that keeps being interrupted: it may be what kills the search
+MOST_STARTS = 3  # a trial that is interrupted this often is given up, because it may be what kills the search
 
 
 class Search:
     """A search that trains `n_trials` trials from Optuna, then retrains the winner.
 
-    A trial is trained on each of `search.seeds`; its value is the mean of their selection-seed returns. With pruning,
-    the first seed is trained before the others. It alone reports to Optuna, which compares it with the first seeds of
-    other trials at the same step. A pruned trial therefore costs at most one training, but a good trial whose first
-    seed is unlucky may be lost.
+    A trial is trained with each of `search.seeds`. Its value is the mean of their selection-seed returns. With pruning,
+    the first seed is trained before the others. Only this seed reports to Optuna, which compares it with the first
+    seeds of other trials at the same step. So a pruned trial costs at most one training, but a good trial with an
+    unlucky first seed may be lost.
 
     Args:
         cfg: the config without the searched keys; `cfg.search` configures the search.
         space: distributions by override key.
-        fixed: overrides of every run.
-        folder: folder of the sweep, with `study.db`, a folder per trial, and the report.
-        launch: runs a list of overrides per run, and returns their outcomes.
+        fixed: overrides that all runs share.
+        folder: folder of the search, with `study.db`, a folder per trial, and the report.
+        launch: runs one job per list of overrides, and returns their outcomes.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Search:
         self._launcher_failed = False
 
     def examples(self) -> Iterator[list[str]]:
-        """Yield the overrides of example runs, in which each key takes every choice, and both ends of its range."""
+        """Yield the overrides of example runs that cover every choice of each key, or both ends of its range."""
         ends: dict[str, Sequence[Any]] = {
             key: each.choices if isinstance(each, CategoricalDistribution) else (each.low, each.high)  # type: ignore[attr-defined]
             for key, each in self._space.items()
@@ -71,7 +71,9 @@ class Search:
     def run(self) -> dict[str, Any]:
         """Search, retrain the winner, write the report, and return the content of `search.json`.
 
-        PlainError if another process searches in this folder, ConfigError if it holds a different search.
+        Raises:
+            PlainError: another process is searching in this folder, or no trial was completed.
+            ConfigError: the folder contains a different search.
         """
         try:
             with FileLock(self._folder / ".search.lock", timeout=0):
@@ -81,7 +83,7 @@ class Search:
                     self._train(study, batch)
                 return self._train_winner_again(study)
         except Timeout:
-            raise PlainError(f"another process searches in {self._folder}") from None
+            raise PlainError(f"another process is searching in {self._folder}") from None
 
     def _check_that_it_is_this_search(self, study: optuna.Study) -> None:
         """Raise ConfigError if the study's trials come from another config, space or seeds."""
@@ -97,13 +99,13 @@ class Search:
         differing = sorted(key for key in {*found, *described} if found.get(key) != described.get(key))
         if differing:
             raise ConfigError(
-                f"{self._folder} holds another search ({', '.join(differing)} differ); give this one a "
-                "search.study_name of its own"
+                f"{self._folder} contains another search ({', '.join(differing)} differ); give this one its own "
+                "search.study_name"
             )
         study.set_user_attr("search", described)
 
     def _batches(self, study: optuna.Study) -> Iterator[list[Trial]]:
-        """Yield batches of trials to train together: first those left by a killed search, then new ones."""
+        """Yield batches of trials to train together: first those that a killed search left behind, then new ones."""
         size = self._options.trials_at_once
         interrupted = []
         for left in study.get_trials(states=[TrialState.RUNNING]):
@@ -141,7 +143,7 @@ class Search:
         outcomes: Sequence[Outcome],
         values: dict[int, list[float]],
     ) -> bool:
-        """Record the values of a trial's runs, or end the trial if one of them failed or was pruned."""
+        """Record the values of a trial's runs. If one failed or was pruned, end the trial and return False."""
         for outcome in outcomes:
             if outcome is None:
                 study.tell(trial, state=TrialState.PRUNED)
@@ -156,8 +158,8 @@ class Search:
     def _outcomes(self, batch: list[list[str]]) -> Sequence[Outcome]:
         """Launch a batch of runs.
 
-        If the launcher itself fails, such as when a worker process runs out of memory, the whole batch has failed. If
-        it fails twice in a row, the trials are not the cause, and the search ends.
+        If the launcher itself fails, for example because a worker process runs out of memory, the whole batch fails.
+        If it fails twice in a row, the trials are not the cause, and the error ends the search.
         """
         try:
             outcomes = self._launch(batch)
@@ -173,7 +175,7 @@ class Search:
         if not study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
             raise PlainError(f"none of the {len(study.trials)} trials in {self._folder} was completed")
         best = study.best_trial
-        log.info("retraining the winner, trial %d, on fresh seeds, to score it on test seeds", best.number)
+        log.info("retraining the winner, trial %d, with fresh seeds, to score it on test seeds", best.number)
         study.set_user_attr("winners", [*dict.fromkeys([*study.user_attrs.get("winners", []), best.number])])
         seeds = self._options.fresh_seeds
         for outcome in self._launch([self._overrides(best.params, seed=s, winner=best.number) for s in seeds]):
@@ -195,7 +197,7 @@ class Search:
             *self._fixed,
             *(f"{key}={value}" for key, value in values.items()),
             f"seed={seed}",
-            f"search.study_name={self._options.study_name}",  # resolved: it would have another hash in a run
+            f"search.study_name={self._options.study_name}",  # resolved, because a run's hash would differ
             f"search.trial={'null' if trial is None else trial}",
             f"hydra.sweep.subdir={_subfolder(seed, trial=trial, winner=winner)}",
         ]

@@ -1,42 +1,29 @@
-"""The report of a search: `search.json`, `search.md` and Optuna's figures."""
+"""The report of a search: `search.json`, `search.md` and figures."""
 
-import logging
-import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-from matplotlib import pyplot as plt
-from matplotlib.ticker import NullFormatter
-from optuna.trial import FrozenTrial, TrialState
-from optuna.visualization import matplotlib as plots
+from optuna.trial import FrozenTrial
 
+from ilt.evaluation.figure_style import write
 from ilt.evaluation.statistics import mean_interval_of_runs
 from ilt.evaluation.tables import markdown_table
+from ilt.studies.search_figures import figures_of_search
 from ilt.tracking.run_folder import read_results
 from ilt.tracking.store import write_json, write_text
 
-VALUE = "mean return (selection seeds)"
-FIGURES: dict[str, Callable[[optuna.Study], Any]] = {
-    "history": partial(plots.plot_optimization_history, target_name=VALUE),
-    "importances": partial(plots.plot_param_importances, target_name=VALUE),
-    "slices": partial(plots.plot_slice, target_name=VALUE),
-    "reports": plots.plot_intermediate_values,
-}
-MOST_NAMED = 10  # trials in a legend
-
 
 def write_report(study: optuna.Study, folder: Path, runs: Sequence[Path], table: str) -> dict[str, Any]:
-    """Write `search.json`, `search.md` and the figures into the folder, and return the content of `search.json`.
+    """Write `search.json`, `search.md` and the figures to the folder, and return the content of `search.json`.
 
     Args:
         study: a study with at least one complete trial.
-        runs: folders of the winner's finished runs on fresh training seeds.
-        table: Markdown table of these runs.
+        runs: folders of the winner's finished runs with fresh training seeds.
+        table: a Markdown table of these runs.
     """
     results = [read_results(run) for run in runs]
     tested = np.array([result["return_mean"] for result in results])
@@ -59,13 +46,15 @@ def write_report(study: optuna.Study, folder: Path, runs: Sequence[Path], table:
         "scored_on_test_seeds": study.user_attrs["winners"],
     }
     write_json(folder / "search.json", summary)
-    figures = _draw(study, folder)
-    write_text(folder / "search.md", _in_words(summary, table, figures))
+    draws = figures_of_search(study)
+    for name, draw in draws.items():
+        write(draw, folder / f"{name}.png")
+    write_text(folder / "search.md", _in_words(summary, table, list(draws)))
     return summary
 
 
 def _describe(trial: FrozenTrial) -> dict[str, Any]:
-    """Describe a trial; the value of a pruned one is its last reported return, `returns` are by training seed."""
+    """Describe a trial. `value` of a pruned trial is its last reported return; `returns` are by training seed."""
     return {
         "trial": trial.number,
         "state": trial.state.name.lower(),
@@ -96,16 +85,16 @@ def _in_words(summary: dict[str, Any], table: str, figures: Sequence[str]) -> st
     parts = [
         f"# {summary['study']}",
         f"{len(trials)} trials: {states}. A trial's value is its mean return on selection seeds, over training seeds "
-        f"{_listed(summary['seeds'])}; that of a pruned trial is the last return that its first seed reported.",
+        f"{_listed(summary['seeds'])}. A pruned trial's value is the last return that its first seed reported.",
         f"## The winner: trial {winner['trial']}",
         markdown_table(["key", "value"], [[name, _short(value)] for name, value in winner["params"].items()]),
-        f"In the search: {winner['value']:.1f}, on selection seeds. The largest of many values, so an optimistic one.",
-        f"Trained again from fresh seeds {_listed(again['seeds'])}: {again['selection_return_mean']:.1f} on selection "
-        f"seeds, and on {test['count']} {test['block']} seeds **{again['return_mean']:.1f}** "
-        "({:.1f} … {:.1f}, 95 %".format(*again["return_mean_interval"])
-        + f" over runs), beside the expert's {again['expert_return_mean']:.1f}.",
+        f"In the search: {winner['value']:.1f} on selection seeds. As the largest of many values, it is optimistic.",
+        f"Retrained with fresh seeds {_listed(again['seeds'])}: {again['selection_return_mean']:.1f} on selection "
+        f"seeds, and **{again['return_mean']:.1f}** on {test['count']} {test['block']} seeds "
+        "(95 % interval over runs: {:.1f} … {:.1f}".format(*again["return_mean_interval"])
+        + f"). The expert reaches {again['expert_return_mean']:.1f}.",
         *(
-            [f"Trials {', '.join(scored)} were scored on test seeds, one after the other, as this search was extended."]
+            [f"Trials {', '.join(scored)} were each scored on test seeds, because this search was extended."]
             if len(scored) > 1
             else []
         ),
@@ -115,30 +104,6 @@ def _in_words(summary: dict[str, Any], table: str, figures: Sequence[str]) -> st
         *(f"![{name}]({name}.png)" for name in figures),
     ]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
-
-
-def _draw(study: optuna.Study, folder: Path) -> list[str]:
-    """Draw Optuna's figures and return their names; importances need trials of different values."""
-    plt.switch_backend("Agg")
-    logging.getLogger("matplotlib.category").setLevel(logging.WARNING)  # silence its notes on numeric choices
-    values = {trial.value for trial in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])}
-    asked = {"importances": len(values) > 1, "reports": any(trial.intermediate_values for trial in study.trials)}
-    names = [name for name in FIGURES if asked.get(name, True)]
-    for name in names:
-        with plt.style.context("default"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Optuna calls these experimental, and warns of layouts
-            plt.rcParams["figure.figsize"] = (8, 4.8)
-            FIGURES[name](study)
-            for axes in plt.gcf().axes:
-                axes.xaxis.set_minor_formatter(NullFormatter())  # minor labels of a logarithmic axis would overlap
-            if name == "reports":
-                axes = plt.gca()
-                axes.set(title="Returns that first seeds reported", xlabel="training step", ylabel=VALUE)
-                if (legend := axes.get_legend()) is not None and len(axes.lines) > MOST_NAMED:
-                    legend.remove()
-            plt.gcf().savefig(folder / f"{name}.png", bbox_inches="tight", dpi=100)
-            plt.close("all")
-    return names
 
 
 def _short(value: Any) -> str:

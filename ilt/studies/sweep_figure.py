@@ -12,9 +12,9 @@ COLORS = {SELECTION: "#56b4e9", TEST: "#0072b2"}
 
 
 def sweep_figure(jobs: Sequence[Job], width: float) -> Figure:
-    """Plot selection and test return of each group, best first: mean, interval, and jobs as dots.
+    """Plot each group's selection and test return, best first: mean, interval, and jobs as dots.
 
-    Each environment has its own panel. ValueError if no job is finished.
+    Each environment has its own panel. `width` is in inches. Raise ValueError if no job is finished.
     """
     by_env: dict[str, list[Row]] = {}
     for row in group_rows(jobs):
@@ -39,7 +39,7 @@ def sweep_figure(jobs: Sequence[Job], width: float) -> Figure:
 
 
 def _panel(axes: Axes, groups: Sequence[Row], finished: Sequence[Job], separator: str) -> None:
-    """Plot the groups of one environment."""
+    """Plot one environment's groups."""
     keys = list(groups[0].swept)
     heights = {tuple(row.swept.values()): -float(i) for i, row in enumerate(groups)}
     placed = [(job, heights.get(tuple(values_of(job, keys).values()))) for job in finished]
@@ -67,5 +67,5 @@ def _panel(axes: Axes, groups: Sequence[Row], finished: Sequence[Job], separator
 
 
 def _in_words(key: str, value: str) -> str:
-    """Name a value of a swept key, such as `context length 8`; an environment's name is enough."""
+    """Name a value of a swept key, such as `context length 8`. An environment's name stands alone."""
     return value if key == "env" else f"{key.rsplit('.', 1)[-1].replace('_', ' ')} {value}"

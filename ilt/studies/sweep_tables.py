@@ -1,6 +1,6 @@
 """Tables of a sweep: one of jobs, one of means over training seeds.
 
-Heavy modules are only imported to compute intervals over several jobs, so that a finished sweep answers at once.
+Heavy modules are imported only to compute intervals over several jobs, so that rerunning a finished sweep is fast.
 """
 
 import csv
@@ -27,11 +27,11 @@ class Job:
     """One job of a sweep.
 
     Attributes:
-        name: name of its folder.
-        overrides: values of its overrides by key.
-        status: `finished`, `not finished`, or `failed: ` and the first line of its error.
-        results: its `results.json`; None if it is not finished.
-        env: short name of its environment; empty for an unfinished job.
+        name: the name of its folder.
+        overrides: its overrides, as values by key.
+        status: `finished`, `not finished`, `damaged: ` and the reason, or `failed: ` and the first line of its error.
+        results: the content of its `results.json`; None if it is not finished.
+        env: the short name of its environment; empty for an unfinished job.
     """
 
     name: str
@@ -46,11 +46,11 @@ class Row:
     """Results of one job, or of a group of jobs that differ only in their seed.
 
     Attributes:
-        swept: values of the swept keys; without `seed` for a group.
-        status: the job's status; for a group the number of finished jobs.
-        numbers: those of `NUMBERS` that are known. A job's interval is over test episodes, a group's over its jobs.
-        name: the job's folder; empty for a group.
-        env: the environment.
+        swept: values of the swept keys, without `seed` for a group.
+        status: the job's status, or the number of a group's finished jobs.
+        numbers: the values of `NUMBERS` that are known. A job's interval is over test episodes, a group's over jobs.
+        name: the name of the job's folder; empty for a group.
+        env: the short name of the environment.
     """
 
     swept: Mapping[str, str]
@@ -61,7 +61,7 @@ class Row:
 
 
 def swept_keys(jobs: Sequence[Job]) -> list[str]:
-    """Return the override keys that differ between jobs, and `env` if another key than `env` made it differ."""
+    """Return the override keys that differ between jobs, and `env` if environments differ through other keys."""
     keys = dict.fromkeys(key for job in jobs for key in job.overrides)
     swept = [key for key in keys if len({job.overrides.get(key) for job in jobs}) > 1]
     named = any(key.split(".")[0] == "env" for key in swept)
@@ -69,15 +69,15 @@ def swept_keys(jobs: Sequence[Job]) -> list[str]:
 
 
 def job_rows(jobs: Sequence[Job]) -> list[Row]:
-    """Return one row per job, by environment and descending selection-seed return, unfinished jobs last."""
+    """Return one row per job, by environment, then by descending selection-seed return; unfinished jobs are last."""
     keys = swept_keys(jobs)
     return _ranked([Row(values_of(job, keys), job.status, numbers_of(job.results), job.name, job.env) for job in jobs])
 
 
 def group_rows(jobs: Sequence[Job]) -> list[Row]:
-    """Return one row per group of jobs that differ only in `seed`, by environment and descending mean selection return.
+    """Return one row per group of jobs that differ only in `seed`, sorted like `job_rows` by mean selection return.
 
-    Means and Student's t intervals are over finished jobs; a single one has no interval.
+    Means and Student's t intervals are over finished jobs. A single job has no interval.
     """
     groups: dict[tuple[str, ...], list[Job]] = {}
     keys = [key for key in swept_keys(jobs) if key != "seed"]
@@ -93,7 +93,7 @@ def group_rows(jobs: Sequence[Job]) -> list[Row]:
 
 
 def sweep_csv(jobs: Sequence[Job]) -> str:
-    """Return the CSV text, unrounded: rows of jobs, then of groups, distinguished by the column `row`."""
+    """Return `sweep.csv` as text, unrounded: rows of jobs, then of groups. The column `row` tells them apart."""
     columns = ["row", *swept_keys(jobs), "status", *NUMBERS, "name"]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
@@ -105,23 +105,23 @@ def sweep_csv(jobs: Sequence[Job]) -> str:
 
 
 def sweep_markdown(title: str, jobs: Sequence[Job]) -> str:
-    """Return the Markdown text: tables of jobs and groups, and how many jobs are finished."""
+    """Return `sweep.md` as text: how many jobs are finished, and tables of jobs and groups."""
     n_finished = sum(job.results is not None for job in jobs)
     parts = [
         f"# {escaped(title)}\n",
-        f"{n_finished} of {len(jobs)} jobs finished. Sorted by the mean return on selection seeds, on which every "
-        "choice is made; test seeds are for reporting.\n",
-        "Jobs; the interval is over test episodes:\n",
+        f"{n_finished} of {len(jobs)} jobs finished. Sorted by mean return on selection seeds, which every choice is "
+        "based on; test seeds are only for reporting.\n",
+        "Jobs, with intervals over test episodes:\n",
         markdown_table(*table(job_rows(jobs), (*swept_keys(jobs), "run"))),
     ]
     if len(groups := group_rows(jobs)) < len(jobs):
         keys = [key for key in swept_keys(jobs) if key != "seed"]
-        parts += ["Over seeds; means, with Student's t intervals over jobs:\n", markdown_table(*table(groups, keys))]
+        parts += ["Over seeds: means, with Student's t intervals over jobs:\n", markdown_table(*table(groups, keys))]
     return "\n".join(parts)
 
 
 def table(rows: Sequence[Row], names: Iterable[str]) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rounded cells of rows; `names` are the first columns: keys, and `run` for the job's folder."""
+    """Return columns and rounded cells. `names` are the first columns: keys, and `run` for the job's folder."""
     names = list(names)
     columns = [*names, "selection return", "test return", "95 % interval", "success", "crashes", "seconds", "status"]
     if grouped := all(not row.name for row in rows):
@@ -144,12 +144,15 @@ def table(rows: Sequence[Row], names: Iterable[str]) -> tuple[list[str], list[li
 
 
 def values_of(job: Job, keys: Iterable[str]) -> dict[str, str]:
-    """Return a job's overrides of these keys; empty where it kept the default."""
+    """Return a job's overrides of these keys; a value is empty if the job kept the default."""
     return {key: job.overrides.get(key, job.env if key == "env" else "") for key in keys}
 
 
 def numbers_of(results: Mapping[str, Any] | None) -> dict[str, float]:
-    """Return those of `NUMBERS` that `results.json` has; none for an unfinished job. ValueError for text or NaN."""
+    """Return the values of `NUMBERS` that `results.json` has, none for an unfinished job.
+
+    Raise ValueError if one is text, NaN or infinite.
+    """
     if results is None:
         return {}
     low, high = results["return_mean_interval"]
@@ -184,7 +187,7 @@ def _over_jobs(finished: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _ranked(rows: Sequence[Row]) -> list[Row]:
-    """Sort rows by environment in order of first mention, then by descending selection-seed return."""
+    """Sort rows by environment, in order of first appearance, then by descending selection-seed return."""
     envs = list(dict.fromkeys(row.env for row in rows if row.env))
     place = {env: i for i, env in enumerate([*envs, ""])}
     return sorted(rows, key=lambda row: (place[row.env], -row.numbers.get(SELECTION, -math.inf), row.name))

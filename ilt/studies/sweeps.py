@@ -1,4 +1,4 @@
-"""The summary of a sweep: its jobs, tables and figure. Heavy modules are imported when they are needed."""
+"""The summary of a sweep: its jobs, tables and figure. Heavy modules are imported only when needed."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def summarize(sweep: Path) -> None:
-    """Print a sweep's table, update its files, and draw `sweep.png` if a job is finished."""
+    """Print a sweep's table, update its files, and draw `sweep.png` if any job is finished."""
     from ilt.evaluation.tables import print_table
 
     if not (jobs := find_jobs(sweep)):
@@ -39,7 +39,7 @@ def summarize(sweep: Path) -> None:
 
 
 def find_jobs(sweep: Path) -> list[Job]:
-    """Return the jobs with a folder in the sweep's folder, sorted by name, without runs that were set aside."""
+    """Return the jobs that have a folder in the sweep's folder, sorted by name, without runs that were set aside."""
     jobs, envs = [], {}
     for folder in sorted(path.parent for path in sweep.glob(f"*/{COMMAND}")):
         if not os.path.lexists(folder / COMMAND / "overrides.yaml"):
@@ -59,7 +59,7 @@ def find_jobs(sweep: Path) -> list[Job]:
 
 
 def _read_job(folder: Path) -> tuple[Job, Mapping[str, Any] | None]:
-    """Return a job, and the config of its environment if it is finished."""
+    """Return a job, and its environment's config if it is finished."""
     finished, failed = (os.path.lexists(folder / name) for name in (RESULTS, ERROR))
     with reading(folder / COMMAND / "overrides.yaml"):
         lines = [str(line).partition("=") for line in read_yaml(folder / COMMAND / "overrides.yaml", within=folder)]
@@ -80,7 +80,7 @@ def _read_job(folder: Path) -> tuple[Job, Mapping[str, Any] | None]:
 def write_tables(sweep: Path) -> None:
     """Rewrite `sweep.csv` and `sweep.md` from the jobs in the sweep's folder."""
     with FileLock(sweep / ".summary.lock"):
-        if not (jobs := find_jobs(sweep)):  # as in a search, which has its own report
+        if not (jobs := find_jobs(sweep)):  # a search, which has its own report
             return
         for name, text in (("sweep.csv", sweep_csv(jobs)), ("sweep.md", sweep_markdown(sweep.name, jobs))):
             write_text(sweep / name, text)

@@ -1,1 +1,1 @@
-"""The artifact store, run folders, and loggers."""
+"""The artifact store, run folders, checkpoints, safe file reading, and loggers."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a training, which survive kills and full disks; damage is noticed, and the one before is used."""
+"""Training checkpoints that survive kills and full disks. If the last one is damaged, the previous one is used."""
 
 import logging
 import zipfile
@@ -16,15 +16,15 @@ log = logging.getLogger(__name__)
 
 
 def save_checkpoint(content: Mapping[str, Any], path: Path) -> None:
-    """Write tensors and plain containers beside `path`, keep the checkpoint before, and rename."""
+    """Write tensors and plain containers to a checkpoint atomically, and keep the previous checkpoint."""
     with replacing(path, keep=one_before(path)) as new:
         torch.save(dict(content), new)
 
 
 def newest_whole(last: Path, *, advice: str) -> Path | None:
-    """Return the last checkpoint, or if it is missing or damaged the one before; None if there is none.
+    """Return the last checkpoint, or the previous one if it is missing or damaged; None if there is neither.
 
-    Raise DamagedArtifactError, with advice, if neither can be read.
+    Raise DamagedArtifactError, with advice, if there are checkpoints but none can be read.
     """
     there = [path for path in (last, one_before(last)) if path.exists()]
     for path in there:
@@ -35,14 +35,14 @@ def newest_whole(last: Path, *, advice: str) -> Path | None:
         else:
             return path
     if there:
-        raise DamagedArtifactError(f"{last} is damaged, and there is no whole one before it; {advice}")
+        raise DamagedArtifactError(f"{last} is damaged, and there is no intact one before it; {advice}")
     return None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint to the CPU, without running code. UnreadableFileError if it was cut short or changed.
+    """Read a checkpoint to the CPU, without running code. Raise UnreadableFileError if it is truncated or changed.
 
-    torch keeps a CRC-32 of each record, but does not check it.
+    torch stores a CRC-32 of each record but does not check it, so it is checked here.
     """
     with open_regular(path) as file, reading(path):
         with zipfile.ZipFile(file) as archive:

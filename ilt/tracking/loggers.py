@@ -1,4 +1,4 @@
-"""Runs of jobs in a logger: W&B, TensorBoard, MLflow, CSV files, or any other Lightning logger."""
+"""Log the runs of jobs: to W&B, TensorBoard, MLflow, CSV files, or any other Lightning logger."""
 
 import csv
 import inspect
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger
 
 WANDB = "wandb.init"
-"""The `_target_` that selects W&B; every other one is a Lightning logger."""
+"""The `_target_` that selects W&B; any other is a Lightning logger."""
 
 LONGEST_TAG = 64
 """Maximum number of characters that W&B allows in a tag."""
@@ -37,11 +37,11 @@ class JobInfo:
     Attributes:
         name: name of the run.
         job_type: the command.
-        folder: the folder of the training, or of all artifacts.
-        outputs: the folder below which all jobs write.
+        folder: the run's folder for `train`, otherwise the folder of all artifacts.
+        outputs: the folder that all jobs write below.
         config: the hyperparameters, resolved, as plain containers.
         group: the sweep that the job is part of.
-        tags: such as the overrides of a sweep; see `tags_of`.
+        tags: for example, the overrides of a sweep; see `tags_of`.
     """
 
     name: str
@@ -59,13 +59,13 @@ class JobInfo:
 
 
 class Run:
-    """A job's run in a Lightning logger; without a logger, every method does nothing.
+    """A job's run in a Lightning logger. Without a logger, every method does nothing.
 
-    Every logger gets metrics and hyperparameters; tables, figures and videos go into its local folder (`log_dir`), if
-    it has one. Subclasses send them to their backends instead.
+    Every logger gets metrics and hyperparameters. Tables, figures and videos are written to its local folder
+    (`log_dir`), if it has one. Subclasses send them to their backends instead.
 
     Args:
-        logger: logger of the job and of its `Trainer`.
+        logger: the logger of the job and of its `Trainer`.
     """
 
     def __init__(self, logger: "Logger | None" = None) -> None:
@@ -88,29 +88,29 @@ class Run:
             self._logger.log_metrics(dict(metrics), step)
 
     def summarize(self, numbers: Mapping[str, Any]) -> None:
-        """Log final metrics; values that are not numbers are left out."""
+        """Log final metrics. Values that are not numbers are left out."""
         if self._logger is not None:
             self._logger.log_metrics({name: float(value) for name, value in _numbers(numbers).items()}, 0)
 
     def log_tables(self, tables: Mapping[str, Table]) -> None:
-        """Log tables by name."""
+        """Log tables, by name."""
         if (folder := self._folder()) is not None:
             for name, rows in tables.items():
                 write_text(folder / f"{name}.csv", _csv(rows))
 
     def log_figures(self, figures: Mapping[str, Path]) -> None:
-        """Log PNG files by name."""
+        """Log PNG files, by name."""
         self._copy(figures)
 
     def log_videos(self, videos: Mapping[str, Path]) -> None:
-        """Log MP4 files by name."""
+        """Log MP4 files, by name."""
         self._copy(videos)
 
     def use_artifacts(self, **artifacts: Artifact) -> None:
-        """Record the job's input artifacts by type: `expert`, `demonstrations`, `model`. W&B only."""
+        """Record the job's input artifacts, by type: `expert`, `demonstrations`, `model`. W&B only."""
 
     def log_artifacts(self, **artifacts: Artifact) -> None:
-        """Record the job's output artifacts by type: `expert`, `demonstrations`, `rounds`, `model`. W&B only."""
+        """Record the job's output artifacts, by type: `expert`, `demonstrations`, `rounds`, `model`. W&B only."""
 
     def finish(self, *, failed: bool) -> None:
         """End the run."""
@@ -131,7 +131,7 @@ class Run:
 
 
 class TensorBoardRun(Run):
-    """A run in TensorBoard, with hyperparameters and final metrics; videos are not logged."""
+    """A run in TensorBoard, with hyperparameters and final metrics. Videos are not logged."""
 
     def __init__(self, logger: "TensorBoardLogger") -> None:
         super().__init__(logger)
@@ -163,7 +163,7 @@ class TensorBoardRun(Run):
 
 
 class MLflowRun(Run):
-    """A run in MLflow; tables (CSV), figures and videos are logged as artifacts."""
+    """A run in MLflow. Tables (CSV), figures and videos are logged as artifacts."""
 
     def __init__(self, logger: "MLFlowLogger") -> None:
         super().__init__(logger)
@@ -180,10 +180,12 @@ class MLflowRun(Run):
 
 @contextmanager
 def open_run(logger: Mapping[str, Any] | None, job: JobInfo) -> Iterator[Run]:
-    """Open the run of a job; it ends with the context, and is marked as failed if an exception ends it.
+    """Open a job's run for the duration of the context. An exception marks the run as failed.
+
+    Raise ConfigError if the logger cannot be made.
 
     Args:
-        logger: the `logger` group of a config: `_target_` and keyword arguments; empty for no logger.
+        logger: the `logger` group of a config, with `_target_` and keyword arguments; empty for no logger.
         job: the job.
     """
     run = _start(logger, job)
@@ -245,14 +247,14 @@ class ExpertCurve:
         self._run.log({"expert/return_mean": return_mean}, step=steps, x="expert/steps")
 
     def fill(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Log the curve of an expert that was trained earlier, unless it was logged during training."""
+        """Log the curve of an expert that was trained earlier, unless `add` has logged it during training."""
         if not self._live:
             for entry in history:
                 self.add(entry["steps"], entry["return_mean"])
 
 
 def tags_of(overrides: Sequence[str]) -> list[str]:
-    """Return overrides such as `model=small` as tags, without those that affect no result (`outputs`, `logger`, …)."""
+    """Return overrides such as `model=small` as tags, without keys that do not affect results, such as `outputs`."""
     kept = [override.lstrip("+~") for override in overrides if is_of_the_run(override)]
     return [tag if len(tag) <= LONGEST_TAG else f"{tag[: LONGEST_TAG - 1]}…" for tag in kept]
 

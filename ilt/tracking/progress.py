@@ -1,4 +1,4 @@
-"""Progress of long tasks: a bar with the time left in a terminal or notebook, plain log lines elsewhere."""
+"""Progress of long tasks: a bar with the remaining time in a terminal or notebook, log lines elsewhere."""
 
 import logging
 import sys
@@ -20,7 +20,8 @@ class Progress:
     Args:
         title: name of the task.
         total: amount of work, in `unit`.
-        every: seconds between log lines, if there is no bar.
+        unit: what is counted, in the plural, such as `episodes`.
+        every: seconds between log lines if there is no bar.
     """
 
     def __init__(self, title: str, *, total: int, unit: str, every: float = 30.0) -> None:
@@ -71,7 +72,7 @@ class Progress:
                 self._redirected.append((handler, stream))
 
     def update(self, done: int, note: str | None = None) -> None:
-        """Set the amount of work done; a note, such as the newest return, is shown beside it or logged at once."""
+        """Set the amount of work done. A note, such as the latest return, is shown next to it or logged at once."""
         if note is not None:
             self._note = note
         if self._bar is not None:
@@ -84,5 +85,5 @@ class Progress:
 
 @cache
 def _console() -> Console:
-    """Return a shared console, so that bars of nested tasks are drawn below each other."""
+    """Return a shared console, so that the bars of nested tasks are drawn below each other."""
     return Console(stderr=True)

@@ -1,4 +1,4 @@
-"""Safe reading of files that somebody else may have made: only regular files, with limits of size and nesting."""
+"""Safe reading of files that may be untrusted: only regular files, with limits on size and nesting."""
 
 import csv
 import io
@@ -20,20 +20,20 @@ from ilt.schema import PlainError
 MEGABYTE = 2**20
 _LARGEST = 32 * MEGABYTE
 _DEEPEST = 50
-_LONGEST = 10_000  # characters of a YAML scalar: some kinds of numbers take quadratic time
+_LONGEST = 10_000  # characters of a YAML scalar, because some kinds of numbers take quadratic time to parse
 _MOST_ROWS = 1_000_000
 _MOST_COMPRESSION = 100
 
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times as fast
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C implementation is ten times as fast
 
 
 class UnreadableFileError(PlainError, ValueError):
-    """A file is not what it should be; the message names the file and the reason."""
+    """A file cannot be read or used. The message names the file and the reason."""
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn whatever goes wrong while a file is read and checked into an UnreadableFileError; a PlainError stays."""
+    """Turn any error while a file is read and checked into an UnreadableFileError, except a PlainError."""
     try:
         yield
     except PlainError:
@@ -53,10 +53,10 @@ def _reason(error: Exception) -> str:
 
 
 def open_regular(path: Path, within: Path | None = None) -> io.BufferedReader:
-    """Open a file to read bytes. UnreadableFileError for a link, a FIFO or a device, or if there is no such file.
+    """Open a file to read bytes. Raise UnreadableFileError if it does not exist, or is a link, a FIFO or a device.
 
     Args:
-        within: the folder that the path must not lead out of, not even by linked folders; by default its own.
+        within: a folder that the path must not lead out of, even through linked folders; None to skip this check.
     """
     with reading(path):
         if path.is_symlink():
@@ -71,7 +71,7 @@ def open_regular(path: Path, within: Path | None = None) -> io.BufferedReader:
 
 
 def is_regular(path: Path, within: Path | None = None) -> bool:
-    """Return whether `open_regular` opens a file."""
+    """Return whether `open_regular` can open a file."""
     try:
         open_regular(path, within).close()
     except UnreadableFileError:
@@ -96,10 +96,10 @@ def read_text(path: Path, within: Path | None = None, *, most: int = _LARGEST) -
 
 
 def read_json(path: Path, within: Path | None = None, *, finite: bool = True) -> Any:
-    """Read JSON of limited size and nesting. UnreadableFileError says what is wrong with it.
+    """Read JSON of limited size and nesting. Raise UnreadableFileError, with the reason, if it is invalid.
 
     Args:
-        finite: refuse NaN and infinities. They are allowed in configs.
+        finite: whether to reject NaN and infinities, which configs may contain.
     """
     text = read_text(path, within)
     with reading(path):
@@ -109,7 +109,10 @@ def read_json(path: Path, within: Path | None = None, *, finite: bool = True) ->
 
 
 def read_yaml(path: Path, within: Path | None = None) -> Any:
-    """Read YAML of limited size and nesting, without aliases, which could blow it up, and without running code."""
+    """Read YAML of limited size and nesting, without running code. Aliases, which can blow up, are rejected.
+
+    Raise UnreadableFileError, with the reason, if it is invalid.
+    """
     text = read_text(path, within, most=MEGABYTE)
     with reading(path):
         depth = 0
@@ -119,18 +122,18 @@ def read_yaml(path: Path, within: Path | None = None) -> Any:
             if depth > _DEEPEST:
                 raise ValueError("it is nested too deeply")
             if isinstance(event, yaml.AliasEvent):
-                raise ValueError("it holds an alias")
+                raise ValueError("it contains an alias")
             if isinstance(event, yaml.ScalarEvent) and len(event.value) > _LONGEST:
-                raise ValueError(f"it holds a value of over {_LONGEST} characters")
+                raise ValueError(f"it contains a value of over {_LONGEST} characters")
         content = _Loader(text).get_single_data()
         _check(content, finite=False)
         return content
 
 
 def read_csv(path: Path, within: Path | None = None) -> list[dict[str, str]]:
-    """Read the rows of a CSV file by column. UnreadableFileError if there are too many, or longer ones than the first.
+    """Read the rows of a CSV file as text, by column. Missing cells at the end of a row are left out.
 
-    Cells that a row lacks at its end are missing in it.
+    Raise UnreadableFileError if there are too many rows, or if a row has more cells than the header.
     """
     text = read_text(path, within)
     with reading(path):
@@ -143,19 +146,19 @@ def read_csv(path: Path, within: Path | None = None) -> list[dict[str, str]]:
 
 
 def check_resolved(value: Any) -> None:
-    """Raise ValueError if a config holds an interpolation, such as one that reads an environment variable.
+    """Raise ValueError if a config contains an interpolation, such as one that reads an environment variable.
 
-    Configs are written resolved, so one of our own has none.
+    `ilt` writes only resolved configs, so its own have none.
     """
     if isinstance(value, Mapping | list):
         for each in [*value, *value.values()] if isinstance(value, Mapping) else value:
             check_resolved(each)
     elif isinstance(value, str) and "${" in value:
-        raise ValueError(f"it holds the interpolation {value!r}")
+        raise ValueError(f"it contains the interpolation {value!r}")
 
 
 def check_zip(file: BinaryIO) -> None:
-    """Raise ValueError if a zip file would unpack to much more than such files do: a hundred times its size."""
+    """Raise ValueError if a zip file would unpack to more than a hundred times its size, plus one megabyte."""
     size = file.seek(0, os.SEEK_END)
     with zipfile.ZipFile(file) as archive:
         unpacked = sum(info.file_size for info in archive.infolist())
@@ -165,15 +168,15 @@ def check_zip(file: BinaryIO) -> None:
 
 
 def _check(value: Any, *, finite: bool, depth: int = 0) -> None:
-    """Raise ValueError unless a value consists of plain values that any of our functions can take."""
+    """Raise ValueError unless a value consists of plain values of limited nesting and size."""
     if depth > _DEEPEST:
         raise ValueError("it is nested too deeply")
     if isinstance(value, dict | list):
         for each in [*value, *value.values()] if isinstance(value, dict) else value:
             _check(each, finite=finite, depth=depth + 1)
     elif not isinstance(value, str | int | float | None):
-        raise ValueError(f"it holds a value of type {type(value).__name__}")
+        raise ValueError(f"it contains a value of type {type(value).__name__}")
     elif isinstance(value, int) and abs(value) >= 2**64:
-        raise ValueError("it holds an integer of more than 64 bits")
+        raise ValueError("it contains an integer of more than 64 bits")
     elif isinstance(value, float) and finite and not math.isfinite(value):
-        raise ValueError(f"it holds {value}, where numbers must be finite")
+        raise ValueError(f"it contains {value}, but numbers must be finite")

@@ -17,7 +17,7 @@ from ilt.tracking.run_folder import CONFIG, RESULTS, TABLES, check_run_files, re
 EPISODE_COLUMNS = ("seed", "student_return", "expert_return", "random_return", "student_steps")
 _NUMBERS = ("return_mean", "expert_return_mean", "selection_return_mean", "seed")
 
-_LARGEST = 1e100  # of a number in a run, so that sums and squares of several are finite
+_LARGEST = 1e100  # largest number allowed in a run, so that sums and squares of several stay finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +25,12 @@ class RunRecord:
     """A finished run.
 
     Attributes:
-        name: its folder relative to the reported one.
+        name: its folder, relative to the folder that is reported on.
         path: its folder.
         config: the resolved config.
         results: the content of `results.json`.
-        curve: by metric, values by training step.
-        episodes: the columns `EPISODE_COLUMNS` of `episodes.csv`, each (E,) float64.
+        curve: values by training step, by metric.
+        episodes: the columns `EPISODE_COLUMNS` of `episodes.csv`, each (E,) float64, by name.
     """
 
     name: str
@@ -42,12 +42,12 @@ class RunRecord:
 
     @property
     def selection_return(self) -> float:
-        """Mean return on selection seeds, by which runs are ranked."""
+        """Mean return on selection seeds, which runs are ranked by."""
         return float(self.results["selection_return_mean"])
 
     @property
     def test(self) -> str:
-        """A hash of environment and test seeds; runs with equal hashes are comparable."""
+        """A hash of the environment and the test seeds; runs with equal hashes are comparable."""
         env = [self.config["env"].get(name) for name in ("id", "kwargs", "wrappers")]
         return config_hash([env, self.episodes["seed"].tolist()])
 
@@ -59,9 +59,14 @@ class RunRecord:
 
 
 def read_run(name: str, path: Path, config: Any) -> RunRecord:
-    """Read a finished run, which may come from someone else.
+    """Read and check a finished run, which may be untrusted.
 
-    UnreadableFileError or DamagedArtifactError name a file that is not as `ilt train` writes it.
+    Args:
+        config: the content of its `config.yaml`, as `read_config` returns it.
+
+    Raises:
+        UnreadableFileError: a file is not what `ilt train` writes.
+        DamagedArtifactError: a file is missing, or differs from its digest in `results.json`.
     """
     results = _results(path)
     files = {name: digest for name, digest in results["files"].items() if name in (CONFIG, *TABLES)}
@@ -80,7 +85,7 @@ def _config(path: Path, config: Any) -> dict[str, Any]:
     with reading(path):
         env = config["env"]
         if not isinstance(env["id"], str):
-            raise TypeError("env.id is no text")
+            raise TypeError("env.id must be text")
         if (success_return := env.get("success_return")) is not None:
             _check_number(success_return)
         env_names([env])
@@ -108,9 +113,9 @@ def _results(path: Path) -> dict[str, Any]:
 
 def _check_number(value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{value!r} stands where a number is wanted")
+        raise TypeError(f"expected a number, got {value!r}")
     if not abs(value) <= _LARGEST:
-        raise ValueError(f"{value} stands where a number of at most {_LARGEST:g} is wanted")
+        raise ValueError(f"expected a number of at most {_LARGEST:g}, got {value}")
 
 
 def _number(cell: str) -> float:
@@ -120,9 +125,9 @@ def _number(cell: str) -> float:
 
 
 def _whole(cell: str) -> int:
-    value = float(cell)  # as NumPy wrote it, perhaps
+    value = float(cell)  # NumPy may have written an integer as a float
     if not (value.is_integer() and abs(value) < 2**63):
-        raise ValueError(f"{cell} stands where an integer is wanted")
+        raise ValueError(f"expected an integer, got {cell}")
     return int(value)
 
 
@@ -152,7 +157,7 @@ class Group:
     """Runs of one config that were scored on the same test seeds, one per training seed.
 
     Attributes:
-        label: what tells the config from the others in its environment, as by `names_of`.
+        label: the config's name, from `names_of`; it is unique within the environment.
         runs: sorted by training seed.
     """
 
@@ -166,7 +171,7 @@ class Group:
 
 
 def by_environment(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
-    """Return the runs of each environment by its short name, in order of first mention."""
+    """Group runs by their environment's short name, in order of first appearance."""
     found: dict[str, list[RunRecord]] = {}
     for name, run in zip(env_names([run.config["env"] for run in runs]), runs, strict=True):
         found.setdefault(name, []).append(run)
@@ -174,14 +179,14 @@ def by_environment(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
 
 
 def setting(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a config that runs must share to be averaged: no seed, paths or number of test episodes."""
+    """Return the part of a config that runs must share to be averaged, without seed, paths and test episodes."""
     evaluation = {k: v for k, v in config.get("evaluation", {}).items() if k not in ("n_episodes", "video")}
     kept = {k: v for k, v in config.items() if k not in NOT_OF_THE_RUN}
     return {**kept, "seed": None, "evaluation": evaluation}
 
 
 def group_runs(runs: Sequence[RunRecord]) -> list[Group]:
-    """Group runs that differ only in `seed`, by environment, in each by descending selection return."""
+    """Group runs that differ only in `seed`; sort groups by environment, then by descending selection return."""
     groups = []
     for same_env in by_environment(runs).values():
         found: dict[str, list[RunRecord]] = {}
@@ -196,10 +201,10 @@ def group_runs(runs: Sequence[RunRecord]) -> list[Group]:
 
 
 def names_of(configs: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return a name for each flat config, `key=value, …`, made of as few keys as tell them apart.
+    """Return a name `key=value, …` for each flat config, with only as many keys as needed to tell the configs apart.
 
-    Keys are added one by one, each time the one that tells most configs apart. Of a dotted key, only the end is written
-    if it is enough. A single config is the `student`; configs that no key tells apart are numbered.
+    Keys are chosen greedily: each time the one that tells the most configs apart. A dotted key is shortened to its
+    shortest unique ending. A single config is called `student`; configs that no key tells apart are numbered.
     """
 
     def values(config: Mapping[str, str], keys: Sequence[str]) -> tuple[str | None, ...]:
@@ -226,7 +231,7 @@ def names_of(configs: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def _short_names(keys: Sequence[str], among: Collection[str]) -> dict[str, str]:
-    """Return the shortest ending of each dotted key that no other of `among` has."""
+    """Return each dotted key's shortest ending that is unique in `among`."""
 
     def is_unique(end: str) -> bool:
         return sum(f".{other}".endswith(f".{end}") for other in among) == 1
@@ -236,12 +241,12 @@ def _short_names(keys: Sequence[str], among: Collection[str]) -> dict[str, str]:
 
 
 def middle_run(runs: Sequence[RunRecord]) -> RunRecord:
-    """Return the run with the median selection-seed return; of an even number, the lower of the middle two."""
+    """Return the run with the median selection-seed return, or the lower of the middle two."""
     return sorted(runs, key=lambda run: run.selection_return)[(len(runs) - 1) // 2]
 
 
 def flatten(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the values of a nested config as text by dotted key, without `seed`; a component is its class's name."""
+    """Return a nested config's values as text, by dotted key, without `seed`. A component is its class's name."""
     flat = {}
     for key, value in leaves(config):
         component, _, last = key.rpartition(".")
@@ -253,6 +258,6 @@ def flatten(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def differing_keys(configs: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return the keys whose values differ between flat configs, in order of first mention."""
+    """Return the keys whose values differ between flat configs, in order of first appearance."""
     keys = dict.fromkeys(key for config in configs for key in config)
     return [key for key in keys if len({config.get(key) for config in configs}) > 1]

@@ -37,14 +37,17 @@ class RunFolder:
     Args:
         path: the folder.
         config: the resolved config as plain containers.
-        identity: all that determines the training. ConfigError if the folder holds another training.
-        resume: continue from the folder's content; otherwise set the content aside under another name.
-        wait: whether to wait for a process that is at work in the folder, such as the same job of the same sweep;
-            otherwise raise PlainError.
-        started: `time.monotonic()` when the job began.
+        identity: everything that determines the training.
+        resume: whether to continue from the folder's content; otherwise, rename the folder to set it aside.
+        wait: whether to wait for a process that is working in the folder, such as the same job of the same sweep.
+        started: `time.monotonic()` when the job started.
 
     Attributes:
         seconds: how long each stage took in this process.
+
+    Raises:
+        ConfigError: on entry, if the folder contains a different training.
+        PlainError: on entry, if another process is working in the folder and `wait` is false.
     """
 
     def __init__(
@@ -69,8 +72,8 @@ class RunFolder:
                 self._lock.acquire(timeout=60 if self._wait else 0)
             except Timeout:
                 if not self._wait:
-                    raise PlainError(f"another process is at work in {self.path}") from None
-                log.info("waiting for the process that is at work in %s", self.path)
+                    raise PlainError(f"another process is working in {self.path}") from None
+                log.info("waiting for the process that is working in %s", self.path)
         self.path.mkdir(exist_ok=True)  # the other process may have removed it
         self._log_file: logging.FileHandler | None = None
         self._new = not any(self.path.iterdir())
@@ -80,7 +83,7 @@ class RunFolder:
         if identity.exists() and (found := read_json(identity, finite=False)) != self.identity:
             self._lock.release()
             keys = sorted(k for k in {*found, *self.identity} if found.get(k) != self.identity.get(k))
-            raise ConfigError(f"{self.path} holds a run with another config ({', '.join(keys)} differ)")
+            raise ConfigError(f"{self.path} contains a run with another config ({', '.join(keys)} differ)")
         if not identity.exists():
             write_json(identity, self.identity)
         if not self.finished:  # a finished run keeps the config that it was scored with
@@ -92,7 +95,7 @@ class RunFolder:
         if isinstance(error, Exception):
             write_error(self.path, error)
         elif error is not None:  # Ctrl-C, which Lightning turns into SystemExit
-            how = "goes on from the last checkpoint" if self.last_checkpoint else "begins it again"
+            how = "resumes from the last checkpoint" if self.last_checkpoint else "starts it over"
             log.info("stopped; the same command %s", how)
         if self._log_file is not None:
             logging.getLogger().removeHandler(self._log_file)
@@ -103,7 +106,7 @@ class RunFolder:
         self._lock.release()
 
     def begin(self, **command: Any) -> None:
-        """Prepare the folder for work: save the command's configs and start writing `train.log`.
+        """Prepare the folder for work: save the command's configs, and start writing `train.log`.
 
         Args:
             command: configs that Hydra composed; each is saved to a file in `.hydra/`.
@@ -118,9 +121,9 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether figures exist, and results that were scored with the current config.
+        """Whether the run has figures, and results that were scored with the current config.
 
-        DamagedArtifactError names a file of a finished run that is missing or was changed.
+        Raise DamagedArtifactError if a file of a finished run is missing or was changed.
         """
         if not (self.path / RESULTS).exists():
             return False
@@ -135,7 +138,7 @@ class RunFolder:
 
     @property
     def _scored_by(self) -> dict[str, Any]:
-        """All that determines the results beside the weights."""
+        """Everything besides the weights that determines the results."""
         env = self.config.get("env", {})
         rules = {key: env.get(key) for key in ("success_return", "crash_reward")}
         rules["test_seeds"] = env.get("seed_blocks", {}).get("test")
@@ -145,7 +148,7 @@ class RunFolder:
     def next_steps(self) -> str:
         """A description of the remaining work, for the log."""
         if self._resume and (self.path / TRAINING).exists():
-            return "scores, figures (it is trained)"
+            return "scores, figures (already trained)"
         if self._resume and self.last_checkpoint:
             return "training from its last checkpoint, scores, figures"
         return "expert, demonstrations, training, scores, figures"
@@ -157,7 +160,7 @@ class RunFolder:
 
     @property
     def last_checkpoint(self) -> Path | None:
-        """The last checkpoint, or if it is gone the one before; None if there is none. It may be damaged."""
+        """The last checkpoint, or else the previous one; None if there is neither. It may be damaged."""
         last = self.checkpoints / "last.ckpt"
         return next((path for path in (last, one_before(last)) if path.exists()), None)
 
@@ -169,8 +172,8 @@ class RunFolder:
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - started, 2)
 
     def finish(self, results: dict[str, Any]) -> None:
-        """Write `results.json`, with digests of the config and the tables, seconds by stage and peak memory."""
-        self.seconds.pop("total", None)  # so that it comes last
+        """Write `results.json`, with digests of the config and tables, seconds by stage, and peak memory."""
+        self.seconds.pop("total", None)  # so that the total comes last
         self.seconds["total"] = round(time.monotonic() - self._started, 2)
         measured = {"seconds": self.seconds, "peak_memory_mb": peak_memory_mb()}
         there = [self.path / name for name in (CONFIG, *TABLES) if (self.path / name).exists()]
@@ -180,19 +183,19 @@ class RunFolder:
     def _set_aside(self) -> None:
         number = next(n for n in range(1, 10_000) if not self.path.with_name(f"{self.path.name}.{n}").exists())
         aside = self.path.with_name(f"{self.path.name}.{number}")
-        self.path.rename(aside)  # in one step, so that a kill leaves no half of it
+        self.path.rename(aside)  # in one step, so that a kill cannot leave half of it behind
         self.path.mkdir()
         log.info("moved %s to %s", self.path, aside)
 
 
 def shown(path: Path) -> str:
-    """Return a path as a person reads and types it: relative to the current folder if it is inside."""
+    """Return a path as people read and type it: relative to the current folder if it is inside."""
     path, here = path.absolute(), Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def one_before(path: Path) -> Path:
-    """Return where the checkpoint before the one at `path` is kept."""
+    """Return where the previous version of the checkpoint at `path` is kept."""
     return path.with_name(f"{path.name}.before")
 
 
@@ -203,24 +206,29 @@ def discard_unused(path: Path) -> None:
 
 
 def write_error(path: Path, error: Exception) -> None:
-    """Write an error to the run's folder: a line with its type and message, then the traceback."""
+    """Write an error to the run's folder: one line with its type and message, then the traceback."""
     path.mkdir(parents=True, exist_ok=True)
     first_line = " ".join(f"{type(error).__name__}: {error}".split())
     write_text(path / ERROR, f"{first_line}\n\n{''.join(traceback.format_exception(error))}")
 
 
 def selection_return(run: RunFolder) -> float:
-    """Return a finished run's mean return on selection seeds, with the weights of its reported checkpoint."""
+    """Return a finished run's mean return on selection seeds, from its reported checkpoint."""
     return float(read_results(run.path)["selection_return_mean"])
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """Read the results of a finished run. UnreadableFileError if they are damaged."""
+    """Read a finished run's `results.json`. Raise UnreadableFileError if it is damaged."""
     return read_with_digest(folder / RESULTS)
 
 
 def read_config(folder: Path, *, key: str = "run") -> dict[str, Any]:
-    """Read a run's resolved config as plain containers, without running code. ConfigError if there is none."""
+    """Read a run's resolved config as plain containers, without running code.
+
+    Raises:
+        ConfigError: there is no config; the message names `key`.
+        UnreadableFileError: the config is damaged, or has an interpolation.
+    """
     path = folder / CONFIG
     if not os.path.lexists(path):
         raise ConfigError(f"{key} must be the folder of a run, with a config.yaml in it, got {folder}")
@@ -231,10 +239,14 @@ def read_config(folder: Path, *, key: str = "run") -> dict[str, Any]:
 
 
 def read_finished(folder: Path, *, key: str = "run") -> tuple[DictConfig, dict[str, Any]]:
-    """Read config and results of a finished run, which may come from someone else.
+    """Read the config and results of a finished run, which may be untrusted.
 
-    The config is validated, and files such as weights are checked against the digests in the results.
-    ConfigError names `key`, UnreadableFileError a damaged file, DamagedArtifactError a missing or changed one.
+    The config is validated. Files such as weights are checked against the digests in the results.
+
+    Raises:
+        ConfigError: there is no finished run, or its config is invalid; the message names `key`.
+        UnreadableFileError: the config or the results are damaged.
+        DamagedArtifactError: another file is missing or was changed.
     """
     config = read_config(folder, key=key)
     if not os.path.lexists(folder / RESULTS):
@@ -253,12 +265,12 @@ def read_finished(folder: Path, *, key: str = "run") -> tuple[DictConfig, dict[s
 
 
 def check_run_files(folder: Path, digests: Mapping[str, str]) -> None:
-    """Check files of a run against their digests in `results.json`. DamagedArtifactError names a changed one."""
+    """Check a run's files against their SHA-256 digests. Raise DamagedArtifactError, naming a file that differs."""
     check_files(folder, digests, advice="get another copy of the run, or run it again with resume=false")
 
 
 def peak_memory_mb() -> int:
-    """Return the peak memory of this process in MB."""
+    """Return the peak memory of this process in megabytes."""
     status = Path("/proc/self/status")
     if status.exists():  # on Linux, getrusage includes the peak inherited from the parent process
         kibibytes = int(status.read_text().split("VmHWM:")[1].split()[0])

@@ -1,4 +1,4 @@
-"""Artifacts: folders that are found by the hash of their config, or made under a lock and published atomically."""
+"""Artifacts: folders that are found by their config's hash, or made under a lock and published atomically."""
 
 import fnmatch
 import hashlib
@@ -27,10 +27,10 @@ log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 SHIPPED = {"experts": Path(__file__).parent.parent / "experts" / "pretrained"}
-"""Artifacts that come with the package, by kind; looked up after the store's own folder."""
+"""Folders of artifacts that come with the package, by kind; searched after the store's own folder."""
 
 TRAINING = "training"
-"""The folder in which `make` keeps what it needs to resume; it is not published."""
+"""The folder where `make` keeps what it needs to resume; it is not published."""
 
 _ADVICE = "remove the folder to have it made again"
 _PACKAGES = ("torch", "pytorch-lightning", "stable-baselines3", "gymnasium", "box2d", "numpy", "hydra-core")
@@ -46,7 +46,7 @@ class Artifact:
 
     Attributes:
         path: the folder.
-        manifest: content of `manifest.json`: `config`, `parents`, `metrics`, `files`, `seconds`, provenance.
+        manifest: the content of `manifest.json`: `config`, `parents`, `metrics`, `files`, `seconds`, provenance.
     """
 
     path: Path
@@ -54,12 +54,12 @@ class Artifact:
 
     @property
     def name(self) -> str:
-        """The folder's name, which ends in the hash of its config."""
+        """The folder's name, which ends with the hash of the config."""
         return self.path.name
 
     @property
     def metrics(self) -> Mapping[str, Any]:
-        """The metrics that were measured when it was made."""
+        """The metrics that were measured when the artifact was made."""
         return self.manifest["metrics"]
 
     def file(self, name: str) -> Path:
@@ -78,7 +78,7 @@ class Store:
         self.root = Path(root)
 
     def find(self, kind: str, name: str, config: Mapping[str, Any]) -> Artifact | None:
-        """Find the artifact of this config, or None, and check its files. DamagedArtifactError if it is damaged."""
+        """Return the artifact with this config, or None. Raise DamagedArtifactError if it is damaged."""
         folder = f"{name}-{config_hash(config)}"
         for parent in [self.root / kind, *([SHIPPED[kind]] if kind in SHIPPED else [])]:
             if (parent / folder).is_dir():
@@ -94,17 +94,19 @@ class Store:
         parents: Sequence[Artifact] = (),
         about: Mapping[str, Any] | None = None,
     ) -> Artifact:
-        """Find the artifact of this config, or make it under a lock.
+        """Find the artifact with this config, or make it under a lock.
+
+        Raise DamagedArtifactError if it exists but is damaged.
 
         Args:
             kind: the parent folder, such as `experts`.
             name: the folder's name without the hash.
-            config: all that determines the content, including input artifacts (by name).
-            make: writes files into the given folder and returns metrics. These files are published, but no folders.
-                The folder `training` in it is kept when `make` fails or is killed, so that the next attempt with this
-                config can resume; all else in it is removed before each attempt.
+            config: everything that determines the content, including input artifacts (by name).
+            make: writes files to the given folder, and returns metrics. Only files are published, not folders. If
+                `make` fails or is killed, its folder `training` is kept, so that the next attempt with this config can
+                resume. Everything else is removed before each attempt.
             parents: the artifacts that `make` reads, for the manifest.
-            about: further entries of the manifest.
+            about: additional entries of the manifest.
         """
         target = self.root / kind / f"{name}-{config_hash(config)}"
         if (found := self.find(kind, name, config)) is not None:
@@ -130,13 +132,13 @@ class Store:
             manifest = write_with_digest(partial / MANIFEST, manifest)
             for path in partial.iterdir():
                 if path.name not in (MANIFEST, *manifest["files"]):
-                    _remove(path)  # `training`, last, since a retry after a kill needs it
+                    _remove(path)  # only now, because a retry after a kill needs `training`
             os.replace(partial, target)
         return Artifact(target, manifest)
 
 
 def _clear(partial: Path) -> None:
-    """Make the folder of an attempt, or remove from it what earlier attempts or others left, but `training`."""
+    """Make the folder for an attempt, or remove everything but `training` from it."""
     if partial.is_symlink():
         partial.unlink()
     partial.mkdir(exist_ok=True)
@@ -153,7 +155,7 @@ def _remove(path: Path) -> None:
 
 
 def open_artifact(path: Path) -> Artifact:
-    """Read an artifact's manifest and check it and each of its files. DamagedArtifactError names a damaged one."""
+    """Read an artifact, and check its manifest and files. Raise DamagedArtifactError, naming the file, on damage."""
     try:
         manifest = read_manifest(path)
         with reading(path / MANIFEST):
@@ -165,7 +167,7 @@ def open_artifact(path: Path) -> Artifact:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Read the manifest of the artifact in a folder, and check its digest. UnreadableFileError if it is damaged."""
+    """Read and check the manifest in an artifact's folder. Raise UnreadableFileError if it is damaged."""
     manifest = read_with_digest(path / MANIFEST, finite=False)
     with reading(path / MANIFEST):
         check_resolved(manifest)
@@ -173,16 +175,16 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def write_with_digest(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Write JSON that holds its own digest, and return it with that digest."""
+    """Write JSON that includes its own digest, and return the content with the digest."""
     whole = {**content, "digest": digest(content)}
     write_json(path, whole)
     return whole
 
 
 def read_with_digest(path: Path, *, finite: bool = True) -> dict[str, Any]:
-    """Read JSON that `write_with_digest` wrote. UnreadableFileError if it was changed; see `read_json`.
+    """Read JSON that `write_with_digest` wrote. Raise UnreadableFileError if it was changed; see `read_json`.
 
-    Files of older versions have no digest, which is added.
+    Files of older versions have no digest; the returned content has one.
     """
     content = read_json(path, finite=finite)
     with reading(path):
@@ -192,14 +194,17 @@ def read_with_digest(path: Path, *, finite: bool = True) -> dict[str, Any]:
 
 
 def digest(content: Mapping[str, Any]) -> str:
-    """Return the SHA-256 digest of a mapping's canonical JSON, but for its key `digest`."""
-    as_read = json.loads(json.dumps({**content, "digest": None}))  # keys are text there, which changes their order
+    """Return the SHA-256 digest of a mapping's canonical JSON, without its key `digest`, in hexadecimal."""
+    as_read = json.loads(json.dumps({**content, "digest": None}))  # JSON keys are text, which changes the order
     del as_read["digest"]
     return hashlib.sha256(json.dumps(as_read, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def check_files(folder: Path, digests: Mapping[str, str], *, advice: str = _ADVICE) -> None:
-    """Compare files of a folder with their SHA-256 digests. DamagedArtifactError names a missing or changed one."""
+    """Compare a folder's files with their SHA-256 digests, by name.
+
+    Raise DamagedArtifactError, naming the file and with advice, if one is missing or was changed.
+    """
     for name, digest in digests.items():
         if not os.path.lexists(folder / name):
             raise DamagedArtifactError(f"{folder / name} is missing; {advice}")
@@ -209,9 +214,9 @@ def check_files(folder: Path, digests: Mapping[str, str], *, advice: str = _ADVI
 
 
 def place_for(folder: Path, instead: Path) -> Path:
-    """Make a folder to write into: `folder`, or `instead` if that is a link or cannot be written to, and say so.
+    """Make and return a folder to write to: `folder`, or with a warning `instead`, if it is a link or not writable.
 
-    Results about a run that somebody else keeps, perhaps on a read-only disk, are found beside one's own.
+    For example, results about a run on a read-only disk go to `instead`. Raise PlainError if neither is writable.
     """
     try:
         if folder.is_symlink():
@@ -230,7 +235,7 @@ def place_for(folder: Path, instead: Path) -> Path:
 
 
 def provenance() -> dict[str, Any]:
-    """Return the provenance of an artifact made now: git commit, package versions, machine, time."""
+    """Return the provenance of an artifact that is made now: git commit, package versions, machine and time (UTC)."""
     return {
         "git_commit": _git_commit(),
         "python": platform.python_version(),
@@ -242,13 +247,13 @@ def provenance() -> dict[str, Any]:
 
 @contextmanager
 def replacing(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; at the end it is renamed to `path`, in one step.
+    """Yield a temporary path in the same folder to write to; at the end, rename it to `path` atomically.
 
-    Neither a kill nor a full disk leaves half a file, and a link at `path` is replaced, not written through. PlainError
-    if there is a folder where a file is to be.
+    Neither a kill nor a full disk leaves half a file. A link at `path` is replaced, not written through. Raise
+    PlainError if there is a folder at `path` or `keep`.
 
     Args:
-        keep: where the file before is kept; None for nowhere.
+        keep: where to keep the previous file; None to discard it.
     """
     for place in (path, keep):
         if place is not None and place.is_dir() and not place.is_symlink():
@@ -268,7 +273,7 @@ def replacing(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, in UTF-8."""
+    """Write a UTF-8 text file atomically."""
     with replacing(path) as new:
         new.write_text(text, encoding="utf-8")
 
@@ -279,7 +284,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def _git_commit() -> str | None:
-    """Return the commit of this package's checkout, with `+dirty` if it has local changes; None outside a checkout."""
+    """Return the commit of this package's checkout, with `+dirty` for local changes; None outside a checkout."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
@@ -292,10 +297,10 @@ def _git_commit() -> str | None:
 
 
 def paths_below(folder: Path, pattern: str) -> Iterator[Path]:
-    """Yield the files and folders below a folder whose names match, even while other processes change folders in it.
+    """Yield the files and folders below a folder whose names match, including links and broken links.
 
-    `Path.rglob` of Python 3.11 raises FileNotFoundError if a folder disappears before it is read. Links are included,
-    even broken ones.
+    Other processes may change the folder meanwhile. (`Path.rglob` of Python 3.11 raises FileNotFoundError if a folder
+    disappears before it is read.)
     """
     for parent, folders, files in os.walk(folder):
         yield from (Path(parent, name) for name in fnmatch.filter([*folders, *files], pattern))

@@ -1,4 +1,4 @@
-"""Runs of jobs in W&B, offline without an API key, with artifacts for the lineage of models."""
+"""Log the runs of jobs to W&B, with artifacts for the lineage of models. Without an API key, runs are offline."""
 
 import logging
 import netrc
@@ -32,13 +32,13 @@ BEST = {
     "val/loss": "min",
     "expert/return_mean": "max",
 }
-"""Metrics whose minimum or maximum is in the summary beside the last value."""
+"""Metrics whose minimum or maximum is in the summary, next to the last value."""
 
 LONGEST_NAME = 128
 """Maximum number of characters that W&B allows in a name."""
 
 CLOUD = {"api.wandb.ai", "api.forge.coreweave.com"}
-"""Two hosts of the same public server; an API key for one also works for the other."""
+"""Two hosts of the same public server; an API key for one works for the other."""
 
 MODEL_METRICS = (
     "return_mean",
@@ -48,14 +48,14 @@ MODEL_METRICS = (
     "n_parameters",
     "reported_checkpoint",
 )
-"""The results in the metadata of a model artifact."""
+"""The results that a model artifact has in its metadata."""
 
 
 class WandbRun(Run):
     """A run in W&B.
 
     Args:
-        run: a started run.
+        run: a W&B run that has been started.
     """
 
     def __init__(self, run: "wandb.Run") -> None:
@@ -69,7 +69,7 @@ class WandbRun(Run):
 
     @property
     def lightning(self) -> "Logger":
-        """The logger for a Lightning `Trainer`, with a summary that also has the best values."""
+        """The logger for a Lightning `Trainer`. Its summary also has the best values."""
         from pytorch_lightning.loggers import WandbLogger
 
         self._run.define_metric(STEP)
@@ -108,11 +108,11 @@ class WandbRun(Run):
         self._run.log({name: wandb.Video(str(path), format="mp4") for name, path in videos.items()})
 
     def use_artifacts(self, **artifacts: Artifact) -> None:
-        """Record the job's input artifacts, and upload files that W&B does not have yet."""
+        """Record the job's input artifacts, and upload the files that W&B does not have yet."""
         for kind, artifact in artifacts.items():
             used = _as_wandb(kind, artifact)
             if self._run.offline:
-                # private, because `use_artifact` raises an error offline and there is no public alternative
+                # a private method, because `use_artifact` raises an error offline and has no public alternative
                 self._run._log_artifact(used, is_user_created=True, use_after_commit=True)
             else:
                 self._run.use_artifact(used)
@@ -127,13 +127,13 @@ class WandbRun(Run):
 
 
 def start(options: Mapping[str, Any], job: JobInfo) -> Run:
-    """Start the W&B run of a job; a run without a logger if `WANDB_MODE` is `disabled`.
+    """Start the W&B run of a job, or a run without a logger if `WANDB_MODE` is `disabled`.
 
-    The run is offline if there is no API key or no connection. The same job, in the same folder and with the same
-    config, continues the same run.
+    The run is offline if there is no API key or no connection. The same job with the same folder and config continues
+    the same run.
 
     Args:
-        options: keyword arguments of `wandb.init`; `name` and `group` replace the job's, `tags` are added to them.
+        options: keyword arguments of `wandb.init`. `name` and `group` replace the job's; `tags` are added to the job's.
         job: the job.
     """
     mode: Any = os.environ.get("WANDB_MODE")
@@ -142,7 +142,7 @@ def start(options: Mapping[str, Any], job: JobInfo) -> Run:
     import wandb
 
     job.folder.mkdir(parents=True, exist_ok=True)
-    # keep files to upload in `outputs`, where all jobs and `sync` find them, instead of in the home folder
+    # keep files to upload in `outputs`, where all jobs and `sync` find them, not in the home folder
     os.environ.setdefault("WANDB_DATA_DIR", str(Path(job.outputs, "wandb").resolve()))
     arguments: dict[str, Any] = {
         **options,
@@ -159,7 +159,7 @@ def start(options: Mapping[str, Any], job: JobInfo) -> Run:
     }
     try:
         run = wandb.init(**arguments, mode=mode or ("online" if has_key() else "offline"))
-    except wandb.errors.CommError as error:  # such as on a cluster node without network access
+    except wandb.errors.CommError as error:  # for example, on a cluster node without network access
         log.warning("W&B cannot be reached (%s)", str(error).splitlines()[0])
         wandb.teardown()  # discard the run that could not be started
         run = wandb.init(**arguments, mode="offline")
@@ -200,7 +200,7 @@ def model_of(run_folder: Path, results: Mapping[str, Any]) -> Artifact:
 
 
 def artifact_name(name: str) -> str:
-    """Return a name that W&B allows for an artifact: letters, digits, dashes, underscores and dots, 128 at most."""
+    """Return an artifact name that W&B allows: at most 128 letters, digits, dashes, underscores and dots."""
     allowed = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)
     return name if allowed == name and len(name) <= LONGEST_NAME else f"{allowed[:100]}-{config_hash(name)}"
 
@@ -208,7 +208,7 @@ def artifact_name(name: str) -> str:
 def _as_wandb(kind: str, artifact: Artifact) -> "wandb.Artifact":
     """Return a W&B artifact with all files of an artifact, and its manifest as metadata.
 
-    UnreadableFileError for a file that is no regular one inside the artifact's folder.
+    Raise UnreadableFileError if a file is not a regular file inside the artifact's folder.
     """
     import wandb
 

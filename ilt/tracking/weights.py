@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors files with the config of the module as metadata. Reading one runs no code."""
+"""Weights on disk: safetensors files with the module's config as metadata. Reading one runs no code."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -13,29 +13,29 @@ from torch import Tensor, nn
 from ilt.schema import ConfigError, leaves
 from ilt.tracking.reading import UnreadableFileError
 
-_LARGE = 16_384  # a size that any model may have, whatever the number of its weights; its square fits into memory
+_LARGE = 16_384  # a size that any model may have, however few weights it has; its square fits into memory
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
 def save_weights(module: nn.Module, path: Path, config: Mapping[str, Any]) -> None:
-    """Write a module's state, and its config as plain containers."""
+    """Write a module's state, and its config, which must consist of plain containers."""
     save_tensors(module.state_dict(), path, config)
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, config: Mapping[str, Any]) -> None:
-    """Write tensors by name, and their config as plain containers."""
+    """Write tensors, by name, and their config, which must consist of plain containers."""
     written = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(written, path, metadata={"config": json.dumps(config)})
 
 
 def load_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Load config and tensors that `save_weights` or `save_tensors` wrote. UnreadableFileError if that fails."""
+    """Load the config and tensors that `save_weights` or `save_tensors` wrote. Raise UnreadableFileError on failure."""
     try:
         with safe_open(path, framework="pt") as file:
             config = dict(json.loads(file.metadata()["config"]))
             return config, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except Exception as error:  # a damaged or foreign file may fail in any way
-        raise UnreadableFileError(f"{path} holds no readable weights: {error}") from error
+        raise UnreadableFileError(f"{path} contains no readable weights: {error}") from error
 
 
 def load_module(
@@ -46,15 +46,18 @@ def load_module(
     *,
     plan: bool = True,
 ) -> _Module:
-    """Build the module that a file of weights describes, and give it the file's weights.
-
-    UnreadableFileError if they do not fit.
+    """Build the module that a weights file describes, load its weights, and return it in evaluation mode.
 
     Args:
+        path: the file, for error messages.
         build: builds the module.
         config: the sizes that `build` uses.
         state: the weights.
-        plan: compare what the module needs with what the file holds before any memory is reserved for it.
+        plan: whether to compare the module's size with the weights before allocating memory for it.
+
+    Raises:
+        ConfigError: `build` raises it; the path is added.
+        UnreadableFileError: the weights do not fit the module.
     """
     try:
         if plan:
@@ -64,7 +67,7 @@ def load_module(
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     except Exception as error:  # a damaged or foreign file may fail in any way
-        raise UnreadableFileError(f"{path} holds weights of another model: {error or type(error).__name__}") from error
+        raise UnreadableFileError(f"{path} has weights of another model: {error or type(error).__name__}") from error
     return module.eval()
 
 
@@ -73,7 +76,7 @@ def _check_plan(build: Callable[[], nn.Module], config: Mapping[str, Any], state
     for name, value in leaves(config):
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, int) and number > max(held, _LARGE):
-                raise ValueError(f"{name}={number} is more than it has weights")
+                raise ValueError(f"{name}={number} exceeds its number of weights")
     with torch.device("meta"):
         planned = build()
     wanted, given = ({name: tuple(t.shape) for name, t in each.items()} for each in (planned.state_dict(), state))
@@ -81,4 +84,4 @@ def _check_plan(build: Callable[[], nn.Module], config: Mapping[str, Any], state
         differing = sorted(name for name in {*wanted, *given} if wanted.get(name) != given.get(name))
         raise ValueError(f"{', '.join(differing[:3])} differ")
     if (needed := sum(buffer.numel() for buffer in planned.buffers())) > held + _LARGE**2:
-        raise ValueError(f"it needs {needed:,} numbers beside its {held:,} weights")
+        raise ValueError(f"it needs {needed:,} numbers besides its {held:,} weights")

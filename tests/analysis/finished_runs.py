@@ -1,4 +1,4 @@
-"""Finished runs, made up in a moment."""
+"""Synthetic finished runs that are quick to make."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from ilt.cli import app  # noqa: F401  (which hands the schemas to Hydra)
+from ilt.cli import app  # noqa: F401  (registers the schemas with Hydra)
 from ilt.envs.spec import EnvSpec
 from ilt.models.spec import ModelSpec
 from ilt.registry import load_option
@@ -29,7 +29,7 @@ COLUMNS = ("seed", "student_return", "expert_return", "random_return", "student_
 
 @cache
 def default_config() -> dict[str, Any]:
-    """What `config.yaml` of a default run holds."""
+    """Return the content of `config.yaml` of a default run."""
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         cfg = compose("train", ["run_name=any"])
     check_config(cfg)
@@ -49,10 +49,10 @@ def finish_run(
     """Write a finished run that has no weights.
 
     Args:
-        changes: values of the config by dotted key, beside the seed.
-        returns: the student's by test seed; the expert's are higher by 1, the random policy's lower by 100.
-        results: what else `results.json` says.
-        measure: what the curve says of actions.
+        changes: config values by dotted key, in addition to the seed.
+        returns: the student's returns by test seed; the expert's are higher by 1, the random policy's lower by 100.
+        results: further entries of `results.json`.
+        measure: the action metric in the curve.
     """
     config = OmegaConf.create({**default_config(), "seed": seed})
     for key, value in (changes or {}).items():

@@ -24,14 +24,14 @@ def act(model: Decoder, seeds: Sequence[int]) -> Episodes:
     return rollout(recall(), SequencePolicy(model, Categorical(action_space=model.action_space)), seeds)
 
 
-def test_the_episode_is_neither_the_best_nor_the_worst() -> None:
+def test_the_chosen_episode_has_the_median_return() -> None:
     episodes = act(random_model(5), range(5))
     rewards = np.zeros_like(episodes.rewards)
     rewards[episodes.step_offsets] = [3.0, -1.0, 9.0, 4.0, 5.0]
     assert middle_episode(replace(episodes, rewards=rewards)) == 3
 
 
-def test_moments_are_a_full_window_half_way_and_the_last_action() -> None:
+def test_maps_are_of_the_first_full_window_half_way_and_the_last_action() -> None:
     model = random_model(5)
     maps = attention_maps(model, act(model, range(3)), 1, context_length=5)
     assert list(maps) == ["first full window (step 4)", "half-way (step 6)", "last action (step 11)"]
@@ -43,11 +43,11 @@ def test_moments_are_a_full_window_half_way_and_the_last_action() -> None:
 def test_a_short_episode_has_shorter_windows() -> None:
     model = random_model(20)
     maps = attention_maps(model, act(model, [7]), 0, context_length=20)
-    assert [weights.shape[2] for weights in maps.values()] == [13, 23]  # the window is never full before the end
+    assert [weights.shape[2] for weights in maps.values()] == [13, 23]  # the window never fills up before the end
 
 
 @pytest.mark.parametrize("tokens_per_step", [1, 2])
-def test_maps_are_read_back_from_their_rows(tokens_per_step: int) -> None:
+def test_maps_survive_a_round_trip_through_rows(tokens_per_step: int) -> None:
     maps = {"early": np.random.default_rng(0).random((2, 3, 5)), "late": np.ones((2, 3, 2 * tokens_per_step))}
     rows = attention_rows(maps, tokens_per_step=tokens_per_step)
     found, tokens = maps_of_rows([{name: str(value) for name, value in row.items()} for row in rows])
@@ -57,7 +57,7 @@ def test_maps_are_read_back_from_their_rows(tokens_per_step: int) -> None:
 
 
 @pytest.mark.parametrize(("tokens_per_step", "steps"), [(1, "2.0"), (2, "1.0")])
-def test_maps_in_words(tokens_per_step: int, steps: str) -> None:
+def test_maps_are_described_in_words(tokens_per_step: int, steps: str) -> None:
     weights = np.array([[[0.5, 0.0, 0.0, 0.0, 0.5]], [[0.0, 0.0, 1.0, 0.0, 0.0]]])
     assert maps_in_words({"half-way (step 9)": weights}, tokens_per_step=tokens_per_step) == (
         f"Half-way (step 9): layer 1 looks back {steps} steps on average, with 50 % of its weight on the present "

@@ -1,4 +1,4 @@
-"""The episodes that are shown are those that were scored."""
+"""Videos show the episodes that were scored."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ Filmed = tuple[RunRecord, Path]
 
 @pytest.fixture(scope="module")
 def filmed(lander: EnvSpec, tmp_path_factory: pytest.TempPathFactory) -> Filmed:
-    """A run of five test episodes, and the folder of its videos."""
+    """Return a run of five test episodes, and the folder with its videos."""
     run = read(roll_out_run(tmp_path_factory.mktemp("runs") / "run", lander))
     film_episodes(run, lander, run.path.parent / "videos")
     return run, run.path.parent / "videos"
@@ -36,11 +36,11 @@ def test_best_median_and_worst_are_by_return(returns: list[float], chosen: dict[
     assert choose_episodes(np.array(returns)) == chosen
 
 
-def test_each_episode_is_rolled_out_again_as_it_was_scored_and_filmed_once(
+def test_each_episode_is_replayed_as_scored_and_filmed_once(
     filmed: Filmed, lander: EnvSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, folder = filmed
-    monkeypatch.setattr(episode_videos, "rollout", None)  # a video that is there is not made again
+    monkeypatch.setattr(episode_videos, "rollout", None)  # an existing video is not made again
     shown = film_episodes(run, lander, folder)
     returns = sorted(run.episodes["student_return"])
     assert [episode.recorded_return for episode in shown] == [returns[-1], returns[2], returns[0]]
@@ -51,7 +51,7 @@ def test_each_episode_is_rolled_out_again_as_it_was_scored_and_filmed_once(
     assert film_episodes(run, lander, folder, ["median"]) == [shown[1]]
 
 
-def test_an_episode_that_goes_otherwise_is_not_shown(filmed: Filmed, lander: EnvSpec, tmp_path: Path) -> None:
+def test_an_episode_whose_replay_differs_is_not_shown(filmed: Filmed, lander: EnvSpec, tmp_path: Path) -> None:
     run, _ = filmed
     recorded = run.episodes["student_return"] + np.array([0.01, 0, 0, 0, 0])
     recorded[1:] = recorded[1]
@@ -61,7 +61,7 @@ def test_an_episode_that_goes_otherwise_is_not_shown(filmed: Filmed, lander: Env
     assert any(episode.video is None for episode in shown)
 
 
-def test_weights_that_were_not_scored_are_not_shown(lander: EnvSpec, tmp_path: Path) -> None:
+def test_weights_other_than_the_scored_ones_are_not_shown(lander: EnvSpec, tmp_path: Path) -> None:
     run = read(roll_out_run(tmp_path / "run", lander, n_episodes=1))
     unlisted = replace(run, results={**run.results, "files": {}})
     with pytest.raises(ValueError, match=r"results.json does not list weights/last\.safetensors"):

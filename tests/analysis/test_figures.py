@@ -1,4 +1,4 @@
-"""Figures are files that show something."""
+"""Figures are written to files and show what they should."""
 
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ RETURNS = {
 
 
 def pixels(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 of a figure that is large enough to print."""
+    """Return the (H, W, 3) uint8 pixels of a figure; check that it is large enough to print."""
     with Image.open(path) as image:
         assert image.format == "PNG"
         array = np.asarray(image.convert("RGB"))
@@ -73,10 +73,10 @@ def legend(axes: Any) -> list[str]:
 def test_the_learning_curve_shows_student_expert_and_random_policy(tmp_path: Path) -> None:
     figure = drawn(partial(curve_figure, CURVE), tmp_path / "curve.png")
     assert all(has_color(figure, color) for color in (BLUE, ORANGE, GRAY))
-    assert (figure == 255).all(axis=2).mean() > 0.5  # and is mostly background
+    assert (figure == 255).all(axis=2).mean() > 0.5  # mostly background
 
 
-def test_titles_and_legends_are_words_and_say_what_the_interval_is() -> None:
+def test_titles_and_legends_are_words_and_define_the_interval() -> None:
     figure = curve_figure(CURVE)
     assert titles(figure) == ["Return over training", "Loss", "Action accuracy"]
     assert legend(figure.axes[0]) == [
@@ -87,7 +87,7 @@ def test_titles_and_legends_are_words_and_say_what_the_interval_is() -> None:
     ]
 
 
-def test_no_axis_magnifies_noise() -> None:
+def test_axes_do_not_magnify_noise() -> None:
     returns, loss, accuracy = curve_figure({**CURVE, "train/loss": {50: 0.9, 100: 0.91}}).axes
     assert returns.get_ylim()[0] <= REFERENCES["random"]
     assert loss.get_ylim() == (0.0, 1.05 * 0.91)
@@ -122,7 +122,7 @@ def test_few_and_equal_returns_can_be_drawn(values: list[float]) -> None:
     returns_figure(ONE_COLUMN, dict.fromkeys(RETURNS, np.array(values)), 3.0).draw_without_rendering()
 
 
-def test_every_format_and_width_is_written_and_the_same_figure_is_the_same_bytes(tmp_path: Path) -> None:
+def test_every_format_and_width_is_written_reproducibly(tmp_path: Path) -> None:
     def draw(width: float) -> Figure:
         figure = new_figure(width, 1.0)
         figure.add_subplot().plot([1, 2], label="random policy")
@@ -136,13 +136,13 @@ def test_every_format_and_width_is_written_and_the_same_figure_is_the_same_bytes
         files[folder.name] = {path.name: path.read_bytes() for path in written}
     assert files["one"] == files["two"]
     assert set(files["one"]) == {f"line-{width}in.{suffix}" for width in WIDTHS for suffix in FORMATS}
-    assert b"random policy" in files["one"]["line-3.3in.svg"]  # text is text
+    assert b"random policy" in files["one"]["line-3.3in.svg"]  # text is not converted to paths
     assert b"/FontFile2" in files["one"]["line-3.3in.pdf"]  # an embedded TrueType font
     assert b"/CreationDate" not in files["one"]["line-3.3in.pdf"]
     assert pixels(tmp_path / "one" / "line-6.8in.png").shape == (300, 300 * TWO_COLUMNS, 3)
 
 
-def test_what_a_run_shows_comes_from_its_files(tmp_path: Path) -> None:
+def test_figures_of_a_run_are_made_from_its_files(tmp_path: Path) -> None:
     draws = figures_of_run(finished(tmp_path / "run"))
     assert list(draws) == ["learning_curve", "return_distribution"]
     assert titles(draws["return_distribution"](TWO_COLUMNS))[0] == "Returns of 3 test episodes"
@@ -161,7 +161,7 @@ def comparison(**by_policy: dict[str, Any]) -> Draw:
     return partial(comparison_figure, content)
 
 
-def test_there_is_a_line_for_each_policy_but_the_random_one_and_a_stroke_for_each_run(tmp_path: Path) -> None:
+def test_each_policy_except_random_has_a_line_and_each_run_a_stroke(tmp_path: Path) -> None:
     students = {f"student-{number}": numbers(200.0 + number) for number in range(6)}
     figure = drawn(comparison(**students), tmp_path / "it.png")
     assert has_color(figure, ORANGE)
@@ -198,7 +198,7 @@ def test_any_number_of_layers_and_quantities_can_be_drawn(n_layer: int, quantiti
     assert "the other student, layer 1" in legend(figure.axes[0])
 
 
-def test_scores_far_below_nothing_are_drawn_at_the_edge(tmp_path: Path) -> None:
+def test_scores_far_below_zero_are_drawn_at_the_edge(tmp_path: Path) -> None:
     low, lower = (drawn(partial(probe_figure, scores(r2=r2)), tmp_path / f"{-r2}.png") for r2 in (-0.5, -50.0))
     assert np.array_equal(low, lower)
 
@@ -206,7 +206,7 @@ def test_scores_far_below_nothing_are_drawn_at_the_edge(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("shape", "tokens_per_step"), [((1, 1, 1), 1), ((2, 2, 15), 2), ((6, 8, 64), 1)])
 def test_attention_of_any_model_can_be_drawn(shape: tuple[int, int, int], tokens_per_step: int, tmp_path: Path) -> None:
     weights = np.random.default_rng(0).dirichlet(np.ones(shape[2]), shape[:2])
-    weights[0, 0, 0] = 0.0  # not looked at: gray
+    weights[0, 0, 0] = 0.0  # no attention: gray
     maps = {"early (step 1)": weights[:, :, -3:], "late (step 99)": weights}
     draw = partial(attention_figure, maps, tokens_per_step=tokens_per_step)
     assert has_color(drawn(draw, tmp_path / "attention.png"), "#e6e6e6")

@@ -1,4 +1,4 @@
-"""The page is whole in one file, and says what there is and no more."""
+"""The report page is one self-contained file and shows only what exists."""
 
 import json
 import re
@@ -41,13 +41,13 @@ def markup(html: str, section: str) -> str:
 
 
 def body(html: str, section: str) -> str:
-    """What a section says, without markup."""
+    """Return the text of a section without markup."""
     return " ".join(re.sub("<[^>]*>", " ", markup(html, section)).split())
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[RunRecord]:
-    """Two seeds of the default config, and one run of a larger model with a higher return on selection seeds."""
+    """Return two seeds of the default config, and one run of a larger model with a higher return on selection seeds."""
     folder, larger = tmp_path_factory.mktemp("runs"), {"model.d_model": 64, "dataset.stride": 2}
     return [
         finished(folder / "small-0", seed=0, selection_return=50.0),
@@ -58,7 +58,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[RunRecord]:
 
 @pytest.fixture(scope="module")
 def html(runs: list[RunRecord], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The page about these runs."""
+    """Return the page about these runs."""
     return page_on(tmp_path_factory.mktemp("page"), runs)
 
 
@@ -66,10 +66,10 @@ def test_nothing_is_fetched(html: str) -> None:
     assert not re.findall(r"""(?:src|href|action|data)\s*=\s*["']?\s*(?:https?:)?//""", html, flags=re.IGNORECASE)
     assert not re.findall(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//", html, flags=re.IGNORECASE)
     assert "http" not in html.replace("http-equiv", "")
-    assert "default-src 'none'" in html  # nor could it be
+    assert "default-src 'none'" in html  # the content security policy forbids it too
 
 
-def test_what_runs_say_is_text(runs: list[RunRecord], tmp_path: Path) -> None:
+def test_values_from_runs_are_escaped(runs: list[RunRecord], tmp_path: Path) -> None:
     results = {**runs[0].results, "machine": EVIL, "git_commit": EVIL, "packages": {EVIL: EVIL}, "expert": EVIL}
     results["seconds"] = {EVIL: 1.0, "total": 2.0}
     config = {**runs[0].config, "dataset": {**runs[0].config["dataset"], EVIL: EVIL}}
@@ -91,17 +91,19 @@ def test_runs_are_sorted_by_selection_return_and_averaged(html: str, runs: list[
     assert "stride=2 80.0 30.0 28.0 … 32.0 31.0 -1.0 -1.5 … -0.5 25.0 % 50.0 % 1 2 64" in configs
 
 
-def test_only_what_differs_is_listed(runs: list[RunRecord], tmp_path: Path) -> None:
+def test_only_differing_keys_are_listed(runs: list[RunRecord], tmp_path: Path) -> None:
     stride = {**runs[0].config["dataset"], "stride": 2}
     both = [replace(run, config={**run.config, "dataset": stride}) for run in runs[:2]]
     configs = body(page_on(tmp_path, both), "configs")
     assert "dataset.stride=2 (default 1)" in configs
     assert "d_model" not in configs
     assert "weight_decay" not in configs
-    assert "The default config, with nothing changed but seed" in body(page_on(tmp_path, runs[:2]), "configs")
+    assert "The default config; only seed was changed" in body(page_on(tmp_path, runs[:2]), "configs")
 
 
-def test_other_test_seeds_and_left_out_runs_are_pointed_out(html: str, runs: list[RunRecord], tmp_path: Path) -> None:
+def test_differing_test_seeds_and_excluded_runs_are_pointed_out(
+    html: str, runs: list[RunRecord], tmp_path: Path
+) -> None:
     assert "several sets of test seeds" not in html
     assert 'id="left-out"' not in html
     other = finished(tmp_path / "other", seed=2, returns={30_000_000: 5.0, 30_000_001: 6.0})
@@ -112,9 +114,7 @@ def test_other_test_seeds_and_left_out_runs_are_pointed_out(html: str, runs: lis
     assert "Configs that were scored on other test seeds are not drawn" in body(html, "returns")
 
 
-def test_a_card_says_how_good_a_config_is_beside_expert_and_random(
-    html: str, runs: list[RunRecord], tmp_path: Path
-) -> None:
+def test_a_card_compares_a_config_with_expert_and_random(html: str, runs: list[RunRecord], tmp_path: Path) -> None:
     first, second = re.findall(r"<article.*?</article>", html, flags=re.DOTALL)
     said = " ".join(re.sub("<[^>]*>", " ", first).split())
     assert said.startswith("stride=2 1 training seed Return, 95 % interval 30.0 28.0 … 32.0 Expert 31.0")
@@ -122,13 +122,13 @@ def test_a_card_says_how_good_a_config_is_beside_expert_and_random(
     assert "30.0 at step 100, 80.0 at step 200" in said
     assert "2 training seeds" in second
     once = replace(runs[0], curve={"rollout/return_mean": {100: 5.0}})
-    assert 'class="spark"' not in page_on(tmp_path, [once])  # a point is no curve
+    assert 'class="spark"' not in page_on(tmp_path, [once])  # one point is not a curve
     scale = {name: float(left) for name, left in re.findall(r'<i class="(\w+)" style="left:([\d.]+)%', first)}
     assert scale == {"random": 0.0, "student": 98.04, "expert": 99.02, "interval": 96.08}  # from -70 to 32
 
 
 @pytest.mark.parametrize(("n_envs", "n_cards"), [(1, 6), (2, 3), (7, 1)])
-def test_environments_share_the_first_screen_and_the_example_is_on_it(
+def test_environments_share_the_first_screen_and_the_example_is_shown(
     n_envs: int, n_cards: int, runs: list[RunRecord]
 ) -> None:
     def run(env: int, stride: int) -> RunRecord:
@@ -142,7 +142,7 @@ def test_environments_share_the_first_screen_and_the_example_is_on_it(
     assert [str(group.runs[0].path) for group in shown_groups(groups, groups[-1].runs[0])] == [*best, f"{n_envs - 1}-8"]
 
 
-def test_videos_are_shown_once_each_and_loop_on_the_cards(runs: list[RunRecord], tmp_path: Path) -> None:
+def test_each_video_is_shown_once_and_loops_on_the_cards(runs: list[RunRecord], tmp_path: Path) -> None:
     for name in ("clip.mp4", "clip.jpg"):
         (tmp_path / name).write_bytes(name.encode())
     video = tmp_path / "clip.mp4"
@@ -155,10 +155,10 @@ def test_videos_are_shown_once_each_and_loop_on_the_cards(runs: list[RunRecord],
     assert all("controls muted" in each and 'poster="data:image/jpeg' in each for each in videos)
     assert "autoplay" not in html  # the script starts them where motion is welcome
     assert "The median test episode of large: seed 7, return 20.0, 70 steps" in videos[0]
-    assert "which is another episode: no video" in body(html, "episodes")
+    assert "It is not the same episode, so there is no video" in body(html, "episodes")
 
 
-def test_many_configs_are_all_in_the_table_and_the_best_in_the_charts(tmp_path: Path) -> None:
+def test_the_table_has_every_config_and_the_charts_only_the_best(tmp_path: Path) -> None:
     html = page_on(tmp_path, [finished(tmp_path / str(n), changes={"dataset.stride": n}) for n in range(1, 10)])
     assert "The 6 of 9 configs with the highest selection-seed return" in body(html, "learning")
     assert all(f'data-value="{n}"' in html for n in range(1, 10))
@@ -167,15 +167,15 @@ def test_many_configs_are_all_in_the_table_and_the_best_in_the_charts(tmp_path: 
     assert "3 more configs</summary>" in folded
 
 
-def test_every_figure_is_described_in_words(html: str) -> None:
+def test_every_figure_has_a_text_description(html: str) -> None:
     figures = re.findall(r"<figure.*?</figure>", html, flags=re.DOTALL)
     labels = [re.findall(r'role="img" aria-label="([^"]+)"', figure) for figure in figures]
-    assert len(figures) == 2 + 6  # learning curves of two configs, charts
+    assert len(figures) == 2 + 6  # learning curves of two configs, and six charts
     assert all(label and len(label[0]) > 60 for label in labels)
     assert "stride=1: 10 at step 100, 60 at step 200 (from 50 to 70 over 2 training seeds)" in html
 
 
-def test_what_a_probe_of_the_example_left_is_shown_with_its_words(runs: list[RunRecord], tmp_path: Path) -> None:
+def test_the_probe_figures_of_the_example_are_shown_with_descriptions(runs: list[RunRecord], tmp_path: Path) -> None:
     folder = tmp_path / "run" / "probe"
     folder.mkdir(parents=True)
     words = {"probe.png": f"gravity: 0.50 {EVIL}", "attention.png": "layer 1 looks back"}
@@ -185,28 +185,28 @@ def test_what_a_probe_of_the_example_left_is_shown_with_its_words(runs: list[Run
     probed = [replace(runs[0], path=tmp_path / "run"), *runs[1:]]
     shown = re.findall(r'<img src="data:image/png;base64,YSBmaWd1cmU=" alt="([^"]*)">', page_on(tmp_path, probed))
     assert shown == ["gravity: 0.50 " + str(escape(EVIL)), "layer 1 looks back"]
-    (folder / "attention.png").unlink()  # half a probe is none
+    (folder / "attention.png").unlink()  # an incomplete probe is not shown
     assert 'id="probe"' not in page_on(tmp_path, probed)
-    (folder / "probe.json").write_text(json.dumps({"words": {"probe.png": "gravity"}}))  # of a model without attention
+    (folder / "probe.json").write_text(json.dumps({"words": {"probe.png": "gravity"}}))  # for a model without attention
     assert page_on(tmp_path, probed).count("<img") == 1
 
 
-def test_a_null_that_differs_is_shown_and_stands_last(tmp_path: Path) -> None:
+def test_a_null_that_differs_is_shown_and_sorted_last(tmp_path: Path) -> None:
     key = "demos.filters.min_return"
     html = page_on(tmp_path, [finished(tmp_path / str(least), changes={key: least}) for least in (None, 200)])
     assert '<th scope="col" class="number"><button type="button">demos.<wbr>filters.<wbr>min_return' in html
-    assert 'data-value="">null</td>' in html  # which the page's script sorts last
+    assert 'data-value="">null</td>' in html  # the page's script sorts it last
     assert 'data-value="200.0">200</td>' in html
 
 
-def test_a_rate_that_means_nothing_is_not_there(tmp_path: Path) -> None:
+def test_undefined_rates_are_not_shown(tmp_path: Path) -> None:
     rates = {"success_rate": None, "crash_rate": None, "policies": {"expert": {"crash_rate": None}}}
     html = page_on(tmp_path, [finished(tmp_path / "run", changes={"env.success_return": None}, results=rates)])
     assert "crashes" not in html
     assert "success" not in html.replace("env.success_return", "")
 
 
-def test_environments_have_tables_and_charts_of_their_own(runs: list[RunRecord], tmp_path: Path) -> None:
+def test_each_environment_has_its_own_tables_and_charts(runs: list[RunRecord], tmp_path: Path) -> None:
     pole: dict[str, Any] = {"changes": {"env.id": "CartPole-v1"}, "measure": "val/action_error", "returns": {7: 1.0}}
     html = page_on(tmp_path, [*runs, *(finished(tmp_path / f"pole-{n}", seed=n, **pole) for n in range(2))])
     sections = {"answer": (0, 0), "configs": (2, 0), "runs": (2, 0), "learning": (0, 6), "returns": (0, 6)}

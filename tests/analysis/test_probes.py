@@ -1,4 +1,4 @@
-"""Probes find what is planted, where it is, and from when on."""
+"""Probes find planted quantities in the right place and from the right step."""
 
 import re
 from dataclasses import replace
@@ -24,7 +24,7 @@ TWO = ActionSpace(n_choices=(2,), start=(0,))
 
 
 def planted(n_episodes: int, seed: int, *, n_steps: int = 6) -> Episodes:
-    """Episodes of random observations; hidden are the present one's sum, that of the two before it, and noise."""
+    """Return random episodes that hide sums of the current and of the previous two observations, noise, a constant."""
     rng = np.random.default_rng(seed)
     seen = rng.normal(size=(n_episodes, n_steps + 1, 3)).astype(np.float32)
     total = seen[:, :-1].sum(axis=2)
@@ -44,7 +44,7 @@ def planted(n_episodes: int, seed: int, *, n_steps: int = 6) -> Episodes:
 
 
 def untrained(context_length: int) -> Decoder:
-    """A model that mixes its window evenly: its first block holds the mean of what it saw."""
+    """Return a model that attends evenly: its first block contains the mean of the window."""
     torch.manual_seed(0)
     sizes = {"n_layer": 1, "n_head": 1, "d_model": 24, "positions": "none", "tokens": "states"}
     return Decoder(observation_dim=3, action_space=TWO, n_outputs=2, context_length=context_length, **sizes).eval()
@@ -58,15 +58,15 @@ def scores_of(model: SequenceModel) -> Scores:
 
 @pytest.fixture(scope="module")
 def scores() -> Scores:
-    """Of a student that looks back two steps."""
+    """Return the scores of a student that looks back two steps."""
     return scores_of(untrained(3))
 
 
-def test_what_is_in_sight_is_read_off_everywhere_and_what_is_past_where_it_is_looked_at(scores: Scores) -> None:
+def test_the_present_is_read_everywhere_and_the_past_only_after_attention(scores: Scores) -> None:
     for source in (OBSERVATION, "embedding", "layer 1"):
         assert all(scores["seen", source, step].r2 > 0.99 for step in (0, 1, 2, 5))
     for step in (1, 2, 5):
-        assert scores["past", "layer 1", step].r2 > 0.7  # its norms are not linear
+        assert scores["past", "layer 1", step].r2 > 0.7  # not higher, since layer norm is not linear
         assert all(abs(scores["past", source, step].r2) < 0.1 for source in (OBSERVATION, "embedding"))
 
 
@@ -76,7 +76,7 @@ def test_a_student_without_memory_does_not_know_the_past() -> None:
     assert memoryless["seen", "layer 1", 5].r2 > 0.99
 
 
-def test_a_recurrent_student_is_read_after_the_whole_episode_so_far() -> None:
+def test_the_state_of_a_recurrent_student_covers_the_episode_so_far() -> None:
     torch.manual_seed(0)
     sizes = {"cell": "gru", "d_model": 24, "n_layer": 1, "dropout": 0.0}
     found = scores_of(Recurrent(observation_dim=3, action_space=TWO, n_outputs=2, context_length=1, **sizes).eval())
@@ -84,20 +84,20 @@ def test_a_recurrent_student_is_read_after_the_whole_episode_so_far() -> None:
     assert all(abs(found["past", source, 5].r2) < 0.1 for source in (OBSERVATION, "embedding"))
 
 
-def test_what_is_nowhere_is_not_found_and_shuffled_labels_teach_nothing(scores: Scores) -> None:
+def test_absent_quantities_and_shuffled_labels_score_near_zero(scores: Scores) -> None:
     assert all(abs(score.r2) < 0.1 for (quantity, *_), score in scores.items() if quantity == "absent")
     assert all(abs(score.shuffled_r2) < 0.1 for score in scores.values())
 
 
-def test_what_does_not_vary_and_steps_that_few_episodes_reach_have_no_score(scores: Scores) -> None:
-    assert ("past", "layer 1", 0) not in scores  # nothing is past at the start
+def test_constants_and_steps_that_few_episodes_reach_have_no_score(scores: Scores) -> None:
+    assert ("past", "layer 1", 0) not in scores  # there is no past at the start
     assert {step for *_, step in scores} == {0, 1, 2, 5}
     assert {(score.n_fitted, score.n_scored) for score in scores.values()} == {(400, 200)}
     few = planted(LEAST_EPISODES - 1, 0)
     assert score_probes(untrained(3), planted(60, 1), few, COLUMNS, [0, 1], context_length=3) == []
 
 
-def test_what_is_hidden_and_varies_is_asked_for(two_episodes: Episodes) -> None:
+def test_hidden_quantities_that_vary_are_probed(two_episodes: Episodes) -> None:
     assert hidden_columns(NAMES, planted(3, 0)) == COLUMNS
     hide = {"_target_": "ilt.envs.wrappers.MaskObservation", "hide": [0]}
     spec = replace(countdown(), wrappers={"mask": hide})
@@ -107,7 +107,7 @@ def test_what_is_hidden_and_varies_is_asked_for(two_episodes: Episodes) -> None:
         hidden_columns((), two_episodes)
 
 
-def test_the_table_has_a_row_for_each_quantity_and_place_and_words_name_the_best(scores: Scores) -> None:
+def test_the_table_has_a_row_per_quantity_and_source_and_the_text_names_the_best(scores: Scores) -> None:
     columns, rows = score_rows(list(scores.values()))
     assert columns == ["quantity", "read from", "0", "1", "2", "5"]
     assert [row[0] for row in rows[:4]] == ["seen"] * 4

@@ -15,15 +15,15 @@ def held_out_r2(features: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return explained_variance(fitted(features[HELD_OUT]), targets[HELD_OUT])[0]
 
 
-def test_a_signal_is_found_on_rows_that_were_not_fitted_and_noise_is_not() -> None:
+def test_signal_and_not_noise_is_explained_on_held_out_rows() -> None:
     assert held_out_r2(FEATURES, SIGNAL).min() > 0.99
     assert np.abs(held_out_r2(FEATURES, NOISE)).max() < 0.05
     half = SIGNAL / SIGNAL.std(axis=0) + NOISE
     np.testing.assert_allclose(held_out_r2(FEATURES, half), 0.5, atol=0.1)
 
 
-def test_the_solution_is_that_of_the_normal_equations() -> None:
-    noisy = NOISE[:, :1]  # to which the largest penalty fits best
+def test_the_solution_satisfies_the_normal_equations() -> None:
+    noisy = NOISE[:, :1]  # the largest penalty fits noise best
     x = (FEATURES - FEATURES.mean(axis=0, dtype=np.float64)) / FEATURES.std(axis=0, dtype=np.float64)
     fitted = fit_ridge(FEATURES, noisy)
     target = x.T @ (noisy - noisy.mean(axis=0))
@@ -32,13 +32,13 @@ def test_the_solution_is_that_of_the_normal_equations() -> None:
     np.testing.assert_allclose(fitted.intercept, noisy.mean(axis=0))
 
 
-def test_a_feature_that_never_varied_says_nothing_later() -> None:
+def test_a_feature_that_was_constant_when_fitted_is_ignored() -> None:
     features = np.concatenate([FEATURES, np.full((600, 1), 0.1, dtype=np.float32)], axis=1)
     features[HELD_OUT, -1] = 9.0
     np.testing.assert_allclose(held_out_r2(features, SIGNAL), held_out_r2(FEATURES, SIGNAL), atol=1e-6)
 
 
-def test_an_episode_unlike_any_other_does_not_outweigh_the_others() -> None:
+def test_an_outlier_does_not_outweigh_the_other_episodes() -> None:
     features = FEATURES.copy()
     features[-1] *= 1e4
     assert held_out_r2(features, SIGNAL).min() > 0.9
@@ -53,7 +53,7 @@ def test_explained_variance_by_hand() -> None:
     assert explained_variance(np.full_like(targets, 1.5), targets)[0][0] == pytest.approx(0.0)
 
 
-def test_the_standard_error_is_what_r2_scatters_by() -> None:
+def test_the_standard_error_matches_the_spread_of_r2() -> None:
     rng = np.random.default_rng(2)
     drawn = []
     for _ in range(300):

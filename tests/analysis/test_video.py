@@ -22,9 +22,9 @@ ACTIONS: dict[str, tuple[spaces.Space[Any], np.ndarray]] = {
 
 
 class Drawn(gym.Env[np.ndarray, Any]):
-    """A white background on which one more column is black after each step; rewards are the sums of actions."""
+    """Renders white and turns one more column black at each step; the reward is the sum of the action."""
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (as Gymnasium has it)
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (as in Gymnasium)
     observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
 
     def __init__(self, size: Any = (45, 61), actions: str = "a choice", fails: Any = False, **_: Any) -> None:
@@ -56,7 +56,7 @@ def drawn(**kwargs: Any) -> EnvSpec:
 
 
 def episode(actions: np.ndarray, seed: int = 7) -> Episodes:
-    """One episode of these actions, of which nothing else is right."""
+    """Return one episode with these actions; its other arrays are placeholders."""
     return Episodes(
         observations=np.zeros((len(actions) + 1, 1), dtype=np.float32),
         actions=actions,
@@ -69,7 +69,7 @@ def episode(actions: np.ndarray, seed: int = 7) -> Episodes:
 
 
 def moving_frames(n: int, fps: float, height: int = 64, width: int = 96) -> Video:
-    """A white square that moves to the right by two pixels a frame."""
+    """Return a white square that moves right by two pixels per frame."""
     frames = np.zeros((n, height, width, 3), dtype=np.uint8)
     for t in range(n):
         frames[t, 20:40, 2 * t : 2 * t + 20] = 255
@@ -101,24 +101,24 @@ def test_the_lunar_lander_is_replayed_from_its_seed(lander: EnvSpec) -> None:
         (drawn(fails="without a frame"), "does not render a frame"),
     ],
 )
-def test_what_cannot_be_drawn_is_one_clear_error(spec: EnvSpec, reason: str) -> None:
+def test_an_environment_that_cannot_render_is_one_clear_error(spec: EnvSpec, reason: str) -> None:
     with pytest.raises(NoVideoError, match=reason):
         side_by_side(spec, {"student": (episode(np.array([1])), 0)})
 
 
-def test_side_by_side_waits_for_the_longer_one_and_half_a_second_at_the_end() -> None:
+def test_side_by_side_lasts_as_long_as_the_longer_episode_plus_half_a_second() -> None:
     shown = {"student": (episode(np.array([1, 1])), 0), "expert": (episode(np.array([1] * 5)), 0)}
     video = side_by_side(drawn(), shown)
     assert video.fps == 10
     assert len(video.frames) == 6 + 5
-    assert {frame.shape for frame in video.frames} == {(45 * 7, 2 * 61 * 7, 3)}  # enlarged, so that one can read
+    assert {frame.shape for frame in video.frames} == {(45 * 7, 2 * 61 * 7, 3)}  # enlarged to be readable
     student, expert = ([frame[:, side] for frame in video.frames] for side in (slice(0, 427), slice(427, None)))
     assert [len({panel.tobytes() for panel in panels[:6]}) for panels in (student, expert)] == [3, 6]
     assert len({panel.tobytes() for panel in student[2:]}) == len({panel.tobytes() for panel in expert[5:]}) == 1
 
 
 @pytest.mark.parametrize("size", [(8, 8), (45, 61), (400, 600), (900, 1201), (40, 1000)])
-def test_text_fits_whatever_size_a_frame_has(size: tuple[int, int]) -> None:
+def test_text_fits_frames_of_any_size(size: tuple[int, int]) -> None:
     (frame, *_), _ = side_by_side(drawn(size=size), {"a policy with a long name" * 3: (episode(np.array([1])), 0)})
     written = np.argwhere((frame != 255).any(axis=2))
     assert len(written) > 50
@@ -127,20 +127,20 @@ def test_text_fits_whatever_size_a_frame_has(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(("seed_beside", "written"), [(7, [True, False]), (8, [True, True])])
-def test_what_was_drawn_is_written_once_for_episodes_of_the_same_seed(seed_beside: int, written: list[bool]) -> None:
+def test_physics_are_written_once_for_episodes_with_the_same_seed(seed_beside: int, written: list[bool]) -> None:
     shown = {name: (episode(np.array([1]), seed), 0) for name, seed in (("one", 7), ("two", seed_beside))}
     frame = side_by_side(drawn(size=(400, 600)), shown).frames[0]
     assert [bool((frame[42:130, left : left + 300] != 255).any()) for left in (0, 600)] == written
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (63, 95)])
-def test_an_mp4_comes_back_as_it_was_written(height: int, width: int, tmp_path: Path) -> None:
+def test_an_mp4_decodes_to_the_written_frames(height: int, width: int, tmp_path: Path) -> None:
     video = moving_frames(30, 10, height, width)
     write_mp4(video, tmp_path / "video.mp4")
     command = f"{get_ffmpeg_exe()} -nostdin -i {tmp_path / 'video.mp4'} -f rawvideo -pix_fmt rgb24 -".split()
-    finished = subprocess.run(command, capture_output=True, check=True)  # readers of imageio leave pipes open
+    finished = subprocess.run(command, capture_output=True, check=True)  # imageio's readers leave pipes open
     back = np.frombuffer(finished.stdout, dtype=np.uint8).reshape(30, 64, 96, 3)[:, :height, :width]
-    assert np.abs(back.astype(int) - np.stack(video.frames)).mean() < 5  # compressed, but the same frames
+    assert np.abs(back.astype(int) - np.stack(video.frames)).mean() < 5  # compressed, but recognizably the same frames
     stream = next(line for line in finished.stderr.decode().splitlines() if "Video: h264" in line)
     assert "yuv420p" in stream  # the one format that every browser plays
     assert "10 fps" in stream
@@ -151,7 +151,7 @@ def test_an_animation_loops_in_real_time(fps: float, most: int | None, n_frames:
     write_animation(moving_frames(20, fps), tmp_path / "animation.gif", most=most, width=48)
     with Image.open(tmp_path / "animation.gif") as image:
         assert (image.format, image.size, image.n_frames) == ("GIF", (48, 32), n_frames)
-        assert (image.info["loop"], image.info["duration"]) == (0, ms)  # for ever
+        assert (image.info["loop"], image.info["duration"]) == (0, ms)  # 0 means forever
         first = np.asarray(image.convert("RGB"))
         image.seek(n_frames - 1)
         assert not np.array_equal(np.asarray(image.convert("RGB")), first)

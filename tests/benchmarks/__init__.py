@@ -1,1 +1,1 @@
-"""Benchmarks: they measure and print, and assert nothing. `make bench`, or `make bench only=score`."""
+"""Benchmarks measure and print, and assert nothing. Run `make bench`, or `make bench only=score`."""

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [only=score]`: a table on the terminal, and `outputs/bench/<date>.json`."""
+"""`python -m tests.benchmarks [only=score]` prints a table and writes `outputs/bench/<date>.json`."""
 
 import importlib
 import os
@@ -24,12 +24,12 @@ MODULES = {
     "start": "commands", "run": "commands", "collect": "sb3", "score": "rollouts", "cache": "rollouts",
     "train": "training", "lightning": "training", "memory": "memory", "a2c": "sb3", "growth": "growth",
 }  # fmt: skip
-"""In this order; `growth` draws figures instead, and is run when it is named."""
+"""Run in this order, except `growth`, which draws figures and runs only when named."""
 COLUMNS = ["work", "ours", "beside", "there", "ratio (min … max)", "bar"]
 
 
 def main(arguments: list[str]) -> None:
-    """Run all benchmarks, or the ones that `only=` names."""
+    """Run all benchmarks, or those named by `only=`."""
     chosen = [name for argument in arguments for name in argument.removeprefix("only=").split(",")]
     if unknown := [name for name in chosen if name not in MODULES]:
         raise SystemExit(f"only= must name some of {list(MODULES)}, got {unknown[0]}")
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """Where it was measured."""
+    """Describe the machine and the versions."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]

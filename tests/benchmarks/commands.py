@@ -1,4 +1,4 @@
-"""The command line: how soon it answers, and the whole default run where nothing was made before."""
+"""The command line: response times, and the default run from scratch."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from tests.benchmarks.measuring import Row, compare, seconds
 
 
 def start(spec: EnvSpec) -> list[Row]:
-    """Seconds to the help text, and to the refusal of a wrong key."""
+    """Measure the seconds until the help text, and until an error about a wrong key."""
     limit = "at most", 1.5, "≤ 1"
     return [
         compare("ilt train --help", "s", seconds(lambda: ilt_train("--help")), limit),
@@ -20,7 +20,7 @@ def start(spec: EnvSpec) -> list[Row]:
 
 
 def run(spec: EnvSpec) -> list[Row]:
-    """Seconds, as `results.json` has them: all, and those until the first stage that does work."""
+    """Measure the seconds in `results.json`: the total, and those before the first working stage."""
     runs: list[dict[str, float]] = []
 
     def whole() -> float:

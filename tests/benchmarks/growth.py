@@ -1,16 +1,15 @@
-"""How speed and memory grow: figures for the README. `make bench only=growth` draws them into `outputs/bench/`."""
+"""How speed and memory scale. `make bench only=growth` draws the figure into `outputs/bench/`."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, StrMethodFormatter
 
 from ilt.envs.spec import EnvSpec
+from ilt.evaluation.figure_style import is_narrow, new_figure, write
 from ilt.rollout import workers
 from ilt.rollout.policies import Policy
 from tests.benchmarks.measuring import Row, compare
@@ -21,11 +20,14 @@ from tests.benchmarks.training import loader, training, windows
 FIGURE = Path("outputs/bench/growth.png")
 CONTEXTS = (4, 8, 16, 32, 64)
 Curves = dict[str, dict[float, Row]]
-"""For each curve, what was measured at each place of the horizontal axis."""
+"""For each curve, the measurement at each x value."""
+
+Panel = tuple[str, str, str, Curves]
+"""Labels of the axes, their scale, and curves."""
 
 
 def growth(spec: EnvSpec) -> list[Row]:
-    """Labels per second, steps per second, megabytes; all in one thread per process."""
+    """Measure labels per second, steps per second and megabytes, with one thread per process."""
     counts = {size: sum(p.numel() for p in decoder(size, 16).parameters()) for size in SIZES}
     policies = {"expert": shipped_expert(), "tiny, K = 8": student("tiny", 8), "small, K = 16": student("small", 16)}
     over_context: Curves = {size: {k: _training(spec, size, k) for k in CONTEXTS} for size in ("tiny", "small")}
@@ -39,40 +41,46 @@ def growth(spec: EnvSpec) -> list[Row]:
         for name, recompute in (("tiny, cached", False), ("tiny, recomputed", True))
     }
     panels = [
-        ("training: context length K (steps)", "labels / s", "log", over_context),
+        ("training: context length K", "labels / s", "log", over_context),
         ("training: parameters", "labels / s", "log", over_size),
-        ("training: demonstrations (episodes)", "peak memory (MB)", "linear", memory_over_episodes()),
+        ("training: demonstrations", "peak memory (MB)", "linear", memory_over_episodes()),
         ("acting: envs in one process", "steps / s", "log", over_envs),
-        ("acting: context length K (steps)", "steps / s", "log", acting_over_context),
+        ("acting: context length K", "steps / s", "log", acting_over_context),
         ("acting: processes", "steps / s", "linear", acting_over_processes(spec)),
     ]
-    figure, axes = plt.subplots(2, 3, figsize=(11, 6), layout="constrained")
-    for ax, (across, up, scale, curves) in zip(axes.flat, panels, strict=True):
-        draw(ax, curves, across, up, scale)
-    figure.savefig(FIGURE, dpi=110)
+    FIGURE.parent.mkdir(parents=True, exist_ok=True)
+    write(lambda width: _figure(panels, width), FIGURE)
     return [row for *_, curves in panels for curve in curves.values() for row in curve.values()]
 
 
-def draw(ax: Axes, curves: Curves, across: str, up: str, scale: str) -> None:
-    """One panel: medians, in the same `log` or `linear` scale in both directions."""
+def _figure(panels: Sequence[Panel], width: float) -> Figure:
+    rows, columns = (6, 1) if is_narrow(width) else (2, 3)
+    figure = new_figure(width, 2.1 * rows)
+    for axes, (across, up, scale, curves) in zip(figure.subplots(rows, columns).flat, panels, strict=True):
+        _draw(axes, curves, across, up, scale)
+    return figure
+
+
+def _draw(axes: Axes, curves: Curves, across: str, up: str, scale: str) -> None:
+    """Draw a panel: medians, with the same `log` or `linear` scale in both directions."""
     for name, curve in curves.items():
-        ax.plot(list(curve), [row.median for row in curve.values()], marker="o", markersize=4, label=name)
-    ax.set(xscale=scale, yscale=scale, xlabel=across, ylabel=up)
+        axes.plot(list(curve), [row.median for row in curve.values()], marker="o", label=name)
+    axes.set(xscale=scale, yscale=scale, xlabel=across, ylabel=up)
     if scale == "log":
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.set_xticks(sorted({x for curve in curves.values() for x in curve}))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.set_xticks(sorted({x for curve in curves.values() for x in curve}))
     else:
-        ax.set_ylim(bottom=0)
-        ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-    ax.xaxis.set_major_formatter("{x:,.0f}")
-    ax.yaxis.set_major_formatter("{x:,.0f}")
-    ax.minorticks_off()
-    ax.grid(alpha=0.3)
-    ax.legend(fontsize=8)
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.minorticks_off()
+    if len(curves) > 1:
+        axes.legend(handlelength=1.2, borderpad=0.2)
 
 
 def acting_over_processes(spec: EnvSpec) -> Curves:
-    """As many processes as cores, and more."""
+    """Measure acting with one process, one per core, and two per core."""
     counts = sorted({1, workers.cores(), 2 * workers.cores()})
     for n in counts:
         acting(spec, shipped_expert(), spec.seeds("test", 2 * n), n_processes=n)()  # starts the workers
@@ -83,7 +91,7 @@ def acting_over_processes(spec: EnvSpec) -> Curves:
 
 
 def memory_over_episodes() -> Curves:
-    """The peak of a training with K = 64, and the flat arrays."""
+    """Measure the peak memory of training with K = 64, and the size of the flat arrays."""
     peaks, flat = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "demonstrations.npz"

@@ -1,4 +1,4 @@
-"""How a row of the table is measured: ours and what it is beside in turn, several times, and the ratio each time."""
+"""Measure rows of the table: alternate ours and its references several times, and take the ratio each time."""
 
 import statistics
 import time
@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 Measure = Callable[[], float]
-"""Measures once: a rate, seconds, or megabytes."""
+"""Takes one measurement: a rate, seconds, or megabytes."""
 
 
 @dataclass(frozen=True)
 class Beside:
-    """A limit, a reference, or a fixed number: a value for each time that ours was measured.
+    """A limit, a reference, or a fixed number, with one value per measurement of ours.
 
-    `bar` is what the ratio of ours to it is to be, such as "≥ 0.85".
+    `bar` is the target for the ratio of ours to it, such as "≥ 0.85".
     """
 
     name: str
@@ -29,7 +29,7 @@ class Beside:
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of work: `ours` in `unit`, several times, and what it is beside."""
+    """One kind of work: repeated measurements of `ours` in `unit`, and the references."""
 
     work: str
     unit: str
@@ -41,7 +41,7 @@ class Row:
         return statistics.median(self.ours)
 
     def cells(self) -> list[list[str]]:
-        """Lines of the table: medians, the smallest and the largest ratio, and whether the bar is met."""
+        """Return the lines of the table: medians, smallest and largest ratio, and whether the target is met."""
         first, lines = [self.work, f"{self.median:,.4g} {self.unit}"], []
         for beside in self.besides:
             ratios = [a / b for a, b in zip(self.ours, beside.values, strict=True)]
@@ -56,7 +56,7 @@ class Row:
 def compare(
     work: str, unit: str, ours: Measure, *besides: tuple[str, Measure | float, str | None], repeats: int = 3
 ) -> Row:
-    """Measure ours and everything beside it in turn, `repeats` times; a number stands for itself."""
+    """Measure ours and each reference in turn, `repeats` times; a reference may be a fixed number."""
     measured: list[list[float]] = [[] for _ in range(len(besides) + 1)]
     for _ in range(repeats):
         measured[0].append(ours())
@@ -67,7 +67,7 @@ def compare(
 
 
 def seconds(work: Callable[[], object]) -> Measure:
-    """How long it takes."""
+    """Measure how many seconds the work takes."""
 
     def measure() -> float:
         started = time.perf_counter()
@@ -78,7 +78,7 @@ def seconds(work: Callable[[], object]) -> Measure:
 
 
 def per_second(work: Callable[[], int]) -> Measure:
-    """How many of what it counts are done in a second."""
+    """Measure how many items the work completes per second; it returns their number."""
 
     def measure() -> float:
         started = time.perf_counter()

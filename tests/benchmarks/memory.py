@@ -1,4 +1,4 @@
-"""Memory of training on many demonstrations, beside the size of their flat arrays."""
+"""Memory of training on many demonstrations, compared with the size of their flat arrays."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ N_EPISODES, N_STEPS = 10_000, 300
 
 
 def memory(spec: EnvSpec) -> list[Row]:
-    """Peak megabytes of a process that trains `tiny` with K = 64 on 3 million steps."""
+    """Measure the peak megabytes of a process that trains `tiny` with K = 64 on 3 million steps."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "demonstrations.npz"
         flat = write_episodes(path, N_EPISODES)
@@ -26,7 +26,7 @@ def memory(spec: EnvSpec) -> list[Row]:
 
 
 def write_episodes(path: Path, n_episodes: int) -> float:
-    """Episodes of random numbers; returns the megabytes of their arrays."""
+    """Write episodes of random numbers; return the megabytes of their arrays."""
     rng = np.random.default_rng(0)
     n_steps = n_episodes * N_STEPS
     episodes = Episodes(
@@ -43,20 +43,20 @@ def write_episodes(path: Path, n_episodes: int) -> float:
 
 
 def peak(path: Path) -> float:
-    """Megabytes that a training on this file has held at most, in a process of its own."""
+    """Return the peak megabytes of a training on this file in its own process."""
     command = [sys.executable, "-m", "tests.benchmarks.memory", str(path)]
     return float(subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()[-1])
 
 
 def train(path: Path) -> None:
-    """As `ilt.training.fit.fit` does it, with a validation; prints the peak."""
+    """Train as `ilt.training.fit.fit` does, with a validation; print the peak."""
     import torch
 
     from ilt.data.datamodule import WindowData
     from ilt.data.windows import WindowDataset, observation_statistics, take_episodes
-    from ilt.evaluation import scoring  # noqa: F401  (what a run has imported by then is part of its memory)
+    from ilt.evaluation import scoring  # noqa: F401  (a run's imports count toward its memory)
     from ilt.tracking.run_folder import peak_memory_mb
-    from ilt.training import fit  # noqa: F401  (what a run has imported by then is part of its memory)
+    from ilt.training import fit  # noqa: F401  (a run's imports count toward its memory)
     from ilt.training.callbacks import EMA
     from ilt.training.runtime import keep_freed_memory
     from tests.benchmarks.rollouts import SPACE, decoder

@@ -1,4 +1,4 @@
-"""Acting: students on test episodes, beside the environment limit and the recomputed window; and who acts elsewhere."""
+"""Acting: students on test episodes, compared with the environment limit and with a recomputed window."""
 
 import time
 from collections.abc import Iterator
@@ -28,8 +28,8 @@ HEAD = Categorical(action_space=SPACE)
 
 
 def score(spec: EnvSpec) -> list[Row]:
-    """Steps per second of `small` with K = 16 and of `tiny` with K = 8, in all cores."""
-    limit, seeds = environment_limit(spec), spec.seeds("test", 1000)  # which starts the workers, too
+    """Measure the steps per second of `small` with K = 16 and of `tiny` with K = 8 on all cores."""
+    limit, seeds = environment_limit(spec), spec.seeds("test", 1000)  # this also starts the workers
     rows = []
     for size, k, of_limit, faster in (("small", 16, 0.4, "≥ 20"), ("tiny", 8, 0.6, None)):
         one_by_one = acting(spec, student(size, k, recompute=True), seeds[:4], n_envs=1)
@@ -43,8 +43,8 @@ def score(spec: EnvSpec) -> list[Row]:
 
 
 def cache(spec: EnvSpec) -> list[Row]:
-    """Steps per second of `base` with K = 64: cached keys and values beside the recomputed window."""
-    spec = replace(spec, kwargs={**spec.kwargs, "max_episode_steps": 150})  # recomputing takes minutes as it is
+    """Measure the steps per second of `base` with K = 64: cached keys and values against a recomputed window."""
+    spec = replace(spec, kwargs={**spec.kwargs, "max_episode_steps": 150})  # recomputing takes minutes even so
     ours, theirs = (
         acting(spec, student("base", 64, recompute=recompute), spec.seeds("test", 64), n_envs=64)
         for recompute in (False, True)
@@ -54,28 +54,28 @@ def cache(spec: EnvSpec) -> list[Row]:
 
 
 def shipped_actor() -> Actor:
-    """The network of the PPO expert that ships with the package."""
+    """Return the network of the shipped PPO expert."""
     (folder,) = SHIPPED["experts"].glob("ppo-??????????")
     return Actor.load(folder / "actor.safetensors")
 
 
 def shipped_expert() -> NetworkPolicy:
-    """That expert, deterministic."""
+    """Return the shipped PPO expert, deterministic."""
     return actor_policy(shipped_actor(), SPACE, privileged=False, deterministic=True)
 
 
 def decoder(size: str, context_length: int) -> Decoder:
-    """A model of this size, as it starts out."""
+    """Return an untrained model of this size."""
     torch.manual_seed(0)
     known = {"observation_dim": 8, "action_space": SPACE, "n_outputs": HEAD.n_outputs, "context_length": context_length}
     return Decoder(**known, **own_keys("model", load_option("model", size)))
 
 
 class Escorted(Policy):
-    """A student that computes its every action in full, beside an expert whose action is taken.
+    """A student that computes every action in full, while an expert's action is taken.
 
-    So an untrained student of any size sees the episodes that a trained one would see, which are those of the
-    environment limit.
+    So an untrained student of any size sees the episodes that a trained one would, which are also the episodes of
+    the environment limit.
     """
 
     def __init__(self, student: Policy, expert: Policy) -> None:
@@ -91,19 +91,19 @@ class Escorted(Policy):
 
 
 def student(size: str, context_length: int, *, recompute: bool = False) -> Escorted:
-    """A student of this size, escorted by the shipped expert."""
+    """Return a student of this size, escorted by the shipped expert."""
     return Escorted(SequencePolicy(decoder(size, context_length), HEAD, recompute=recompute), shipped_expert())
 
 
 def acting(spec: EnvSpec, policy: Policy, seeds: np.ndarray, *, n_envs: int = 256, n_processes: int = 1) -> Measure:
-    """Steps per second of a rollout, start to end."""
+    """Measure the steps per second of a rollout from start to end."""
     return per_second(lambda: len(rollout(spec, policy, seeds, n_envs=n_envs, n_processes=n_processes).actions))
 
 
 def environment_limit(spec: EnvSpec, n_episodes: int = 200) -> Measure:
-    """Steps per second of the expert's recorded actions replayed by bare `step` calls, in all cores at once.
+    """Measure the steps per second of replaying the expert's recorded actions with plain `step` calls on all cores.
 
-    Resets are part of it: there is no episode without one.
+    Resets count, as every episode needs one.
     """
     n = workers.cores()
     recorded = rollout(spec, shipped_expert(), spec.seeds("test", n_episodes), n_processes=n)
@@ -112,7 +112,7 @@ def environment_limit(spec: EnvSpec, n_episodes: int = 200) -> Measure:
 
 
 def replay(env_id: str, episodes: Episodes) -> Iterator[float]:
-    """Seconds to run recorded episodes again in a plain loop."""
+    """Replay recorded episodes in a plain loop; yield the seconds it took."""
     env = gym.make(env_id).unwrapped
     actions = [part.tolist() for part in np.split(episodes.actions, episodes.step_offsets[1:])]
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Beside Stable-Baselines3: collecting demonstrations to a file, and learning to land with RL Zoo's settings."""
+"""Comparison with Stable-Baselines3: collecting demonstrations, and learning to land with RL Zoo's settings."""
 
 import tempfile
 import time
@@ -31,7 +31,7 @@ N_EPISODES, N_REFERENCE = 1000, 160
 
 
 def collect(spec: EnvSpec) -> list[Row]:
-    """Steps per second, beside the environment limit and beside SB3's `evaluate_policy`."""
+    """Measure steps per second, compared with the environment limit and with SB3's `evaluate_policy`."""
     n, expert, seeds = cores(), shipped_expert(), spec.seeds("demonstrations", N_EPISODES)
 
     def ours() -> int:
@@ -48,13 +48,13 @@ def collect(spec: EnvSpec) -> list[Row]:
         envs.close()
         return rate
 
-    limit = environment_limit(spec)  # starts the workers, too
+    limit = environment_limit(spec)  # this also starts the workers
     besides = [("environment limit", limit, "≥ 0.85"), ("SB3 evaluate_policy, 16 envs", sb3, "≥ 15")]
     return [compare(f"collect {N_EPISODES:,} demonstrations, to the file", "steps/s", per_second(ours), *besides)]
 
 
 def sb3_expert(envs: VecEnv) -> PPO:
-    """The shipped expert as a model of Stable-Baselines3's."""
+    """Return the shipped expert as a Stable-Baselines3 model."""
     model = PPO("MlpPolicy", envs, policy_kwargs={"net_arch": [64, 64]}, device="cpu")
     sources = [layer for layer in shipped_actor().layers if isinstance(layer, nn.Linear)]
     layers = [*model.policy.mlp_extractor.policy_net, model.policy.action_net]
@@ -73,12 +73,12 @@ REFERENCES: dict[str, tuple[Any, int, dict[str, Any], int]] = {
     "PPO": (PPO, 16, PPO_ZOO, 1_500_000),
     "A2C": (A2C, 8, A2C_ZOO, 200_000),
 }
-"""The algorithm, its number of envs, and RL Zoo's hyperparameters; the steps at which it gives up, where RL Zoo's A2C
-ends by itself."""
+"""The algorithm, its number of envs, RL Zoo's hyperparameters, and the steps after which it gives up; for A2C that is
+the length of RL Zoo's training."""
 
 
 def a2c(spec: EnvSpec) -> list[Row]:
-    """Seconds from nothing to a mean of 200, of ours and of both references in turn, from each of `SEEDS`."""
+    """Measure the seconds until a mean return of 200, for ours and both references in turn, from each of `SEEDS`."""
     runs: dict[str, list[tuple[float, bool]]] = {"ours": [], "PPO": [], "A2C": []}
     for seed in SEEDS:
         runs["ours"].append(race(spec, partial(train_ours, spec, seed)))
@@ -89,19 +89,19 @@ def a2c(spec: EnvSpec) -> list[Row]:
     for name, (*_, cap) in REFERENCES.items():
         missed = sum(not reached for _, reached in runs[name])
         note = f" ({missed} of {len(SEEDS)} not there after {cap:,} steps)" if missed else ""
-        # a training that was stopped would have taken longer; one that never gets there is not the faster reference
+        # a capped training would have taken longer; one that never reaches the goal is not a reference
         bar = "≤ 0.4" if missed < len(SEEDS) else None
         besides.append(Beside(f"SB3 {name}, RL Zoo{note}", seconds[name], bar))
     return [Row("train A2C to a mean of 200", "s", seconds["ours"], besides)]
 
 
 class _ReachedError(Exception):
-    """The goal was reached."""
+    """Raised when the goal is reached."""
 
 
 def race(spec: EnvSpec, train: Callable[[Score], object]) -> tuple[float, bool]:
-    """Seconds until the deterministic actor's mean over 100 selection seeds is a success, or until training ends; and
-    whether it was one."""
+    """Return the seconds until the deterministic actor's mean return over 100 selection seeds is a success, or until
+    training ends, and whether it succeeded."""
     seeds = spec.seeds("selection", 100)
 
     def score(policy: Policy) -> float:
@@ -119,21 +119,21 @@ def race(spec: EnvSpec, train: Callable[[Score], object]) -> tuple[float, bool]:
 
 
 def train_ours(spec: EnvSpec, seed: int, score: Score) -> None:
-    """As `conf/expert/a2c.yaml` says."""
+    """Train with the settings of `conf/expert/a2c.yaml`."""
     expert = make_expert({**load_option("expert", "a2c"), "score_every": SCORE_EVERY})
     with tempfile.TemporaryDirectory() as folder:
         expert.train(spec, Path(folder), seed=seed, privileged=False, score=score, report=lambda *_: None)
 
 
 def train_sb3(name: str, spec: EnvSpec, seed: int, score: Score) -> None:
-    """On Stable-Baselines3's own vector env."""
+    """Train with Stable-Baselines3 on its own vector env."""
     algorithm, n_envs, settings, cap = REFERENCES[name]
     model = algorithm("MlpPolicy", make_vec_env(spec.id, n_envs, seed=seed), seed=seed, device="cpu", **settings)
     model.learn(cap, callback=_Scoring(score, spec))
 
 
 class _Scoring(BaseCallback):
-    """After an update, every `SCORE_EVERY` steps, and at the end."""
+    """Scores the actor after an update, every `SCORE_EVERY` steps, and at the end."""
 
     def __init__(self, score: Score, spec: EnvSpec) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Training steps, beside the usual way, the arithmetic, and a loop without Lightning."""
+"""Training steps, compared with the usual data loading, the arithmetic limit, and a loop without Lightning."""
 
 import logging
 import statistics
@@ -29,20 +29,20 @@ from tests.benchmarks.rollouts import HEAD, SPACE, decoder, shipped_expert
 
 BATCH_SIZE = 256
 N_STEPS, WARM_UP = 150, 10
-"""Steps of the row about Lightning, of which the first are not counted."""
+"""Steps of the Lightning row; the warm-up steps are not counted."""
 
 
 def train(spec: EnvSpec) -> list[Row]:
-    """Labels (supervised steps) per second of `small`, K = 16, in one thread.
+    """Measure the labels (supervised steps) per second of `small`, K = 16, in one thread.
 
-    Ours gathers a batch of windows in one index, and supervises every step.
+    Ours gathers a batch of windows with one indexing operation, and supervises every step.
     """
     model, dataset = decoder("small", 16), windows(spec, 16)
     usual = DataLoader(
         range(len(dataset)),
         batch_size=BATCH_SIZE,
         shuffle=True,
-        collate_fn=lambda batch: default_collate([dataset[i] for i in batch]),  # one at a time, as such projects do it
+        collate_fn=lambda batch: default_collate([dataset[i] for i in batch]),  # one at a time, as is common
     )
     return [
         compare(
@@ -57,25 +57,25 @@ def train(spec: EnvSpec) -> list[Row]:
 
 
 def windows(spec: EnvSpec, context_length: int) -> WindowDataset:
-    """The windows of 50 demonstrations of the shipped expert's."""
+    """Return the windows of 50 demonstrations of the shipped expert."""
     episodes = rollout(spec, shipped_expert(), spec.seeds("demonstrations", 50))
     return WindowDataset(episodes, action_space=SPACE, context_length=context_length)
 
 
 def loader(dataset: WindowDataset) -> WindowLoader:
-    """Batches as `WindowData` makes them."""
+    """Return batches as `WindowData` makes them."""
     batches = EpochBatches(len(dataset), BATCH_SIZE, seed=0)
     return WindowLoader(dataset, batch_sampler=batches, collate_fn=lambda batch: batch)
 
 
 def module(model: Decoder) -> ImitationModule:
-    """The model with the optimizer of the default run."""
+    """Return the model with the optimizer of the default run."""
     settings = own_keys("optimizer", load_option("optimizer", "adamw"))
     return ImitationModule(model, HEAD, seed=0, make_optimizer=partial(adamw, **settings))
 
 
 def training(model: Decoder, loader: Iterable[Any], n_batches: int, *, last_only: bool = False) -> Measure:
-    """Labels per second over some optimizer steps, and one before that is not counted."""
+    """Measure the labels per second over `n_batches` optimizer steps, after one that is not counted."""
 
     def measure() -> float:
         optimizer = torch.optim.AdamW(decay_groups(model, 0.1), lr=1e-4, fused=True)
@@ -87,7 +87,7 @@ def training(model: Decoder, loader: Iterable[Any], n_batches: int, *, last_only
 
 
 def step(model: Decoder, optimizer: torch.optim.Optimizer, batch: dict[str, Tensor], *, last_only: bool = False) -> int:
-    """Update the model; returns the number of labels."""
+    """Update the model; return the number of labels."""
     mask = batch["mask"].clone()
     if last_only:
         mask[:, :-1] = False
@@ -100,32 +100,32 @@ def step(model: Decoder, optimizer: torch.optim.Optimizer, batch: dict[str, Tens
 
 
 def arithmetic_limit(model: Decoder, context_length: int) -> Measure:
-    """Labels per second if a step were nothing but its matrix products, at the rate of a large one."""
+    """Measure the labels per second if a step were only its matrix products, at the rate of a large product."""
     a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
     product, labels = seconds(lambda: torch.mm(a, b)), 2 * 1024**3 / flops_per_label(model, context_length)
     return lambda: labels / statistics.median(product() for _ in range(15))
 
 
 def flops_per_label(model: Decoder, context_length: int) -> float:
-    """Floating point operations of a forward and a backward pass, the latter counted as two forward ones.
+    """Return the floating point operations of a forward and a backward pass; the latter counts as two forward passes.
 
-    Products of linear layers at the tokens where they are computed, and attention over whole windows (Chowdhery et al.
-    2022, PaLM, appendix B). Element by element work is not counted.
+    They are the products of linear layers at the tokens where they are computed, and attention over whole windows
+    (Chowdhery et al. 2022, PaLM, appendix B). Elementwise operations are not counted.
     """
     n_tokens, d_model = 2 * context_length - 1, model.action_head.in_features
     forward = 2 * context_length * (model.embed_state.weight.numel() + model.action_head.weight.numel())
     for i in range(len(model.blocks)):
-        n_read = n_tokens if i < len(model.blocks) - 1 else context_length  # of the last block, the state tokens
-        forward += 2 * n_tokens * 3 * d_model**2 + 2 * n_read * 9 * d_model**2  # queries, keys, values; the others
+        n_read = n_tokens if i < len(model.blocks) - 1 else context_length  # the last block reads only state tokens
+        forward += 2 * n_tokens * 3 * d_model**2 + 2 * n_read * 9 * d_model**2  # queries, keys, values; then the rest
         forward += 2 * 2 * n_read * n_tokens * d_model
     return 3 * forward / context_length
 
 
-# --- what Lightning costs ---
+# --- the overhead of Lightning ---
 
 
 class _Clock(pl.Callback):
-    """Seconds of a step, without the first ones."""
+    """Measures the seconds of a step after the warm-up."""
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.global_step == WARM_UP:
@@ -135,7 +135,7 @@ class _Clock(pl.Callback):
 
 
 def lightning(spec: EnvSpec) -> list[Row]:
-    """Milliseconds per step of `tiny`, K = 8, with clipping, schedule and weight averaging in both."""
+    """Measure milliseconds per step of `tiny`, K = 8, with clipping, schedule and weight averaging in both loops."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     for expected in (".*does not have many workers.*", ".*isinstance.treespec, LeafSpec.*"):
         warnings.filterwarnings("ignore", message=expected)
@@ -175,5 +175,5 @@ def lightning(spec: EnvSpec) -> list[Row]:
 
 
 def quiet_trainer(**options: Any) -> pl.Trainer:
-    """A trainer that shows and keeps nothing."""
+    """Return a trainer that displays and saves nothing."""
     return pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, **options)

@@ -1,4 +1,4 @@
-"""Commands, called as a user calls them: in this process, or in one of their own where that is what is tested."""
+"""Run commands as a user does: in this process, or in their own process where a test needs that."""
 
 import importlib
 import json
@@ -24,14 +24,14 @@ ENVIRONMENT = {**os.environ, **KEYLESS, "WANDB_MODE": "disabled"}
 
 
 def run_command(command: str, *overrides: str) -> Any:
-    """What a command does with this config, and what it returns. Not for `train`, which asks Hydra for its folder."""
+    """Run a command with this config and return its result. `train` needs its folder from Hydra: use `type_command`."""
     app = importlib.import_module(f"ilt.cli.{command}")
     with initialize_config_module("ilt.conf", version_base="1.3"):
         return app.main(compose(command, list(overrides)))
 
 
 def type_command(*arguments: str, **variables: str) -> None:
-    """Type `ilt <arguments>` into this process, with environment variables. `capsys` catches what it prints."""
+    """Run `ilt <arguments>` in this process with environment variables; `capsys` captures its output."""
     root = logging.getLogger()
     before = root.level, list(root.handlers)
     try:
@@ -45,14 +45,14 @@ def type_command(*arguments: str, **variables: str) -> None:
 
 
 def refusal(*arguments: str) -> str:
-    """The line that a mistake is answered with."""
+    """Return the one-line error message for wrong arguments."""
     with pytest.raises(SystemExit) as stopped:
         type_command(*arguments)
     return str(stopped.value.code)
 
 
 def call(*arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
-    """`ilt <arguments>` in a process of its own."""
+    """Run `ilt <arguments>` in its own process."""
     command = [sys.executable, "-m", "ilt", *arguments]
     process = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert not check or process.returncode == 0, process.stderr
@@ -60,7 +60,7 @@ def call(*arguments: str, check: bool = True) -> "subprocess.CompletedProcess[st
 
 
 def start(*arguments: str) -> "subprocess.Popen[str]":
-    """Start `ilt <arguments>` in a process of its own; its output is one stream."""
+    """Start `ilt <arguments>` in its own process, with stdout and stderr in one stream."""
     streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     return subprocess.Popen([sys.executable, "-m", "ilt", *arguments], cwd=ROOT, env=ENVIRONMENT, text=True, **streams)
 
@@ -75,7 +75,7 @@ def results_of(run: Path) -> dict[str, Any]:
 
 
 def wandb_records(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """All that the only W&B run in a folder holds, by kind of record."""
+    """Return the records of the only W&B run in a folder, by kind."""
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     found: dict[str, list[dict[str, Any]]] = {}
     for record in records(path):

@@ -1,4 +1,4 @@
-"""Several policies on the same seeds, as a user asks for them."""
+"""`ilt compare`: several policies on the same seeds."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ ASKED = [*POLICIES, "+subsets.windy=wind_power:0.5:1", "video=[other,nominal]"]
 
 
 def compared(outputs: Path, *overrides: str) -> float:
-    """Compare on three test seeds, in episodes of at most 30 steps; what the job returns."""
+    """Compare on three test seeds in episodes of at most 30 steps; return the command's result."""
     fixed = ["name=name", "seeds=test:3", f"outputs={outputs}", "processes=1", "env=lunar_lander_hidden", SHORT]
     return run_command("compare", *fixed, *overrides)
 
@@ -39,7 +39,7 @@ def content_of(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def filmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a comparison of two experts of the plain lander under hidden physics, with a video."""
+    """Return the folder of a comparison of two plain Lunar Lander experts under hidden physics, with a video."""
     outputs = tmp_path_factory.mktemp("outputs")
     compared(outputs, *ASKED)
     return comparisons(outputs)[0]
@@ -50,7 +50,7 @@ def content(filmed: Path) -> dict[str, Any]:
     return content_of(filmed)
 
 
-def test_a_comparison_has_every_policy_and_the_random_one_in_every_subset(content: dict[str, Any]) -> None:
+def test_a_comparison_has_every_policy_and_random_in_every_subset(content: dict[str, Any]) -> None:
     assert list(content["metrics"]) == ["all episodes", "windy"]
     assert [list(by_policy) for by_policy in content["metrics"].values()] == [["nominal", "other", "random"]] * 2
     assert content["reference"] == "nominal"
@@ -58,7 +58,7 @@ def test_a_comparison_has_every_policy_and_the_random_one_in_every_subset(conten
     assert content["metrics"]["all episodes"]["nominal"]["performance"] == 1.0
 
 
-def test_the_same_command_again_runs_nothing_and_rollouts_are_kept_for_other_comparisons(
+def test_repeated_and_related_comparisons_reuse_rollouts(
     filmed: Path, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Context, "rollout", None)
@@ -69,7 +69,7 @@ def test_the_same_command_again_runs_nothing_and_rollouts_are_kept_for_other_com
     assert len(comparisons(outputs)) == 2
 
 
-def test_the_video_shows_the_policies_that_were_asked_for_side_by_side(filmed: Path, content: dict[str, Any]) -> None:
+def test_the_video_shows_the_requested_policies_side_by_side(filmed: Path, content: dict[str, Any]) -> None:
     assert list(content["video"]["returns"]) == ["other", "nominal"]
     assert 30_000_000 <= content["video"]["seed"] < 30_000_003
     with Image.open(filmed / "episode.gif") as image:
@@ -84,7 +84,7 @@ def test_the_video_shows_the_policies_that_were_asked_for_side_by_side(filmed: P
         (["reference=expert"], r"^reference must name one of policies = \['nominal', 'other', 'random'\], got expert"),
         (["video=[student]"], r"^video must name one of policies = .*, got student"),
         ([f"+policies.random={PPO}"], r"^policies\.random must be random"),
-        (["+subsets.windy=wind:0.5:1"], r"^subsets\.windy must begin with one of \['gravity', .*\], .*, got wind$"),
+        (["+subsets.windy=wind:0.5:1"], r"^subsets\.windy must start with one of \['gravity', .*\], .*, got wind$"),
         (["+subsets.windy=wind"], r"^subsets\.windy must be PARAMETER:LOW:HIGH .*, got 'wind'$"),
         (["+policies.student=nowhere"], r"^policies\.student must be the folder of a finished run"),
         (
@@ -95,7 +95,7 @@ def test_the_video_shows_the_policies_that_were_asked_for_side_by_side(filmed: P
         (["seeds=test:0"], r"^seeds must stay in env\.seed_blocks\.test"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_before_anything_runs(
+def test_comparison_errors_are_found_before_any_rollout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], message: str
 ) -> None:
     monkeypatch.setattr("ilt.pipeline.prepare", None)
@@ -104,25 +104,25 @@ def test_what_cannot_be_compared_is_refused_before_anything_runs(
 
 
 def folder_of(outputs: Path, name: str, *, seed: int, **changes: int) -> str:
-    """A finished run without weights; `changes` of its config, with `__` for the dots."""
+    """Write a finished run without weights, with `changes` to its config (`__` for dots), and return its folder."""
     by_key = {key.replace("__", "."): value for key, value in changes.items()}
     return str(finish_run(outputs / "runs" / name, seed=seed, changes=by_key))
 
 
-def test_a_pattern_is_all_runs_that_differ_in_their_seed(tmp_path: Path) -> None:
+def test_a_pattern_selects_all_runs_that_differ_only_in_their_seed(tmp_path: Path) -> None:
     runs = [folder_of(tmp_path, name, seed=seed, threads=seed + 1) for seed, name in enumerate(["a-s0-x", "a-s1-y"])]
     folder_of(tmp_path, "a-s0-x.1", seed=0)
     folder_of(tmp_path, "b-s0-z", seed=0)
     assert runs_of("policies.a", f"{tmp_path}/runs/a-*") == runs
     assert runs_of("policies.a", runs[0]) == runs[:1]
     folder_of(tmp_path, "a-s2", seed=2, dataset__batch_size=4)
-    with pytest.raises(ConfigError, match=r"^policies\.a must match runs that differ in nothing but .*-s1-y and .*-s2"):
+    with pytest.raises(ConfigError, match=r"^policies\.a must match runs that differ only in .*-s1-y and .*-s2"):
         runs_of("policies.a", f"{tmp_path}/runs/a-*")
     with pytest.raises(ConfigError, match=r"^policies\.c must match .* at least one finished run, got .*/c-\*$"):
         runs_of("policies.c", f"{tmp_path}/runs/c-*")
 
 
-def test_students_of_several_seeds_are_one_row_and_show_their_median_run(tmp_path: Path) -> None:
+def test_students_of_several_seeds_share_a_row_and_the_video_shows_the_median_run(tmp_path: Path) -> None:
     env = {**load_option("env", "lunar_lander_hidden"), "kwargs": {"max_episode_steps": 30}}
     spec, wrappers = EnvSpec.from_config(OmegaConf.create(env)), {"env.wrappers": env["wrappers"]}
     for seed in range(3):
@@ -143,7 +143,7 @@ def test_students_of_several_seeds_are_one_row_and_show_their_median_run(tmp_pat
     ("file", "content"),
     [("config.yaml", "a: ["), ("config.yaml", "env: 1"), ("results.json", "{"), ("results.json", "{}")],
 )
-def test_a_damaged_run_of_a_pattern_is_left_out_with_the_reason(
+def test_a_damaged_run_in_a_pattern_is_excluded_with_the_reason(
     file: str, content: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     runs = [folder_of(tmp_path, f"a-s{seed}", seed=seed) for seed in range(3)]

@@ -1,4 +1,4 @@
-"""The W&B workspace as code."""
+"""The W&B workspace that `ilt dashboard` builds."""
 
 import json
 import os
@@ -18,18 +18,18 @@ def panels(workspace: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def names(workspace: dict[str, Any], *keys: str) -> set[str]:
-    """All that panels name under these keys of their config."""
+    """Return every name that panels have under these keys of their config."""
     values = [panel["config"].get(key) or [] for panel in panels(workspace) for key in keys]
     return {str(name) for value in values for name in ([value] if isinstance(value, str) else value)}
 
 
 def curves(workspace: dict[str, Any]) -> set[str]:
-    """What is drawn over steps, or as bars."""
+    """Return the metrics drawn over steps or as bars."""
     return names(workspace, "metrics", "xAxis") - accessors(workspace)
 
 
 def accessors(workspace: dict[str, Any]) -> set[str]:
-    """What is compared between runs: `summary:name` or `config:key.value`."""
+    """Return the values compared between runs: `summary:name` or `config:key.value`."""
     columns = [column for panel in panels(workspace) for column in panel["config"].get("columns") or []]
     scattered = {name for name in names(workspace, "xAxis", "yAxis") if name.startswith(("summary:", "config:"))}
     return scattered | {column["accessor"] for column in columns}
@@ -40,7 +40,7 @@ def tables(workspace: dict[str, Any]) -> set[str]:
     return {exp["fromOp"]["inputs"]["key"]["val"] for exp in exps}
 
 
-def test_rollouts_have_bands_over_seeds_and_parameters_stand_beside_returns_that_may_choose() -> None:
+def test_rollouts_have_bands_over_seeds_and_parameters_are_plotted_against_selection_returns() -> None:
     workspace = as_json(build("us", "ilt"))
     assert (workspace["entity"], workspace["project"]) == ("us", "ilt")
     drawn = [panel["config"] for panel in panels(workspace) if panel["config"].get("groupAgg")]
@@ -51,7 +51,7 @@ def test_rollouts_have_bands_over_seeds_and_parameters_stand_beside_returns_that
     assert len(accessors(workspace) - {"summary:selection/return_mean"}) == len(SWEPT)
 
 
-def test_it_is_written_as_json_where_there_is_no_key(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_dashboard_is_written_as_json_without_a_key(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     with patch.dict(os.environ, KEYLESS):
         run_command("dashboard", f"outputs={tmp_path}", "project=other")

@@ -1,4 +1,4 @@
-"""`ilt expert` and `ilt collect`, from nothing to artifacts."""
+"""`ilt expert` and `ilt collect` from scratch."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def composed(*arguments: str) -> tuple[Context, DictConfig]:
 
 
 @pytest.mark.parametrize(("name", "options"), [("ppo", ["expert.n_epochs=1", *HIDDEN]), ("a2c", [])])
-def test_an_expert_is_trained_measured_and_kept(
+def test_an_expert_is_trained_scored_and_stored(
     name: str, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [f"expert={name}", *QUICK, *options, f"outputs={tmp_path}"]
@@ -35,7 +35,7 @@ def test_an_expert_is_trained_measured_and_kept(
     expert = open_artifact(folder)
     assert set(expert.manifest["files"]) == {"actor.safetensors", "history.json"}
     assert expert.metrics["training"]["steps"] == 2048
-    assert expert.metrics["selection"]["seeds"] == [20_000_002, 3]  # not those it was picked by
+    assert expert.metrics["selection"]["seeds"] == [20_000_002, 3]  # other seeds than those that picked the checkpoint
     assert {"deterministic", "sampled"} <= set(expert.metrics["selection"])
     assert [entry["steps"] for entry in json.loads((folder / "history.json").read_text())] == [1024, 2048]
     logged = wandb_records(tmp_path)
@@ -47,13 +47,13 @@ def test_an_expert_is_trained_measured_and_kept(
     assert mean == expert.metrics["selection"]["deterministic"]["return_mean"]
 
 
-def test_the_heuristic_is_measured_without_training(tmp_path: Path) -> None:
+def test_the_heuristic_is_scored_without_training(tmp_path: Path) -> None:
     arguments = ["expert=heuristic", "expert.gate_episodes=5", f"outputs={tmp_path}", "processes=1", "logger=none"]
     assert run_command("expert", *arguments) > 0
     assert find(*composed(*arguments)).metrics["training"] is None
 
 
-def test_filters_that_drop_everything_say_so(tmp_path: Path) -> None:
+def test_filters_that_drop_every_episode_are_an_error(tmp_path: Path) -> None:
     arguments = ["demos.n_episodes=5", "demos.n_validation_episodes=2", "demos.filters.min_return=400"]
     with pytest.raises(ValueError, match=r"demos\.filters drop every one of the 5 demonstrations episodes"):
         type_command("collect", *arguments, f"outputs={tmp_path}", "processes=1", "logger=wandb")

@@ -1,4 +1,4 @@
-"""`ilt figures`: figures made again from files alone, whoever made these files."""
+"""`ilt figures`: redraw figures from files alone, including other people's files."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ ATTENTION = "moment,layer,head,steps_back,weight\nlast action,1,1,1.0,0.25\nlast
 POLICY = {"return_mean": 3.0, "return_mean_interval": [2.0, 4.0], "n_episodes": 5}
 
 
-def test_a_run_is_drawn_again_in_every_format_beside_its_files(tmp_path: Path) -> None:
+def test_the_figures_of_a_run_are_redrawn_in_every_format(tmp_path: Path) -> None:
     run = finish_run(tmp_path / "run")
     before = {path.name: path.read_bytes() for path in run.iterdir()}
     assert run_command("figures", f"run={run}", "width=3.3") == 6
@@ -26,7 +26,7 @@ def test_a_run_is_drawn_again_in_every_format_beside_its_files(tmp_path: Path) -
     assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
 
 
-def test_probes_and_attention_are_drawn_again(tmp_path: Path) -> None:
+def test_probe_and_attention_figures_are_redrawn(tmp_path: Path) -> None:
     (tmp_path / "probe").mkdir()
     (tmp_path / "probe" / "probe.csv").write_text(PROBE.format(step=0))
     (tmp_path / "probe" / "attention.csv").write_text(ATTENTION)
@@ -37,7 +37,7 @@ def test_probes_and_attention_are_drawn_again(tmp_path: Path) -> None:
 
 
 def comparison(folder: Path, **content: object) -> Path:
-    """A comparison with no more than a figure takes."""
+    """Write a comparison with only what a figure needs; return its folder."""
     folder.mkdir()
     write_json(folder / "comparison.json", {"reference": "a", "metrics": {"all episodes": {"a": POLICY}}, **content})
     files = {"comparison.json": sha256(folder / "comparison.json")}
@@ -45,7 +45,7 @@ def comparison(folder: Path, **content: object) -> Path:
     return folder
 
 
-def test_a_comparison_and_a_sweep_are_drawn_again(tmp_path: Path) -> None:
+def test_comparison_and_sweep_figures_are_redrawn(tmp_path: Path) -> None:
     assert list(find_figures(comparison(tmp_path / "comparison"))) == ["comparison"]
     job = finish_run(tmp_path / "sweep" / "job", results={"return_mean_interval": [1.0, 2.0]})
     (job / ".hydra").mkdir()
@@ -54,13 +54,13 @@ def test_a_comparison_and_a_sweep_are_drawn_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [{"metrics": 3}, {"metrics": {"all episodes": {"a": {"return_mean": "x"}}}}])
-def test_what_nobody_can_draw_is_refused_in_a_line(content: dict[str, object], tmp_path: Path) -> None:
+def test_content_that_cannot_be_drawn_is_refused_in_one_line(content: dict[str, object], tmp_path: Path) -> None:
     with pytest.raises(UnreadableFileError, match="cannot be used"):
         run_command("figures", f"run={comparison(tmp_path / 'it', **content)}", "width=3.3")
     assert not list(tmp_path.rglob("*.png"))
 
 
-def test_what_is_no_run_or_was_changed_is_refused(tmp_path: Path) -> None:
+def test_other_folders_and_changed_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="run must be the folder of a finished run, a comparison or a sweep"):
         find_figures(tmp_path)
     folder = comparison(tmp_path / "it")

@@ -1,4 +1,4 @@
-"""`ilt list` and `ilt clean`, which deletes of what is listed only what was left over."""
+"""`ilt list`, and `ilt clean`, which deletes only leftovers."""
 
 import json
 import os
@@ -23,7 +23,7 @@ FINISHED = {"return_mean": 487.25, "seconds": {"total": 61.0}}
 
 
 def write_run(path: Path, *, results: Any = None, error: str = "") -> Path:
-    """A run's folder with a config, and with results or an error."""
+    """Write a run's folder with a config, and with results or an error."""
     files = {"config.yaml": CONFIG, ".hydra/config.yaml": CONFIG, ".hydra/hydra.yaml": HYDRA, "train.log": ""}
     if results is not None:
         files["results.json"] = results if isinstance(results, str) else json.dumps(results)
@@ -52,7 +52,7 @@ def only(outputs: Path) -> Entry:
 
 
 def age(path: Path, *, hours: float) -> None:
-    """Make a folder look as if it was last written to so many hours ago."""
+    """Make a folder look as if it was last written to `hours` ago."""
     then = time.time() - 3600 * hours
     for each in [*path.rglob("*"), path]:
         os.utime(each, (then, then))
@@ -62,7 +62,7 @@ def clean(outputs: Path, *overrides: str) -> int:
     return run_command("clean", f"outputs={outputs}", *overrides)
 
 
-RUNS = {  # by folder, the state that it shall have and what is in it
+RUNS = {  # by folder: the expected state and the content
     "runs/failed": ("failed", {"error": "ValueError: no"}),
     "runs/unfinished": ("not finished", {}),
     "runs/again": ("finished", {"results": FINISHED}),
@@ -79,10 +79,10 @@ LEFT_OVER = {folder for folder, state in STATES.items() if state in ("failed", "
 
 @pytest.fixture
 def outputs(tmp_path: Path) -> Path:
-    """Everything that there may be, two days old."""
+    """Return outputs with every kind of entry, two days old."""
     for folder, (_, files) in RUNS.items():
         write_run(tmp_path / folder, **files)
-    write_run(tmp_path / "runs" / "again" / "wandb" / "files")  # which is no run
+    write_run(tmp_path / "runs" / "again" / "wandb" / "files")  # not a run
     write_run(tmp_path / "reference" / "old")
     write_artifact(tmp_path / "experts" / "ppo-0123456789")
     (tmp_path / "multirun" / "refused").mkdir()
@@ -101,7 +101,7 @@ def test_states_of_runs_and_artifacts(outputs: Path) -> None:
         assert states(outputs) == {**STATES, "runs/failed": "running", f"experts/{PARTIAL}": "running"}
 
 
-def test_a_finished_run_says_what_it_is(tmp_path: Path) -> None:
+def test_a_finished_run_is_described(tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "nano-s0", results=FINISHED)
     cells = row(only(tmp_path), tmp_path)
     assert cells[:6] == ["runs", "nano-s0", "CartPole-v1 + blind", "ppo", "nano", "487.2"]
@@ -111,7 +111,7 @@ def test_a_finished_run_says_what_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "how"), [(file, how) for file, table in (("results.json", JSON), ("config.yaml", YAML)) for how in table]
 )
-def test_a_hostile_run_is_damaged_and_says_why(file: str, how: str, tmp_path: Path) -> None:
+def test_a_hostile_run_is_listed_as_damaged_with_the_reason(file: str, how: str, tmp_path: Path) -> None:
     run = write_run(tmp_path / "runs" / "it", results=FINISHED)
     replaced(run / file, how)
     entry = only(tmp_path)
@@ -121,7 +121,7 @@ def test_a_hostile_run_is_damaged_and_says_why(file: str, how: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("change", [{"return_mean": "[/]"}, {"return_mean": 1e999}, {"seconds": {"total": None}}, {}])
-def test_values_that_no_table_can_show_are_damage(change: dict[str, Any], tmp_path: Path) -> None:
+def test_values_that_a_table_cannot_show_count_as_damage(change: dict[str, Any], tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "it", results={**FINISHED, **change})
     entry = only(tmp_path)
     assert (entry.state == "damaged") == bool(change) or entry.seconds is None
@@ -136,14 +136,14 @@ def test_values_that_no_table_can_show_are_damage(change: dict[str, Any], tmp_pa
         ("comparisons", {"return_mean": {"student": 1.0}}, "–", "–"),
     ],
 )
-def test_an_artifact_says_what_it_is(kind: str, metrics: Any, expert: str, mean: str, tmp_path: Path) -> None:
+def test_an_artifact_is_described(kind: str, metrics: Any, expert: str, mean: str, tmp_path: Path) -> None:
     write_artifact(tmp_path / kind / "ppo-privileged-0123456789", metrics=metrics)
     cells = row(only(tmp_path), tmp_path)
     assert cells[:4] == [kind, "ppo-privileged-0123456789", "CartPole-v1", expert]
     assert (cells[5], *cells[7:]) == (mean, "3", "finished")
 
 
-def test_shipped_experts_are_there() -> None:
+def test_shipped_experts_are_listed() -> None:
     assert {entry.expert for entry in find_shipped()} >= {"ppo", "a2c", "ppo-privileged", "a2c-privileged"}
     assert {entry.state for entry in find_shipped()} == {"shipped"}
     assert "LunarLander-v3 + RandomizedPhysics" in {entry.env for entry in find_shipped()}
@@ -158,14 +158,14 @@ def test_only_leftovers_are_deleted_with_their_locks(outputs: Path) -> None:
 
 
 @pytest.mark.parametrize(("answer", "deleted"), [("", 0), ("n", 0), ("no", 0), (EOFError, 0), ("y", 5)])
-def test_nothing_is_deleted_without_a_yes(outputs: Path, answer: Any, deleted: int) -> None:
+def test_nothing_is_deleted_without_confirmation(outputs: Path, answer: Any, deleted: int) -> None:
     with patch("builtins.input", side_effect=[answer]) as asked:
         assert clean(outputs) == deleted
     asked.assert_called_once_with("Delete 5 folders? [y/N] ")
     assert len(STATES) - len(states(outputs)) == deleted
 
 
-def test_what_was_just_written_to_is_not_left_over(outputs: Path) -> None:
+def test_recently_written_folders_are_not_leftovers(outputs: Path) -> None:
     def kept(hours: float) -> set[str]:
         found = {entry.path.relative_to(outputs).as_posix() for entry in find_leftovers(outputs, hours=hours)}
         return LEFT_OVER - found
@@ -177,11 +177,11 @@ def test_what_was_just_written_to_is_not_left_over(outputs: Path) -> None:
     assert kept(hours=24) == {"runs/unfinished", f"experts/{PARTIAL}"}
 
 
-def test_what_a_process_works_on_is_kept(tmp_path: Path) -> None:
+def test_folders_in_use_are_kept(tmp_path: Path) -> None:
     run = write_run(tmp_path / "runs" / "it", error="ValueError: of the last time")
     entry = only(tmp_path)
     with FileLock(tmp_path / "runs" / ".it.lock"):
         assert clean(tmp_path, "yes=true", "hours=0") == 0
-        assert not delete(entry)  # it began after the question was asked
+        assert not delete(entry)  # it started after the question was asked
     assert run.exists()
     assert delete(entry)

@@ -57,8 +57,8 @@ MISTAKES = {
     "model.n_layer=[1": "model.n_layer=[1 is not an override such as key=value: no viable alternative at input '[1'",
     WRONG: "model.n_layer must be an integer of at least 1, got 0",
     "+modl=tiny": "modl is not a key; did you mean model?",
-    "model=null": "model=null is no option of a group; a group takes a name, such as model=tiny",
-    "model=[tiny,small]": "model=[tiny,small] is no option of a group; a group takes one name, such as model=tiny",
+    "model=null": "model=null is not an option of a group; a group takes a name, such as model=tiny",
+    "model=[tiny,small]": "model=[tiny,small] is not an option of a group; a group takes one name, such as model=tiny",
     "env.id=null": "env.id must be text, got None",
     "experiment=adapt dataset.context_length=0": "dataset.context_length must be an integer of at least 1, got 0",
     "seed=[1]": "seed must be an integer from 0 to 4294967295, got [1]",
@@ -94,23 +94,23 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("argument", "line"), MISTAKES.items())
-def test_a_mistake_is_one_line_and_leaves_nothing(argument: str, line: str, tmp_path: Path) -> None:
+def test_an_error_is_one_line_and_leaves_no_files(argument: str, line: str, tmp_path: Path) -> None:
     with chdir(tmp_path):
         assert refusal("train", *argument.split(" ") if "{" not in argument else [argument]) == line
     assert {path.name for path in tmp_path.rglob("*")} <= {"outputs", "runs"}
 
 
-def test_an_unknown_option_is_one_line(capsys: Captured) -> None:
+def test_an_unknown_option_is_a_one_line_error(capsys: Captured) -> None:
     assert refusal("train", "--multirunn") == "2"
     assert capsys.readouterr().err == "ilt train: error: unrecognized arguments: --multirunn\n"
 
 
-def test_in_a_process_of_its_own_a_mistake_is_one_line_on_stderr_and_exit_code_1(tmp_path: Path) -> None:
+def test_the_process_prints_an_error_on_one_line_of_stderr_and_exits_with_1(tmp_path: Path) -> None:
     process = call("train", WRONG, f"outputs={tmp_path}", check=False)
     assert (process.returncode, process.stdout, process.stderr) == (1, "", f"{MISTAKES[WRONG]}\n")
 
 
-def test_an_unexpected_error_has_a_traceback_and_a_mistake_where_one_is_asked_for(
+def test_unexpected_errors_have_a_traceback_and_config_errors_on_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ConfigError):
@@ -121,10 +121,10 @@ def test_an_unexpected_error_has_a_traceback_and_a_mistake_where_one_is_asked_fo
 
 
 SWEEP_MISTAKES = {
-    "model.n_layer=range(0)": "model.n_layer=range(0) holds no value to sweep over",
+    "model.n_layer=range(0)": "model.n_layer=range(0) has no value to sweep over",
     "model.n_layer=range(1,3,0)": "model.n_layer=range(1,3,0) cannot be swept over: range() arg 3 must not be zero",
     "model.dropout=interval(0,1)": (
-        "model.dropout=interval(0,1) has no single values to sweep over; sweep=optuna searches it"
+        "model.dropout=interval(0,1) has no discrete values to sweep over; sweep=optuna searches it"
     ),
     "model.n_layer=0,-1": MISTAKES[WRONG],
     "model=tiny,tinny": MISTAKES["model=tinny"],
@@ -137,13 +137,15 @@ SWEEP_MISTAKES = {
 
 
 @pytest.mark.parametrize(("arguments", "line"), SWEEP_MISTAKES.items())
-def test_a_mistake_of_every_job_is_one_line_before_the_first_job(arguments: str, line: str, tmp_path: Path) -> None:
+def test_an_error_common_to_all_jobs_is_reported_before_the_first_job(
+    arguments: str, line: str, tmp_path: Path
+) -> None:
     with chdir(tmp_path):
         assert refusal("train", "-m", *arguments.split()).startswith(line)
     assert not list(tmp_path.rglob("*"))
 
 
-def test_a_sweep_writes_through_no_link(tmp_path: Path) -> None:
+def test_a_sweep_does_not_write_through_links(tmp_path: Path) -> None:
     (tmp_path / "private").write_text("words")
     (tmp_path / "multirun.yaml").symlink_to(tmp_path / "private")
     said = refusal("train", "-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}")
@@ -153,7 +155,7 @@ def test_a_sweep_writes_through_no_link(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
-def test_in_a_sweep_a_mistake_of_one_job_is_the_last_line_after_all_jobs(launcher: str, tmp_path: Path) -> None:
+def test_the_error_of_one_job_is_the_last_line_after_all_jobs(launcher: str, tmp_path: Path) -> None:
     sweep = [*SMOKE, "model.n_layer=0,1", f"hydra/launcher={launcher}", f"outputs={tmp_path}"]
     process = call("train", "-m", *sweep, check=False)
     assert process.returncode == 1
@@ -169,7 +171,7 @@ def test_our_sweeper_and_launcher_are_found_from_any_folder(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_an_interrupt_exits_with_130_also_in_training(tmp_path: Path) -> None:
+def test_an_interrupt_exits_with_130_even_during_training(tmp_path: Path) -> None:
     process = start("train", *SMOKE, f"outputs={tmp_path}", "trainer.max_steps=100000")
     while not list(tmp_path.glob("runs/*/checkpoints/last.ckpt")):
         assert process.poll() is None
@@ -178,7 +180,7 @@ def test_an_interrupt_exits_with_130_also_in_training(tmp_path: Path) -> None:
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in said
-    assert "stopped; the same command goes on from the last checkpoint" in said
+    assert "stopped; the same command resumes from the last checkpoint" in said
 
 
 def test_each_command_has_its_own_help(capsys: Captured) -> None:
@@ -200,7 +202,7 @@ COMPLETIONS = {
 
 
 @pytest.mark.parametrize(("line", "expected"), COMPLETIONS.items())
-def test_what_tab_completes(line: str, expected: set[str], capsys: Captured) -> None:
+def test_tab_completion(line: str, expected: set[str], capsys: Captured) -> None:
     type_command("-sc", "query=fish", COMP_LINE=line)
     assert set(capsys.readouterr().out.split()) == expected
 

@@ -1,4 +1,4 @@
-"""Which runs a report is about, what it leaves in their folder, and how its page works in a browser."""
+"""`ilt report`: which runs it includes, the files it writes, and how its page works in a browser."""
 
 import base64
 import os
@@ -29,14 +29,14 @@ def composed(*overrides: str) -> DictConfig:
 
 
 def report_on(folder: Path, *overrides: str) -> str:
-    """The table that a report without videos leaves."""
+    """Write a report without videos; return its Markdown table."""
     run_command("report", f"runs={folder}", "videos=false", *overrides)
     return (folder / "report.md").read_text()
 
 
 @pytest.fixture(scope="module")
 def reported(lander: EnvSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of four runs, of which one can be rolled out again, and the report on them."""
+    """Return a folder with four runs, one of which can be rolled out again, and their report."""
     folder = tmp_path_factory.mktemp("runs")
     roll_out_run(folder / "acted", lander, n_episodes=3)
     for seed, (name, selection_return) in enumerate([("best", 110.0), ("middle", 7.0), ("worst", -300.0)], 1):
@@ -45,7 +45,7 @@ def reported(lander: EnvSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_set_aside_and_unfinished_runs_are_left_out_with_a_reason(tmp_path: Path) -> None:
+def test_set_aside_and_unfinished_runs_are_excluded_with_a_reason(tmp_path: Path) -> None:
     done = finish_run(tmp_path / "0-done")
     shutil.copytree(done, tmp_path / "0-done.1")
     half = finish_run(tmp_path / "half", seed=1)
@@ -56,7 +56,7 @@ def test_set_aside_and_unfinished_runs_are_left_out_with_a_reason(tmp_path: Path
     assert left_out == [(tmp_path / "0-done.1", "set aside when it was run again"), (half, "not finished")]
 
 
-def test_what_lies_inside_a_run_is_no_run(tmp_path: Path) -> None:
+def test_folders_inside_a_run_are_not_runs(tmp_path: Path) -> None:
     run = finish_run(tmp_path / "run")
     for inside in (".hydra", "wandb/offline-run-1/files"):
         (run / inside).mkdir(parents=True)
@@ -64,7 +64,7 @@ def test_what_lies_inside_a_run_is_no_run(tmp_path: Path) -> None:
     assert find_runs(tmp_path) == find_runs(run) == ([run], [])
 
 
-def test_a_run_that_is_there_twice_counts_once_and_damaged_ones_do_not_stop_it(tmp_path: Path) -> None:
+def test_duplicate_runs_count_once_and_damaged_runs_are_skipped(tmp_path: Path) -> None:
     finish_run(tmp_path / "multirun" / "a")
     finish_run(tmp_path / "runs" / "again")
     (finish_run(tmp_path / "runs" / "bad-0", seed=1) / "episodes.csv").write_text("?")
@@ -78,11 +78,11 @@ def test_a_run_that_is_there_twice_counts_once_and_damaged_ones_do_not_stop_it(t
 FILES = {"results.json": JSON, "config.yaml": YAML, "curve.csv": CSV, "episodes.csv": CSV}
 
 
-def test_whatever_is_wrong_with_runs_they_are_listed_and_left_out(tmp_path: Path) -> None:
+def test_damaged_runs_are_listed_and_excluded(tmp_path: Path) -> None:
     folder = tmp_path / "runs"
     finish_run(folder / "good")
     wrong = {(file, how) for file, table in FILES.items() for how in table}
-    wrong -= {("curve.csv", "empty")}  # never validated
+    wrong -= {("curve.csv", "empty")}  # an empty curve is a run that was never validated
     for i, (file, how) in enumerate(sorted(wrong), 1):
         replaced(finish_run(folder / f"bad-{i:02}", seed=i) / file, how)
     changed = finish_run(folder / "changed", results={"files": {"config.yaml": "0" * 64}}, seed=99)
@@ -95,7 +95,7 @@ def test_whatever_is_wrong_with_runs_they_are_listed_and_left_out(tmp_path: Path
     assert SECRET not in page
 
 
-def test_links_in_a_run_are_not_followed_and_a_linked_report_is_replaced(tmp_path: Path) -> None:
+def test_links_in_a_run_are_not_followed_and_linked_reports_are_replaced(tmp_path: Path) -> None:
     (tmp_path / "private").mkdir()
     for name in ("probe.png", "probe.json", "page", "video.mp4"):
         (tmp_path / "private" / name).write_text('{"words": {"probe.png": "PRIVATE"}}')
@@ -116,7 +116,7 @@ def test_links_in_a_run_are_not_followed_and_a_linked_report_is_replaced(tmp_pat
     assert {path: path.read_text() for path in (tmp_path / "private").iterdir()} == untouched
 
 
-def test_names_are_text_in_markdown_and_in_the_terminal(
+def test_names_are_escaped_in_markdown_and_in_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     finish_run(tmp_path / "<img src=x>|![i](http:) [red]\x1b[2J", seed=1)
@@ -131,7 +131,7 @@ def test_names_are_text_in_markdown_and_in_the_terminal(
     assert "\x1b" not in shown
 
 
-def test_a_folder_that_cannot_be_written_to_is_reported_elsewhere(
+def test_the_report_on_a_read_only_folder_is_written_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     finish_run(tmp_path / "runs" / "run")
@@ -160,7 +160,7 @@ def test_seeds_of_one_config_are_averaged_unless_their_test_seeds_differ(tmp_pat
     assert "all" not in report_on(tmp_path)
 
 
-def test_environments_have_a_column_and_means_of_their_own(tmp_path: Path) -> None:
+def test_each_environment_has_its_own_means_in_the_table(tmp_path: Path) -> None:
     nothing = {"crash_rate": None, "policies": {"expert": {"crash_rate": None}}}
     for seed in (0, 1):
         finish_run(tmp_path / f"lander-{seed}", seed=seed)
@@ -169,7 +169,7 @@ def test_environments_have_a_column_and_means_of_their_own(tmp_path: Path) -> No
     assert text.startswith("| run | env | student |")
     assert "| all 2 seeds | LunarLander-v3 | 30.0 |" in text
     assert "| all 2 seeds | CartPole-v1 | 30.0 |" in text
-    assert text.splitlines()[-1].endswith("| – | – |")  # no crashes there
+    assert text.splitlines()[-1].endswith("| – | – |")  # no crashes in this environment
     for folder in tmp_path.glob("lander-*"):
         shutil.rmtree(folder)
     text = report_on(tmp_path)
@@ -202,8 +202,8 @@ def test_the_example_is_the_median_run_of_the_best_config(tmp_path: Path) -> Non
     assert choose_example(group_runs(runs), None).name == "good-2"
 
 
-def test_an_example_or_runs_that_are_not_there_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="runs must be a folder that holds finished runs"):
+def test_a_missing_example_or_missing_runs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="runs must be a folder that contains finished runs"):
         report_on(tmp_path)
     finish_run(tmp_path / "run")
     with pytest.raises(ConfigError, match="example must be the name of a finished run in runs, such as run, got other"):
@@ -212,7 +212,7 @@ def test_an_example_or_runs_that_are_not_there_are_refused(tmp_path: Path) -> No
 
 @pytest.fixture(scope="module")
 def page(reported: Path) -> Iterator[Page]:
-    """The page in headless Chromium without a network, which must not complain of anything."""
+    """Open the page in headless Chromium, offline; console messages and failed requests are errors."""
     if CHROMIUM is None:
         pytest.skip("there is no Chromium; the README says how to get one")
     with sync_playwright() as playwright:
@@ -233,7 +233,7 @@ def first_cells(page: Page) -> list[str]:
     return page.locator("#runs tbody tr").evaluate_all("rows => rows.map(row => row.cells[0].textContent)")
 
 
-def test_a_click_on_a_heading_sorts_and_another_turns_the_order_around(page: Page, reported: Path) -> None:
+def test_clicking_a_heading_sorts_and_clicking_again_reverses(page: Page, reported: Path) -> None:
     assert page.title() == f"Report: {reported.parent.name}/{reported.name}"
     assert first_cells(page) == ["best", "middle", "acted", "worst"]
     heading = page.locator("#runs thead th", has=page.get_by_role("button", name="selection return"))
@@ -254,7 +254,7 @@ def test_the_videos_play(page: Page) -> None:
         assert video.evaluate("video => [video.videoWidth, video.videoHeight]") == [600, 400]
 
 
-def test_videos_loop_by_themselves_only_where_motion_is_welcome(page: Page) -> None:
+def test_videos_autoplay_only_without_reduced_motion(page: Page) -> None:
     page.emulate_media(reduced_motion="reduce")
     page.reload()
     video = page.locator("video[loop]")
@@ -267,7 +267,7 @@ def test_videos_loop_by_themselves_only_where_motion_is_welcome(page: Page) -> N
     page.wait_for_function("() => document.querySelector('video[loop]').currentTime > 0", timeout=10_000)
 
 
-def test_the_keyboard_skips_to_the_results_and_scrolls_tables(page: Page) -> None:
+def test_the_keyboard_can_skip_to_the_results_and_scroll_tables(page: Page) -> None:
     page.reload()
     page.keyboard.press("Tab")
     assert page.locator(":focus").inner_text() == "Skip to the results"
@@ -278,7 +278,7 @@ def test_the_keyboard_skips_to_the_results_and_scrolls_tables(page: Page) -> Non
     page.wait_for_function("() => document.querySelector('#runs .scroll').scrollLeft > 0", timeout=10_000)
 
 
-def test_paper_is_light_and_shows_what_is_folded(page: Page) -> None:
+def test_printing_uses_light_colors_and_expands_folded_sections(page: Page) -> None:
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.get_by_text("torch").is_visible()
@@ -287,7 +287,7 @@ def test_paper_is_light_and_shows_what_is_folded(page: Page) -> None:
 
 
 @pytest.mark.parametrize("width", [390, 820, 1440])
-def test_nothing_but_tables_is_wider_than_the_screen_and_their_first_column_stays(width: int, page: Page) -> None:
+def test_only_tables_exceed_the_screen_width_and_their_first_column_is_sticky(width: int, page: Page) -> None:
     page.set_viewport_size({"width": width, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     left = "document.querySelector('#runs tbody th').getBoundingClientRect().x"
@@ -297,7 +297,7 @@ def test_nothing_but_tables_is_wider_than_the_screen_and_their_first_column_stay
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_the_page(scheme: Any, page: Page) -> None:
+def test_text_has_enough_contrast(scheme: Any, page: Page) -> None:
     page.emulate_media(color_scheme=scheme)
     style = "getComputedStyle(document.documentElement)"
     names = ["page", "ink", "muted", "link", "student", "expert", "random", *[f"series-{i}" for i in range(6)]]

@@ -1,4 +1,4 @@
-"""`ilt show`: what a run or an artifact is, and what to type next."""
+"""`ilt show`: describe a run or an artifact, and suggest the next command."""
 
 import json
 from pathlib import Path
@@ -39,9 +39,7 @@ def shown(path: Path, capsys: Captured) -> list[str]:
     return capsys.readouterr().out.splitlines()
 
 
-def test_a_finished_run_says_what_it_is_made_of_what_it_reached_and_what_comes_next(
-    tmp_path: Path, capsys: Captured
-) -> None:
+def test_a_finished_run_shows_its_inputs_its_results_and_the_next_command(tmp_path: Path, capsys: Captured) -> None:
     run = write_run(tmp_path / "runs" / "it", results=RESULTS)
     lines = shown(run, capsys)
     text = "\n".join(lines)
@@ -58,7 +56,7 @@ def test_a_finished_run_says_what_it_is_made_of_what_it_reached_and_what_comes_n
     assert lines[-1].endswith(f"ilt report runs={run.parent}")
 
 
-def test_a_failed_run_says_why_and_how_it_goes_on(tmp_path: Path, capsys: Captured) -> None:
+def test_a_failed_run_shows_the_error_and_the_command_to_resume(tmp_path: Path, capsys: Captured) -> None:
     run = write_run(tmp_path / "runs" / "it", error="ValueError: no luck\n\nTraceback …")
     (run / ".hydra" / "overrides.yaml").write_text(json.dumps(["env.id=Own Env", "seed=1", "resume=false"]))
     lines = shown(run, capsys)
@@ -66,19 +64,19 @@ def test_a_failed_run_says_why_and_how_it_goes_on(tmp_path: Path, capsys: Captur
     assert lines[-1] == "next: ilt train 'env.id=Own Env' seed=1"
 
 
-def test_an_unfinished_run_says_what_is_left(tmp_path: Path, capsys: Captured) -> None:
+def test_an_unfinished_run_shows_the_remaining_stages(tmp_path: Path, capsys: Captured) -> None:
     run = write_run(tmp_path / "multirun" / "it")
     assert shown(run, capsys) == [
         f"{run}: not finished",
         "still to do: expert, demonstrations, training, scores, figures",
-        "next: the command that began it, again",
+        "next: rerun the command that started it",
     ]
     (run / "checkpoints").mkdir()
     (run / "checkpoints" / "last.ckpt").touch()
     assert shown(run, capsys)[1] == "still to do: training from its last checkpoint, scores, figures"
 
 
-def test_an_artifact_is_described_in_words(tmp_path: Path, capsys: Captured) -> None:
+def test_an_artifact_is_described(tmp_path: Path, capsys: Captured) -> None:
     path = tmp_path / "demos" / "ppo-0123456789"
     made = {"parents": ["ppo-9876543210"], "files": {"demonstrations.npz": ""}, "machine": "it", "git_commit": None}
     write_artifact(path, metrics={"demonstrations": {"return_mean": 1.5, "crash_rate": None}}, **made)
@@ -88,7 +86,7 @@ def test_an_artifact_is_described_in_words(tmp_path: Path, capsys: Captured) -> 
     assert "crash" not in text
 
 
-def test_damage_is_named_and_another_folder_refused(tmp_path: Path, capsys: Captured) -> None:
+def test_damage_is_reported_and_other_folders_are_refused(tmp_path: Path, capsys: Captured) -> None:
     run = write_run(tmp_path / "runs" / "it", results="{")
     assert shown(run, capsys)[0].startswith(f"damaged: {run / 'results.json'}")
     with pytest.raises(ConfigError, match="run must be the folder of a run or of an artifact"):

@@ -1,4 +1,4 @@
-"""What takes minutes: `make test-slow`."""
+"""Tests that take minutes: `make test-slow`."""
 
 import json
 import os
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
         ("a2c-9c4e8dfa89", "lunar_lander_blind", 270, 0.01),
     ],
 )
-def test_shipped_experts_land_the_thousand_test_episodes(
+def test_shipped_experts_succeed_on_a_thousand_test_episodes(
     name: str, env: str, least_return: float, most_crashes: float
 ) -> None:
     spec = ilt.make_env(env)
@@ -37,7 +37,7 @@ def test_shipped_experts_land_the_thousand_test_episodes(
 
 
 @pytest.mark.parametrize(("name", "steps"), [("ppo", 1_500_000), ("a2c", 1_000_000)])
-def test_an_expert_learns_to_land_from_nothing_though_it_is_killed(name: str, steps: int, tmp_path: Path) -> None:
+def test_an_expert_that_is_killed_and_resumed_learns_to_land(name: str, steps: int, tmp_path: Path) -> None:
     arguments = [f"expert={name}", f"expert.total_steps={steps}", f"outputs={tmp_path}", "expert.score_every=100000"]
     process = start("expert", *arguments)
     while not list(tmp_path.glob("experts/.*.partial/training/checkpoint.pt")):
@@ -60,8 +60,8 @@ def test_the_default_run_matches_its_expert(tmp_path: Path) -> None:
     assert results["action_accuracy"] > 0.95
 
 
-def test_a_cluster_job_whose_time_is_over_saves_is_requeued_and_goes_on(tmp_path: Path) -> None:
-    """On submitit's local executor, which tells a job after 30 s of its minute, as SLURM would."""
+def test_a_cluster_job_that_times_out_is_requeued_and_resumes(tmp_path: Path) -> None:
+    """Run on submitit's local executor, which signals a job after 30 s of its minute, as SLURM would."""
     command = ["-m", "experiment=smoke", "logger=none", "trainer.max_steps=8000", "trainer.val_check_interval=4000"]
     command += [f"outputs={tmp_path}", f"hydra.sweep.dir={tmp_path}/sweep"]
     call("train", *command, "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=1", check=False)
@@ -76,7 +76,7 @@ def test_a_cluster_job_whose_time_is_over_saves_is_requeued_and_goes_on(tmp_path
 
 
 def test_the_built_wheel_works_in_an_empty_environment_and_folder(tmp_path: Path) -> None:
-    """With the command alone, and with the configs of somebody else's package."""
+    """Run the command alone, and with the configs of a third-party package."""
     env = {**os.environ, "PYTHONPATH": "", "VIRTUAL_ENV": "", "UV_FIND_LINKS": os.environ.get("PIP_FIND_LINKS", "")}
     folder = tmp_path / "empty"
     folder.mkdir()
@@ -85,7 +85,7 @@ def test_the_built_wheel_works_in_an_empty_environment_and_folder(tmp_path: Path
         subprocess.run([str(part) for part in command], cwd=folder, env={**env, **variables}, check=True)
 
     uv, venv = ROOT / ".venv" / "bin" / "uv", tmp_path / "venv"
-    shutil.rmtree(ROOT / "build", ignore_errors=True)  # what a build left there would be packed, too
+    shutil.rmtree(ROOT / "build", ignore_errors=True)  # leftovers of a build would be packaged too
     run(uv, "build", "--wheel", "--out-dir", tmp_path, ROOT)
     (wheel,) = tmp_path.glob("ilt-*.whl")
     packed = zipfile.ZipFile(wheel).namelist()

@@ -1,4 +1,4 @@
-"""`ilt train` and `ilt evaluate`: what they leave, what they find again, and what they refuse."""
+"""`ilt train` and `ilt evaluate`: the files they write, the results they reuse, and the arguments they refuse."""
 
 import json
 import shutil
@@ -26,13 +26,13 @@ LOGGED = ["train", "experiment=smoke", "logger=wandb"]
 
 
 def evaluated(run: Path, *overrides: str) -> float:
-    """What `ilt evaluate` returns: the student's mean return."""
+    """Run `ilt evaluate`; return the student's mean return."""
     return run_command("evaluate", f"run={run}", f"outputs={run.parents[1]}", "processes=1", "logger=none", *overrides)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished smoke run with the shipped expert, logged to W&B offline, with figures and video."""
+    """Return a finished smoke run with the shipped expert, logged to W&B offline, with figures and video."""
     outputs = tmp_path_factory.mktemp("outputs")
     type_command(*LOGGED, f"outputs={outputs}")
     return only_run(outputs)
@@ -40,7 +40,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(run: Path, tmp_path: Path) -> Path:
-    """The same run in a copy of all outputs, which a test may change."""
+    """Return the same run in a copy of all outputs that a test may change."""
     return only_run(shutil.copytree(run.parents[1], tmp_path / "copy", symlinks=True))
 
 
@@ -49,7 +49,7 @@ def logged(run: Path) -> dict[str, list[dict[str, Any]]]:
     return wandb_records(run)
 
 
-def test_a_run_leaves_everything_that_is_needed_to_trust_it(run: Path) -> None:
+def test_a_run_writes_every_file_needed_to_verify_it(run: Path) -> None:
     results = results_of(run)
     contract = {
         "return_mean", "return_std", "return_median", "return_p05", "success_rate", "crash_rate", "n_episodes",
@@ -77,7 +77,7 @@ def test_demonstrations_come_from_their_own_blocks(run: Path) -> None:
     assert manifest["parents"][0].startswith("ppo-")
 
 
-def test_the_wandb_run_leads_from_the_expert_and_the_demonstrations_to_the_model(run: Path, logged: Any) -> None:
+def test_the_wandb_run_links_expert_and_demonstrations_to_the_model(run: Path, logged: Any) -> None:
     assert logged["exit"] == [{"exit_code": 0, "runtime": ANY}]
     (folder,) = run.glob("wandb/offline-run-*")
     assert len(list(folder.rglob("media/images/*.png"))) == len(list(folder.rglob("media/table/*.json"))) == 2
@@ -91,15 +91,15 @@ def test_the_wandb_run_leads_from_the_expert_and_the_demonstrations_to_the_model
     assert json.loads(model["metadata"])["parents"] == [results["expert"], results["demonstrations"]]
 
 
-def test_the_summary_of_the_wandb_run_holds_the_best_and_the_last_return(logged: Any) -> None:
+def test_the_wandb_summary_contains_the_best_and_the_last_return(logged: Any) -> None:
     metrics = {metric["name"]: metric for metric in logged["metric"] if "name" in metric}
     assert metrics["rollout/return_mean"]["summary"] == {"max": True, "last": True}
     assert metrics["rollout/return_mean"]["step_metric"] == "trainer/global_step"
     assert metrics["rollout/crash_rate"]["summary"] == {"min": True, "last": True}
 
 
-def test_the_dashboard_shows_nothing_that_a_run_does_not_log(logged: Any) -> None:
-    history = {name.split(".")[0] for row in logged["history"] for name in row["item"]}  # media have parts
+def test_the_dashboard_shows_only_what_a_run_logs(logged: Any) -> None:
+    history = {name.split(".")[0] for row in logged["history"] for name in row["item"]}  # media have several parts
     summary = history | {name for update in logged["summary"] for name in update["update"]}
     config = OmegaConf.create(logged["run"][0]["config"]["update"])
     workspace = as_json(build("us", "ilt"))
@@ -112,7 +112,7 @@ def test_the_dashboard_shows_nothing_that_a_run_does_not_log(logged: Any) -> Non
     assert config.setting.startswith("lunar_lander-nano-K8-ppo-")
 
 
-def test_evaluate_takes_seeds_and_context_length_and_leaves_the_results_alone(copy: Path) -> None:
+def test_evaluate_takes_seeds_and_context_length_and_keeps_the_results(copy: Path) -> None:
     before, outputs = results_of(copy), copy.parents[1]
     overrides = ["seeds=selection:5:10", "context_length=2", "processes=1"]
     type_command("evaluate", f"run={copy}", f"outputs={outputs}", *overrides)
@@ -128,7 +128,7 @@ def test_evaluate_takes_seeds_and_context_length_and_leaves_the_results_alone(co
     assert results_of(copy) == before
 
 
-def test_the_same_command_again_shows_the_finished_run_and_makes_nothing(
+def test_repeating_a_command_shows_the_finished_run_and_does_no_work(
     copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(pipeline, "run", None)
@@ -178,7 +178,7 @@ def test_evaluating_the_test_seeds_again_gives_the_same_numbers(copy: Path) -> N
     assert {name: again[name] for name in same}.items() <= results_of(copy).items()
 
 
-def test_a_run_on_a_read_only_disk_is_evaluated_beside_ones_own(
+def test_the_evaluation_of_a_run_on_a_read_only_disk_is_written_elsewhere(
     copy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     read_only(monkeypatch, copy)
@@ -196,7 +196,7 @@ def test_evaluate_refuses_damaged_weights(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("group", ["env.wrappers.it", "expert"])
-def test_evaluate_calls_nothing_that_a_run_names(group: str, copy: Path) -> None:
+def test_evaluate_calls_no_code_that_a_run_names(group: str, copy: Path) -> None:
     config = OmegaConf.load(copy / "config.yaml")
     OmegaConf.update(config, f"{group}._target_", "os.abort", force_add=True)
     OmegaConf.save(config, copy / "config.yaml")
@@ -217,7 +217,7 @@ def test_evaluate_calls_nothing_that_a_run_names(group: str, copy: Path) -> None
         (["run=nowhere"], r"^run must be the folder of a run, with a config\.yaml in it, got nowhere$"),
     ],
 )
-def test_what_cannot_be_evaluated_is_refused(overrides: list[str], message: str, run: Path) -> None:
+def test_invalid_evaluations_are_refused(overrides: list[str], message: str, run: Path) -> None:
     with pytest.raises(ValueError, match=message):
         evaluated(run, *overrides)
 
@@ -230,7 +230,9 @@ def test_what_cannot_be_evaluated_is_refused(overrides: list[str], message: str,
         (["trainer.accelerator=gpu"], "trainer.accelerator"),
     ],
 )
-def test_what_does_not_fit_is_one_line_before_any_work(arguments: list[str], expected: str, tmp_path: Path) -> None:
+def test_incompatible_arguments_are_a_one_line_error_before_any_work(
+    arguments: list[str], expected: str, tmp_path: Path
+) -> None:
     said = refusal("train", *arguments, f"outputs={tmp_path}", "processes=1", "logger=none")
     assert expected in said
     assert "\n" not in said
@@ -238,15 +240,15 @@ def test_what_does_not_fit_is_one_line_before_any_work(arguments: list[str], exp
     assert not (tmp_path / "demos").exists()
 
 
-def test_an_expert_that_is_not_there_is_named_with_what_differs_where_none_may_be_trained(tmp_path: Path) -> None:
+def test_without_training_a_missing_expert_is_described_by_its_differences(tmp_path: Path) -> None:
     said = refusal("train", *SMOKE, "expert.gamma=0.98", "expert.train=false", f"outputs={tmp_path}")
     assert said.startswith("expert.train must be true")
     assert "ppo for LunarLander-v3 must be trained, since no such expert exists (the most similar one is ppo-" in said
     assert "expert.gamma=0.98 (there: 0.999)" in said
-    assert said.endswith("for 4,096 steps")  # no more than the smoke test allows
+    assert said.endswith("for 4,096 steps")  # the smoke test's limit
 
 
-def test_a_multirun_gives_each_job_its_folder_and_makes_demonstrations_once(tmp_path: Path) -> None:
+def test_a_multirun_gives_each_job_a_folder_and_collects_demonstrations_once(tmp_path: Path) -> None:
     sweep = ["seed=1,2", f"outputs={tmp_path}", "hydra.sweep.dir=${outputs}/multirun/both", "logger=wandb"]
     type_command("train", "-m", *SMOKE, *sweep)
     runs = sorted(path.parent for path in tmp_path.glob("multirun/both/*/results.json"))

@@ -1,4 +1,4 @@
-"""Episodes and their file."""
+"""Episodes and their file format."""
 
 import io
 import zipfile
@@ -16,7 +16,7 @@ NAMES = ("observations", "actions", "rewards", "lengths", "terminated", "truncat
 
 
 def labelled(episodes: Episodes) -> Episodes:
-    """The same two episodes with one extra of each kind."""
+    """Return the same two episodes with one extra of each kind."""
     extras = {"step/label": np.arange(10).reshape(5, 2), "episode/gravity": np.array([-10.0, -8.0])}
     return replace(episodes, extras=extras)
 
@@ -56,17 +56,17 @@ def test_each_array_has_its_dtype_and_length(two_episodes: Episodes, name: str) 
         ("extras", {"episode/wind": np.zeros(5)}, r"extras\['episode/wind'\] must have length 2, got 5"),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused(two_episodes: Episodes, name: str, wrong: Any, message: str) -> None:
+def test_inconsistent_arrays_are_refused(two_episodes: Episodes, name: str, wrong: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(two_episodes, **{name: wrong})
 
 
-def test_continuous_actions_are_float32_and_extras_of_neither_kind_may_have_any_length(two_episodes: Episodes) -> None:
+def test_continuous_actions_are_float32_and_other_extras_may_have_any_length(two_episodes: Episodes) -> None:
     episodes = replace(two_episodes, actions=np.zeros((5, 2), np.float32), extras={"note": np.zeros(99)})
     assert (episodes.actions.shape, len(episodes.extras["note"])) == ((5, 2), 99)
 
 
-def test_where_each_episode_starts_and_what_it_earns(two_episodes: Episodes) -> None:
+def test_offsets_returns_and_last_rewards(two_episodes: Episodes) -> None:
     assert len(two_episodes) == 2
     assert two_episodes.step_offsets.tolist() == [0, 3]
     assert two_episodes.observation_offsets.tolist() == [0, 4]
@@ -75,7 +75,7 @@ def test_where_each_episode_starts_and_what_it_earns(two_episodes: Episodes) -> 
     assert replace(two_episodes, lengths=np.array([1, 4])).returns.tolist() == [1.0, -85.0]
 
 
-def test_no_episodes_have_no_returns_and_can_be_saved(two_episodes: Episodes, tmp_path: Path) -> None:
+def test_an_empty_set_of_episodes_can_be_saved(two_episodes: Episodes, tmp_path: Path) -> None:
     none = two_episodes.first(0)
     assert len(none) == len(none.returns) == len(none.last_rewards) == 0
     none.save(tmp_path / "episodes.npz")
@@ -94,7 +94,7 @@ def test_one_episode_can_be_selected(two_episodes: Episodes, keep: np.ndarray) -
     assert second.extras["episode/gravity"].tolist() == [-8.0]
 
 
-def test_indices_select_in_their_order_and_as_often_as_they_occur(two_episodes: Episodes) -> None:
+def test_indices_select_in_the_given_order_and_may_repeat(two_episodes: Episodes) -> None:
     chosen = labelled(two_episodes).select(np.array([1, 0, 1]))
     assert chosen.seeds.tolist() == [8, 7, 8]
     assert chosen.actions.tolist() == [1, 2, 0, 1, 2, 1, 2]
@@ -102,7 +102,7 @@ def test_indices_select_in_their_order_and_as_often_as_they_occur(two_episodes: 
     assert chosen.extras["step/label"][:, 0].tolist() == [6, 8, 0, 2, 4, 6, 8]
 
 
-def test_all_or_none_can_be_selected_and_what_was_taken_apart_put_together(two_episodes: Episodes) -> None:
+def test_selecting_all_or_none_and_concatenating_the_parts(two_episodes: Episodes) -> None:
     episodes = labelled(two_episodes)
     assert_equal(episodes.select(np.array([True, True])), episodes)
     assert_equal(Episodes.concatenate([episodes.select(np.array([e])) for e in range(2)]), episodes)
@@ -110,7 +110,7 @@ def test_all_or_none_can_be_selected_and_what_was_taken_apart_put_together(two_e
         assert_equal(two_episodes.select(none), two_episodes.first(0))
 
 
-def test_an_extra_that_nobody_knows_how_to_select_stops_selection(two_episodes: Episodes) -> None:
+def test_an_extra_of_unknown_kind_cannot_be_selected(two_episodes: Episodes) -> None:
     noted = replace(two_episodes, extras={"note": np.zeros(2)})
     for selection in (lambda: noted.select(np.array([0])), lambda: noted.first(1)):
         with pytest.raises(ValueError, match=r"'note' is neither step/… nor episode/…"):
@@ -118,7 +118,7 @@ def test_an_extra_that_nobody_knows_how_to_select_stops_selection(two_episodes: 
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_the_first_episodes_are_views_of_those_that_would_be_selected(two_episodes: Episodes, count: int) -> None:
+def test_the_first_episodes_are_views_and_equal_a_selection(two_episodes: Episodes, count: int) -> None:
     episodes = labelled(two_episodes)
     first = episodes.first(count)
     assert_equal(first, episodes.select(np.arange(count)))
@@ -129,25 +129,27 @@ def test_the_first_episodes_are_views_of_those_that_would_be_selected(two_episod
 
 
 @pytest.mark.parametrize(("count", "lengths"), [(1, [1]), (2, [2]), (4, [3, 1])])
-def test_an_episode_that_is_cut_counts_as_truncated(two_episodes: Episodes, count: int, lengths: list[int]) -> None:
+def test_an_episode_that_is_cut_short_counts_as_truncated(
+    two_episodes: Episodes, count: int, lengths: list[int]
+) -> None:
     whole = labelled(two_episodes)
     episodes = whole.first_steps(count)
     assert episodes.lengths.tolist() == lengths
     assert episodes.actions.tolist() == whole.actions[:count].tolist()
     assert episodes.extras["step/label"].tolist() == whole.extras["step/label"][:count].tolist()
     assert episodes.truncated.all()
-    for first, length in zip(episodes.observation_offsets, lengths, strict=True):  # the last one is still there
+    for first, length in zip(episodes.observation_offsets, lengths, strict=True):  # each last observation is kept
         assert episodes.observations[first : first + length + 1, 1].tolist() == [-t for t in range(length + 1)]
 
 
-def test_what_is_saved_is_loaded_with_keys_that_a_reader_does_not_know(two_episodes: Episodes, tmp_path: Path) -> None:
+def test_saved_episodes_load_with_unknown_extras(two_episodes: Episodes, tmp_path: Path) -> None:
     episodes = replace(labelled(two_episodes), extras={**labelled(two_episodes).extras, "of/2031": np.array(["a"])})
     episodes.save(tmp_path / "first.npz")
     Episodes.load(tmp_path / "first.npz").save(tmp_path / "second.npz")
     assert_equal(Episodes.load(tmp_path / "second.npz"), episodes)
 
 
-def test_the_file_follows_the_contract_and_holds_no_pickle(two_episodes: Episodes, tmp_path: Path) -> None:
+def test_the_file_follows_the_contract_and_contains_no_pickle(two_episodes: Episodes, tmp_path: Path) -> None:
     labelled(two_episodes).save(tmp_path / "episodes.npz")
     with np.load(tmp_path / "episodes.npz", allow_pickle=False) as file:
         stored = {name: file[name] for name in file.files}
@@ -166,7 +168,7 @@ def test_the_file_follows_the_contract_and_holds_no_pickle(two_episodes: Episode
         ({"seeds": np.zeros(2, np.float32)}, "an episode file: .*seeds must be int64"),
     ],
 )
-def test_a_file_of_other_arrays_is_refused(
+def test_a_file_with_other_arrays_is_refused(
     two_episodes: Episodes, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     arrays = {**arrays_of(two_episodes), **changes}
@@ -193,11 +195,11 @@ def test_a_damaged_file_is_an_error_that_names_it(two_episodes: Episodes, tmp_pa
         Episodes.load(path)
 
 
-def test_a_file_that_asks_for_more_memory_than_it_holds_is_refused(two_episodes: Episodes, tmp_path: Path) -> None:
+def test_a_file_that_declares_more_data_than_it_contains_is_refused(two_episodes: Episodes, tmp_path: Path) -> None:
     path = tmp_path / "episodes.npz"
     arrays = arrays_of(two_episodes)
     np.savez_compressed(path, **arrays)
-    assert_equal(Episodes.load(path), two_episodes)  # compressed as other programs may do it
+    assert_equal(Episodes.load(path), two_episodes)  # compressed, as other programs may write it
     np.savez_compressed(path, **{**arrays, "note": np.zeros(10**7)})
     with pytest.raises(
         UnreadableFileError, match=r"episodes\.npz is not a readable episode file: it would unpack to 76 MB"
@@ -235,7 +237,7 @@ def test_a_flipped_bit_of_the_index_is_harmless_or_an_error(two_episodes: Episod
     two_episodes.save(path)
     content = path.read_bytes()
     errors = []
-    for place in range(content.index(b"PK\x01\x02"), len(content)):  # from where the zip's index begins
+    for place in range(content.index(b"PK\x01\x02"), len(content)):  # from the start of the zip's index
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
         try:
             assert_equal(Episodes.load(path), two_episodes)

@@ -1,4 +1,4 @@
-"""Where demonstrations come from."""
+"""Sources of demonstrations."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import ilt.registry  # noqa: F401  (all schemas)
+import ilt.registry  # noqa: F401  (registers all schemas)
 from ilt.data.episodes import Episodes
 from ilt.data.sources import DataSource, check_fits, filter_episodes, make_source
 from ilt.envs.spec import EnvSpec
@@ -22,7 +22,7 @@ def nobody(seeds: np.ndarray, title: str) -> Episodes:
 
 
 def recordings(env: EnvSpec, block: str, *, count: int = 2) -> Episodes:
-    """A data source that is a function."""
+    """Return episodes; a data source may be a function."""
     return rollout(env, RandomPolicy(env.action_space), env.seeds(block, count))
 
 
@@ -41,7 +41,7 @@ def test_the_expert_demonstrates_on_the_first_seeds_of_each_block() -> None:
     assert (source.uses_expert, source.n_episodes, source.identity()) == (True, 7, {})
 
 
-def test_recorded_episodes_are_what_their_files_hold(two_episodes: Episodes, tmp_path: Path) -> None:
+def test_recorded_episodes_are_read_from_their_files(two_episodes: Episodes, tmp_path: Path) -> None:
     one, two = tmp_path / "one.npz", tmp_path / "two.npz"
     values = {"_target_": "ilt.data.sources.EpisodesFile", "path": str(one), "validation_path": str(two)}
     source = make_source(values)
@@ -58,7 +58,7 @@ def test_recorded_episodes_are_what_their_files_hold(two_episodes: Episodes, tmp
     assert not source.uses_expert
 
 
-def test_a_function_is_a_source() -> None:
+def test_a_function_can_be_a_source() -> None:
     source = make_source({"_target_": "tests.data.test_sources.recordings", "filters": {}, "count": 5})
     assert isinstance(source, DataSource)
     assert source.episodes(countdown(), "validation", nobody).seeds.tolist() == list(range(1000, 1005))
@@ -73,7 +73,7 @@ def test_a_function_is_a_source() -> None:
         ({"_target_": "ilt.data.sources.EpisodesFile", "path": "a"}, None, r"demos\.validation_path must be given"),
     ],
 )
-def test_a_source_that_cannot_be_made_is_refused_by_the_key(values: Any, trust: Any, message: str) -> None:
+def test_source_errors_name_the_key(values: Any, trust: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_source(values, trust=trust)
 

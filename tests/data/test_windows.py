@@ -1,4 +1,4 @@
-"""Windows over episodes."""
+"""Windows of episodes."""
 
 from dataclasses import replace
 from typing import Any
@@ -21,7 +21,7 @@ MANY = ActionSpace(n_choices=(10_000,), start=(0,))
 
 
 def episodes_of(*lengths: int) -> Episodes:
-    """Episodes whose observation and action at step t of episode e are both 100 e + t, so that all steps differ."""
+    """Return episodes whose observation and action at step t of episode e are 100 e + t, so all steps differ."""
     rows = [100 * e + t for e, length in enumerate(lengths) for t in range(length + 1)]
     steps = [100 * e + t for e, length in enumerate(lengths) for t in range(length)]
     return Episodes(
@@ -40,7 +40,7 @@ def windows_of(episodes: Episodes, context_length: int, **options: Any) -> Windo
 
 
 def whole(dataset: WindowDataset) -> dict[str, Tensor]:
-    """All windows as one batch."""
+    """Return all windows as one batch."""
     return dataset.__getitems__(range(len(dataset)))
 
 
@@ -49,7 +49,7 @@ def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
     assert all(torch.equal(array, b[name]) for name, array in a.items())
 
 
-def test_every_step_is_in_some_window_and_no_window_occurs_twice() -> None:
+def test_windows_cover_every_step_and_are_distinct() -> None:
     rng = np.random.default_rng(0)
     for _ in range(100):
         lengths, context_length = rng.integers(1, 40, 8), int(rng.integers(1, 20))
@@ -63,7 +63,7 @@ def test_every_step_is_in_some_window_and_no_window_occurs_twice() -> None:
 
 
 @pytest.mark.parametrize(("context_length", "stride"), [(1, 1), (3, 1), (3, 2), (4, 3), (3, 3), (12, 12), (30, 7)])
-def test_windows_begin_at_every_stride_and_end_with_their_episode(context_length: int, stride: int) -> None:
+def test_windows_start_at_every_stride_and_end_with_their_episode(context_length: int, stride: int) -> None:
     lengths, expected = (1, 7, 2, 5, 3, 6, 12), []
     for e, length in enumerate(lengths):
         last = max(length - context_length, 0)
@@ -75,7 +75,7 @@ def test_windows_begin_at_every_stride_and_end_with_their_episode(context_length
         assert [row[real].tolist() for row, real in found] == expected
 
 
-def test_padding_is_on_the_right_and_masked_and_never_reaches_into_the_next_episode() -> None:
+def test_padding_is_on_the_right_and_masked_and_never_contains_the_next_episode() -> None:
     window = windows_of(episodes_of(2, 9), context_length=4)[0]
     assert window["mask"].tolist() == [True, True, False, False]
     assert window["observations"][:2, 0].tolist() == window["actions"][:2].tolist() == [0, 1]
@@ -106,20 +106,20 @@ def test_no_episodes_have_no_windows(two_episodes: Episodes) -> None:
 
 
 @pytest.mark.parametrize(("amount", "count"), [(1, 1), (7, 7), (10, 10), (0.01, 1), (0.5, 5), (0.55, 6), (1.0, 10)])
-def test_a_number_or_a_fraction_of_the_first_episodes(amount: int | float, count: int) -> None:
+def test_an_amount_is_a_number_or_a_fraction_of_the_first_episodes(amount: int | float, count: int) -> None:
     assert take_episodes(episodes_of(*[2] * 10), amount).seeds.tolist() == list(range(count))
     hundred = episodes_of(*[1] * 100)
     assert [len(take_episodes(hundred, n / 100)) for n in range(1, 101)] == list(range(1, 101))
 
 
 @pytest.mark.parametrize("amount", [0, -1, 11, 0.0, -0.5, 1.01])
-def test_no_episodes_or_more_than_there_are_cannot_be_taken(amount: int | float) -> None:
+def test_an_amount_of_zero_or_beyond_the_data_is_refused(amount: int | float) -> None:
     with pytest.raises(ValueError, match=r"dataset\.episodes asks for -?\d+ episodes, but there are 10 demonstrations"):
         take_episodes(episodes_of(*[2] * 10), amount)
 
 
 def test_statistics_count_real_steps_only(two_episodes: Episodes) -> None:
-    mean, std = observation_statistics(two_episodes)  # of [0, 0] [1, −1] [2, −2] and [10, 0] [11, −1]
+    mean, std = observation_statistics(two_episodes)  # over [0, 0] [1, −1] [2, −2] and [10, 0] [11, −1]
     torch.testing.assert_close(mean, torch.tensor([24 / 5, -4 / 5]))
     torch.testing.assert_close(std, torch.tensor([(226 / 5 - 4.8**2) ** 0.5, (6 / 5 - 0.8**2) ** 0.5]))
     assert mean.dtype == std.dtype == torch.float32
@@ -135,14 +135,14 @@ def test_statistics_are_precise_far_from_zero_and_a_constant_has_deviation_one(t
 
 
 @pytest.mark.parametrize("context_length", [1, 2, 3, 8])
-def test_as_deployed_every_step_is_scored_once_in_its_context(two_episodes: Episodes, context_length: int) -> None:
+def test_deployed_windows_score_every_step_once_in_its_context(two_episodes: Episodes, context_length: int) -> None:
     batch = whole(windows_of(two_episodes, context_length, as_deployed=True))
     scored = [(batch["observations"][row, at, 0].item(), at) for row, at in batch["scored"].nonzero().tolist()]
-    # with as many steps before it as there are, up to K - 1
+    # with all its previous steps, up to K - 1
     assert sorted(scored) == [(seen, min(seen % 10, context_length - 1)) for seen in (0, 1, 2, 10, 11)]
 
 
-def test_at_a_step_a_student_looks_back_as_far_as_it_can() -> None:
+def test_windows_at_a_step_have_the_full_available_context() -> None:
     episodes = episodes_of(2, 5, 4)
     which, observations, actions = windows_at(episodes, 3, action_space=MANY, context_length=3)
     assert which.tolist() == [1, 2]  # the others have ended
@@ -153,7 +153,7 @@ def test_at_a_step_a_student_looks_back_as_far_as_it_can() -> None:
 
 
 @pytest.mark.parametrize("step", [0, 3, 11])
-def test_what_a_student_looked_at_makes_it_do_what_it_did(step: int) -> None:
+def test_windows_at_a_step_reproduce_the_actions_of_the_rollout(step: int) -> None:
     model = large_random_model(recall())
     episodes = rollout(recall(), acting(model), np.arange(20))
     options = {"action_space": model.action_space, "context_length": model.context_length}
@@ -163,7 +163,7 @@ def test_what_a_student_looked_at_makes_it_do_what_it_did(step: int) -> None:
 
 
 @pytest.mark.parametrize("space", [MULTI, TENSOR], ids=str)
-def test_windows_hold_actions_and_labels_in_model_units(space: spaces.Space[Any]) -> None:
+def test_windows_contain_actions_and_labels_in_model_units(space: spaces.Space[Any]) -> None:
     spec = echo(VECTOR, space)
     described = spec.action_space
     episodes = rollout(spec, RandomPolicy(described), np.arange(5))
@@ -175,13 +175,13 @@ def test_windows_hold_actions_and_labels_in_model_units(space: spaces.Space[Any]
     assert batch["targets"][0].tolist() == described.encode(labels[:3]).tolist()
     assert batch["actions"].min() >= (-1 if described.continuous else 0)
     assert batch["actions"].dtype == (torch.float32 if described.continuous else torch.int64)
-    dataset.extend(episodes)  # whose labels are what was done
+    dataset.extend(episodes)  # without labels, the actions are the targets
     more = dataset.__getitems__(range(n, 2 * n))
     assert torch.equal(more["targets"], batch["actions"])
     assert torch.equal(more["actions"], batch["actions"])
 
 
-def test_what_is_hidden_from_a_student_is_in_no_window(two_episodes: Episodes) -> None:
+def test_no_window_contains_hidden_quantities(two_episodes: Episodes) -> None:
     garbage = {"step/privileged": np.full((5, 3), np.nan, dtype=np.float32), "episode/gravity": np.full(2, np.nan)}
     other = replace(two_episodes, extras=garbage)
     assert_equal(whole(windows_of(other, context_length=2)), whole(windows_of(two_episodes, context_length=2)))
@@ -189,7 +189,7 @@ def test_what_is_hidden_from_a_student_is_in_no_window(two_episodes: Episodes) -
         assert torch.equal(one, same)
 
 
-def test_a_data_set_that_was_extended_is_one_of_all_episodes_with_the_labels_of_those_that_have_some() -> None:
+def test_an_extended_data_set_equals_one_built_from_all_episodes_and_labels() -> None:
     dataset = windows_of(episodes_of(5, 2), context_length=3, stride=2)
     assert "targets" not in dataset[0]
     for more in (episodes_of(1, 4), episodes_of(6)):

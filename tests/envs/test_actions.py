@@ -1,4 +1,4 @@
-"""What an action is to the simulator, in files, and to a model."""
+"""Actions as the simulator, files and models represent them."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ SHIFTED = spaces.Discrete(4, start=-2)
 
 
 @pytest.mark.parametrize("space", [spaces.Discrete(3), SHIFTED, spaces.MultiDiscrete([3, 2]), MULTI, TENSOR], ids=str)
-def test_what_is_decoded_is_an_action_and_encodes_to_what_it_was(space: spaces.Space[Any]) -> None:
+def test_decoded_values_are_valid_actions_and_encode_back(space: spaces.Space[Any]) -> None:
     described = ActionSpace.of(space)
     actions = described.sample(np.random.default_rng(0).random((200, described.dim)))
     assert all(space.contains(action) for action in described.for_simulator(actions))
@@ -30,7 +30,7 @@ def test_what_is_decoded_is_an_action_and_encodes_to_what_it_was(space: spaces.S
     assert described.check(actions, 200, source="it").tolist() == actions.tolist()
 
 
-def test_numbers_are_scaled_to_their_own_bounds_and_clipped_at_them_whatever_the_rounding() -> None:
+def test_continuous_actions_are_scaled_and_clipped_to_their_bounds_despite_rounding() -> None:
     described = ActionSpace.of(TENSOR)
     assert described.decode(np.array([[-1, 0, 1, -5, 5, 0]], np.float32)).tolist() == [[0, 2, 5, -3, 9, 5]]
     assert described.encode(described.decode(np.full((1, 6), 7.0))).tolist() == [[1] * 6]
@@ -54,7 +54,7 @@ def test_numbers_are_scaled_to_their_own_bounds_and_clipped_at_them_whatever_the
         (TENSOR, np.full((2, 6), np.nan), "finite actions"),
     ],
 )
-def test_what_is_no_action_is_refused(space: spaces.Space[Any], actions: np.ndarray, message: str) -> None:
+def test_invalid_actions_are_refused(space: spaces.Space[Any], actions: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=f"it must return {message}"):
         ActionSpace.of(space).check(actions, 2, source="it")
 
@@ -65,7 +65,7 @@ UNKNOWN = [UNBOUNDED, INTEGERS, EMPTY, spaces.MultiDiscrete([[2, 3]]), spaces.Mu
 
 
 @pytest.mark.parametrize("space", UNKNOWN, ids=str)
-def test_actions_that_cannot_be_learned_are_refused_by_the_key(space: spaces.Space[Any]) -> None:
+def test_unsupported_action_spaces_are_refused(space: spaces.Space[Any]) -> None:
     message = r"env\.id: actions must be Discrete, a flat MultiDiscrete, or a Box of floats"
     with pytest.raises(ConfigError, match=message):
         ActionSpace.of(space)

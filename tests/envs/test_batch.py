@@ -1,4 +1,4 @@
-"""Many environments in one process."""
+"""A batch of environments in one process."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ def limited(steps: int) -> EnvSpec:
     [
         (countdown(), 0, 1, True, [0, 0]),
         (countdown(), 1, 2, True, [0, 1]),
-        (countdown(), 2, 3, True, [0, 2]),  # on its last allowed step
+        (countdown(), 2, 3, True, [0, 2]),  # on the last allowed step
         (countdown(), 3, 3, False, [1, 3]),
         (countdown(), 4, 3, False, [2, 4]),
         (limited(4), 4, 4, False, [1, 4]),
@@ -29,7 +29,7 @@ def limited(steps: int) -> EnvSpec:
     ],
     ids=str,
 )
-def test_an_episode_terminates_or_is_truncated_and_its_last_observation_is_not_lost(
+def test_episodes_terminate_or_truncate_and_keep_their_last_observation(
     spec: EnvSpec, seed: int, length: int, terminated: bool, last: list[float] | None
 ) -> None:
     batch = EnvBatch(spec, 1)
@@ -41,7 +41,7 @@ def test_an_episode_terminates_or_is_truncated_and_its_last_observation_is_not_l
         assert last is None or batch.observations[0].tolist() == last
 
 
-def test_only_the_slots_that_act_move() -> None:
+def test_only_the_given_slots_step() -> None:
     batch = EnvBatch(countdown(), 3)
     for slot in range(3):
         batch.reset(slot, 4)
@@ -60,6 +60,6 @@ def test_a_batch_has_the_documented_dtypes_and_sizes_and_can_be_closed(lander: E
     batch.close()
 
 
-def test_no_envs_at_all_are_refused() -> None:
+def test_zero_envs_are_refused() -> None:
     with pytest.raises(ValueError, match="n_envs must be at least 1, got 0"):
         EnvBatch(countdown(), 0)

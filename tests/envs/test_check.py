@@ -1,4 +1,4 @@
-"""What an environment must keep to."""
+"""The contract of environments."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,12 +18,12 @@ OURS = [
 
 
 @pytest.mark.parametrize("env", [*OURS, countdown(), recall(), echo(HIDING, TENSOR), echo()], ids=lambda env: env.id)
-def test_every_environment_of_ours_and_every_toy_keeps_the_contract(env: EnvSpec) -> None:
+def test_every_environment_of_conf_and_every_toy_keeps_the_contract(env: EnvSpec) -> None:
     check_env(env)
 
 
 class Broken(Echo):
-    """Keeps everything but one thing."""
+    """Breaks one rule of the contract."""
 
     n_resets = 0
 
@@ -54,7 +54,7 @@ class Broken(Echo):
 
 
 gym.register("ilt-toys/Broken-v0", Broken, max_episode_steps=6)
-gym.register("ilt-toys/Endless-v0", Broken)  # where an even seed never ends
+gym.register("ilt-toys/Endless-v0", Broken)  # episodes with an even seed never end
 
 
 @pytest.mark.parametrize(

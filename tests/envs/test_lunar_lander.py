@@ -1,4 +1,4 @@
-"""The Lunar Lander: its physics, drawn anew for every episode, and its hand-written controller."""
+"""The Lunar Lander: its physics, randomized for every episode, and its heuristic controller."""
 
 from functools import partial
 from typing import Any
@@ -23,7 +23,7 @@ def bare(**kwargs: object) -> gym.Env:
 
 
 def run(env: gym.Env, seed: int, n_steps: int = 60) -> tuple[np.ndarray, list[float]]:
-    """What a teacher sees, and rewards, of an episode of which the actions are always the same."""
+    """Return a teacher's observations and the rewards of an episode with a fixed sequence of actions."""
     flatten = partial(ObservationLayout.of(env, key="env.id").flatten, privileged=True)
     observations, rewards = [flatten(env.reset(seed=seed)[0])], []
     for t in range(n_steps):
@@ -37,7 +37,7 @@ def params(env: gym.Env, seed: int) -> dict[str, float]:
     return env.reset(seed=seed)[1]["episode_params"]
 
 
-def test_physics_lie_in_their_own_ranges_and_differ_between_episodes() -> None:
+def test_physics_stay_in_their_ranges_and_differ_between_episodes() -> None:
     env = RandomizedPhysics(bare(), **RANGES)
     drawn = [[params(env, seed)[name] for name in RANGES] for seed in range(50)]
     low, high = np.array(list(RANGES.values())).T
@@ -48,7 +48,7 @@ def test_physics_lie_in_their_own_ranges_and_differ_between_episodes() -> None:
     assert params(narrow, 3) == {**params(env, 3), "gravity": -9.0}
 
 
-def test_where_nothing_varies_an_episode_is_that_of_the_bare_lander() -> None:
+def test_without_ranges_episodes_equal_those_of_the_plain_lander() -> None:
     for kwargs in ({}, {"gravity": -8.0, "enable_wind": True, "wind_power": 12.0}):
         plain, wrapped = run(bare(**kwargs), 11), run(RandomizedPhysics(bare(**kwargs)), 11)
         np.testing.assert_array_equal(wrapped[0][:, :8], plain[0])
@@ -62,7 +62,7 @@ def test_every_parameter_changes_the_episode(parameter: str) -> None:
     assert np.abs(changed[0][-1, :8] - nominal[0][-1, :8]).max() > 1e-3
 
 
-def test_stronger_engines_belong_to_their_own_lander_alone_even_if_a_step_fails() -> None:
+def test_engine_power_does_not_leak_to_other_landers_even_if_a_step_fails() -> None:
     strong, between = RandomizedPhysics(bare(), main_engine_power=[1.5, 1.5]), bare()
     strong.reset(seed=5)
     observations = [between.reset(seed=5)[0]]
@@ -75,7 +75,7 @@ def test_stronger_engines_belong_to_their_own_lander_alone_even_if_a_step_fails(
     assert lunar_lander.MAIN_ENGINE_POWER == 13.0
 
 
-def test_behind_what_the_student_sees_stand_physics_and_wind() -> None:
+def test_privileged_observations_are_physics_and_wind() -> None:
     env = RandomizedPhysics(bare(), gravity=[-5.0, -5.0], wind_power=[20.0, 20.0], turbulence_power=[2.0, 2.0])
     layout = ObservationLayout.of(env, key="env.id")
     observation = layout.flatten(env.reset(seed=2)[0], privileged=True)
@@ -83,7 +83,7 @@ def test_behind_what_the_student_sees_stand_physics_and_wind() -> None:
     assert (layout.dim, layout.privileged_names) == (8, (*RANGES, "wind_force", "wind_torque"))
 
 
-def test_a_picture_shows_the_wind_as_an_arrow() -> None:
+def test_rendering_shows_the_wind_as_an_arrow() -> None:
     def blue(power: float) -> int:
         env = RandomizedPhysics(bare(render_mode="rgb_array"), wind_power=[power, power])
         env.reset(seed=2)
@@ -96,7 +96,7 @@ def test_a_picture_shows_the_wind_as_an_arrow() -> None:
 
 
 class Felt:
-    """A body that keeps the force and torque of the wind."""
+    """A body that records the wind's force and torque."""
 
     def __init__(self, body: object) -> None:
         self._body, self.wind = body, list[float]()
@@ -109,18 +109,18 @@ class Felt:
         return apply if name in ("ApplyForceToCenter", "ApplyTorque") else getattr(self._body, name)
 
 
-def test_the_observed_wind_is_the_one_that_blows_in_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_observed_wind_acts_in_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
     env = RandomizedPhysics(bare(), **RANGES)
     seen = env.reset(seed=2)[0]["privileged"]
     for _ in range(20):
         felt = Felt(env.unwrapped.lander)
-        with monkeypatch.context() as patch:  # the simulator's body cannot be spied on, but it can be replaced
+        with monkeypatch.context() as patch:  # Box2D bodies cannot be patched, only replaced
             patch.setattr(env.unwrapped, "lander", felt)
             before, seen = seen, env.step(0)[0]["privileged"]
         assert before[5:7] == pytest.approx(np.array(felt.wind) / [20, 2], abs=1e-6)
 
 
-def test_on_the_ground_there_is_no_wind() -> None:
+def test_there_is_no_wind_on_the_ground() -> None:
     env = RandomizedPhysics(bare(), wind_power=[20.0, 20.0], turbulence_power=[2.0, 2.0])
     env.reset(seed=2)
     for _ in range(200):
@@ -141,13 +141,13 @@ def test_on_the_ground_there_is_no_wind() -> None:
         ("side_engine_power", [[1.0], 1.0, [None, 1.0]]),
     ],
 )
-def test_a_parameter_out_of_the_bounds_of_the_simulator_is_refused(name: str, wrong: list[Any]) -> None:
+def test_a_parameter_outside_the_simulators_bounds_is_refused(name: str, wrong: list[Any]) -> None:
     for given in wrong:
         with pytest.raises(ConfigError, match=rf"\.randomized_physics\.{name} must be \[lowest, highest\] within"):
             RandomizedPhysics(bare(), **{name: given})
 
 
-def test_unknown_parameters_and_physics_of_something_else_are_refused() -> None:
+def test_unknown_parameters_and_other_environments_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"env\.wrappers\.randomized_physics\.mass must be one of \['gravity'"):
         RandomizedPhysics(bare(), mass=[1.0, 2.0])
     for env in (gym.make("CartPole-v1").unwrapped, MaskObservation(bare(), hide=[2])):

@@ -1,4 +1,4 @@
-"""Environments are told apart by as little as that takes."""
+"""Environments get the shortest names that tell them apart."""
 
 from typing import Any
 
@@ -20,10 +20,10 @@ def env(name: str = "CartPole-v1", *, hide: int | None = None, success: int = 1,
         ([env(), env(s=1), env(hide=1)], ["CartPole-v1", "CartPole-v1 s=1", "CartPole-v1 +mask"]),
     ],
 )
-def test_names_hold_arguments_and_wrappers_where_environments_share_their_id(envs: list[Any], names: list[str]) -> None:
+def test_names_include_arguments_and_wrappers_when_ids_are_equal(envs: list[Any], names: list[str]) -> None:
     assert env_names(envs) == names
 
 
-def test_names_hold_everything_where_even_that_is_the_same() -> None:
+def test_names_include_the_full_config_when_even_those_are_equal() -> None:
     assert len(set(env_names([env(hide=1), env(hide=3)]))) == 2
     assert env_names([env("a:Own-v0"), env("b:Own-v0")])[0].startswith('["a:Own-v0"')

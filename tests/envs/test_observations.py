@@ -1,4 +1,4 @@
-"""Observations as vectors: what a student sees first, what only a teacher sees behind it."""
+"""Observations as vectors: first what a student sees, then what only a teacher sees."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ def numbered(n: int, part: str = "observation") -> str:
     ],
     ids=str,
 )
-def test_any_observation_is_a_vector_with_names(space: spaces.Space[Any], names: str, privileged: str) -> None:
+def test_any_observation_becomes_a_vector_with_names(space: spaces.Space[Any], names: str, privileged: str) -> None:
     layout = echo(space).observations
     assert (" ".join(layout.names), " ".join(layout.privileged_names)) == (names, privileged)
     assert layout.dim == len(layout.names) == layout.size(privileged=False)
@@ -57,7 +57,7 @@ def test_any_observation_is_a_vector_with_names(space: spaces.Space[Any], names:
 
 
 @pytest.mark.parametrize("space", [spaces.Sequence(VECTOR), spaces.Graph(VECTOR, None)], ids=str)
-def test_observations_without_a_fixed_size_are_refused_by_the_key(space: spaces.Space[Any]) -> None:
+def test_observations_without_a_fixed_size_are_refused(space: spaces.Space[Any]) -> None:
     with pytest.raises(ConfigError, match=r"env\.id=ilt-toys/Echo-v0: observations must be of a fixed size"):
         _ = echo(space).observations
     env = gym.make("CartPole-v1")
@@ -66,7 +66,7 @@ def test_observations_without_a_fixed_size_are_refused_by_the_key(space: spaces.
         ObservationLayout.of(env, key="env.id")
 
 
-def test_a_batch_describes_what_a_policy_sees() -> None:
+def test_the_observation_space_of_a_batch_is_what_the_policy_sees() -> None:
     for privileged, size in ((False, 5), (True, 7)):
         batch = EnvBatch(echo(HIDING), 1, privileged=privileged)
         assert batch.observation_space.shape == batch.observations.shape[1:] == (size,)
@@ -81,6 +81,6 @@ def test_a_batch_describes_what_a_policy_sees() -> None:
         (np.zeros(5), True, "an observation must have 4 numbers, got 5"),
     ],
 )
-def test_an_observation_of_another_size_is_refused(shown: np.ndarray, privileged: bool, message: str) -> None:
+def test_an_observation_of_the_wrong_size_is_refused(shown: np.ndarray, privileged: bool, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EnvSpec(id="CartPole-v1").observations.flatten(shown, privileged=privileged)

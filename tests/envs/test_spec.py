@@ -1,4 +1,4 @@
-"""What an environment's config says about it."""
+"""The specification of an environment from its config."""
 
 import subprocess
 import sys
@@ -28,12 +28,12 @@ from tests.toys import countdown, recall
         ({**TOY_BLOCKS, "more": (4000, 10)}, "name .*demonstrations"),
     ],
 )
-def test_blocks_must_be_the_four_and_share_no_seed(blocks: dict[str, Any], message: str) -> None:
+def test_there_must_be_four_seed_blocks_without_overlap(blocks: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=rf"env\.seed_blocks must (be )?{message}"):
         replace(countdown(), seed_blocks=blocks)
 
 
-def test_seeds_come_from_their_block_in_order_and_lie_in_it() -> None:
+def test_seeds_are_consecutive_and_inside_their_block() -> None:
     seeds = countdown().seeds("selection", 3, offset=4)
     assert (seeds.tolist(), seeds.dtype) == ([2004, 2005, 2006], np.int64)
     assert countdown().seeds("test", 100)[-1] == 3099
@@ -47,13 +47,13 @@ def test_seeds_outside_their_block_are_refused(count: int, offset: int) -> None:
 
 
 @pytest.mark.parametrize("seeds", [[999, 1000], [2099, 2100], [3100], [-1]])
-def test_seeds_of_no_single_block_are_refused(seeds: list[int]) -> None:
+def test_seeds_not_in_one_block_are_refused(seeds: list[int]) -> None:
     with pytest.raises(ValueError, match=r"do not lie in one block of env\.seed_blocks"):
         countdown().block_of(np.array(seeds))
 
 
 @pytest.mark.parametrize(("given", "limit"), [(None, 3), (-1, None), (7, 7)])
-def test_the_time_limit_is_the_registered_one_or_that_of_the_config(given: int | None, limit: int | None) -> None:
+def test_the_time_limit_comes_from_the_registration_or_the_config(given: int | None, limit: int | None) -> None:
     assert replace(countdown(), kwargs={"max_episode_steps": given}).max_episode_steps == limit
     assert (countdown().max_episode_steps, recall().max_episode_steps) == (3, None)
 
@@ -72,7 +72,7 @@ POSITIONS = {"positions": {"_target_": f"{__name__}.Positions"}}
 
 
 class Positions(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordConstructorArgs):
-    """A CartPole without its velocities."""
+    """CartPole without velocities."""
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         gym.utils.RecordConstructorArgs.__init__(self)
@@ -89,7 +89,7 @@ gym.register("ilt-toys/Added-v0", CartPoleEnv, **ADDED)
 
 
 @pytest.mark.parametrize("id", ["ilt-toys/Positions-v0", "ilt-toys/Added-v0"])
-def test_wrappers_of_a_registration_are_kept(id: str) -> None:
+def test_registered_wrappers_are_kept(id: str) -> None:
     spec = EnvSpec(id=id, kwargs={"sutton_barto_reward": True})
     assert spec.observations.dim == 2
     batch = EnvBatch(spec, 1)
@@ -108,7 +108,7 @@ def test_wrappers_of_a_registration_are_kept(id: str) -> None:
         ({"wrappers": POSITIONS}, 2, r"env\.wrappers\.positions\._target_=tests.* trust=\[tests\]"),
     ],
 )
-def test_the_code_of_another_package_is_run_where_it_is_trusted(changes: Any, dim: int, message: str) -> None:
+def test_code_of_another_package_runs_only_if_trusted(changes: Any, dim: int, message: str) -> None:
     spec = EnvSpec(**{"id": "CartPole-v1", "seed_blocks": TOY_BLOCKS, **changes})
     assert spec.observations.dim == replace(spec, trust=("tests",)).observations.dim == dim
     with pytest.raises(ConfigError, match=message):
@@ -129,14 +129,14 @@ def test_the_code_of_another_package_is_run_where_it_is_trusted(changes: Any, di
         ({"wrappers": {"time": {**LIMIT, "max_episode_steps": -2}}}, "cannot wrap"),
     ],
 )
-def test_what_cannot_be_made_is_one_line_that_names_the_key(changes: dict[str, Any], message: str) -> None:
+def test_creation_errors_are_one_line_that_names_the_key(changes: dict[str, Any], message: str) -> None:
     spec = EnvSpec(**{"id": "CartPole-v1", "seed_blocks": TOY_BLOCKS, **changes})
     with pytest.raises(ConfigError, match=message) as caught:
         _ = spec.observations
     assert "\n" not in str(caught.value)
 
 
-def test_an_environment_imports_nothing_of_another_one() -> None:
+def test_using_one_environment_does_not_import_another() -> None:
     code = (
         "import sys; from ilt.envs.spec import EnvSpec; spec = EnvSpec(id='CartPole-v1'); print(spec.observations.dim);"
         "sys.exit(any('box2d' in name.lower() for name in sys.modules))"

@@ -1,4 +1,4 @@
-"""What a student is not shown."""
+"""Wrappers that hide parts of the observation from a student."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from tests.envs.test_lunar_lander import RANGES, bare, run
 from tests.toys import HIDING, Echo
 
 
-def test_the_student_loses_what_is_masked_and_a_teacher_finds_it_behind() -> None:
+def test_masked_places_move_from_the_student_to_the_privileged_part() -> None:
     plain, masked = run(bare(), 3), MaskObservation(bare(), hide=[5, 2, 3])
     observations, rewards = run(masked, 3)
     np.testing.assert_array_equal(observations, plain[0][:, [0, 1, 4, 6, 7, 2, 3, 5]])
@@ -26,7 +26,7 @@ def test_the_student_loses_what_is_masked_and_a_teacher_finds_it_behind() -> Non
     assert masked.observation_space["privileged"].low.tolist() == space.low[[2, 3, 5]].tolist()
 
 
-def test_a_spec_wraps_in_the_order_of_its_config(lander: EnvSpec) -> None:
+def test_a_spec_applies_wrappers_in_config_order(lander: EnvSpec) -> None:
     physics: dict[str, Any] = {"_target_": "ilt.envs.lunar_lander.RandomizedPhysics", **RANGES}
     mask = {"_target_": "ilt.envs.wrappers.MaskObservation", "hide": [2, 3, 5]}
     inner, spec = (EnvSpec(id=lander.id, wrappers=given) for given in ({"p": physics}, {"p": physics, "mask": mask}))
@@ -41,12 +41,12 @@ def test_a_spec_wraps_in_the_order_of_its_config(lander: EnvSpec) -> None:
 
 
 @pytest.mark.parametrize("hide", [[], [8], [-1], [2, 2], list(range(8))])
-def test_places_that_cannot_be_hidden_are_refused(hide: list[int]) -> None:
+def test_invalid_places_to_hide_are_refused(hide: list[int]) -> None:
     with pytest.raises(ConfigError, match=r"hide must be some of the indices 0 to 7, each once"):
         MaskObservation(bare(), hide=hide)
 
 
 @pytest.mark.parametrize("space", [HIDING, spaces.Discrete(4), spaces.Box(0, 1, (2, 3))], ids=str)
-def test_observations_that_are_not_flat_are_refused(space: spaces.Space[Any]) -> None:
+def test_observations_other_than_vectors_are_refused(space: spaces.Space[Any]) -> None:
     with pytest.raises(ConfigError, match="MaskObservation needs flat observations"):
         MaskObservation(Echo(space, spaces.Discrete(2)), hide=[0])

@@ -1,4 +1,4 @@
-"""Policies side by side: by hand, on a few returns."""
+"""Comparison of policies, computed by hand on a few returns."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ SUBSETS = {"windy": ("wind", 0.6, 1.0)}
 
 
 def episodes(*returns: float, wind: np.ndarray = WIND) -> Episodes:
-    """Episodes of one step each, for each of which a wind was drawn."""
+    """Return one-step episodes, each with its own wind."""
     return replace(single_steps(*returns), extras={"episode/wind": wind})
 
 
@@ -38,7 +38,7 @@ EPISODES = {"expert": episodes(8.0, 10.0, 10.0, 12.0), "student": episodes(2.0, 
 
 
 def compared(spec: EnvSpec = TOY, **changes: list[Episodes]) -> dict[str, dict[str, Any]]:
-    """Metrics by subset and policy, of one run each but for `changes`."""
+    """Return the metrics by subset and policy; each policy has one run except in `changes`."""
     runs = {**{name: [each] for name, each in EPISODES.items()}, **changes}
     return compare_policies(runs.items(), SUBSETS, spec, reference="expert", random="random")[0]
 
@@ -48,12 +48,12 @@ def comparison(spec: EnvSpec = TOY) -> dict[str, Any]:
     return {"name": "toy", "reference": "expert", "subsets": SUBSETS, "seeds": seeds, "metrics": compared(spec)}
 
 
-def test_a_subset_holds_the_episodes_between_two_quantiles_of_what_was_drawn() -> None:
+def test_a_subset_contains_the_episodes_between_two_quantiles_of_a_parameter() -> None:
     masks = subset_masks({**SUBSETS, "calm": ("wind", 0.0, 0.4)}, episodes(1, 1, 1, 1))
     assert masks[ALL].tolist() == [True] * 4
     assert masks["windy"].tolist() == [True, False, False, True]
     assert masks["calm"].tolist() == [False, True, True, False]
-    with pytest.raises(ValueError, match=r"subsets\.odd asks for quantiles of rain, which env does not draw"):
+    with pytest.raises(ValueError, match=r"subsets\.odd asks for quantiles of rain, which env does not randomize"):
         subset_masks({"odd": ("rain", 0.0, 0.5)}, episodes(1, 1, 1, 1))
     with pytest.raises(ValueError, match=r"subsets\.windy asks for quantiles of wind, but it is 7 in every episode"):
         subset_masks(SUBSETS, episodes(1, 1, wind=np.full(2, 7.0)))
@@ -87,46 +87,48 @@ def test_policies_on_other_seeds_are_not_compared() -> None:
         compared(student=[EPISODES["student"], others])
 
 
-def test_a_policy_of_several_runs_has_their_means_and_the_interval_over_them() -> None:
+def test_a_policy_with_several_runs_has_their_means_and_an_interval_over_runs() -> None:
     runs = [EPISODES["student"], episodes(10.0, 10.0, 10.0, 10.0), episodes(6.0, 6.0, 6.0, 6.0)]
     student = compared(student=runs)[ALL]["student"]
     assert [run["return_mean"] for run in student["by_run"]] == [8.0, 10.0, 6.0]
     assert (student["n_runs"], student["n_episodes"]) == (3, 4)
     assert student["return_mean"] == pytest.approx(8.0)
-    half = 4.303 * 2 / 3**0.5  # Student's t of two degrees of freedom, standard deviation 2
+    half = 4.303 * 2 / 3**0.5  # Student's t with two degrees of freedom, standard deviation 2
     assert student["return_mean_interval"] == pytest.approx([8 - half, 8 + half], abs=1e-3)
     assert student["difference"]["mean"] == pytest.approx(-2.0)
     assert (student["performance"], student["performance_lowest"]) == pytest.approx((0.8, 0.6))
 
 
-def test_differences_to_several_runs_are_to_their_mean() -> None:
+def test_differences_to_a_reference_with_several_runs_use_its_mean() -> None:
     experts = [episodes(10.0, 12.0, 10.0, 12.0), episodes(8.0, 10.0, 8.0, 10.0)]
     metrics = compared(expert=experts, student=[episodes(8.0, 11.0, 8.0, 11.0)])[ALL]
     assert (metrics["expert"]["performance"], metrics["expert"]["performance_lowest"]) == pytest.approx((1.0, 0.9))
     assert metrics["student"]["difference"]["mean"] == pytest.approx(-0.5)
 
 
-def test_the_median_run_is_the_middle_one_by_its_mean_return() -> None:
+def test_the_median_run_has_the_middle_mean_return() -> None:
     assert median_run(np.array([[9.0, 9.0], [1.0, 2.0], [4.0, 6.0]])) == 2
     assert median_run(np.array([[9.0, 9.0], [1.0, 2.0]])) == 1
 
 
 def test_a_typical_episode_is_near_the_median_of_every_policy() -> None:
     returns = {"one": np.array([1.0, 2.0, 3.0, 4.0, 5.0]), "two": np.array([9.0, 300.0, 8.0, 7.0, 301.0])}
-    assert typical_episode({"any": np.array([5.0, 1.0, 9.0, 5.0])}) == 0  # of equals the first
+    assert typical_episode({"any": np.array([5.0, 1.0, 9.0, 5.0])}) == 0  # the first of equals
     assert typical_episode({"one": returns["one"]}) == 2
     assert typical_episode({"two": returns["two"]}) == 0
-    assert typical_episode(returns) == 1  # one rank from both medians; episode 0, median for two, is worst for one
+    assert (
+        typical_episode(returns) == 1
+    )  # one rank from both medians; episode 0 is the median for two but the worst for one
 
 
-def test_a_row_says_how_a_policy_did_and_what_it_lacks() -> None:
+def test_table_rows_show_performance_and_the_difference_to_the_reference() -> None:
     _, (expert, student, _) = comparison_table(compared()["windy"], "expert")
     assert student[:3] == ["student", "1", "6.5"]
     assert student[7:10] == ["0.650", "0.650", "-3.5"]
     assert expert[7:] == ["1.000", "1.000", "–", "–"]
 
 
-def test_the_files_hold_the_same_numbers(tmp_path: Path) -> None:
+def test_all_files_contain_the_same_numbers(tmp_path: Path) -> None:
     write_comparison(tmp_path, comparison())
     with (tmp_path / "comparison.csv").open() as file:
         lines = {(line["subset"], line["policy"]): line for line in csv.DictReader(file)}
@@ -143,7 +145,7 @@ def test_the_files_hold_the_same_numbers(tmp_path: Path) -> None:
     assert "| student | 1 | 6.5 |" in markdown
 
 
-def test_a_rate_that_means_nothing_has_no_column(tmp_path: Path) -> None:
+def test_undefined_rates_have_no_column(tmp_path: Path) -> None:
     spec = replace(TOY, success_return=None)
     several = {name: [each, each] for name, each in EPISODES.items()}
     assert "success" not in comparison_table(compared(spec, **several)[ALL], "expert")[0]

@@ -1,4 +1,4 @@
-"""Policies that are named by where they are."""
+"""Saved policies, loaded by path or name."""
 
 import shutil
 from dataclasses import replace
@@ -25,7 +25,7 @@ from tests.toys import countdown
 
 @pytest.fixture(scope="module")
 def run(lander: EnvSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of a student with a context of 4 steps, scored on two test seeds."""
+    """Return a finished run of a student with a context of 4 steps, scored on two test seeds."""
     return roll_out_run(tmp_path_factory.mktemp("runs") / "run", lander, n_episodes=2)
 
 
@@ -44,7 +44,7 @@ def read(where: str | Path, spec: EnvSpec, outputs: Path = Path("outputs"), dete
 
 
 def publish(outputs: Path, spec: EnvSpec, *, privileged: bool = False, name: str = "tiny", **changes: Any) -> str:
-    """An expert in the store, with an untrained network for observations as long as an expert in `spec` sees."""
+    """Store an expert with an untrained network that fits the observations of an expert in `spec`; return its name."""
     expert = {**named("expert", "a2c").defaults, "privileged": privileged, **changes}
 
     def make(folder: Path) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def publish(outputs: Path, spec: EnvSpec, *, privileged: bool = False, name: str
 
 
 def copy(run: Path, folder: Path, **changes: Any) -> Path:
-    """A run with other values in its config, by dotted key with `__` for the dots."""
+    """Copy a run and change config values, given by dotted key with `__` for dots."""
     config = read_config(shutil.copytree(run, folder))
     for key, value in changes.items():
         group, _, name = key.partition("__")
@@ -74,14 +74,16 @@ def test_a_student_acts_as_it_was_scored(lander: EnvSpec, run: Path) -> None:
     assert student.identity["context_length"] == 4
 
 
-def test_a_student_is_its_weights_and_its_context_wherever_it_lies(lander: EnvSpec, run: Path, tmp_path: Path) -> None:
+def test_a_student_is_identified_by_weights_and_context_and_not_by_its_folder(
+    lander: EnvSpec, run: Path, tmp_path: Path
+) -> None:
     own = read(run, lander).identity
     assert read(copy(run, tmp_path / "runs" / "mine"), lander).identity == own
     assert read("mine", lander, tmp_path).identity == own
     assert read(copy(run, tmp_path / "shorter", evaluation__context_length=2), lander).identity != own
 
 
-def test_a_shipped_expert_goes_by_its_name_also_where_it_was_not_trained(lander: EnvSpec, hidden: EnvSpec) -> None:
+def test_a_shipped_expert_is_found_by_name_for_other_environments_too(lander: EnvSpec, hidden: EnvSpec) -> None:
     for spec in (lander, hidden):
         expert = read(PPO, spec)
         assert (expert.name, expert.identity, expert.policy.privileged) == ("ppo", PPO, False)
@@ -89,7 +91,7 @@ def test_a_shipped_expert_goes_by_its_name_also_where_it_was_not_trained(lander:
     assert rollout(hidden, expert.policy, hidden.seeds("test", 1)).observations.shape[1] == 8
 
 
-def test_a_privileged_expert_sees_what_is_hidden_here_too(lander: EnvSpec, hidden: EnvSpec, tmp_path: Path) -> None:
+def test_a_privileged_expert_sees_hidden_quantities(lander: EnvSpec, hidden: EnvSpec, tmp_path: Path) -> None:
     name = publish(tmp_path, hidden, privileged=True)
     expert = read(name, hidden, tmp_path)
     assert expert.policy.privileged
@@ -109,14 +111,14 @@ def test_the_random_policy_is_never_deterministic(lander: EnvSpec) -> None:
     assert [policy.deterministic for policy in policies] == [False, True, False]
 
 
-# --- what is refused ---
+# --- errors ---
 
 
-def test_what_is_no_policy_is_refused_by_its_key(lander: EnvSpec, tmp_path: Path) -> None:
+def test_other_folders_are_refused_by_their_key(lander: EnvSpec, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^policies\.it must be the folder of a finished run .*, got nowhere$"):
         read("nowhere", lander, tmp_path)
     folder = Store(tmp_path).find_or_make("demos", "any", {"env": lander.identity()}, lambda _: {}).path
-    with pytest.raises(ConfigError, match=r"policies\.it must be an expert, but .* is none"):
+    with pytest.raises(ConfigError, match=r"policies\.it must be an expert, but .* is not one"):
         read(folder, lander)
 
 
@@ -138,10 +140,10 @@ def test_other_observations_and_other_environments_are_refused(lander: EnvSpec, 
     name = publish(tmp_path, masked(lander, 2))
     assert read(name, masked(lander, 2), tmp_path).identity == name
     with pytest.raises(ConfigError, match=r"was trained to see .*observation\[3\].* env shows it .*observation\[2\]"):
-        read(name, masked(lander, 3), tmp_path)  # as many numbers, but others
+        read(name, masked(lander, 3), tmp_path)  # the same size, but different numbers
 
 
-def test_nothing_that_somebody_elses_files_name_is_called(lander: EnvSpec, run: Path, tmp_path: Path) -> None:
+def test_code_named_by_foreign_files_is_not_called(lander: EnvSpec, run: Path, tmp_path: Path) -> None:
     changes = {f"{group}___target_": "os.abort" for group in ("model", "expert", "optimizer")}
     assert read(copy(run, tmp_path / "foreign", **changes), lander).identity == read(run, lander).identity
     name = publish(tmp_path, lander, name="foreign", _target_="os.abort")

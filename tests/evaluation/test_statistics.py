@@ -1,4 +1,4 @@
-"""Intervals, performance and paired comparison, by hand."""
+"""Intervals, performance and paired comparison, checked by hand."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from tests.toys import countdown
 
 
 def single_steps(*returns: float, first_seed: int = 3000) -> Episodes:
-    """Episodes of one step, one for each of these returns, on consecutive seeds."""
+    """Return one-step episodes with these returns on consecutive seeds."""
     n = len(returns)
     return Episodes(
         observations=np.zeros((2 * n, 2), dtype=np.float32),
@@ -23,7 +23,7 @@ def single_steps(*returns: float, first_seed: int = 3000) -> Episodes:
     )
 
 
-def test_the_interval_is_about_two_standard_errors_on_each_side_whatever_was_drawn_before() -> None:
+def test_the_interval_is_reproducible_and_about_two_standard_errors_on_each_side() -> None:
     values = np.random.default_rng(0).normal(5.0, 2.0, 400)
     low, high = mean_interval(values)
     assert high - low == pytest.approx(2 * 1.96 * values.std() / 400**0.5, rel=0.05)
@@ -34,7 +34,7 @@ def test_the_interval_is_about_two_standard_errors_on_each_side_whatever_was_dra
     assert half[1] - half[0] < (high - low) / 2
 
 
-def test_the_interval_of_skewed_values_is_skewed_and_that_of_constant_ones_has_no_width() -> None:
+def test_intervals_of_skewed_values_are_skewed_and_of_constants_have_no_width() -> None:
     values = np.array([*[200.0] * 45, *[-100.0] * 5])
     low, high = mean_interval(values)
     assert values.mean() - low > high - values.mean()
@@ -50,7 +50,7 @@ def test_performance_by_hand(student: float, expert: float, random: float, expec
     assert performance(student, expert, random) == expected
 
 
-def test_a_summary_holds_the_metrics_of_episodes_and_the_interval_of_their_mean_return() -> None:
+def test_a_summary_contains_metrics_and_the_interval_of_the_mean_return() -> None:
     episodes = single_steps(0.0, 2.0, 4.0, 6.0)
     summary = summarize(episodes, countdown())
     low, high = summary.pop("return_mean_interval")
@@ -63,7 +63,7 @@ def test_a_comparison_is_paired_by_seed() -> None:
     results = compare(student, {"expert": expert, "random": single_steps(0.0, 1.0, 2.0)}, countdown())
     means = [results[f"{name}return_mean"] for name in ("", "expert_", "random_")]
     assert (means, results["performance"]) == ([11.0, 11.0, 1.0], pytest.approx(1.0))
-    difference = results["difference_to_expert"]  # −1, 2, −1: far less spread than the returns
+    difference = results["difference_to_expert"]  # −1, 2, −1: much less spread than the returns
     assert difference["mean"] == pytest.approx(0.0)
     assert -1.0 <= difference["interval"][0] < 0.0 < difference["interval"][1] <= 2.0
     assert set(results["policies"]) == {"expert", "random"}
@@ -78,6 +78,6 @@ def test_episodes_on_other_seeds_are_not_compared(name: str, other: Episodes) ->
         compare(student, {"expert": student, "random": student, name: other}, countdown())
 
 
-def test_the_interval_of_a_few_runs_is_students() -> None:
+def test_the_interval_over_runs_uses_students_t() -> None:
     low, high = mean_interval_of_runs(np.array([1.0, 2.0, 3.0]))  # t(0.975, 2) = 4.3027, s / sqrt(3) = 0.57735
     assert (low, high) == pytest.approx((2 - 2.48414, 2 + 2.48414), abs=1e-4)

@@ -1,4 +1,4 @@
-"""Results as rows, on a terminal and in Markdown."""
+"""Result tables on a terminal and in Markdown."""
 
 from typing import Any
 
@@ -35,7 +35,9 @@ def test_a_rate_that_is_none_has_no_column() -> None:
     columns, rows = result_table(results(success_rate=None))
     assert columns == [name for name in COLUMNS if name != "success"]
     assert rows[0] == ["student (last)", "50.0", "49.0 … 51.1", "-12.3", "0.0 %", "0.500"]
-    assert [row[-1] for row in result_table(results(expert=1.0, random=1.0))[1]] == ["–"] * 4  # without a scale
+    assert [row[-1] for row in result_table(results(expert=1.0, random=1.0))[1]] == [
+        "–"
+    ] * 4  # performance is undefined
 
 
 def test_markdown_by_hand() -> None:
@@ -43,7 +45,7 @@ def test_markdown_by_hand() -> None:
     assert table == "| policy | return |\n| --- | --: |\n| student | 1.0 |\n| expert | 2.0 |\n"
 
 
-def test_printed_tables_break_no_line_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_printed_tables_do_not_wrap_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     print_table("twenty test episodes", *result_table(results()))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].strip() == "twenty test episodes"

@@ -1,4 +1,4 @@
-"""Our own advantage actor-critic."""
+"""Our advantage actor-critic (A2C)."""
 
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def assert_equal_weights(one: torch.nn.Module, other: torch.nn.Module) -> None:
 
 
 @pytest.mark.parametrize("gae_lambda", [0.0, 0.5, 0.9, 0.95, 1.0])
-def test_advantages_are_the_sum_that_defines_them(gae_lambda: float) -> None:
+def test_advantages_equal_the_defining_sum(gae_lambda: float) -> None:
     rng = np.random.default_rng(0)
     n_steps, n_envs, gamma = 9, 5, 0.97
     rewards, values, next_values = rng.normal(size=(3, n_steps, n_envs))
@@ -53,7 +53,7 @@ def test_advantages_are_the_sum_that_defines_them(gae_lambda: float) -> None:
 
 
 @pytest.mark.parametrize("shape", [(), (2,)])
-def test_running_moments_are_those_of_everything_seen(shape: tuple[int, ...]) -> None:
+def test_running_moments_equal_the_moments_of_all_data(shape: tuple[int, ...]) -> None:
     rng, moments = np.random.default_rng(0), RunningMoments(*shape)
     batches = [rng.normal(np.full(shape, -100.0), 20.0, (n, *shape)) for n in (1, 50, 7, 400)]
     for batch in batches:
@@ -66,13 +66,13 @@ def test_running_moments_are_those_of_everything_seen(shape: tuple[int, ...]) ->
 @pytest.mark.parametrize(
     ("seed", "left", "following"),
     [
-        # truncated after 3 steps: what was seen last, with 1 step left, still counts
+        # truncated after 3 steps: the value of the last observation, with 1 step left, counts
         (3, [4, 3, 2, 4, 3], [0.5**3 * 11, 0.5**2 * 11, 0.5 * 11, 0.5**2 * 12, 0.5 * 12]),
-        # terminated after 3 steps: nothing follows
+        # terminated after 3 steps: no value follows
         (2, [3, 2, 1, 3, 2], [0, 0, 0, 0.5**2 * 11, 0.5 * 11]),
     ],
 )
-def test_what_follows_counts_only_after_a_truncation(seed: int, left: list[int], following: list[float]) -> None:
+def test_the_next_value_counts_only_after_truncation(seed: int, left: list[int], following: list[float]) -> None:
     plain = {"normalize_observations": False, "normalize_rewards": False, "hidden": []}
     learner = started(learned_from(seed), n_steps=5, n_envs=2, gamma=0.5, gae_lambda=1.0, **plain)
     learner.net.critic[0].weight.data = torch.tensor([[1.0, 0.0]])  # an observation is worth 10 + steps left
@@ -88,7 +88,7 @@ def test_what_follows_counts_only_after_a_truncation(seed: int, left: list[int],
     np.testing.assert_allclose(data["advantages"], data["returns"] - 10.0 - np.array(left)[:, None])
 
 
-def test_observation_moments_end_up_in_the_actor() -> None:
+def test_the_actor_contains_the_observation_moments() -> None:
     learner = started()
     seen = [learner.batch.observations.copy(), *(learner.collect()["observations"].reshape(-1, 2) for _ in range(3))]
     everything, actor = np.concatenate(seen), learner.net.actor
@@ -96,7 +96,7 @@ def test_observation_moments_end_up_in_the_actor() -> None:
     np.testing.assert_allclose(actor.observation_std, everything.std(axis=0), rtol=1e-4)
 
 
-def test_a_restored_learner_goes_on_as_the_original_does(tmp_path: Path) -> None:
+def test_a_restored_learner_continues_like_the_original(tmp_path: Path) -> None:
     original, restored = started(), fresh()
     for _ in range(3):
         original.update(original.collect())
@@ -116,9 +116,9 @@ def test_the_learning_rate_falls_to_its_final_fraction() -> None:
     np.testing.assert_allclose(rates, [0.01 * (1 - 0.9 * i / 10) for i in range(1, 11)])
 
 
-def test_each_step_is_part_of_one_policy_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_step_enters_exactly_one_policy_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     learner, taught = started(batch_size=5, critic_epochs=3), list[int]()
-    data = {**learner.collect(), "actions": np.arange(32).reshape(4, 8)}  # which name the steps
+    data = {**learner.collect(), "actions": np.arange(32).reshape(4, 8)}  # so each action identifies its step
 
     def policy_loss(batch: dict[str, torch.Tensor]) -> torch.Tensor:
         taught.extend(batch["actions"].tolist())
@@ -129,7 +129,7 @@ def test_each_step_is_part_of_one_policy_gradient(monkeypatch: pytest.MonkeyPatc
     assert sorted(taught) == list(range(32)) != taught
 
 
-def test_further_epochs_move_the_critic_alone() -> None:
+def test_extra_epochs_update_only_the_critic() -> None:
     once, thrice = started(critic_epochs=1), started(critic_epochs=3)
     for learner in (once, thrice):
         learner.update(learner.collect())
@@ -138,8 +138,8 @@ def test_further_epochs_move_the_critic_alone() -> None:
 
 
 @pytest.mark.parametrize("kind", [*SPACES])
-def test_samples_are_as_likely_as_their_log_probability_says(kind: str) -> None:
-    """Their mean log-probability is minus the entropy, and the mean of a Gaussian's is the network's."""
+def test_samples_match_their_log_probability(kind: str) -> None:
+    """The mean log-probability is minus the entropy, and Gaussian samples have the network's mean."""
     space, n = target(kind).action_space, 20_000
     distribution, net = Distribution(space), fresh(target(kind), log_std_init=-0.7).net.actor
     outputs = np.tile(np.linspace(-1, 1, 2 if space.continuous else sum(space.n_choices)).astype(np.float32), (n, 1))
@@ -150,4 +150,4 @@ def test_samples_are_as_likely_as_their_log_probability_says(kind: str) -> None:
     if space.continuous:
         np.testing.assert_allclose(actions.mean(axis=0), [-1, 1], atol=0.02)
         np.testing.assert_allclose(actions.std(axis=0), np.exp(-0.7), atol=0.02)
-        assert (np.abs(actions) > 1).any()  # clipped by the environment alone
+        assert (np.abs(actions) > 1).any()  # only the environment clips

@@ -10,7 +10,7 @@ from ilt.experts.actor import Actor, NumpyActor
 from ilt.models.heads import for_deviation
 
 
-def test_an_actor_is_loaded_as_it_was_saved_with_its_normalization_inside(tmp_path: Path) -> None:
+def test_a_saved_actor_loads_with_its_normalization(tmp_path: Path) -> None:
     actor = Actor(observation_dim=3, n_outputs=4, hidden=[8, 6])
     actor.observation_mean.copy_(torch.tensor([1.0, 2.0, 3.0]))
     actor.observation_std.copy_(torch.tensor([2.0, 4.0, 8.0]))
@@ -36,7 +36,7 @@ def test_a_new_actor_is_orthogonal_with_tanh_between_its_layers_and_close_to_uni
 
 @pytest.mark.parametrize("hidden", [[], [5], [64, 64]])
 @pytest.mark.parametrize("continuous", [False, True])
-def test_the_numpy_actor_computes_the_same_with_the_weights_of_its_making(hidden: list[int], continuous: bool) -> None:
+def test_the_numpy_actor_matches_and_keeps_the_weights_it_was_made_with(hidden: list[int], continuous: bool) -> None:
     torch.manual_seed(0)
     actor = Actor(observation_dim=8, n_outputs=4, hidden=hidden, continuous=continuous, log_std_init=-0.5)
     actor.observation_mean.normal_()

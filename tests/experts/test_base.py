@@ -1,4 +1,4 @@
-"""Who can be an expert, what is refused, and the check that users call."""
+"""Components that can be experts, errors, and `check_expert`."""
 
 import pickle
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import ilt.registry  # noqa: F401 (knows which keys all experts have)
+import ilt.registry  # noqa: F401 (registers the keys common to all experts)
 from ilt.envs.spec import EnvSpec
 from ilt.experts.base import Expert, FunctionExpert, HeuristicExpert, RandomExpert, make_expert
 from ilt.experts.check import check_expert
@@ -22,12 +22,12 @@ HERE, NUMBER = "tests.experts.test_base", 3
 
 
 def above(observations: np.ndarray, threshold: float = 0.5, *, sign: int = 1) -> np.ndarray:
-    """1 where the first number is above a threshold."""
+    """Return 1 where the first number is above a threshold, else 0."""
     return (sign * observations[:, 0] > threshold).astype(np.int64)
 
 
 class Above:
-    """The same as an object."""
+    """The same policy as a callable object."""
 
     def __init__(self, *, threshold: float) -> None:
         self._threshold = threshold
@@ -37,7 +37,7 @@ class Above:
 
 
 class Always(Expert):
-    """Always the same."""
+    """Always takes the same action."""
 
     def __init__(self, *, action: int = 1) -> None:
         self._action = action
@@ -47,17 +47,17 @@ class Always(Expert):
 
 
 class NoPolicy(Expert):
-    """Does not say how it acts."""
+    """An expert that defines no policy."""
 
 
 def no_arguments() -> None:
-    """Take no observations."""
+    """Accept no observations."""
 
 
 def acts(made: Expert, observations: list[list[float]]) -> list[int]:
     policy = made.policy(recall(), Path(), privileged=False, deterministic=True)
     if not isinstance(made, Always):
-        policy = pickle.loads(pickle.dumps(policy))  # noqa: S301 (as other processes get it)
+        policy = pickle.loads(pickle.dumps(policy))  # noqa: S301 (as it is sent to other processes)
     return policy.act(np.arange(len(observations)), np.array(observations, dtype=np.float32)).tolist()
 
 
@@ -71,7 +71,9 @@ def acts(made: Expert, observations: list[list[float]]) -> list[int]:
         ("Always", {"action": 0}, [0, 0, 0]),
     ],
 )
-def test_functions_objects_and_experts_take_the_keys_of_the_config(target: str, keys: Any, expected: list[int]) -> None:
+def test_functions_objects_and_experts_receive_the_keys_of_the_config(
+    target: str, keys: Any, expected: list[int]
+) -> None:
     assert acts(make_expert({"_target_": f"{HERE}.{target}", **keys}), [[0.2], [0.7], [0.9]]) == expected
 
 
@@ -89,12 +91,12 @@ def test_functions_objects_and_experts_take_the_keys_of_the_config(target: str, 
         ({"_target_": "nowhere.nobody"}, r"expert\._target_ must be the dotted path"),
     ],
 )
-def test_what_cannot_be_an_expert_is_refused_by_key(values: dict[str, Any], message: str) -> None:
+def test_expert_errors_name_the_key(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_expert(values)
 
 
-def test_the_code_of_another_package_is_run_where_it_is_trusted() -> None:
+def test_code_of_another_package_runs_only_if_trusted() -> None:
     assert isinstance(make_expert({"_target_": f"{HERE}.above"}, trust=["tests"]), FunctionExpert)
     with pytest.raises(ConfigError, match=r"trust=\[tests\]"):
         make_expert({"_target_": f"{HERE}.above"}, trust=[])
@@ -108,7 +110,7 @@ def test_the_code_of_another_package_is_run_where_it_is_trusted() -> None:
         ("box", lambda o: np.full((len(o), 2), np.nan), "must return finite actions"),
     ],
 )
-def test_a_function_that_returns_no_actions_is_an_error_that_names_it(kind: str, function: Any, message: str) -> None:
+def test_a_function_that_returns_invalid_actions_is_named(kind: str, function: Any, message: str) -> None:
     made = FunctionExpert(function, source="expert._target_=my.function")
     policy = made.policy(target(kind), Path(), privileged=False, deterministic=True)
     with pytest.raises(ValueError, match=rf"^expert\._target_=my\.function {message}"):
@@ -117,7 +119,7 @@ def test_a_function_that_returns_no_actions_is_an_error_that_names_it(kind: str,
         check_expert(function, target(kind))
 
 
-def test_the_heuristic_is_the_controller_of_the_environment() -> None:
+def test_the_heuristic_expert_uses_the_environments_controller() -> None:
     spec = replace(recall(), heuristic=f"{HERE}.above")
     policy = HeuristicExpert().policy(spec, Path(), privileged=False, deterministic=True)
     assert policy.act(np.arange(2), np.array([[0.2], [0.9]])).tolist() == [0, 1]
@@ -129,7 +131,7 @@ def test_the_heuristic_is_the_controller_of_the_environment() -> None:
 
 
 class ByCompany(Policy):
-    """Acts by the slots that it is called with."""
+    """Acts depending on the slots of the call."""
 
     def __init__(self, choose: Callable[[np.ndarray], np.ndarray]) -> None:
         self._choose = choose
@@ -151,12 +153,12 @@ CHANCE = np.random.default_rng()
         (ByCompany(lambda slots: CHANCE.integers(2, size=len(slots))), "the same observations"),
     ],
 )
-def test_the_check_finds_what_changes_an_action_and_must_not(policy: Policy, message: str) -> None:
+def test_the_check_finds_actions_that_depend_on_anything_but_observations(policy: Policy, message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         check_expert(policy, recall())
 
 
-def test_the_check_finds_actions_beyond_their_bounds() -> None:
+def test_the_check_finds_actions_outside_their_bounds() -> None:
     with pytest.raises(ValueError, match="within their bounds"):
         check_expert(ByCompany(lambda slots: np.full((len(slots), 2), 9.0, np.float32)), target("box"))
 
@@ -167,7 +169,7 @@ def test_the_random_expert_passes(kind: str) -> None:
     check_expert(RandomPolicy(target(kind).action_space), target(kind), deterministic=False)
 
 
-def test_functions_objects_and_the_heuristic_of_the_lander_pass(lander: EnvSpec) -> None:
+def test_functions_objects_and_the_landers_heuristic_pass(lander: EnvSpec) -> None:
     check_expert(above, recall())
     check_expert(Always(), countdown())
     check_expert(HeuristicExpert(), lander)

@@ -1,4 +1,4 @@
-"""Experts are found by what decides them, or trained; what is said of that, and what is refused."""
+"""Experts are found by their config or trained; messages and errors about that."""
 
 import logging
 import re
@@ -24,7 +24,7 @@ TINY = {"total_steps": 64, "score_every": 64, "n_envs": 4, "n_steps": 8, "batch_
 
 
 def config(option: str = "ppo", **changes: Any) -> DictConfig:
-    """An option of conf/expert, trained for seconds and without a gate."""
+    """Return an option of conf/expert that trains for seconds and has no gate."""
     values = {"gate": None, "selection_episodes": 2, "gate_episodes": 3, **({} if option == "random" else TINY)}
     return OmegaConf.create(merge(load_option("expert", option), {**values, **changes}))
 
@@ -33,19 +33,19 @@ def context(folder: Path, kind: str = "box") -> Context:
     return Context(target(kind), Store(folder), n_envs=4)
 
 
-def test_it_is_trained_once_and_found_afterwards(tmp_path: Path) -> None:
+def test_an_expert_is_trained_once_and_found_afterwards(tmp_path: Path) -> None:
     ctx, scored = context(tmp_path), list[int]()
     made = find_or_train(ctx, config(), lambda steps, return_mean: scored.append(steps))
     assert scored == [64]
     assert sorted(path.name for path in made.path.iterdir()) == ["actor.safetensors", "history.json", "manifest.json"]
-    assert made.metrics["selection"]["seeds"] == [2002, 3]  # behind those that picked the checkpoint
+    assert made.metrics["selection"]["seeds"] == [2002, 3]  # after the seeds that picked the checkpoint
     for same in (config(), config(gate=-3.0), config(name="ppo", train=False)):
         assert find_or_train(ctx, same).name == find(ctx, same).name == made.name
     with pytest.raises(ValueError, match=r"the run's expert .* is not in"):
         find(ctx, config(seed=1))
 
 
-def test_a_training_is_announced_with_its_reason_or_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_training_is_announced_with_a_reason_or_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ctx = context(tmp_path)
     with caplog.at_level(logging.INFO):
         first = find_or_train(ctx, config())
@@ -58,10 +58,10 @@ def test_a_training_is_announced_with_its_reason_or_refused(tmp_path: Path, capl
     with pytest.raises(ConfigError, match=message):
         find_or_train(ctx, config(seed=1, train=False))
     assert len(list((tmp_path / "experts").glob("ppo-*"))) == 2
-    find_or_train(ctx, config("random", train=False))  # for which nothing is trained
+    find_or_train(ctx, config("random", train=False))  # needs no training
 
 
-def test_a_cap_trains_less_and_a_whole_one_is_preferred(tmp_path: Path) -> None:
+def test_a_cap_shortens_training_and_a_fully_trained_expert_is_preferred(tmp_path: Path) -> None:
     ctx, long = context(tmp_path), {"total_steps": 128}
     capped = find_or_train(ctx, config(**long, train_at_most=64))
     assert capped.metrics["training"]["steps"] == 64
@@ -71,7 +71,7 @@ def test_a_cap_trains_less_and_a_whole_one_is_preferred(tmp_path: Path) -> None:
     assert find_or_train(ctx, config(**long, train_at_most=64)).name == whole.name
 
 
-def test_the_gate_stands_before_demonstrations(tmp_path: Path) -> None:
+def test_demonstrations_need_an_expert_that_passes_its_gate(tmp_path: Path) -> None:
     ctx = context(tmp_path)
     demos = OmegaConf.create({**load_option("demos", "expert"), "n_episodes": 2, "n_validation_episodes": 1})
     expert = config("random", gate=0.0)
@@ -91,7 +91,7 @@ MEASURED = Artifact(
 @pytest.mark.parametrize(
     ("gate", "deterministic"), [(240.0, True), (240.04, True), (180.0, False), (-50.0, False), (None, False)]
 )
-def test_an_expert_that_is_good_enough_passes(gate: float | None, deterministic: bool) -> None:
+def test_an_expert_at_or_above_its_gate_passes(gate: float | None, deterministic: bool) -> None:
     check_gate(MEASURED, gate=gate, deterministic=deterministic)
 
 
@@ -106,13 +106,13 @@ def test_an_expert_below_its_gate_is_refused_with_advice(gate: float, determinis
 
 
 @pytest.mark.parametrize("option", ["ppo", "a2c", "random"])
-def test_the_gate_of_an_environment_without_one_is_null(option: str) -> None:
+def test_the_gate_is_null_if_the_environment_has_none(option: str) -> None:
     both = {"env": {**load_option("env", "gymnasium"), "id": "CartPole-v1"}, "expert": load_option("expert", option)}
     assert OmegaConf.create(both).expert.gate is None
 
 
 @pytest.mark.parametrize("kind", ["discrete", "multi_discrete", "box"])
-def test_an_expert_is_rebuilt_from_its_folder_alone(kind: str, tmp_path: Path) -> None:
+def test_an_expert_can_be_rebuilt_from_its_folder(kind: str, tmp_path: Path) -> None:
     ctx, expert = context(tmp_path, kind), config("a2c", deterministic=False)
     artifact = find_or_train(ctx, expert)
     ctx = replace(ctx, env=replace(ctx.env, trust=("tests",)))

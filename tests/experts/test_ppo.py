@@ -1,4 +1,4 @@
-"""PPO by Stable-Baselines3."""
+"""PPO from Stable-Baselines3."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from tests.experts.toys import SPACES, learned_from, target
 
 
 def small_ppo(envs: VecEnv) -> PPO:
-    """PPO on a toy, with weights far from their start."""
+    """Return an untrained PPO model with large random weights."""
     kwargs = {"net_arch": [16, 12], "activation_fn": torch.nn.Tanh}
     model = PPO("MlpPolicy", envs, device="cpu", seed=0, policy_kwargs=kwargs)
     for parameter in model.policy.parameters():
@@ -21,7 +21,7 @@ def small_ppo(envs: VecEnv) -> PPO:
 
 
 @pytest.mark.parametrize(("seed", "last", "truncated"), [(3, [1, 3], True), (2, [0, 2], False)])
-def test_the_end_of_an_episode_is_handed_over(seed: int, last: list[int], truncated: bool) -> None:
+def test_the_end_of_an_episode_is_reported_to_ppo(seed: int, last: list[int], truncated: bool) -> None:
     env = BatchedVecEnv(learned_from(seed), 1, [0])
     first = env.reset()
     steps = [env.step(np.array([1])) for _ in range(3)]
@@ -29,10 +29,10 @@ def test_the_end_of_an_episode_is_handed_over(seed: int, last: list[int], trunca
     assert [infos for *_, infos in steps[:2]] == [[{}], [{}]]
     observations, _, _, (info,) = steps[-1]
     assert (info["terminal_observation"].tolist(), info["TimeLimit.truncated"]) == (last, truncated)
-    assert observations.tolist() == first.tolist() == [[seed + 1, seed]]  # the next episode has begun
+    assert observations.tolist() == first.tolist() == [[seed + 1, seed]]  # the next episode has started
 
 
-def test_each_env_has_its_own_reward_and_observations_do_not_change_later() -> None:
+def test_each_env_has_its_own_reward_and_observations_are_copies() -> None:
     env = BatchedVecEnv(learned_from(4), 3, [0])
     first = env.reset()
     second, rewards, _, _ = env.step(np.array([0, 2, 1]))
@@ -43,7 +43,7 @@ def test_each_env_has_its_own_reward_and_observations_do_not_change_later() -> N
 
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("kind", [*SPACES])
-def test_the_actor_acts_as_the_policy_it_is_copied_from(kind: str, normalize: bool) -> None:
+def test_the_actor_acts_like_the_policy_it_was_copied_from(kind: str, normalize: bool) -> None:
     envs: VecEnv = BatchedVecEnv(target(kind), 2, [0])
     if normalize:
         envs = VecNormalize(envs, clip_obs=np.inf)
@@ -59,4 +59,4 @@ def test_the_actor_acts_as_the_policy_it_is_copied_from(kind: str, normalize: bo
         torch.testing.assert_close(actor.log_std, model.policy.log_std)
     before = actor(torch.from_numpy(observations))
     torch.nn.init.zeros_(model.policy.action_net.weight)
-    assert torch.equal(actor(torch.from_numpy(observations)), before)  # which is a copy
+    assert torch.equal(actor(torch.from_numpy(observations)), before)  # the actor is a copy

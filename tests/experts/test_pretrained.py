@@ -26,7 +26,7 @@ SETTINGS = [
 """Options of `expert` and `env` for which an expert ships."""
 
 
-def test_each_of_them_is_found_by_options_of_conf(tmp_path: Path) -> None:
+def test_options_of_conf_find_every_shipped_expert(tmp_path: Path) -> None:
     found = []
     for expert, changes, env in SETTINGS:
         values = {**load_option("expert", expert), **changes, "train": False}
@@ -37,7 +37,7 @@ def test_each_of_them_is_found_by_options_of_conf(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_each_is_the_file_published_under_the_hash_of_its_config_and_keeps_the_contract(folder: Path) -> None:
+def test_each_shipped_expert_matches_its_hash_and_keeps_the_contract(folder: Path) -> None:
     manifest = open_artifact(folder).manifest
     name, _, digest = folder.name.rpartition("-")
     assert (manifest["name"], config_hash(manifest["config"])) == (folder.name, digest)

@@ -1,4 +1,4 @@
-"""An expert's training that is killed and resumed ends like an uninterrupted one."""
+"""An expert's training that is killed and resumed ends with the same weights as an uninterrupted one."""
 
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ EXPERTS = {"a2c": A2C, "ppo": PPO}
 
 
 class Killed(BaseException):
-    """Ends a training as a kill does: nothing is caught or cleaned up."""
+    """Ends a training like a kill: nothing is caught or cleaned up."""
 
 
 def train(name: str, folder: Path, *, scores_before_kill: int | None = None, **options: Any) -> dict[str, torch.Tensor]:
-    """Train a small expert for CartPole, killed when it has been scored so often, and return its weights."""
+    """Train a small CartPole expert, killed after `scores_before_kill` scores if given, and return its weights."""
     expert: Expert = EXPERTS[name](**{**own_keys("expert", load_option("expert", f"{name}_keys")), **SMALL, **options})
     scored = [0]
 

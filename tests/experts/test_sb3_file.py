@@ -1,4 +1,4 @@
-"""Experts from files that Stable-Baselines3 saved."""
+"""Experts from files saved by Stable-Baselines3."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ RELU, ELU = ({"activation_fn": activation} for activation in (torch.nn.ReLU, tor
 
 
 def saved(folder: Path, algorithm: str = "PPO", kind: str = "discrete", **policy: Any) -> tuple[Any, Path]:
-    """A model that was never trained, with weights far from their start, and its file."""
+    """Return an untrained model with large random weights, and its file."""
     env = Target(kind)
     if kind == "discrete":
         env.action_space = spaces.Discrete(3)  # Stable-Baselines3 counts from 0
@@ -40,7 +40,7 @@ def saved(folder: Path, algorithm: str = "PPO", kind: str = "discrete", **policy
 
 
 def read(path: Path, env: EnvSpec) -> SB3File:
-    """The expert of a file, kept in a folder beside it."""
+    """Return the expert read from a file, stored in a folder next to it."""
     made, folder = SB3File(path=str(path)), path.parent / "expert"
     folder.mkdir(exist_ok=True)
     made.train(env, folder, seed=0, privileged=False, score=lambda policy: 0.0, report=lambda *_: None)
@@ -62,10 +62,10 @@ def policy_of(path: Path, kind: str, *, deterministic: bool = True) -> Policy:
     ],
     ids=str,
 )
-def test_it_acts_as_stable_baselines_predicts(kind: str, algorithm: str, options: Any, tmp_path: Path) -> None:
+def test_an_sb3_expert_acts_as_sb3_predicts(kind: str, algorithm: str, options: Any, tmp_path: Path) -> None:
     model, path = saved(tmp_path, algorithm, kind, **options)
     policy, made = policy_of(path, kind), SB3File(path=str(path))
-    path.unlink()  # its weights were copied
+    path.unlink()  # the weights were copied
     observations = np.random.default_rng(0).normal(0, 2, (300, 2)).astype(np.float32)
     expected = model.predict(observations, deterministic=True)[0]
     if kind == "discrete":
@@ -76,7 +76,7 @@ def test_it_acts_as_stable_baselines_predicts(kind: str, algorithm: str, options
     check_expert(made, target(kind), folder=tmp_path / "expert")
 
 
-def test_ppo_samples_with_the_deviation_that_was_saved(tmp_path: Path) -> None:
+def test_ppo_samples_with_the_saved_deviation(tmp_path: Path) -> None:
     model, path = saved(tmp_path, "PPO", "box")
     model.policy.log_std.data = torch.tensor([-3.0, -1.5])
     for parameter in model.policy.action_net.parameters():
@@ -100,7 +100,7 @@ class Poison:
 
 
 def rewritten(path: Path, **members: bytes) -> Path:
-    """The same zip, with other content in some of its files."""
+    """Write a copy of a zip with other content for some members; return its path."""
     with zipfile.ZipFile(path) as archive:
         content = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path.with_name("other.zip"), "w") as archive:
@@ -109,7 +109,7 @@ def rewritten(path: Path, **members: bytes) -> Path:
     return path.with_name("other.zip")
 
 
-def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
+def test_no_code_in_a_file_is_run(tmp_path: Path) -> None:
     _, path = saved(tmp_path)
     touched, poison = tmp_path / "touched", pickle.dumps(Poison(tmp_path / "touched"))
     with zipfile.ZipFile(path) as archive:
@@ -135,7 +135,7 @@ def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
         (None, "must be a file that Stable-Baselines3 saved, got .*text.zip"),
     ],
 )
-def test_a_file_of_another_kind_is_refused(members: Any, message: str, tmp_path: Path) -> None:
+def test_other_files_are_refused(members: Any, message: str, tmp_path: Path) -> None:
     path = tmp_path / "text.zip"
     if isinstance(members, dict):
         path = rewritten(saved(tmp_path)[1], **members)
@@ -156,7 +156,7 @@ def test_a_file_of_another_kind_is_refused(members: Any, message: str, tmp_path:
     ],
     ids=str,
 )
-def test_a_network_that_does_not_fit_is_refused(
+def test_an_incompatible_network_is_refused(
     algorithm: str, kind: str, options: Any, env: str, message: str, lander: EnvSpec, tmp_path: Path
 ) -> None:
     _, path = saved(tmp_path, algorithm, kind, **options)

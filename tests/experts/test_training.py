@@ -1,4 +1,4 @@
-"""What both trainers need, and what both of them do."""
+"""Training of experts: the log, and the behavior shared by PPO and A2C."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ def make(trainer: str, **changes: Any) -> Expert:
 
 
 def train(trainer: str, folder: Path, score: Score = lambda policy: 0.0, **changes: Any) -> dict[str, Any]:
-    """Train on episodes of five seeds for 320 steps, 32 at a time, scored every 64; return the manifest's entry."""
+    """Train for 320 steps, 32 per update, on five seeds, scored every 64; return the manifest's entry."""
     defaults = {"seed": 0, "privileged": False, "report": lambda *_: None}
     spec = replace(changes.pop("env", countdown()), seed_blocks=learned_from(0, 5).seed_blocks)
     options = {name: changes.pop(name, value) for name, value in defaults.items()}
@@ -54,7 +54,7 @@ def history(folder: Path) -> list[dict[str, float]]:
 
 
 def count_and_die_at(last: int | None) -> Score:
-    """A score that counts its calls, and is killed at the `last` one."""
+    """Return a score function that counts its calls and is killed at call number `last`."""
     counts = iter(range(1, 1000))
 
     def score(policy: Policy) -> float:
@@ -67,7 +67,7 @@ def count_and_die_at(last: int | None) -> Score:
 
 
 def actor_of(value: float) -> Actor:
-    """An actor that its normalization tells from others."""
+    """Return an actor that can be recognized by its normalization."""
     actor = Actor(observation_dim=2, n_outputs=3, hidden=[])
     actor.observation_mean.fill_(value)
     return actor
@@ -87,7 +87,7 @@ def new_log(folder: Path, *, score: Score = score, **changes: Any) -> TrainingLo
 
 
 def log_of(folder: Path, values: list[float], **changes: Any) -> TrainingLog:
-    """A training scored with these values at 10, 20, … steps, whose state is the value."""
+    """Return the log of a training with these values as scores and states at 10, 20, … steps."""
     log = new_log(folder, **changes)
     for i, value in enumerate(values, start=1):
         log.score_now(10 * i, actor_of(value), lambda value=value: {"weights": torch.tensor([value])})
@@ -95,12 +95,12 @@ def log_of(folder: Path, values: list[float], **changes: Any) -> TrainingLog:
 
 
 @pytest.mark.parametrize(("returns", "best"), [([1, 5, 2], 1), ([-3, -2, -9], 1), ([4], 0), ([7, 7], 0)])
-def test_the_best_actor_is_kept_and_the_first_one_of_ties(tmp_path: Path, returns: list[int], best: int) -> None:
+def test_the_best_actor_is_kept_and_the_first_of_ties(tmp_path: Path, returns: list[int], best: int) -> None:
     log = log_of(tmp_path, [*range(len(returns))], score=lambda policy: float(returns[int(score(policy))]))
     assert value_of(log.best_path) == best
 
 
-def test_a_resumed_training_has_its_last_state_its_history_its_best_actor_and_its_seconds(tmp_path: Path) -> None:
+def test_a_resumed_training_restores_state_history_best_actor_and_seconds(tmp_path: Path) -> None:
     log_of(tmp_path, [1, 5, 2])
     checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert (checkpoint["steps"], checkpoint["history"]) == (30, history(tmp_path))
@@ -109,7 +109,7 @@ def test_a_resumed_training_has_its_last_state_its_history_its_best_actor_and_it
     torch.save({**checkpoint, "seconds": 1000.0}, tmp_path / "checkpoint.pt")
     log = new_log(tmp_path)
     assert log.resume() == {"weights": torch.tensor([2.0])}
-    log.after(30, lambda: actor_of(9.0), dict)  # which was scored before
+    log.after(30, lambda: actor_of(9.0), dict)  # already scored
     log.score_now(40, actor_of(4.0), dict)
     assert [(entry["steps"], entry["return_mean"]) for entry in log.history] == [(10, 1), (20, 5), (30, 2), (40, 4)]
     assert log.history[-1]["seconds"] >= 1000.0
@@ -121,7 +121,7 @@ def test_a_resumed_training_has_its_last_state_its_history_its_best_actor_and_it
 
 
 @pytest.mark.parametrize(("solved_at", "steps"), [(0.5, 10), (4.0, 20), (5.0, 20), (6.0, None), (None, None)])
-def test_what_the_manifest_says_about_the_training(tmp_path: Path, solved_at: float | None, steps: int | None) -> None:
+def test_the_manifest_summarizes_the_training(tmp_path: Path, solved_at: float | None, steps: int | None) -> None:
     log = log_of(tmp_path / "training", [1, 5, 2], success_return=solved_at)
     summary = log.finish(30, actor_of(9.0), dict, tmp_path)
     solved = summary["first_at_success_return"]
@@ -133,7 +133,9 @@ def test_what_the_manifest_says_about_the_training(tmp_path: Path, solved_at: fl
 
 @each_trainer
 @pytest.mark.parametrize(("score_every", "at"), [(64, [64, 128, 192, 256, 320]), (100, [128, 224, 320]), (1000, [320])])
-def test_it_is_scored_on_the_way_and_at_the_end(trainer: str, score_every: int, at: list[int], tmp_path: Path) -> None:
+def test_training_is_scored_at_intervals_and_at_the_end(
+    trainer: str, score_every: int, at: list[int], tmp_path: Path
+) -> None:
     about = train(trainer, tmp_path, count_and_die_at(None), score_every=score_every)
     assert [(e["steps"], e["return_mean"]) for e in history(tmp_path)] == [(s, i) for i, s in enumerate(at, start=1)]
     assert (about["steps"], about["best"]["steps"], about["resumed_at_steps"]) == (320, 320, [])
@@ -141,7 +143,7 @@ def test_it_is_scored_on_the_way_and_at_the_end(trainer: str, score_every: int, 
 
 @each_trainer
 @pytest.mark.parametrize("kind", [*SPACES])
-def test_it_learns_to_hit_a_target_with_actions_of_every_kind(trainer: str, kind: str, tmp_path: Path) -> None:
+def test_every_kind_of_action_learns_to_hit_a_target(trainer: str, kind: str, tmp_path: Path) -> None:
     options = {"env": target(kind), "total_steps": 6400, "score_every": 6400, "gamma": 0.0, "ent_coef": 0.0}
     returns = {}
     for name, changes in {"learned": {}, "not": {"learning_rate": 1e-9}}.items():
@@ -161,7 +163,7 @@ def test_the_seed_decides_the_training(trainer: str, tmp_path: Path) -> None:
 
 @each_trainer
 @pytest.mark.parametrize("killed_while", ["scoring", "training"])
-def test_a_killed_training_goes_on_and_ends_once(trainer: str, killed_while: str, tmp_path: Path) -> None:
+def test_a_killed_training_resumes_and_finishes_once(trainer: str, killed_while: str, tmp_path: Path) -> None:
     def die(steps: int, return_mean: float | None) -> None:
         if (killed_while, steps) == ("training", 160):
             raise KilledError
@@ -172,16 +174,18 @@ def test_a_killed_training_goes_on_and_ends_once(trainer: str, killed_while: str
     about = train(trainer, tmp_path, lambda policy: 9.0, report=lambda step, _: steps.append(step))
     assert (about["resumed_at_steps"], min(steps)) == ([128], 128)
     assert [entry["return_mean"] for entry in history(tmp_path)] == [1, 2, 9, 9, 9]
-    state = torch.load(tmp_path / "training" / "checkpoint.pt", weights_only=True)["state"]  # it holds no code
+    state = torch.load(tmp_path / "training" / "checkpoint.pt", weights_only=True)["state"]  # contains no code
     assert state["steps"] == 320
-    assert state["optimizer"]["param_groups"][0]["lr"] == pytest.approx(0.001)  # fell as in a whole training
+    assert state["optimizer"]["param_groups"][0]["lr"] == pytest.approx(
+        0.001
+    )  # decayed as in an uninterrupted training
     before, reported = history(tmp_path), list[int]()
     train(trainer, tmp_path, report=lambda step, _: reported.append(step))
-    assert (history(tmp_path), reported) == (before, [320])  # it is finished
+    assert (history(tmp_path), reported) == (before, [320])  # already finished
 
 
 @each_trainer
-def test_a_resumed_training_has_the_weights_and_moments_of_its_checkpoint(trainer: str, tmp_path: Path) -> None:
+def test_a_resumed_training_starts_from_the_weights_and_moments_of_its_checkpoint(trainer: str, tmp_path: Path) -> None:
     path, states = tmp_path / "training" / "checkpoint.pt", []
     for changes in ({"total_steps": 128}, {"total_steps": 160, "score_every": 32, "learning_rate": 1e-12}):
         train(trainer, tmp_path, **changes)
@@ -200,20 +204,20 @@ def test_a_resumed_training_has_the_weights_and_moments_of_its_checkpoint(traine
 
 @each_trainer
 @pytest.mark.parametrize(("seen", "rewards"), [(False, False), (True, False), (False, True)])
-def test_each_normalization_is_a_key_of_its_own(trainer: str, seen: bool, rewards: bool, tmp_path: Path) -> None:
+def test_each_normalization_has_its_own_key(trainer: str, seen: bool, rewards: bool, tmp_path: Path) -> None:
     train(trainer, tmp_path, normalize_observations=seen, normalize_rewards=rewards, total_steps=64)
     assert bool((Actor.load(tmp_path / "actor.safetensors").observation_mean != 0).any()) == seen
 
 
 @each_trainer
 @pytest.mark.parametrize("privileged", [False, True])
-def test_only_a_privileged_expert_sees_what_is_hidden(trainer: str, privileged: bool, tmp_path: Path) -> None:
+def test_only_a_privileged_expert_sees_hidden_quantities(trainer: str, privileged: bool, tmp_path: Path) -> None:
     blind = {"mask": {"_target_": "ilt.envs.wrappers.MaskObservation", "hide": [1]}}
     train(trainer, tmp_path, env=replace(countdown(), wrappers=blind), privileged=privileged, total_steps=64)
     assert Actor.load(tmp_path / "actor.safetensors").sizes["observation_dim"] == 1 + privileged
 
 
-def test_seeds_come_from_the_whole_demonstrations_block_and_the_entropy_decides_their_order() -> None:
+def test_seeds_cover_the_demonstrations_block_in_an_order_set_by_the_entropy() -> None:
     streams = [SeedStream(learned_from(500, 10), entropy) for entropy in ([0, 0], [0, 0], [0, 64], [1, 0])]
     first, again, resumed, other = ([stream.next() for _ in range(500)] for stream in streams)
     assert set(first) == set(range(500, 510))

@@ -1,4 +1,4 @@
-"""Toy environments with known answers, of every kind of action."""
+"""Toy environments with known answers for every kind of action."""
 
 from dataclasses import replace
 from typing import Any
@@ -12,9 +12,9 @@ from tests.toys import BLOCKS, countdown
 
 
 class Target(gym.Env[np.ndarray, Any]):
-    """Observes a target in [−1, 1] and its negative; for 6 steps, costs the squared distance of what the action means.
+    """Observes a target, −1 or 1, and its negative; for 6 steps, the cost is the squared distance of the action.
 
-    Choices mean −1 (the first), … 1 (the last); numbers are taken as they are, so the best ones are within the bounds.
+    The first choice means −1 and the last 1; numbers are used as they are, so the best ones are within the bounds.
     """
 
     observation_space = spaces.Box(-1, 1, (2,), np.float32)
@@ -55,10 +55,10 @@ gym.register("ilt-toys/Target-v0", Target)
 
 
 def target(kind: str) -> EnvSpec:
-    """`Target` with actions of a kind, of `SPACES`."""
+    """Return `Target` with actions of one kind in `SPACES`."""
     return EnvSpec(id="tests.experts.toys:ilt-toys/Target-v0", kwargs={"kind": kind}, seed_blocks=BLOCKS)
 
 
 def learned_from(first: int, count: int = 1) -> EnvSpec:
-    """A `Countdown` that is learned from these seeds."""
+    """Return a `Countdown` whose training episodes use `count` seeds from `first`."""
     return replace(countdown(), seed_blocks={**BLOCKS, "demonstrations": (first, count)})

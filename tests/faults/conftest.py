@@ -1,4 +1,4 @@
-"""How many faults were survived."""
+"""Count the faults that the program survived."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from tests.faults.running import SEED
 
 @pytest.fixture(scope="session")
 def survived() -> Iterator[Callable[[str, int], None]]:
-    """Counts what was tried, and prints a line for each kind."""
+    """Return a function that counts faults by kind; print a line for each kind at the end."""
     tried: dict[str, int] = {}
     yield lambda kind, n: tried.update({kind: tried.get(kind, 0) + n})
     for kind, n in tried.items():

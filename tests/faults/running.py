@@ -1,4 +1,4 @@
-"""Commands in processes of their own, forked from one that has the imports behind it; and what they leave."""
+"""Run commands in processes forked from one that has already done the imports, and read their outputs."""
 
 import hashlib
 import multiprocessing
@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from tests.cli.commands import ENVIRONMENT
 
 SEED = int(os.environ.get("ILT_FAULTS_SEED", "0"))
-"""What moments, bits and places are drawn by."""
+"""Seed of the random moments, bits and positions."""
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(
@@ -24,7 +24,7 @@ _processes.set_forkserver_preload(
 )
 
 SECONDS = 300
-"""After which a command counts as hanging."""
+"""Time after which a command counts as hanging."""
 
 
 CARTPOLE = ["env=gymnasium", "env.id=CartPole-v1", "expert=a2c", "expert.gate=null", "expert.selection_episodes=4"]
@@ -32,16 +32,16 @@ CARTPOLE += ["expert.score_every=1000"]
 STUDENT = ["experiment=smoke", *CARTPOLE, "evaluation.video=false", "evaluation.n_episodes=10", "demos.n_episodes=10"]
 SHORT = [*STUDENT, "expert.total_steps=2000", "trainer.max_steps=40", "trainer.val_check_interval=20"]
 AGAIN = ["train", *SHORT, "run_name=one"]
-"""A training of seconds, with all that it needs."""
+"""Train for a few seconds, including the expert and the demonstrations."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """How a command ended.
+    """The outcome of a command.
 
     Attributes:
-        code: its exit code; −9 if it had to be killed because it hung.
-        said: all that it printed.
+        code: exit code; −9 if the command hung and was killed.
+        said: everything it printed.
     """
 
     code: int
@@ -49,19 +49,19 @@ class Answer:
 
     @property
     def last_line(self) -> str:
-        """The last line that it printed."""
+        """Return the last line it printed."""
         return (self.said.strip().splitlines() or [""])[-1]
 
 
 def start(folder: Path, *arguments: str, **variables: str) -> Any:
-    """Start `ilt <arguments>` in a folder, with further environment variables; it prints to the file `.said` there."""
+    """Start `ilt <arguments>` in a folder with extra environment variables; its output goes to `.said` there."""
     process = _processes.Process(target=_type, args=(arguments, folder, {**ENVIRONMENT, **variables}))
     process.start()
     return process
 
 
 def run(folder: Path, *arguments: str, **variables: str) -> Answer:
-    """Type `ilt <arguments>` in a folder, and wait for its end."""
+    """Run `ilt <arguments>` in a folder and wait for it to end."""
     process = start(folder, *arguments, **variables)
     process.join(SECONDS)
     process.kill()
@@ -82,13 +82,13 @@ def _type(arguments: tuple[str, ...], folder: Path, variables: Mapping[str, str]
 
 
 def in_parallel(task: Any, *cases: Any) -> list[Any]:
-    """What a function returns for each of the cases, two at a time."""
+    """Return a function's results for the cases, running two at a time."""
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(task, *cases))
 
 
 def content(outputs: Path) -> dict[str, str]:
-    """Digests of the weights of every student and expert."""
+    """Return the digests of the weights of every student and expert."""
     paths = [*outputs.glob("**/weights/*.safetensors"), *outputs.glob("experts/*/actor.safetensors")]
     assert paths
     return {path.relative_to(outputs).as_posix(): _digest(path) for path in paths}

@@ -1,4 +1,4 @@
-"""Files that were damaged, of every kind that is written: each is named in a line, or what it says was not needed."""
+"""Damage to every kind of file: a command names the damaged file in one line, or does not need it."""
 
 import os
 import random
@@ -55,7 +55,7 @@ NEEDED_BY = {
     "multirun/study/study.db": SEARCH,
     "multirun/study/search.json": SEARCH,
 }
-"""Files below `outputs`, and a command that reads each of them."""
+"""Files below `outputs`, and a command that reads each."""
 
 
 def _one_bit(path: Path, rng: random.Random) -> None:
@@ -87,7 +87,7 @@ DAMAGE: dict[str, Callable[[Path, random.Random], Any]] = {
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in whose `outputs` there is each kind of file, finished and half done."""
+    """Return a folder whose `outputs` contain every kind of file, finished and half done."""
     folder = tmp_path_factory.mktemp("made")
     for arguments in (AGAIN, SWEEP, SEARCH, EVALUATE, REPORT):
         answer = run(folder, *arguments)
@@ -106,7 +106,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def seen(folder: Path, arguments: list[str], answer: Answer) -> dict[str, Any]:
-    """All that a command leaves, which damage must not change: weights, returns, tables."""
+    """Return a command's results, which damage must not change: weights, returns, tables."""
     outputs = folder / "outputs"
     found: dict[str, Any] = {"code": answer.code, **content(outputs)}
     for path in outputs.glob("**/results.json"):
@@ -119,7 +119,7 @@ def seen(folder: Path, arguments: list[str], answer: Answer) -> dict[str, Any]:
     return found
 
 
-def test_damaged_files_are_named_or_not_needed(
+def test_damaged_files_are_named_or_make_no_difference(
     made: Path, tmp_path: Path, survived: Callable[[str, int], None]
 ) -> None:
     whole: dict[str, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""What somebody else sends: it runs no code, hangs nothing, leaks no file, and writes nowhere but to `outputs`."""
+"""Untrusted runs and experts run no code, hang nothing, leak no file, and write only below `outputs`."""
 
 import base64
 import io
@@ -25,7 +25,7 @@ SECRET = "the content of a private file"
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(1)</script>|[x](javascript:alert(1)) `\x1b[2J'
 RAN = "ran"
 EVIL = f"open({RAN!r}, 'w').close()\ndef __getattr__(name):\n    return print\n"
-"""A module in the current folder, which is searched for packages: its import leaves a file."""
+"""A module in the current folder, which is on the import path: importing it writes a file."""
 
 EVALUATE = ["evaluate", "run=outputs/runs/one", "seeds=selection:0:5", "logger=none", "processes=1"]
 COMPARE = ["compare", *CARTPOLE[:2], "+policies.student=outputs/runs/one", "seeds=selection:0:5", "logger=none"]
@@ -35,7 +35,7 @@ NEW = [*AGAIN, "seed=5", "run_name=new"]
 
 
 class Runs:
-    """A pickle that leaves a file when it is loaded."""
+    """An object whose pickle writes a file when it is loaded."""
 
     def __reduce__(self) -> Any:
         return exec, (EVIL,)
@@ -45,7 +45,7 @@ Attack = Callable[[Path], Any]
 
 
 def in_config(key: str, value: Any) -> Attack:
-    """A value in a run's config, with the digest that its results have of it."""
+    """Set a value in a run's config, and update the digest in the results."""
 
     def attack(run: Path) -> None:
         config = yaml.safe_load((run / "config.yaml").read_text())
@@ -60,7 +60,7 @@ def in_config(key: str, value: Any) -> Attack:
 
 
 def in_file(name: str, content: str | bytes) -> Attack:
-    """A file's content; what holds digests of it is made to agree."""
+    """Replace a file's content, and update the digests of it."""
 
     def attack(run: Path) -> None:
         (run / name).parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def in_results(**values: Any) -> Attack:
 
 
 def in_artifact(pattern: str, name: str, content: bytes) -> Attack:
-    """A file of an artifact, whose manifest is made to agree."""
+    """Replace a file of an artifact, and update the manifest."""
 
     def attack(run: Path) -> None:
         (folder,) = (run.parents[1]).glob(pattern)
@@ -104,7 +104,7 @@ def in_manifest(pattern: str, **values: Any) -> Attack:
 
 
 def link(name: str, target: str = "private/secret.txt") -> Attack:
-    """A link out of the run's folder."""
+    """Add a link that leads out of the run's folder."""
 
     def attack(run: Path) -> None:
         path = run / name
@@ -118,7 +118,7 @@ def link(name: str, target: str = "private/secret.txt") -> Attack:
 
 
 def instead_of(name: str, make: Callable[[Path], Any]) -> Attack:
-    """Something else at a file's place."""
+    """Replace a file with something else."""
 
     def attack(run: Path) -> None:
         (run / name).unlink(missing_ok=True)
@@ -287,7 +287,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def outside(folder: Path) -> dict[Path, bytes]:
-    """What lies in a folder beside `outputs`."""
+    """Return the files in a folder outside `outputs`."""
     paths = [path for path in folder.rglob("*") if path.is_file() and "outputs" not in path.parts]
     return {path.relative_to(folder): path.read_bytes() for path in paths if path.name != ".said"}
 

@@ -1,6 +1,6 @@
-"""Whatever is typed wrong is answered in one line that names the key, and leaves nothing behind: `make test-faults`.
+"""Wrong input gives a one-line error that names the key, and leaves no files: `make test-faults`.
 
-Each input is typed into a process of its own, in an empty folder.
+Each input runs in its own process in an empty folder.
 """
 
 import os
@@ -26,11 +26,11 @@ atexit.register(lambda: print("torch" in sys.modules))
 sys.argv[0] = "ilt"
 runpy.run_module("ilt", run_name="__main__")
 """
-"""`python -m ilt`, which also prints whether torch was imported."""
+"""`python -m ilt`, printing at the end whether torch was imported."""
 
 WITHOUT_KEYS = {"WANDB_MODE": "offline", "WANDB_API_KEY": "", "NETRC": os.devnull, "OMP_NUM_THREADS": "1"}
 EMPTY = {Path(), Path("outputs"), Path("outputs/runs")}
-"""Folders that may be left."""
+"""Folders that may remain."""
 
 EARLY = r"""
 [train: callbacks]
@@ -44,7 +44,7 @@ callbacks.best.mode=up -> callbacks.best.mode is not a key
 +callbacks.best.mode=up -> callbacks.best.mode is not a key
 +callbacks.best.monitor=nothing -> callbacks.best.monitor is not a key
 callbacks=foo -> callbacks must be one of ['best', 'curve', 'default', 'ema', 'last', 'preemption',
-callbacks=null -> callbacks=null is no option of a group; a group takes a name, such as model=tiny
+callbacks=null -> callbacks=null is not an option of a group; a group takes a name, such as model=tiny
 callbacks.ema.decay=1 -> callbacks.ema.decay must be a number at least 0 and below 1, got 1
 callbacks.ema.decay=nan -> callbacks.ema.decay must be a number at least 0 and below 1, got nan
 callbacks.rollout=null -> callbacks.rollout must be set; results are made from it. Only ema may be null
@@ -194,7 +194,7 @@ demos=file demos.path=GIVEN/empty.zip demos.validation_path=GIVEN/empty.zip -> d
 [train: model]
 model.d_model=1e8 -> model.d_model must be an integer of at least 1, got 100000000.0
 model.d_model=100000000 -> model.d_model=100000000, model.n_layer=2 must be smaller: at least 1,920,000,000 GB
-model=[tiny,small] -> model=[tiny,small] is no option of a group; a group takes one name, such as model=tiny
+model=[tiny,small] -> model=[tiny,small] is not an option of a group; a group takes one name, such as model=tiny
 model=foo -> model must be one of ['base', 'gru', 'lstm', 'mini', 'mlp', 'mlp_stack', 'nano',
 model.n_layer=0 -> model.n_layer must be an integer of at least 1, got 0
 model.n_layer=1.5 -> model.n_layer must be an integer of at least 1, got 1.5
@@ -268,21 +268,21 @@ expert=a2c expert.clip_range=0.2 -> expert.clip_range is not a key
 -m sweep=optuna seed=3 -> seed is set by search.seeds and search.fresh_seeds in a search, got seed=3
 -m sweep=optuna hydra/launcher=foo -> hydra/launcher must be one of ['basic', 'joblib', 'ray', 'slurm',
 -m sweep=optuna model.n_layer=range(0) -> search.space: model.n_layer=range(0) cannot be searched: min() arg is an
--m sweep=optuna search.space.model=foo -> search.space must hold sweeps such as interval(0, 1), got model=foo
--m sweep=optuna +search.space.foo=3 -> search.space must hold sweeps such as interval(0, 1), got foo=3
+-m sweep=optuna search.space.model=foo -> search.space must contain sweeps such as interval(0, 1), got model=foo
+-m sweep=optuna +search.space.foo=3 -> search.space must contain sweeps such as interval(0, 1), got foo=3
 -m sweep=optuna '+search.space.foo="choice(1,2)"' -> foo is not a key; did you mean search.space.foo?
 -m sweep=optuna 'search.space={}' -> search.space={} removes nothing, as mappings are merged; ~search.space.KEY
--m sweep=optuna 'search.space=null' -> search.space must hold something to search over, or a sweep must be given
+-m sweep=optuna 'search.space=null' -> search.space must contain something to search over, or a sweep must be given
 -m hydra/sweeper=optuna -> hydra/sweeper=optuna needs search; sweep=optuna sets both
 -m sweep=optuna search.trial=0 -> search.trial cannot be set: a search numbers its trials
 [train: sweeps]
--m model.n_layer=range(0) -> model.n_layer=range(0) holds no value to sweep over
+-m model.n_layer=range(0) -> model.n_layer=range(0) has no value to sweep over
 -m model.n_layer=range(1,3,0) -> model.n_layer=range(1,3,0) cannot be swept over: range() arg 3 must not be zero
--m 'model.n_layer=range(3,1)' -> model.n_layer=range(3,1) holds no value to sweep over
+-m 'model.n_layer=range(3,1)' -> model.n_layer=range(3,1) has no value to sweep over
 -m seed=0,1 env.id=Foo -> env.id must be an environment that Gymnasium knows, got Foo: Environment `Foo`
 -m seed=0,1 model.n_layer=0 -> model.n_layer must be an integer of at least 1, got 0
 -m seed=0,1 model.n_layer=0 hydra/launcher=joblib -> model.n_layer must be an integer of at least 1, got 0
--m model.dropout=interval(0,1) -> model.dropout=interval(0,1) has no single values to sweep over; sweep=optuna
+-m model.dropout=interval(0,1) -> model.dropout=interval(0,1) has no discrete values to sweep over; sweep=optuna
 -m model.n_layer=choice() -> model.n_layer=choice() is not an override such as key=value: ValueError while
 -m model.n_layer= -> model.n_layer must be an integer of at least 1, got ''
 -m model.n_layer=1, -> model.n_layer=1, is not an override such as key=value: mismatched input '<EOF>'
@@ -314,7 +314,7 @@ logger.tags=[1] -> logger.tags must be a list of text, got [1]
 ~callbacks.curve -> callbacks.curve must be set; results are made from it. Only ema may be null
 model -> model is not an override such as key=value: missing EQUAL at '<EOF>'
 model.n_layer=[1 -> model.n_layer=[1 is not an override such as key=value: no viable alternative at input
-=3 -> =3 is no option of a group; a group takes a name, such as model=tiny
+=3 -> =3 is not an option of a group; a group takes a name, such as model=tiny
 model.n_layer={1 -> model.n_layer={1 is not an override such as key=value: no viable alternative at input
 'model.n_layer="1' -> model.n_layer="1 is not an override such as key=value: LexerNoViableAltException:
 -- model.n_layer=0 -> model.n_layer must be an integer of at least 1, got 0
@@ -375,7 +375,7 @@ evaluation.deterministic=3 -> evaluation.deterministic must be true or false, go
 evaluation.video=maybe -> evaluation.video must be true or false, got 'maybe'
 +evaluation.foo=1 -> evaluation.foo is not a key
 evaluation=foo -> evaluation must be one of ['default'], got 'foo'
-evaluation=null -> evaluation=null is no option of a group; a group takes a name, such as model=tiny
+evaluation=null -> evaluation=null is not an option of a group; a group takes a name, such as model=tiny
 [expert: a sweep]
 -m expert.seed=0,1 env.id=Foo -> env.id must be an environment that Gymnasium knows, got Foo: Environment `Foo`
 -m expert.seed=0,1 expert.n_envs=0 -> expert.n_envs must be an integer of at least 1, got 0
@@ -428,7 +428,7 @@ env=lunar_lander_blind +policies.a=ppo-091d97b2b3 -> policies.a was trained to s
 +policies.a=nowhere -> policies.a must be the folder of a finished run (with a results.json) or of an expert
 +policies.a=random logger.project=3 -> logger.project must be a name of at most 128 characters, none of them one of
 '+policies.a=nowhere/*' -> policies.a must match the folder of at least one finished run, got nowhere/*
-+policies.a=ppo-091d97b2b3 +subsets.windy=wind:0:1 -> subsets.windy must begin with one of [], which env draws, got
++policies.a=ppo-091d97b2b3 +subsets.windy=wind:0:1 -> subsets.windy must start with one of [], which env randomizes, got
  -> policies must be given; it must be a mapping from names to policies, such as
 +policies.a=3 -> policies must be a mapping from names to policies, such as
 +policies.a= -> policies must be a mapping from names to policies, such as
@@ -454,8 +454,8 @@ policies=foo -> policies must be one of ['adapt', 'blind', 'unseen'], got 'foo'
 +policies.a=random +subsets.w=wind:0.5 -> subsets.w must be PARAMETER:LOW:HIGH with two quantiles from 0 to 1, such
 +policies.a=random +subsets.w=wind_power:1:0 -> subsets.w must be PARAMETER:LOW:HIGH with two quantiles from 0 to
 +policies.a=random +subsets.w=wind_power:0:2 -> subsets.w must be PARAMETER:LOW:HIGH with two quantiles from 0 to
-+policies.a=random +subsets.w=wind_power:0:1 -> subsets.w must begin with one of [], which env draws, got wind_power
-env=lunar_lander_hidden +policies.a=random +subsets.w=foo:0:1 -> subsets.w must begin with one of ['gravity',
++policies.a=random +subsets.w=wind_power:0:1 -> subsets.w must start with one of [], which env randomizes, got
+env=lunar_lander_hidden +policies.a=random +subsets.w=foo:0:1 -> subsets.w must start with one of ['gravity',
 +policies.a=random deterministic=3 -> deterministic must be true or false, got 3
 +policies.a=random expert=ppo -> expert is not a group of ilt compare
 +policies.a=random env.id=Foo -> env.id must be an environment that Gymnasium knows, got Foo: Environment `Foo`
@@ -492,16 +492,16 @@ run=[a] -> run must be the folder of a finished run, such as outputs/runs/NAME, 
 run=x foo=1 -> foo is not a key
 runs=x -> runs is not a key; did you mean run?
 [report: everything]
- -> runs must be given; it must be a folder that holds finished runs, such as
-runs= -> runs must be a folder that holds finished runs, such as outputs/multirun/NAME, got ''
-runs=nowhere -> runs must be a folder that holds finished runs, got nowhere
-runs=GIVEN -> runs must be a folder that holds finished runs, got
-runs=GIVEN/text -> runs must be a folder that holds finished runs, got
+ -> runs must be given; it must be a folder that contains finished runs, such as
+runs= -> runs must be a folder that contains finished runs, such as outputs/multirun/NAME, got ''
+runs=nowhere -> runs must be a folder that contains finished runs, got nowhere
+runs=GIVEN -> runs must be a folder that contains finished runs, got
+runs=GIVEN/text -> runs must be a folder that contains finished runs, got
 runs=x example= -> example must be text, or null, got ''
 runs=x videos=some -> videos must be true or false, got 'some'
 runs=x trust=3 -> trust must be a list of text, got 3
 run=x -> run is not a key; did you mean runs?
-runs=[a] -> runs must be a folder that holds finished runs, such as outputs/multirun/NAME, got
+runs=[a] -> runs must be a folder that contains finished runs, such as outputs/multirun/NAME, got
 [list: everything]
 outputs=/nonexistent -> outputs must be a folder, got /nonexistent
 outputs=GIVEN/text -> outputs must be a folder, but
@@ -560,12 +560,12 @@ logger={_target_:os.getcwd} -> logger.
 expert=sb3 expert.path=GIVEN/sb3.zip -> expert.path must be a file that Stable-Baselines3 saved
 demos=file demos.path=GIVEN/episodes.npz demos.validation_path=GIVEN/episodes.npz -> demos.path:
 """
-"""A heading says for which command the lines below it are, and what they are about. A line holds the arguments, and how
-the answer must begin. `GIVEN` is a folder with the files of the fixture `given`."""
+"""A heading gives the command and the topic of the lines below it. A line contains the arguments and the start of the
+expected message. `GIVEN` is the folder of the fixture `given`."""
 
 
 def read(table: str) -> dict[str, list[tuple[str, str]]]:
-    """The lines below each heading: arguments with the command, and the beginning of the answer."""
+    """Return the lines below each heading as pairs of command line and start of the message."""
     found: dict[str, list[tuple[str, str]]] = {}
     for line in filter(None, table.splitlines()):
         if heading := re.fullmatch(r"\[(\w*): (.*)\]", line):
@@ -578,7 +578,7 @@ def read(table: str) -> dict[str, list[tuple[str, str]]]:
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with files that are not what they are said to be."""
+    """Return a folder with files of the wrong kind."""
     folder = tmp_path_factory.mktemp("given")
     (folder / "text").write_text("words\n")
     with zipfile.ZipFile(folder / "empty.zip", "w"):
@@ -592,7 +592,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def faults_of(number: int, arguments: str, words: str, *, folder: Path, given: Path, imports: bool) -> list[str]:
-    """All that is wrong with the answer to an input."""
+    """Run one input; return the faults in its message."""
     place = folder / str(number)
     place.mkdir()
     typed = shlex.split(arguments.replace("GIVEN", str(given)))
@@ -616,7 +616,7 @@ def faults_of(number: int, arguments: str, words: str, *, folder: Path, given: P
 
 
 def try_all(lines: list[tuple[str, str]], **options: object) -> None:
-    """Type every input, two at a time, and fail with all that is wrong."""
+    """Run every input, two at a time, and fail with the list of faults."""
     with ThreadPoolExecutor(2) as pool:
         found = pool.map(lambda each: faults_of(each[0], *each[1], **options), enumerate(lines))  # type: ignore[arg-type]
         faults = [fault for each in found for fault in each]
@@ -624,7 +624,7 @@ def try_all(lines: list[tuple[str, str]], **options: object) -> None:
 
 
 @pytest.mark.parametrize("heading", read(EARLY))
-def test_what_is_wrong_by_itself_is_answered_before_the_imports(
+def test_invalid_settings_are_reported_before_the_imports(
     heading: str, tmp_path: Path, given: Path, survived: Callable[[str, int], None]
 ) -> None:
     if "without a GPU" in heading and Path("/dev/nvidiactl").exists():
@@ -635,7 +635,7 @@ def test_what_is_wrong_by_itself_is_answered_before_the_imports(
 
 
 @pytest.mark.parametrize("heading", read(LATE))
-def test_what_somebody_elses_code_or_files_tell_is_answered_before_training(
+def test_errors_found_in_user_code_or_files_are_reported_before_training(
     heading: str, tmp_path: Path, given: Path, survived: Callable[[str, int], None]
 ) -> None:
     lines = read(LATE)[heading]
@@ -643,7 +643,7 @@ def test_what_somebody_elses_code_or_files_tell_is_answered_before_training(
     survived(f"wrong inputs, {heading.partition(':')[0]}, after the imports", len(lines))
 
 
-def test_every_command_gets_wrong_inputs() -> None:
+def test_every_command_has_wrong_inputs() -> None:
     lines = [line for table in (EARLY, LATE) for each in read(table).values() for line in each]
     assert {line.split()[0] for line, _ in lines} >= set(COMMANDS)
     assert len(lines) >= 236

@@ -1,6 +1,6 @@
-"""Jobs that are killed at random moments, or whose disk is full, end like undisturbed ones: `make test-faults`.
+"""Jobs that are killed at random moments, or hit a full disk, end like undisturbed ones: `make test-faults`.
 
-`ILT_FAULTS_SEED` decides the moments, `ILT_FAULTS_KILLS` how often each kind of job is killed in all.
+`ILT_FAULTS_SEED` sets the moments, and `ILT_FAULTS_KILLS` the number of kills per kind of job.
 """
 
 import contextlib
@@ -43,12 +43,12 @@ JOBS = {
     "search": [*SEARCH, "search.study_name=faults", "search.n_trials=2", "search.pruning=false"],
 }
 LIMITS = [2_000, 20_000, 60_000, 200_000]
-"""Sizes in bytes beyond which no file grows, as on a full disk; the largest checkpoint has about 100,000."""
+"""File size limits in bytes that imitate a full disk; the largest checkpoint has about 100,000."""
 
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[Path]:
-    """A folder for outputs on another file system than the temporary folder, if there is one."""
+    """Yield a folder for outputs on a different file system than the temporary folder, if there is one."""
     memory = Path("/dev/shm")
     folder = (memory if memory.is_dir() else tmp_path) / f"ilt-faults-{os.getpid()}"
     folder.mkdir()
@@ -63,7 +63,7 @@ def start(arguments: list[str], outputs: Path, **options: Any) -> "subprocess.Po
 
 
 def finish(arguments: list[str], outputs: Path) -> float:
-    """Run a job to its end, and return its seconds."""
+    """Run a job to its end; return the seconds it took."""
     started = time.monotonic()
     process = start(arguments, outputs)
     said = process.communicate(timeout=900)[0]
@@ -72,25 +72,25 @@ def finish(arguments: list[str], outputs: Path) -> float:
 
 
 def limit_files(n_bytes: int) -> None:
-    """Let this process and its children write no longer files."""
+    """Limit the size of files that this process and its children can write."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
 
 
 @pytest.mark.parametrize("kind", JOBS)
-def test_a_job_that_is_killed_ends_like_an_undisturbed_one(
+def test_a_killed_job_ends_like_an_undisturbed_one(
     kind: str, tmp_path: Path, elsewhere: Path, survived: Callable[[str, int], None]
 ) -> None:
     rng = random.Random(f"{SEED} {kind}")
     seconds = finish(JOBS[kind], tmp_path / "whole")
     killed = 0
-    while killed < KILLS:  # every few kills another run, as one that is finished cannot be killed any more
+    while killed < KILLS:  # start a new run every few kills, since a finished run cannot be killed
         outputs, before, finished = elsewhere / f"after-{killed}", killed, False
         for _ in range(min(KILLS_OF_A_RUN, KILLS - before)):
             process = start(JOBS[kind], outputs)
             time.sleep(rng.uniform(0.2, 0.9) * seconds)
             finished = finished or process.poll() is not None
-            with contextlib.suppress(ProcessLookupError):  # it has ended
+            with contextlib.suppress(ProcessLookupError):  # it has already ended
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             killed += not finished
@@ -101,7 +101,7 @@ def test_a_job_that_is_killed_ends_like_an_undisturbed_one(
 
 
 @pytest.mark.parametrize("kind", ["bc", "dagger", "expert by a2c"])
-def test_once_there_is_room_a_job_on_a_full_disk_goes_on(
+def test_a_job_on_a_full_disk_resumes_once_there_is_room(
     kind: str, tmp_path: Path, survived: Callable[[str, int], None]
 ) -> None:
     finish(JOBS[kind], tmp_path / "whole")

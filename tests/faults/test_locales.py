@@ -1,4 +1,4 @@
-"""Commands under locales other than UTF-8: files are the same, and a terminal gets what it can show."""
+"""Every command works under locales other than UTF-8 and writes the same files."""
 
 import subprocess
 import sys

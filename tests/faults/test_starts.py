@@ -1,4 +1,4 @@
-"""The same command several times at once: everything is made once, and nobody is harmed."""
+"""Starting the same command several times at once makes everything once; late starts finish or name the other."""
 
 import shutil
 from collections.abc import Callable
@@ -21,7 +21,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("kind", COMMANDS)
-def test_commands_that_start_at_once_make_everything_once(
+def test_commands_started_at_once_make_everything_once(
     kind: str, tmp_path: Path, survived: Callable[[str, int], None]
 ) -> None:
     (tmp_path / "whole").mkdir()

@@ -1,4 +1,4 @@
-"""BC, DART and DAgger: the same number of labels, in rounds that are artifacts, through kills and resumptions."""
+"""BC, DART and DAgger: equal label budgets, rounds as artifacts, and resuming after a kill."""
 
 import json
 import shutil
@@ -44,7 +44,7 @@ ONE_ROUND = ["imitation=dagger", "imitation.rounds=1"]
 
 
 def toy(folder: Path, *overrides: str, spec: EnvSpec | None = None) -> tuple[DictConfig, EnvSpec, Artifact]:
-    """Twelve steps on the 48 steps of four episodes of `Recall`, by chance; and these episodes."""
+    """Return the config of a 12-step training on four random episodes (48 steps) of `Recall`, and these episodes."""
     with initialize_config_module("ilt.conf", version_base="1.3"):
         cfg = compose("train", [*TOY, *overrides, f"outputs={folder}"])
     spec, demos = spec or recall(), folder / "demos"
@@ -86,7 +86,9 @@ def episodes_of(made: Artifact) -> Episodes:
         (7, 0.3, 5, [2, 1, 1, 1, 1, 1]),
     ],
 )
-def test_rounds_share_the_labels(budget: int, initial_fraction: float, n_rounds: int, expected: list[int]) -> None:
+def test_the_label_budget_is_split_over_rounds(
+    budget: int, initial_fraction: float, n_rounds: int, expected: list[int]
+) -> None:
     assert split_labels(budget, initial_fraction=initial_fraction, n_rounds=n_rounds) == expected
 
 
@@ -98,7 +100,7 @@ def test_a_round_without_a_label_is_refused(initial_fraction: float, n_rounds: i
 
 
 @pytest.mark.parametrize("way", ["bc", "dart", "dagger"])
-def test_every_algorithm_has_the_labels_of_the_demonstrations_that_are_used(way: str, tmp_path: Path) -> None:
+def test_every_algorithm_uses_as_many_labels_as_the_demonstrations_have(way: str, tmp_path: Path) -> None:
     beta = ["imitation.beta=0.5"] if way == "dagger" else []
     fitted = fit(*toy(tmp_path, f"imitation={way}", "dataset.episodes=3", *beta))
     results, rounds = fitted.imitation, rounds_of(fitted, tmp_path)
@@ -109,32 +111,34 @@ def test_every_algorithm_has_the_labels_of_the_demonstrations_that_are_used(way:
     for number, made in enumerate(rounds, start=1):
         assert made.name.startswith(f"{way}-{number}-")
         assert len(episodes_of(made).actions) == len(episodes_of(made).extras["step/label"]) == 9
-        assert episodes_of(made).seeds.tolist() == [4 + 18 * (number - 1)]  # behind the demonstrations, and its own
+        assert episodes_of(made).seeds.tolist() == [
+            4 + 18 * (number - 1)
+        ]  # after the demonstrations, and different for each round
     assert way != "dagger" or [made.metrics["beta"] for made in rounds] == [0.5, 0.25, 0.125]
     assert json.loads(json.dumps(results)) == results
 
 
-def test_a_round_has_enough_labels_and_is_an_artifact_of_its_expert_and_demonstrations(tmp_path: Path) -> None:
+def test_a_round_has_its_labels_and_records_its_expert_and_demonstrations(tmp_path: Path) -> None:
     (made,) = rounds_of(fit(*toy(tmp_path, *ONE_ROUND, "imitation.initial_fraction=0.4")), tmp_path)
-    assert episodes_of(made).lengths.tolist() == [12, 12, 5]  # the last episode is cut
+    assert episodes_of(made).lengths.tolist() == [12, 12, 5]  # the last episode is cut short
     assert episodes_of(made).terminated.tolist() == [True, True, False]
     assert (made.metrics["expert_labels"], made.metrics["kept"], made.metrics["n_episodes"]) == (29, 3, 3)
-    assert made.metrics["return_mean"] == pytest.approx(made.metrics["return_median"], abs=6)  # of whole episodes
+    assert made.metrics["return_mean"] == pytest.approx(made.metrics["return_median"], abs=6)  # over whole episodes
     expert, demonstrations = made.manifest["parents"]
     assert expert.startswith("random-")
     assert demonstrations == "demos"
 
 
-def test_short_episodes_are_collected_until_there_are_enough(tmp_path: Path) -> None:
+def test_short_episodes_are_collected_until_there_are_enough_labels(tmp_path: Path) -> None:
     cfg, spec, demos = toy(
         tmp_path, *ONE_ROUND, "imitation.initial_fraction=0.5"
-    )  # of 12 steps each, and so many are expected
+    )  # collection expects 12 steps per episode
     (made,) = rounds_of(fit(cfg, replace(spec, kwargs={"max_episode_steps": 5}), demos), tmp_path)
     assert episodes_of(made).lengths.tolist() == [5, 5, 5, 5, 4]
     assert episodes_of(made).seeds.tolist() == [4, 5, 6, 7, 8]
 
 
-def test_a_block_that_is_too_small_for_the_rounds_is_refused_before_any_training(tmp_path: Path) -> None:
+def test_too_small_a_seed_block_is_refused_before_training(tmp_path: Path) -> None:
     small = replace(recall(), seed_blocks={**recall().seed_blocks, "demonstrations": (0, 50)})
     made = toy(tmp_path, "imitation=dagger", spec=small)
     with pytest.raises(ValueError, match=r"env\.seed_blocks\.demonstrations holds 50"):
@@ -150,7 +154,7 @@ def test_a_block_that_is_too_small_for_the_rounds_is_refused_before_any_training
     [(recall(), True, 1e-6), (recall(), False, 0.12), (target("box"), True, 1e-6)],
     ids=["choices", "samples", "numbers"],
 )
-def test_the_noise_is_how_the_student_errs_on_the_validation_demonstrations(
+def test_the_noise_matches_the_students_errors_on_the_validation_demonstrations(
     spec: EnvSpec, deterministic: bool, tolerance: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     students: list[SequencePolicy] = []
@@ -166,7 +170,7 @@ def test_the_noise_is_how_the_student_errs_on_the_validation_demonstrations(
     policy, slot, chosen = students[0], np.array([0]), []
     validation = Episodes.load(demos.file("validation.npz"))
     for one in (validation.select(np.array([e])) for e in range(len(validation))):
-        policy.reset(slot, one.seeds + 1000)  # draws nothing that the expert drew
+        policy.reset(slot, one.seeds + 1000)  # other random numbers than the expert's
         for observation, action in zip(one.observations, one.actions, strict=False):
             chosen.append(policy.act(slot, observation[None])[0])
             policy.observe_action(slot, action[None])
@@ -181,7 +185,7 @@ def test_the_noise_is_how_the_student_errs_on_the_validation_demonstrations(
 
 @pytest.mark.parametrize("kind", [*SPACES])
 @pytest.mark.parametrize("way", ["dagger", "dart"])
-def test_actions_of_every_kind_are_imitated_in_rounds(way: str, kind: str, tmp_path: Path) -> None:
+def test_rounds_work_with_actions_of_every_kind(way: str, kind: str, tmp_path: Path) -> None:
     fitted = fit(*toy(tmp_path, f"imitation={way}", "imitation.rounds=1", spec=target(kind)))
     (made,) = rounds_of(fitted, tmp_path)
     episodes, space = episodes_of(made), target(kind).action_space
@@ -204,14 +208,14 @@ def test_actions_of_every_kind_are_imitated_in_rounds(way: str, kind: str, tmp_p
         ("evaluation.deterministic=false", False),
     ],
 )
-def test_a_round_is_found_again_by_all_that_decides_it(change: str, same: bool, tmp_path: Path) -> None:
+def test_a_round_is_reused_only_if_nothing_that_affects_it_changed(change: str, same: bool, tmp_path: Path) -> None:
     short = [*ONE_ROUND, "trainer.max_steps=2", "trainer.val_check_interval=1"]
     before = fit(*toy(tmp_path, *short), folder=tmp_path / "before")
     after = fit(*toy(tmp_path, *short, change), folder=tmp_path / "after")
     assert (rounds_of(before, tmp_path)[0].name == rounds_of(after, tmp_path)[0].name) == same
 
 
-def test_a_round_that_a_checkpoint_was_trained_on_must_be_there(tmp_path: Path) -> None:
+def test_a_missing_round_of_a_checkpoint_is_an_error(tmp_path: Path) -> None:
     made = toy(tmp_path, "imitation=dagger")
     fit(*made)
     shutil.rmtree(tmp_path / "rounds")
@@ -224,9 +228,9 @@ def test_a_round_that_a_checkpoint_was_trained_on_must_be_there(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("way", "before_step"),
-    [("dagger", 2), ("dagger", 3), ("dagger", 5), ("dart", 10)],  # before a round, behind one, within one, in the last
+    [("dagger", 2), ("dagger", 3), ("dagger", 5), ("dart", 10)],  # before, after and within a round, in the last
 )
-def test_a_killed_training_ends_where_an_uninterrupted_one_does(
+def test_a_killed_training_ends_like_an_uninterrupted_one(
     way: str, before_step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def kill(self: LearningCurve, trainer: pl.Trainer, *_: Any) -> None:

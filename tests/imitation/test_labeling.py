@@ -1,4 +1,4 @@
-"""Policies that ask an expert: who acts, who labels, and what is recorded of it."""
+"""Policies that query an expert: who acts, who labels, and what is recorded."""
 
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ COVARIANCE = np.array([[0.04, 0.03], [0.03, 0.09]])
 
 
 class Watching(Policy):
-    """Always does 2; keeps what it was shown."""
+    """Always takes action 2 and records its observations."""
 
     def __init__(self, *, privileged: bool) -> None:
         self.privileged, self.shown = privileged, list[list[float]]()
@@ -35,7 +35,7 @@ class Watching(Policy):
 
 
 def student(spec: EnvSpec) -> SequencePolicy:
-    """One that acts upon what it saw and did before."""
+    """Return a student whose actions depend on past observations and actions."""
     torch.manual_seed(3)
     model, head = ModelSpec(
         model={**load_option("model", "nano"), "n_layer": 1, "n_head": 1, "d_model": 8},
@@ -50,7 +50,7 @@ def student(spec: EnvSpec) -> SequencePolicy:
 
 
 def opposite(observations: np.ndarray) -> np.ndarray:
-    """To the bit that is seen."""
+    """Return the opposite of the observed bit."""
     return 1 - observations[:, 0].astype(np.int64)
 
 
@@ -66,7 +66,7 @@ def noisy(noise: float) -> NoiseInjectionPolicy:
 
 
 def seen(episodes: Episodes) -> np.ndarray:
-    """(sum T, obs_dim): the observations at which an action was chosen."""
+    """Return the observations at which an action was chosen, (sum T, obs_dim)."""
     return np.delete(episodes.observations, episodes.observation_offsets + episodes.lengths, axis=0)
 
 
@@ -75,21 +75,21 @@ def seen(episodes: Episodes) -> np.ndarray:
     [(mixed(0.0), student(recall())), (mixed(1.0), EXPERT), (noisy(0.0), EXPERT)],
     ids=["beta 0", "beta 1", "no noise"],
 )
-def test_one_of_them_alone_acts_as_if_nobody_were_asked_and_the_expert_labels(policy: Policy, actor: Policy) -> None:
+def test_a_mixture_with_a_single_actor_acts_like_that_actor_with_expert_labels(policy: Policy, actor: Policy) -> None:
     labeled = rollout(recall(), policy, SEEDS)
     alone = rollout(recall(), actor, SEEDS)
     assert_identical(replace(labeled, extras=alone.extras), alone)
     assert labeled.extras["step/label"].tolist() == opposite(seen(labeled)).tolist()
 
 
-def test_the_expert_acts_at_its_share_of_the_steps() -> None:
+def test_the_expert_acts_in_a_fraction_beta_of_the_steps() -> None:
     policy = mixed(0.3, Watching(privileged=False))  # no student does 2
     policy.reset(np.arange(2000), np.arange(2000))
     actions = policy.act(np.arange(2000), np.zeros((2000, 1), dtype=np.float32))
     assert (actions == 2).mean() == pytest.approx(0.3, abs=0.04)
 
 
-def test_the_student_goes_on_from_what_was_done_and_not_from_what_it_chose() -> None:
+def test_the_student_remembers_executed_actions_and_not_its_own_choices() -> None:
     alone, slot = student(recall()), np.array([0])
     episodes = rollout(recall(), mixed(0.5), SEEDS[:1])
     chosen = []
@@ -105,7 +105,7 @@ def test_the_student_goes_on_from_what_was_done_and_not_from_what_it_chose() -> 
 
 
 @pytest.mark.parametrize(("privileged", "expected"), [(False, [[1], [1]]), (True, [[1, 2], [1, 1]])])
-def test_each_is_shown_what_it_is_meant_to_see(privileged: bool, expected: list[list[int]]) -> None:
+def test_student_and_expert_each_see_their_own_observations(privileged: bool, expected: list[list[int]]) -> None:
     spec = replace(countdown(), wrappers={"mask": {"_target_": "ilt.envs.wrappers.MaskObservation", "hide": [0]}})
     actor, expert, noisy_expert = Watching(privileged=False), *(Watching(privileged=privileged) for _ in range(2))
     rollout(spec, MixturePolicy(actor, expert, visible=1, beta=0.0), [1])  # type: ignore[arg-type]
@@ -114,14 +114,14 @@ def test_each_is_shown_what_it_is_meant_to_see(privileged: bool, expected: list[
     assert expert.shown == noisy_expert.shown == expected
 
 
-def test_what_the_expert_means_to_do_is_replaced_as_often_as_the_noise_says() -> None:
+def test_expert_actions_are_replaced_with_the_noise_probability() -> None:
     episodes = rollout(recall(), noisy(0.2), np.arange(200))
     labels, actions = episodes.extras["step/label"], episodes.actions
     assert (actions[labels == 0] == 1).mean() == pytest.approx(0.2, abs=0.04)
     assert (actions[labels == 1] == 1).all()
 
 
-def test_gaussian_noise_has_the_covariance_that_was_asked_for() -> None:
+def test_gaussian_noise_has_the_given_covariance() -> None:
     space, slots = target("box").action_space, np.arange(5000)
     still = FunctionPolicy(lambda o: np.tile(space.decode(np.zeros((1, 2))), (len(o), 1)), space)
     policy = GaussianNoisePolicy(still, space, COVARIANCE)
@@ -134,7 +134,7 @@ def test_gaussian_noise_has_the_covariance_that_was_asked_for() -> None:
 
 
 def expert_of(kind: str) -> FunctionPolicy:
-    """One that knows the target; its numbers lie beyond the bounds."""
+    """Return an expert that knows the target; its continuous actions exceed the bounds."""
     space = target(kind).action_space
 
     def aim(observations: np.ndarray) -> np.ndarray:
@@ -157,7 +157,7 @@ def asking(how: str, kind: str) -> Policy:
 
 @pytest.mark.parametrize("kind", [*SPACES])
 @pytest.mark.parametrize("how", ["dagger", "dart"])
-def test_labels_are_those_of_the_expert_in_the_space_and_the_seed_decides_an_episode(how: str, kind: str) -> None:
+def test_labels_are_valid_expert_actions_and_episodes_depend_only_on_the_seed(how: str, kind: str) -> None:
     spec, seeds = target(kind), SEEDS[:12]
     episodes = rollout(spec, asking(how, kind), seeds)
     expected = expert_of(kind).act(np.arange(72), seen(episodes))

@@ -1,4 +1,4 @@
-"""The data grow while the student learns, and a student's errors are counted."""
+"""The data set grows during training, and a student's errors are counted."""
 
 from dataclasses import replace
 from functools import partial
@@ -44,13 +44,13 @@ def first_weights(model: nn.Module) -> Tensor:
 
 
 def play(first: int, n_episodes: int = 4) -> Episodes:
-    """Random play, 12 steps each, which an expert calls wrong throughout."""
+    """Return episodes of 12 random actions, all labeled wrong by an expert."""
     episodes = rollout(recall(), RandomPolicy(SPACE), np.arange(first, first + n_episodes))
     return replace(episodes, extras={"step/label": 1 - episodes.actions})
 
 
 class Seen(pl.Callback):
-    """How many windows there are at each step, and in how many of a batch's the expert disagrees with what was done."""
+    """Records at each step the number of windows, and whether a label in the batch differs from its action."""
 
     def __init__(self, windows: WindowDataset) -> None:
         self._windows, self.counts, self.labelled = windows, list[int](), list[bool]()
@@ -61,7 +61,7 @@ class Seen(pl.Callback):
 
 
 class Asked:
-    """Gives the episodes of a round; keeps who acted in it."""
+    """Returns the episodes of a round and records which weights acted."""
 
     def __init__(self) -> None:
         self.by: list[tuple[int, Tensor | None]] = []
@@ -72,7 +72,7 @@ class Asked:
 
 
 def train(asked: Asked, *others: pl.Callback) -> Seen:
-    """Two rounds, at every fourth of 12 steps, with a validation after every second one."""
+    """Train for 12 steps with two rounds, after steps 4 and 8, and a validation every 2 steps."""
     windows = WindowDataset(replace(play(0), extras={}), action_space=SPACE, context_length=4)
     data = WindowData(windows, windows, batch_size=7, seed=0, steps_per_round=4)
     seen, rounds = Seen(windows), Rounds(data, n_rounds=2, every=4, episodes_of=asked)
@@ -86,7 +86,7 @@ def train(asked: Asked, *others: pl.Callback) -> Seen:
     return seen
 
 
-def test_a_round_is_added_at_its_step_and_learned_from_at_once() -> None:
+def test_a_round_is_added_at_its_step_and_trained_on_immediately() -> None:
     asked = Asked()
     seen = train(asked)
     assert seen.counts == [36] * 4 + [72] * 4 + [108] * 4
@@ -95,9 +95,9 @@ def test_a_round_is_added_at_its_step_and_learned_from_at_once() -> None:
     assert [number for number, _ in asked.by] == [1, 2]
 
 
-def test_the_averaged_weights_decide_a_round() -> None:
+def test_the_averaged_weights_act_in_a_round() -> None:
     class Averages(EMA):
-        """Keeps the averaged weights after each step."""
+        """Records the averaged weights after each step."""
 
         def __init__(self) -> None:
             super().__init__(decay=0.9)
@@ -115,7 +115,7 @@ def test_the_averaged_weights_decide_a_round() -> None:
         assert torch.equal(weights, averages.after[step - 1])
 
 
-def test_confusion_counts_the_actions_of_the_student_by_those_of_the_expert() -> None:
+def test_confusion_gives_student_action_frequencies_per_expert_action() -> None:
     expected, chosen = np.array([0, 1, 2, 1, 2, 1, 1, 2, 1]), np.array([0, 1, 2, 2, 2, 2, 1, 2, 2])
     by_hand = [[1, 0, 0, 0], [0, 2 / 5, 3 / 5, 0], [0, 0, 1, 0], [0, 0, 0, 1]]  # the expert never does 3
     np.testing.assert_allclose(confusion(expected, chosen, 4), by_hand)

@@ -1,4 +1,4 @@
-"""The block against a plain reference, and what rotary positions promise."""
+"""The transformer block against a plain reference, and the properties of rotary positions."""
 
 import math
 
@@ -10,7 +10,7 @@ from ilt.models.attention import Block, build_rope_cache, fused_attention, plain
 
 
 def block(seed: int = 0, **changes: float) -> Block:
-    """Two heads of four, with weights of order one, so that attention is far from uniform."""
+    """Return a block with two heads of size 4 and large weights, so attention is far from uniform."""
     torch.manual_seed(seed)
     made = Block(**{"d_model": 8, "n_head": 2, "dropout": 0.0, **changes})
     for parameter in made.parameters():
@@ -30,7 +30,7 @@ CAUSAL = torch.ones(6, 6, dtype=torch.bool).tril()
 
 
 def attention_by_hand(made: Block, x: Tensor, *, rotary: bool) -> Tensor:
-    """Softmax attention of one head and one query at a time, pairs of coordinates as complex numbers."""
+    """Compute softmax attention for one head and one query at a time, with coordinate pairs as complex numbers."""
     q, k, v = made.qkv(x).chunk(3, dim=-1)
     frequencies = torch.tensor([1.0, 0.01]) if rotary else torch.zeros(2)  # 10 000 ** (−0 / 4) and 10 000 ** (−2 / 4)
     y = torch.zeros_like(x)
@@ -53,13 +53,13 @@ def test_a_block_equals_a_plain_reference(rotary: bool) -> None:
     torch.testing.assert_close(made(x, rope_cache(6) if rotary else None, CAUSAL), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_turns_are_exact_far_into_an_episode() -> None:
+def test_rotations_are_exact_far_into_an_episode() -> None:
     cos, sin = build_rope_cache(torch.tensor([100_003]), 4)
     assert cos[0, 0].item() == pytest.approx(math.cos(100_003), abs=1e-7)
     assert sin[0, 2].item() == pytest.approx(math.sin(100_003), abs=1e-7)
 
 
-def test_only_relative_distance_counts_to_rotary_attention() -> None:
+def test_rotary_attention_depends_only_on_relative_distance() -> None:
     made, x = block(), tokens()
     torch.testing.assert_close(
         made(x, rope_cache(6, 2000), CAUSAL), made(x, rope_cache(6), CAUSAL), atol=1e-5, rtol=1e-5
@@ -68,7 +68,7 @@ def test_only_relative_distance_counts_to_rotary_attention() -> None:
     assert not torch.allclose(made(x, spread, CAUSAL), made(x, rope_cache(6), CAUSAL), atol=1e-3)
 
 
-def test_nothing_is_attended_to_but_what_is_allowed() -> None:
+def test_only_allowed_tokens_are_attended_to() -> None:
     made, x = block(), tokens()
     allowed = CAUSAL.clone()
     allowed[5, 2] = False
@@ -79,14 +79,14 @@ def test_nothing_is_attended_to_but_what_is_allowed() -> None:
     assert not torch.allclose(before[:, 4], after[:, 4], atol=1e-2)
 
 
-def test_reading_some_tokens_changes_none_of_them() -> None:
+def test_computing_only_some_tokens_gives_the_same_outputs() -> None:
     made, x = block(), tokens()
     read = slice(1, None, 2)
     some = made(x, rope_cache(6), CAUSAL[read], read)
     torch.testing.assert_close(some, made(x, rope_cache(6), CAUSAL)[:, read])
 
 
-def test_dropout_acts_in_training_alone() -> None:
+def test_dropout_acts_only_in_training() -> None:
     made, x = block(dropout=0.5), tokens()
     assert torch.equal(made(x, None, CAUSAL), made(x, None, CAUSAL))
     made.train()
@@ -98,7 +98,7 @@ def test_dropout_acts_in_training_alone() -> None:
     [CAUSAL, CAUSAL.triu(-2), CAUSAL[1::2], torch.ones(1, 6, dtype=torch.bool)],
     ids=["all", "band", "read", "one"],
 )
-def test_plain_attention_is_fused_attention_with_its_gradients(allowed: Tensor) -> None:
+def test_plain_and_fused_attention_have_equal_outputs_and_gradients(allowed: Tensor) -> None:
     generator = torch.Generator().manual_seed(2)
     shapes = [(3, 2, n_tokens, 4) for n_tokens in (len(allowed), 6, 6)]
     parts = [torch.randn(shape, generator=generator, requires_grad=True) for shape in shapes]
@@ -111,26 +111,26 @@ def test_plain_attention_is_fused_attention_with_its_gradients(allowed: Tensor) 
         torch.testing.assert_close(plain, fused, atol=1e-5, rtol=1e-5)
 
 
-def test_a_plain_weight_drops_out_as_often_as_it_should_and_the_others_make_up_for_it() -> None:
+def test_plain_attention_drops_weights_at_the_right_rate_and_rescales_the_rest() -> None:
     torch.manual_seed(0)
     q, v = torch.zeros(500, 2, 6, 4), torch.ones(500, 2, 6, 4)
     y = plain_attention(q, q, v, torch.ones(6, 6, dtype=torch.bool), 0.25)[..., 0]
-    kept = y * 6 * 0.75  # how many of the six weights
+    kept = y * 6 * 0.75  # the number of weights kept out of six
     torch.testing.assert_close(kept, kept.round())
     assert kept.mean().item() == pytest.approx(4.5, abs=0.05)
 
 
 @pytest.mark.parametrize("n_tokens", [16, 17, 31, 48, 49])
-def test_a_window_of_any_length_is_attended_to_alike(n_tokens: int) -> None:
+def test_attention_does_not_depend_on_the_implementation_chosen_by_length(n_tokens: int) -> None:
     made, x = block(), tokens(n_tokens)
     q, k, v = made.project(x, rope_cache(n_tokens))
     allowed = torch.ones(n_tokens, n_tokens, dtype=torch.bool).tril()
-    alike = made.attend(q, k, v, allowed.expand(3, 1, -1, -1))  # always by torch's kernel
+    alike = made.attend(q, k, v, allowed.expand(3, 1, -1, -1))  # always uses torch's kernel
     torch.testing.assert_close(made.attend(q, k, v, allowed), alike, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("n_tokens", [16, 31])
-def test_attention_weights_drop_out_in_training_alone_in_windows_of_any_length(n_tokens: int) -> None:
+def test_attention_dropout_acts_only_in_training_at_any_length(n_tokens: int) -> None:
     made, x = block(dropout=0.5), tokens(n_tokens)
     parts, allowed = made.project(x, None), torch.ones(n_tokens, n_tokens, dtype=torch.bool).tril()
     assert torch.equal(made.attend(*parts, allowed), made.attend(*parts, allowed))

@@ -1,4 +1,4 @@
-"""A decoder that keeps its keys and values gives the outputs of one that recomputes its window."""
+"""A decoder with cached keys and values gives the same outputs as one that recomputes its window."""
 
 from itertools import product
 from typing import Any
@@ -16,13 +16,13 @@ LENGTHS = (1, 2, 3, 5, 8, 16)
 
 
 def made_up(n_steps: int, seed: int = 1) -> tuple[Tensor, Tensor]:
-    """Observations (T, 3) and actions (T,) of one episode."""
+    """Return observations (T, 3) and actions (T,) of one episode."""
     observations, actions = window(1, n_steps, seed)
     return observations[0], actions[0]
 
 
 def one_by_one(model: Decoder, observations: Tensor, actions: Tensor, *, steps_done: int = 0) -> Tensor:
-    """(T, 4): the cached outputs of one whole episode, whose first steps may be out of sight."""
+    """Return the cached outputs of an episode, (T, 4), starting after `steps_done` steps."""
     cached, slot = CachedDecoder(model), np.zeros(1, dtype=np.int64)
     cached.reset(slot)
     cached._steps[slot] = steps_done
@@ -32,7 +32,7 @@ def one_by_one(model: Decoder, observations: Tensor, actions: Tensor, *, steps_d
 
 @torch.inference_mode()
 def recomputed(model: Decoder, observations: Tensor, actions: Tensor) -> Tensor:
-    """(T, 4): every step's outputs from the window that ends with it, padded on the right at the episode's start."""
+    """Return each step's outputs from the window that ends there, (T, 4), right-padded at the episode's start."""
     last, within = torch.arange(len(actions))[:, None], torch.arange(model.context_length)
     steps = (last - model.context_length + 1).clamp(min=0) + within
     mask = steps <= last
@@ -41,10 +41,9 @@ def recomputed(model: Decoder, observations: Tensor, actions: Tensor) -> Tensor:
 
 
 def at_random(model: Decoder, n_ticks: int, n_slots: int = 4) -> list[list[Tensor]]:
-    """Observations, actions and cached outputs of episodes in slots that rest while others go on, in any order.
+    """Return observations, actions and cached outputs of episodes in slots that step and pause in random order.
 
-    Slots end one episode for the next, with any past action at its start. The last slot begins when half of the ticks
-    are over.
+    Slots restart at random, with an arbitrary past action at the start. The last slot starts after half of the ticks.
     """
     rng, cached = np.random.default_rng(0), CachedDecoder(model)
     active: dict[int, list[tuple[Tensor, ...]]] = {}
@@ -68,7 +67,9 @@ def at_random(model: Decoder, n_ticks: int, n_slots: int = 4) -> list[list[Tenso
 
 @pytest.mark.parametrize(("n_layer", "attention"), [*product((1, 2, 3, 4), ["banded"]), (1, "full")])
 @each(tokens=TOKENS, positions=("rotary", "none"), context_length=LENGTHS)
-def test_cached_is_recomputed_at_every_step(options: dict[str, Any], n_layer: int, attention: str) -> None:
+def test_cached_outputs_equal_recomputed_ones_at_every_step(
+    options: dict[str, Any], n_layer: int, attention: str
+) -> None:
     model = decoder(**options, n_layer=n_layer, attention=attention)
     episodes = at_random(model, n_ticks=3 * model.context_length + 16)
     assert len(episodes) >= 4
@@ -78,7 +79,7 @@ def test_cached_is_recomputed_at_every_step(options: dict[str, Any], n_layer: in
 
 
 @each(tokens=TOKENS)
-def test_cached_is_recomputed_over_more_than_a_thousand_steps(options: dict[str, str]) -> None:
+def test_cached_outputs_equal_recomputed_ones_over_a_thousand_steps(options: dict[str, str]) -> None:
     model, episode = decoder(**options), made_up(1_100)
     close(one_by_one(model, *episode), recomputed(model, *episode))
 
@@ -95,7 +96,7 @@ def test_distances_stay_exact_after_a_million_steps() -> None:
     ids=["as usual", "hardly varying"],
 )
 @each(tokens=TOKENS)
-def test_normalization_is_part_of_it_and_loses_no_digits(
+def test_the_cached_decoder_normalizes_without_losing_precision(
     options: dict[str, str], mean: list[float], std: list[float]
 ) -> None:
     model, (observations, actions) = decoder(**options), made_up(20)
@@ -105,26 +106,28 @@ def test_normalization_is_part_of_it_and_loses_no_digits(
 
 
 @each(tokens=TOKENS, attention=ATTENTIONS, positions=POSITIONS, context_length=(1, 2, 5), n_layer=(1, 2, 3))
-def test_it_suits_decoders_whose_layers_share_the_context_without_learned_positions(options: dict[str, Any]) -> None:
+def test_caching_suits_decoders_that_split_the_context_over_layers_without_learned_positions(
+    options: dict[str, Any],
+) -> None:
     shares = options["attention"] == "banded" or options["n_layer"] == 1 or options["context_length"] == 1
     assert CachedDecoder.suits(decoder(**options)) == (options["positions"] != "learned" and shares)
 
 
-def test_no_other_model_is_taken() -> None:
+def test_caching_refuses_other_models() -> None:
     assert not CachedDecoder.suits(nn.Linear(3, 4))
     with pytest.raises(AssertionError, match="change as the window slides"):
         CachedDecoder(decoder(attention="full"))
 
 
 @each(tokens=TOKENS, context_length=(1, 2, 5, 8, 16), n_layer=(1, 2, 3, 4))
-def test_a_step_is_seen_for_exactly_as_many_steps_as_the_context_is_long(options: dict[str, Any]) -> None:
+def test_a_step_is_visible_for_exactly_the_context_length(options: dict[str, Any]) -> None:
     model, k, t = decoder(**options), options["context_length"], options["context_length"] + 1
     observations, actions = made_up(3 * k + 4)
     at_t = torch.arange(len(actions)) == t
     before = one_by_one(model, observations, actions)
     for first, changed in {
         t: (observations + 3.0 * at_t[:, None], actions),
-        t + 1: (observations, (actions + at_t) % 4),  # an action is seen from the next step on
+        t + 1: (observations, (actions + at_t) % 4),  # an action is visible from the next step on
     }.items():
         rows = zip(before, one_by_one(model, *changed), strict=True)
         seen = range(first, t + k) if first == t or model.with_actions else ()
@@ -132,7 +135,7 @@ def test_a_step_is_seen_for_exactly_as_many_steps_as_the_context_is_long(options
 
 
 @each(context_length=LENGTHS, n_layer=(1, 2, 3, 4, 9))
-def test_layers_together_look_back_on_all_steps_but_the_present_one(options: dict[str, int]) -> None:
+def test_window_sizes_add_up_to_the_steps_before_the_present(options: dict[str, int]) -> None:
     window_sizes = decoder(**options).window_sizes
     assert len(window_sizes) == options["n_layer"]
     assert sum(window_sizes) == options["context_length"] - 1

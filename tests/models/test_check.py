@@ -50,7 +50,7 @@ def small(name: str, space: ActionSpace, **keys: Any) -> SequenceModel:
 
 
 def make_up(space: ActionSpace, n: int = 3, length: int = 6) -> tuple[Tensor, Tensor]:
-    """Observations (n, length, 4) and actions in model units."""
+    """Return observations (n, length, 4) and actions in model units."""
     rng = np.random.default_rng(0)
     actions = space.encode(space.sample(rng.random((n * length, space.dim))))
     observations = torch.from_numpy(rng.normal(size=(n, length, 4)).astype(np.float32))
@@ -67,7 +67,7 @@ def test_every_model_keeps_the_contract(name: str, keys: dict[str, Any], space: 
     check_model(spec(name, space, **keys).build()[0])
 
 
-def test_a_model_under_check_is_left_alone() -> None:
+def test_the_check_leaves_the_model_unchanged() -> None:
     model = small("gru", FOUR, n_layer=2, dropout=0.5)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     check_model(model)
@@ -96,7 +96,7 @@ class ToyStepper:
 
 
 class Toy(SequenceModel):
-    """Adds up the observations so far, correctly unless its outputs or its stepper are spoiled."""
+    """Sums the observations and actions so far; `spoil` or `stepper` can break it."""
 
     recurrent = True
 
@@ -157,7 +157,7 @@ class DependsOnTheLengthOfItsWindow(Toy):
         super().__init__(lambda toy, outputs, given: outputs * outputs.shape[1], stepper=lambda model: None)
 
 
-def test_a_toy_that_is_right_passes() -> None:
+def test_a_correct_toy_passes() -> None:
     check_model(Toy())
 
 
@@ -183,7 +183,7 @@ def test_broken_models_are_caught(broken: Toy, message: str) -> None:
         check_model(broken)
 
 
-def test_only_sequence_models_are_models() -> None:
+def test_other_modules_are_refused() -> None:
     with pytest.raises(ValueError, match=r"must be a subclass of ilt\.SequenceModel, got Linear"):
         check_model(nn.Linear(2, 2))  # type: ignore[arg-type]
 
@@ -201,18 +201,18 @@ def test_baselines_have_as_many_parameters_as_the_transformer(
             assert count(model) == pytest.approx(wanted, rel=0.05), name
 
 
-def test_finding_a_size_draws_no_random_number() -> None:
+def test_finding_a_size_does_not_draw_random_numbers() -> None:
     first = small("gru", FOUR, d_model=None).state_dict()
     width = first["norm.weight"].shape[0]
     assert all(torch.equal(first[k], v) for k, v in small("gru", FOUR, d_model=width).state_dict().items())
 
 
 @pytest.mark.parametrize("name", ["gru", "lstm"])
-def test_a_recurrent_model_acts_on_its_whole_past(name: str) -> None:
+def test_a_recurrent_model_remembers_its_whole_past(name: str) -> None:
     model, (observations, actions) = small(name, FOUR).eval(), make_up(FOUR, n=2, length=20)
     observations[1] = observations[0]
     actions[1] = actions[0]
-    observations[1, 0] += 3.0  # 20 steps before the end, with K = 6
+    observations[1, 0] += 3.0  # 20 steps before the end; K = 6
     slots, stepper = np.arange(2), stepper_of(model, context_length=model.context_length)
     assert isinstance(stepper, RecurrentStepper)
     stepper.reset(slots)
@@ -221,7 +221,7 @@ def test_a_recurrent_model_acts_on_its_whole_past(name: str) -> None:
     assert not np.array_equal(outputs[0], outputs[1])
 
 
-def test_an_mlp_sees_the_present_alone_and_a_stack_the_last_steps_too() -> None:
+def test_an_mlp_sees_only_the_present_and_a_stack_also_recent_steps() -> None:
     (observations, actions), past = make_up(FOUR), make_up(FOUR)[0]
     past[:, 0] += 3.0
     for name, sees in {"mlp": False, "mlp_stack": True}.items():

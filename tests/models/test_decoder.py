@@ -1,4 +1,4 @@
-"""What the decoder may look at, what it must not, and its weights."""
+"""What the decoder may and may not attend to, and its weights."""
 
 from itertools import product
 from typing import Any
@@ -16,13 +16,13 @@ ATTENTIONS, POSITIONS, TOKENS = ("banded", "full"), ("rotary", "learned", "none"
 
 
 def each(**options: Any) -> pytest.MarkDecorator:
-    """Run a test with every combination of these options of a decoder."""
+    """Run a test with every combination of these decoder options."""
     combinations = [dict(zip(options, values, strict=True)) for values in product(*options.values())]
     return pytest.mark.parametrize("options", combinations, ids=lambda o: "-".join(map(str, o.values())))
 
 
 def decoder(seed: int = 0, *, as_started: bool = False, **changes: Any) -> Decoder:
-    """A tiny decoder of context length 5; unless `as_started`, with weights so large that everything shows."""
+    """Return a tiny decoder with context length 5; its weights are large unless `as_started`, so every effect shows."""
     torch.manual_seed(seed)
     sizes = {"observation_dim": 3, "context_length": K, "n_layer": 2, "n_head": 2, "d_model": 8}
     model = Decoder(action_space=FOUR, n_outputs=4, **{**sizes, **changes})
@@ -58,7 +58,7 @@ def test_a_future_observation_changes_no_earlier_output(options: dict[str, str])
 
 
 @each(attention=ATTENTIONS, positions=POSITIONS)
-def test_an_action_changes_the_outputs_after_its_own_step_alone(options: dict[str, str]) -> None:
+def test_an_action_changes_only_the_outputs_after_its_step(options: dict[str, str]) -> None:
     model, (observations, actions) = decoder(**options), window()
     before = model(observations, actions)
     for t in range(K):
@@ -72,7 +72,7 @@ def test_an_action_changes_the_outputs_after_its_own_step_alone(options: dict[st
 @pytest.mark.parametrize(
     ("tokens", "window_size", "rows"),
     [
-        ("states_actions", 0, "1.... 11... ..1.. ..11. ....1"),  # tokens are s_0, a_0, s_1, a_1, s_2
+        ("states_actions", 0, "1.... 11... ..1.. ..11. ....1"),  # the tokens are s_0, a_0, s_1, a_1, s_2
         ("states_actions", 1, "1.... 11... 111.. 1111. ..111"),
         ("states_actions", 2, "1.... 11... 111.. 1111. 11111"),
         ("states", 0, "1... .1.. ..1. ...1"),
@@ -80,14 +80,14 @@ def test_an_action_changes_the_outputs_after_its_own_step_alone(options: dict[st
         ("states", 3, "1... 11.. 111. 1111"),
     ],
 )
-def test_who_may_attend_to_whom_by_hand(tokens: str, window_size: int, rows: str) -> None:
+def test_the_attention_mask_by_hand(tokens: str, window_size: int, rows: str) -> None:
     allowed = [[c == "1" for c in row] for row in rows.split()]
     index = torch.arange(len(allowed))
     assert decoder(tokens=tokens).may_attend(index[:, None], index, window_size).tolist() == allowed
 
 
 @each(tokens=TOKENS)
-def test_banded_attention_is_full_attention_in_one_layer_alone(options: dict[str, str]) -> None:
+def test_banded_and_full_attention_differ_only_with_several_layers(options: dict[str, str]) -> None:
     banded, full = (decoder(n_layer=1, attention=attention, **options) for attention in ATTENTIONS)
     assert torch.equal(banded(*window()), full(*window()))
     banded, full = (decoder(n_layer=2, attention=attention, **options) for attention in ATTENTIONS)
@@ -96,7 +96,7 @@ def test_banded_attention_is_full_attention_in_one_layer_alone(options: dict[str
 
 
 @each(attention=ATTENTIONS, tokens=TOKENS, n_layer=(1, 2, 3))
-def test_the_first_step_of_a_window_is_seen_in_the_last(options: dict[str, Any]) -> None:
+def test_the_first_step_of_a_window_affects_the_last(options: dict[str, Any]) -> None:
     model, (observations, actions) = decoder(**options), window()
     before = model(observations, actions)
     observations[:, 0] += 3.0
@@ -104,7 +104,7 @@ def test_the_first_step_of_a_window_is_seen_in_the_last(options: dict[str, Any])
 
 
 @each(attention=ATTENTIONS, tokens=TOKENS)
-def test_padding_changes_no_output_whatever_it_holds(options: dict[str, str]) -> None:
+def test_padding_of_any_content_changes_no_output(options: dict[str, str]) -> None:
     model, (observations, actions) = decoder(**options), window()
     mask = torch.arange(K) < torch.tensor([[5], [3], [1]])
     before = model(observations, actions)
@@ -113,7 +113,7 @@ def test_padding_changes_no_output_whatever_it_holds(options: dict[str, str]) ->
         observations[~mask], actions[~mask] = garbage, -1
         assert torch.equal(model(observations, actions, mask)[mask], before[mask])
     observations[~mask], actions[~mask] = 1e6, 3
-    close(model(observations, actions)[mask], before[mask])  # finite garbage needs no mask
+    close(model(observations, actions)[mask], before[mask])  # finite padding needs no mask
 
 
 @each(tokens=TOKENS)
@@ -126,7 +126,7 @@ def test_batch_size_does_not_change_outputs(options: dict[str, str]) -> None:
 
 
 @each(attention=ATTENTIONS, tokens=TOKENS, positions=POSITIONS)
-def test_a_shorter_window_equals_the_first_places_of_a_longer_one(options: dict[str, str]) -> None:
+def test_a_shorter_window_equals_the_start_of_a_longer_one(options: dict[str, str]) -> None:
     model, (observations, actions) = decoder(**options), window()
     whole = model(observations, actions)
     for length in range(1, K):
@@ -134,7 +134,7 @@ def test_a_shorter_window_equals_the_first_places_of_a_longer_one(options: dict[
 
 
 def swapped_past() -> tuple[Tensor, Tensor]:
-    """The window with its past backwards, each observation together with its action."""
+    """Return the window with its past reversed, each observation with its action."""
     order = torch.tensor([3, 2, 1, 0, 4])
     observations, actions = window()
     return observations[:, order], actions[:, order]
@@ -151,7 +151,7 @@ def test_one_layer_without_positions_does_not_see_the_order_of_the_past() -> Non
     close(model(*window())[:, -1], model(*swapped_past())[:, -1])
 
 
-def test_learned_positions_give_one_vector_to_each_step() -> None:
+def test_learned_positions_are_one_vector_per_step() -> None:
     model, (observations, actions) = decoder(positions="learned"), window()
     assert model.embed_position is not None
     before = model.tokenize(observations, actions)
@@ -163,7 +163,7 @@ def test_learned_positions_give_one_vector_to_each_step() -> None:
     torch.testing.assert_close(moved, expected[None, :, None].expand_as(moved))
 
 
-def test_the_layouts_by_hand() -> None:
+def test_token_layouts_by_hand() -> None:
     model, (observations, actions) = decoder(positions="none"), window(1, 3)
     assert model.embed_action is not None
     states, past = model.embed_state(observations[0]), model.embed_action(actions[0])
@@ -174,7 +174,7 @@ def test_the_layouts_by_hand() -> None:
 
 
 @each(positions=POSITIONS)
-def test_full_action_dropout_hides_past_actions_in_training_alone(options: dict[str, str]) -> None:
+def test_full_action_dropout_hides_past_actions_only_in_training(options: dict[str, str]) -> None:
     model, (observations, actions) = decoder(action_dropout=1.0, **options), window()
     others = (actions + 1) % 4
     assert differ(model(observations, actions), model(observations, others))
@@ -188,11 +188,11 @@ def test_half_action_dropout_blanks_about_half_of_past_actions() -> None:
     past = model.tokenize(*window(1000))[:, 1::2]
     blank = (past == 0).all(dim=-1)
     assert 0.45 < blank.float().mean() < 0.55
-    assert torch.equal(blank, (past == 0).any(dim=-1))  # a token is blanked as a whole
+    assert torch.equal(blank, (past == 0).any(dim=-1))  # whole tokens are blanked
 
 
 @pytest.mark.parametrize("option", ["dropout", "action_dropout"])
-def test_dropout_acts_in_training_alone_and_only_where_it_is_asked_for(option: str) -> None:
+def test_dropout_acts_only_in_training_and_if_enabled(option: str) -> None:
     model, without = decoder(**{option: 0.5}), decoder()
     assert torch.equal(model(*window()), without(*window()))
     assert torch.equal(without.train()(*window()), model(*window()))
@@ -216,7 +216,7 @@ def test_every_parameter_gets_a_gradient_and_the_loss_falls(options: dict[str, s
     assert losses[0] > losses[1] > losses[2]
 
 
-def test_layers_heads_and_projections_start_out_different() -> None:
+def test_layers_heads_and_projections_start_with_different_weights() -> None:
     model = decoder(as_started=True)
     slices = [part for block in model.blocks for part in block.qkv.weight.split(4)]  # q, k, v of 2 heads of size 4
     slices += [part for block in model.blocks for part in block.attention_out.weight.split(4)]
@@ -241,7 +241,7 @@ def test_weights_start_as_documented() -> None:
             assert parameter.eq(0.0 if name.endswith("bias") else 1.0).all(), name
 
 
-def test_different_seeds_start_differently_and_equal_seeds_equally() -> None:
+def test_initial_weights_depend_on_the_seed() -> None:
     assert torch.equal(decoder(1, as_started=True)(*window()), decoder(1, as_started=True)(*window()))
     one, other = decoder(1, as_started=True).action_head.weight, decoder(2, as_started=True).action_head.weight
     assert not torch.allclose(one, other)
@@ -254,7 +254,7 @@ def test_the_number_of_parameters_by_hand() -> None:
     assert sum(p.numel() for p in model.parameters()) == embeddings + 2 * block + 64 + action_head
 
 
-def test_observations_are_standardized_inside() -> None:
+def test_the_model_standardizes_observations() -> None:
     mean, std = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 1.0, 4.0])
     model, (observations, actions) = decoder(), window()
     expected = model((observations - mean) / std, actions)
@@ -263,7 +263,7 @@ def test_observations_are_standardized_inside() -> None:
 
 
 @each(positions=("learned", "none"))
-def test_an_odd_head_size_is_fine_without_rotary(options: dict[str, str]) -> None:
+def test_an_odd_head_size_works_without_rotary(options: dict[str, str]) -> None:
     assert decoder(d_model=6, n_head=2, **options)(*window()).shape == (3, K, 4)
 
 

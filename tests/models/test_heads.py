@@ -1,4 +1,4 @@
-"""Action heads: losses by hand, most likely actions, and samples that follow their distribution."""
+"""Action heads: losses by hand, most likely actions, and the distribution of samples."""
 
 import math
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ HEADS = {
 
 
 def log_std(wanted: float) -> float:
-    """The output that means this log deviation."""
+    """Return the output that gives this log standard deviation."""
     return MIN_LOG_STD + math.log(math.expm1(wanted - MIN_LOG_STD))
 
 
@@ -57,7 +57,7 @@ MIXED = [math.log(0.25), math.log(0.75), -0.5, 0.5, log_std(math.log(0.1)), log_
 BINS = [0.1, 0.2, 0.3, 0.4]
 
 
-def test_the_loss_of_a_single_choice_is_cross_entropy_to_the_last_bit() -> None:
+def test_the_loss_of_a_single_choice_is_exactly_cross_entropy() -> None:
     outputs, targets = torch.randn(32, 4, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 4
     assert torch.equal(Categorical(action_space=FOUR).loss(outputs, targets), cross_entropy(outputs, targets))
 
@@ -81,13 +81,13 @@ def test_losses_by_hand(name: str, outputs: list[float], target: list[float], ex
 @pytest.mark.parametrize(
     ("action", "chosen"), [(-1.0, 0), (-0.51, 0), (-0.5, 1), (0.0, 2), (0.49, 2), (0.5, 3), (1.0, 3)]
 )
-def test_numbers_are_put_into_bins_with_both_ends_inside(action: float, chosen: int) -> None:
+def test_bins_include_both_ends(action: float, chosen: int) -> None:
     loss = Discretized(action_space=ONE, n_bins=4).loss(torch.log(torch.tensor([BINS])), torch.tensor([[action]]))
     assert loss.item() == pytest.approx(-math.log(BINS[chosen]), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_actions_have_the_shape_and_type_of_the_space(name: str) -> None:
+def test_actions_have_the_shape_and_dtype_of_the_space(name: str) -> None:
     space, head = HEADS[name]
     outputs = np.random.default_rng(1).normal(size=(7, head.n_outputs)).astype(np.float32)
     for actions in (head.mode(outputs), head.sample(outputs, uniforms(head, 7))):
@@ -105,7 +105,7 @@ def test_actions_have_the_shape_and_type_of_the_space(name: str) -> None:
         ("gaussian", [0.25, -0.5, 9, 9], [[0.25, -0.5]]),
         ("two bins", [0, 1, 1, 0], [[0.5, -0.5]]),
         ("mixture of two", [0, 1, -0.5, 0.5, 0, 0], [[0.5]]),
-        ("mixture of two", [0, 1, -0.5, 0.5, -3, 0], [[-0.5]]),  # less weight, but far narrower
+        ("mixture of two", [0, 1, -0.5, 0.5, -3, 0], [[-0.5]]),  # less weight, but much narrower
     ],
 )
 def test_most_likely_actions_by_hand(name: str, outputs: list[float], expected: list[Any]) -> None:
@@ -128,14 +128,14 @@ def test_samples_of_choices_follow_their_probabilities() -> None:
         ("two bins", np.log([0.25, 0.75] * 2), lambda x: np.where(x < 0, 0.25 * (x + 1), 0.25 + 0.75 * x)),
     ],
 )
-def test_samples_of_numbers_follow_their_distribution(name: str, outputs: list[float], cdf: Any) -> None:
+def test_samples_of_continuous_actions_follow_their_distribution(name: str, outputs: list[float], cdf: Any) -> None:
     head = HEADS[name][1]
     for column in cdf(head.sample(repeated(outputs, 20_000), uniforms(head, 20_000))).T:
         assert kstest(column, "uniform").pvalue > 0.01
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_the_same_uniform_numbers_give_the_same_sample_whatever_is_beside_it(name: str) -> None:
+def test_a_sample_does_not_depend_on_the_rest_of_the_batch(name: str) -> None:
     _, head = HEADS[name]
     outputs = np.random.default_rng(1).normal(size=(9, head.n_outputs)).astype(np.float32)
     drawn = uniforms(head, 9)
@@ -157,7 +157,7 @@ def test_extreme_outputs_stay_finite(name: str, value: float) -> None:
 
 
 @pytest.mark.parametrize(("name", "lowest"), [("gaussian", -0.5), ("mixture", 2 * MIN_LOG_STD + math.log(2 * math.pi))])
-def test_a_deterministic_expert_does_not_drive_the_loss_down_without_end(name: str, lowest: float) -> None:
+def test_the_loss_is_bounded_below_for_a_deterministic_expert(name: str, lowest: float) -> None:
     space, head = HEADS[name]
     outputs, targets = torch.zeros(1, head.n_outputs, requires_grad=True), torch.full((1, space.dim), 0.3)
     optimizer = torch.optim.Adam([outputs], lr=0.1)
@@ -170,7 +170,7 @@ def test_a_deterministic_expert_does_not_drive_the_loss_down_without_end(name: s
     np.testing.assert_allclose(head.mode(outputs.detach().numpy()), [[0.3, 0.3]], atol=0.02)
 
 
-def test_the_default_suits_the_space() -> None:
+def test_the_default_head_suits_the_space() -> None:
     kinds = {name: type(default_head(action_space=space)) for name, space in SPACES.items()}
     assert kinds == {"choices": Categorical, "several choices": Categorical, "numbers": Regression}
 

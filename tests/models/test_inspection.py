@@ -1,4 +1,4 @@
-"""Hidden states and attention are those that the model computes with."""
+"""The reported hidden states and attention weights are those that the model uses."""
 
 import pytest
 import torch
@@ -13,20 +13,22 @@ from tests.models.test_decoder import ATTENTIONS, POSITIONS, TOKENS, K, close, d
 
 
 def residual(model: Decoder, observations: Tensor, actions: Tensor) -> Tensor:
-    """(n_layer + 1, B, d_model)."""
+    """Return the residual stream, (n_layer + 1, B, d_model)."""
     return torch.stack(list(hidden_states(model, observations, actions).values()))
 
 
 @each(attention=ATTENTIONS, tokens=TOKENS, positions=POSITIONS)
-def test_the_end_of_the_residual_stream_is_what_the_outputs_are_made_of(options: dict[str, str]) -> None:
+def test_outputs_follow_from_the_last_hidden_state(options: dict[str, str]) -> None:
     model = decoder(**options, n_layer=3)
     states = hidden_states(model, *window())
     assert list(states) == ["embedding", "layer 1", "layer 2", "layer 3"]
     assert torch.equal(model.action_head(model.norm(states["layer 3"])), model(*window())[:, -1])
-    assert torch.equal(states["embedding"], model.tokenize(*window())[:, -1])  # begins with the present state's token
+    assert torch.equal(
+        states["embedding"], model.tokenize(*window())[:, -1]
+    )  # it starts with the present state's token
 
 
-def test_in_between_it_is_what_a_shallower_model_would_end_with() -> None:
+def test_earlier_hidden_states_equal_those_of_a_shallower_model() -> None:
     deep = decoder(n_layer=2, attention="full")
     shallow = decoder(n_layer=1, attention="full")
     shallow.load_state_dict({name: tensor for name, tensor in deep.state_dict().items() if "blocks.1" not in name})
@@ -35,7 +37,7 @@ def test_in_between_it_is_what_a_shallower_model_would_end_with() -> None:
 
 @pytest.mark.parametrize("space", [FOUR, BOX], ids=["choices", "numbers"])
 @pytest.mark.parametrize("name", BASELINES)
-def test_the_last_hidden_state_of_a_baseline_is_what_its_outputs_are_made_of(name: str, space: ActionSpace) -> None:
+def test_outputs_of_baselines_follow_from_their_last_hidden_state(name: str, space: ActionSpace) -> None:
     points = ["layer 1", "layer 2"] if name.startswith("mlp") else ["embedding", "state"]
     model, windows = small(name, space).eval(), make_up(space)
     states = hidden_states(model, *windows)
@@ -52,7 +54,7 @@ def test_a_linear_policy_has_no_hidden_states() -> None:
 
 
 def last_by_weights(model: Decoder, observations: Tensor, actions: Tensor) -> Tensor:
-    """(B, d_model): what the last block gives at the present state, by the attention weights that are reported."""
+    """Return the last block's output at the present state, (B, d_model), from the reported attention weights."""
     x = model.tokenize(observations, actions)
     n_tokens, rope_cache = x.shape[1], None if model.rope_cache is None else model.rope_cache[:, : x.shape[1]]
     *before, last = (block for block in model.blocks if isinstance(block, Block))
@@ -64,14 +66,14 @@ def last_by_weights(model: Decoder, observations: Tensor, actions: Tensor) -> Te
 
 
 @each(attention=ATTENTIONS, tokens=TOKENS)
-def test_attention_weights_are_those_that_the_model_uses(options: dict[str, str]) -> None:
+def test_reported_attention_weights_reproduce_the_hidden_states(options: dict[str, str]) -> None:
     model = decoder(**options, context_length=30)
-    for length in (1, 3, 8, 30):  # short windows are attended to side by side, long ones by a kernel
+    for length in (1, 3, 8, 30):  # short windows use plain attention, long ones a kernel
         close(last_by_weights(model, *window(8, length)), residual(model, *window(8, length))[-1])
 
 
 @each(attention=ATTENTIONS, tokens=TOKENS)
-def test_attention_sums_to_one_over_what_a_layer_may_look_at(options: dict[str, str]) -> None:
+def test_attention_sums_to_one_over_the_window_of_a_layer(options: dict[str, str]) -> None:
     model = decoder(**options)
     weights = attention_of(model, *window())
     n_tokens = model.tokens_per_step * (K - 1) + 1
@@ -82,8 +84,8 @@ def test_attention_sums_to_one_over_what_a_layer_may_look_at(options: dict[str, 
         assert torch.equal((layer > 0).all(dim=(0, 1)), steps_back <= window_size)
 
 
-def test_looking_leaves_no_trace() -> None:
+def test_inspection_leaves_the_model_unchanged() -> None:
     model = decoder(dropout=0.5, action_dropout=0.5).train()
-    assert torch.equal(residual(model, *window()), residual(model, *window()))  # dropout has no part in it
+    assert torch.equal(residual(model, *window()), residual(model, *window()))  # dropout is off
     assert all(module.training for module in model.modules())
     assert not any(block._forward_hooks for block in model.blocks)

@@ -26,7 +26,7 @@ PHYSICS = {"_target_": "ilt.envs.lunar_lander.RandomizedPhysics", **DRAWN}
 
 
 class Constant(Policy):
-    """Always the same action; keeps all that it is given."""
+    """Always takes the same action and records its inputs."""
 
     def __init__(self, action: Any = 2, *, privileged: bool = False) -> None:
         self.action, self.privileged = action, privileged
@@ -52,7 +52,7 @@ def assert_identical(a: Episodes, b: Episodes) -> None:
 
 
 def assert_replayed(episodes: Episodes, spec: EnvSpec, env: gym.Env[Any, Any]) -> None:
-    """On an environment that is stepped by hand, the recorded actions give everything else back, bit for bit."""
+    """Assert that stepping an environment with the recorded actions reproduces everything else exactly."""
     layout = spec.observations
     for e, seed in enumerate(episodes.seeds.tolist()):
         one = episodes.select(np.array([e]))
@@ -76,7 +76,7 @@ def assert_replayed(episodes: Episodes, spec: EnvSpec, env: gym.Env[Any, Any]) -
 
 @pytest.mark.parametrize("policy", [FunctionPolicy(heuristic, FOUR), RandomPolicy(FOUR)])
 @pytest.mark.parametrize("limit", [1000, 80])
-def test_a_plain_environment_of_gymnasium_replays_what_was_recorded(policy: Policy, limit: int) -> None:
+def test_a_plain_gymnasium_environment_reproduces_the_recording(policy: Policy, limit: int) -> None:
     spec = replace(LANDER, kwargs={"max_episode_steps": limit})
     assert_replayed(rollout(spec, policy, SEEDS, n_envs=3), spec, gym.make(spec.id, max_episode_steps=limit))
 
@@ -92,7 +92,7 @@ def test_a_plain_environment_of_gymnasium_replays_what_was_recorded(policy: Poli
     ],
     ids=lambda spec: f"{spec.id} {[*map(str, spec.kwargs.values())]}",
 )
-def test_environments_of_every_kind_replay_what_was_recorded(spec: EnvSpec) -> None:
+def test_environments_of_every_kind_reproduce_the_recording(spec: EnvSpec) -> None:
     episodes, alone = (rollout(spec, RandomPolicy(spec.action_space), SEEDS[1:6], n_envs=n) for n in (3, 1))
     assert_identical(episodes, alone)
     dtypes = [array.dtype for array in (episodes.observations, episodes.actions, episodes.rewards)]
@@ -100,7 +100,7 @@ def test_environments_of_every_kind_replay_what_was_recorded(spec: EnvSpec) -> N
     assert_replayed(episodes, spec, spec.make())
 
 
-def test_results_come_in_the_order_of_the_seeds() -> None:
+def test_episodes_are_in_the_order_of_the_seeds() -> None:
     seeds = [4, 0, 3, 1, 0]
     episodes = rollout(countdown(), Constant(), seeds, n_envs=2)
     assert episodes.seeds.tolist() == seeds
@@ -108,16 +108,16 @@ def test_results_come_in_the_order_of_the_seeds() -> None:
     assert episodes.observations[episodes.observation_offsets, 1].tolist() == seeds
 
 
-def test_what_is_recorded_of_an_episode() -> None:
+def test_the_recording_of_an_episode_by_hand() -> None:
     episodes = rollout(countdown(), Constant(2), [1, 4, 2])
     assert episodes.observations[:7].tolist() == [[2, 1], [1, 1], [0, 1], [5, 4], [4, 4], [3, 4], [2, 4]]
     assert episodes.actions.tolist() == [2] * 8
     assert episodes.rewards.tolist() == [2.0] * 8
-    assert episodes.terminated.tolist() == [True, False, True]  # the last one on its last allowed step
+    assert episodes.terminated.tolist() == [True, False, True]  # the last one at the time limit
     assert episodes.truncated.tolist() == [False, True, False]
 
 
-def test_only_a_privileged_policy_is_shown_what_is_hidden_from_a_student() -> None:
+def test_only_a_privileged_policy_sees_hidden_quantities() -> None:
     student, expert = Constant(privileged=False), Constant(privileged=True)
     episodes = rollout(MASKED, student, [1])
     assert_identical(episodes, rollout(MASKED, expert, [1]))
@@ -127,7 +127,7 @@ def test_only_a_privileged_policy_is_shown_what_is_hidden_from_a_student() -> No
 
 
 class Asking(Policy):
-    """Does the most there is, and is labeled with what is given."""
+    """Takes the largest actions and labels every step with a given label."""
 
     def __init__(self, spec: EnvSpec, label: Any) -> None:
         self._space, self._label = spec.action_space, label
@@ -142,7 +142,7 @@ class Asking(Policy):
     [(spaces.Discrete(3, start=5), 6), (MULTI, [2, -1]), (spaces.Box(-2.0, 2.0, (2,)), [0.5, -9.0])],
     ids=str,
 )
-def test_labels_are_recorded_beside_what_was_done(space: spaces.Space[Any], label: Any) -> None:
+def test_labels_are_recorded_next_to_actions(space: spaces.Space[Any], label: Any) -> None:
     spec = echo(VECTOR, space)
     episodes = rollout(spec, Asking(spec, label), SEEDS[1:4], n_envs=2)
     labels = episodes.extras["step/label"]
@@ -161,13 +161,13 @@ def test_labels_are_recorded_beside_what_was_done(space: spaces.Space[Any], labe
     ],
     ids=str,
 )
-def test_a_policy_that_returns_no_action_is_stopped(space: spaces.Space[Any], action: Any, message: str) -> None:
+def test_invalid_actions_are_refused(space: spaces.Space[Any], action: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rollout(echo(VECTOR, space), Constant(action), [0])
 
 
-def test_what_is_recorded_is_what_the_simulator_was_given() -> None:
-    """A policy's float64 numbers beyond the bounds are clipped and rounded before the step, and in the recording."""
+def test_recorded_actions_are_those_given_to_the_simulator() -> None:
+    """Float64 actions outside the bounds are clipped and rounded before the step and in the recording."""
     episodes = rollout(echo(VECTOR, spaces.Box(-0.1, 0.7, (2,))), Constant([1 / 3, -5.0]), [0])
     assert episodes.actions[0].tolist() == [np.float32(1 / 3), np.float32(-0.1)]
 
@@ -188,11 +188,11 @@ def test_episodes_do_not_depend_on_the_number_of_envs(spec: EnvSpec) -> None:
         (2, [[0, 1]] * 5 + [[0]] * 2, [([0, 1], [0, 1]), ([0], [2]), ([1], [3]), ([0], [4])]),
     ],
 )
-def test_a_policy_is_called_once_per_step_on_the_slots_that_still_have_an_episode(
+def test_a_policy_is_called_once_per_step_with_the_active_slots(
     n_envs: int, calls: list[list[int]], begun: list[tuple[list[int], list[int]]]
 ) -> None:
     policy = Constant()
-    rollout(countdown(), policy, [0, 1, 2, 3, 4], n_envs=n_envs)  # of 1, 2, 3, 3, 3 steps
+    rollout(countdown(), policy, [0, 1, 2, 3, 4], n_envs=n_envs)  # lengths 1, 2, 3, 3, 3
     assert (policy.calls, policy.begun) == (calls, begun)
 
 
@@ -210,13 +210,13 @@ def test_each_finished_episode_is_reported_with_its_return() -> None:
         ([0], {"n_processes": 0}, "must be at least 1"),
     ],
 )
-def test_less_than_one_is_refused(seeds: list[int], changes: dict[str, int], message: str) -> None:
+def test_zero_seeds_envs_or_processes_are_refused(seeds: list[int], changes: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rollout(countdown(), Constant(), seeds, **changes)
 
 
 class Broken(gym.Wrapper[Any, Any, Any, Any]):
-    """Returns NaN at the second step, as its observation or its reward."""
+    """Returns NaN as the observation or the reward of the second step."""
 
     def __init__(self, env: gym.Env[Any, Any], *, what: str) -> None:
         super().__init__(env)
@@ -233,7 +233,7 @@ class Broken(gym.Wrapper[Any, Any, Any, Any]):
 
 
 @pytest.mark.parametrize("what", ["observation", "reward"])
-def test_numbers_that_are_not_finite_are_an_error_that_names_the_seed(what: str) -> None:
+def test_non_finite_numbers_are_an_error_that_names_the_seed(what: str) -> None:
     wrapper = {"_target_": f"{__name__}.Broken", "what": what}
     spec = EnvSpec(id="CartPole-v1", wrappers={"broken": wrapper})
     with pytest.raises(PlainError, match="env returned a number that is not finite, with reset seed 7"):

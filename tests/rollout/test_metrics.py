@@ -13,7 +13,7 @@ from ilt.rollout.metrics import episode_metrics
 
 def test_metrics_of_two_episodes(two_episodes: Episodes, lander: EnvSpec) -> None:
     metrics = episode_metrics(two_episodes, replace(lander, success_return=5.0))
-    assert {type(value) for value in metrics.values()} == {float}  # which JSON can hold
+    assert {type(value) for value in metrics.values()} == {float}  # JSON cannot store NumPy scalars
     assert metrics == pytest.approx(
         {
             "return_mean": -42.0,  # of 6 and −90
@@ -39,7 +39,7 @@ def test_metrics_of_two_episodes(two_episodes: Episodes, lander: EnvSpec) -> Non
         ({"crash_reward": None}, "crash_rate", None),
     ],
 )
-def test_the_environment_decides_the_rates(
+def test_rates_follow_the_environments_thresholds(
     two_episodes: Episodes, lander: EnvSpec, changes: dict[str, Any], name: str, rate: float | None
 ) -> None:
     assert episode_metrics(two_episodes, replace(lander, **changes))[name] == rate
@@ -50,6 +50,6 @@ def test_a_truncated_episode_is_not_a_crash(two_episodes: Episodes, lander: EnvS
     assert episode_metrics(swapped, lander)["crash_rate"] == 0.0
 
 
-def test_one_episode_does_not_spread(two_episodes: Episodes, lander: EnvSpec) -> None:
+def test_a_single_episode_has_zero_spread(two_episodes: Episodes, lander: EnvSpec) -> None:
     metrics = episode_metrics(two_episodes.select(np.array([0])), lander)
     assert (metrics["return_mean"], metrics["return_std"], metrics["return_p05"]) == (6.0, 0.0, 6.0)

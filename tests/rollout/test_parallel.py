@@ -1,4 +1,4 @@
-"""Rollouts in several processes: the same episodes, whatever happens to a process."""
+"""Rollouts in several processes give the same episodes, even if a process dies."""
 
 import logging
 import os
@@ -30,14 +30,14 @@ SEEDS = np.array([2004, 2000, 2013, 2001, 2002, 2011, 2007, 2003, 2020, 2006, 20
 
 
 class Drawing(RandomPolicy):
-    """Two actions by chance; to read this class a worker imports the toy environments."""
+    """Takes random actions; unpickling it makes a worker import the toy environments."""
 
     def __init__(self) -> None:
         super().__init__(TWO)
 
 
 class Deadly(Drawing):
-    """Kills its own process when it begins one of these seeds; where there is a file to be made, only once."""
+    """Kills its process when an episode with one of these seeds starts; with `once`, a marker file, only once."""
 
     def __init__(self, seeds: list[int], once: Path | None = None) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Deadly(Drawing):
 
 
 class Unwell(Drawing):
-    """Raises at one seed."""
+    """Raises an error for one seed."""
 
     def reset(self, slots: np.ndarray, seeds: np.ndarray) -> None:
         super().reset(slots, seeds)
@@ -61,7 +61,7 @@ class Unwell(Drawing):
 
 
 class Toy:
-    """A policy together with the toys that it acts in: to read this class a worker imports them."""
+    """Wraps a policy; unpickling it makes a worker import the toy environments."""
 
     privileged = False
 
@@ -70,7 +70,7 @@ class Toy:
 
 
 def actor() -> Policy:
-    """The actor of an expert, which samples."""
+    """Return a stochastic actor policy."""
     torch.manual_seed(0)
     made = Actor(observation_dim=1, n_outputs=2, hidden=[4])
     nn.init.normal_(made.layers[-1].weight)  # type: ignore[arg-type]
@@ -79,7 +79,7 @@ def actor() -> Policy:
 
 @pytest.fixture(scope="module")
 def alone() -> Episodes:
-    """The episodes of `Drawing` in this process."""
+    """Return the episodes of `Drawing`, collected in this process."""
     return rollout(recall(), Drawing(), SEEDS)
 
 
@@ -102,14 +102,14 @@ def test_episodes_do_not_depend_on_the_number_of_processes(spec: EnvSpec, n_proc
     ],
     ids=["actor", "student", "numbers", "several choices", "lander"],
 )
-def test_neither_do_those_of_other_policies_and_environments(spec: EnvSpec, policy: Policy | None) -> None:
+def test_other_policies_and_environments_do_not_depend_on_it_either(spec: EnvSpec, policy: Policy | None) -> None:
     policy = policy or RandomPolicy(spec.action_space)
     together = rollout(spec, Toy(policy), SEEDS, n_processes=2, n_envs=2)  # type: ignore[arg-type]
     assert_identical(together, rollout(spec, policy, SEEDS))
 
 
 @pytest.mark.parametrize("n_envs", [1, 2, 64])
-def test_what_a_killed_worker_held_is_run_again(
+def test_the_episodes_of_a_killed_worker_are_run_again(
     n_envs: int, alone: Episodes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     returns: list[float] = []
@@ -120,14 +120,14 @@ def test_what_a_killed_worker_held_is_run_again(
     assert sorted(returns) == sorted(episodes.returns.tolist())  # each episode is reported once
     (record,) = caplog.records
     assert "was killed by SIGKILL" in record.message
-    # every second seed is this worker's, in this order they are begun, and every episode lasts 12 steps
+    # this worker has every second seed and starts them in this order; every episode lasts 12 steps
     held = {1: "2007", 2: "2002, 2007", 64: "2004, 2013, 2002, 2007, 2020, 2010"}[n_envs]
     assert record.message.endswith(f"it held these seeds, which are run again: {held}") or n_envs == 2
 
 
 @pytest.mark.parametrize("n_envs", [1, 64])
 @pytest.mark.parametrize("deadly", [[2007], [2004, 2011, 2010]])
-def test_seeds_that_kill_every_process_are_named_and_the_others_are_not_lost(
+def test_seeds_that_kill_every_process_are_named_and_other_episodes_are_kept(
     n_envs: int, deadly: list[int], alone: Episodes
 ) -> None:
     with pytest.raises(WorkerDied, match=", ".join(map(str, deadly))) as caught:
@@ -137,7 +137,7 @@ def test_seeds_that_kill_every_process_are_named_and_the_others_are_not_lost(
     assert_identical(caught.value.episodes, alone.select(~np.isin(SEEDS, deadly)))
 
 
-def test_where_everything_dies_the_rollout_is_given_up() -> None:
+def test_the_rollout_gives_up_if_every_worker_dies() -> None:
     seeds = np.arange(2000, 2060)
     with pytest.raises(WorkerDied, match="0 other episodes") as caught:
         rollout(recall(), Deadly(seeds.tolist()), seeds, n_processes=2, n_envs=4)
@@ -145,7 +145,7 @@ def test_where_everything_dies_the_rollout_is_given_up() -> None:
     assert caught.value.seeds.tolist() == seeds.tolist()
 
 
-def test_an_error_of_the_policy_is_raised_with_the_traceback_of_the_worker() -> None:
+def test_an_error_in_the_policy_is_raised_with_the_workers_traceback() -> None:
     with pytest.raises(ArithmeticError, match="seed 2003 makes me unwell") as caught:
         rollout(recall(), Unwell(), SEEDS, n_processes=2)
     (note,) = caught.value.__notes__
@@ -153,7 +153,7 @@ def test_an_error_of_the_policy_is_raised_with_the_traceback_of_the_worker() -> 
     assert "test_parallel.py" in note
 
 
-def test_an_interrupt_stops_a_rollout_and_the_next_one_runs(alone: Episodes) -> None:
+def test_an_interrupt_stops_a_rollout_and_the_next_one_works(alone: Episodes) -> None:
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
 
@@ -162,14 +162,14 @@ def test_an_interrupt_stops_a_rollout_and_the_next_one_runs(alone: Episodes) -> 
     assert_identical(rollout(recall(), Drawing(), SEEDS, n_processes=2), alone)
 
 
-def test_a_policy_that_cannot_be_sent_says_what_to_do() -> None:
+def test_the_error_about_an_unpicklable_policy_says_what_to_do() -> None:
     policy = FunctionPolicy(lambda observations: np.zeros(len(observations), np.int64), TWO)
     with pytest.raises(Exception, match="lambda") as caught:
         rollout(recall(), policy, SEEDS, n_processes=2)
     assert "processes=1" in caught.value.__notes__[0]
 
 
-def test_weights_are_sent_by_value_and_stay_what_they_are() -> None:
+def test_weights_are_sent_by_value_and_arrive_unchanged() -> None:
     model = large_random_model(recall())
     model.tied = model.get_parameter(next(name for name, _ in model.named_parameters()))
     sent = dumps((recall(), acting(model, recompute=True)))
@@ -182,7 +182,7 @@ def test_weights_are_sent_by_value_and_stay_what_they_are() -> None:
 
 
 class Hungry(Drawing):
-    """Finds no memory where more than two episodes are active."""
+    """Runs out of memory with more than two active episodes."""
 
     def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
         if len(slots) > 2:
@@ -190,12 +190,12 @@ class Hungry(Drawing):
         return super().act(slots, observations)
 
 
-def test_too_little_memory_is_met_with_fewer_episodes_at_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_with_too_little_memory_fewer_episodes_run_at_once(caplog: pytest.LogCaptureFixture) -> None:
     episodes = rollout(recall(), Hungry(), SEEDS, n_envs=4, n_processes=2)
     assert_identical(episodes, rollout(recall(), Drawing(), SEEDS))
     assert "ran out of memory" in caplog.text
 
 
-def test_in_one_process_too_little_memory_says_what_to_lower() -> None:
+def test_in_one_process_the_memory_error_says_what_to_lower() -> None:
     with pytest.raises(PlainError, match="not enough memory for 11 episodes, 4 active at once; lower n_envs"):
         rollout(recall(), Hungry(), SEEDS, n_envs=4)

@@ -1,4 +1,4 @@
-"""Policies that look at the present observation alone, and how actions are drawn."""
+"""Policies without memory, the sampling of actions, and `predict`."""
 
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ def discrete(n: int) -> ActionSpace:
 
 
 def fixed(*logits: float, deterministic: bool = False) -> NetworkPolicy:
-    """The same logits for every observation."""
+    """Return a policy with the same logits for every observation."""
     space, row = discrete(len(logits)), np.array(logits, np.float32)
 
     def network(observations: np.ndarray) -> np.ndarray:
@@ -35,7 +35,7 @@ def fixed(*logits: float, deterministic: bool = False) -> NetworkPolicy:
 
 
 @pytest.mark.parametrize("policy", [RandomPolicy(discrete(2)), fixed(0.0, 1.0)])
-def test_what_a_drawing_policy_does_is_decided_by_the_seed_alone(policy: Policy) -> None:
+def test_a_stochastic_policy_depends_only_on_the_seed(policy: Policy) -> None:
     seeds = np.arange(2000, 2030)
     order = np.random.default_rng(0).permutation(30)
     reference = rollout(recall(), policy, seeds, n_envs=30)
@@ -44,7 +44,7 @@ def test_what_a_drawing_policy_does_is_decided_by_the_seed_alone(policy: Policy)
     assert np.array_equal(rollout(recall(), policy, seeds[4:5]).actions, reference.select(np.array([4])).actions)
 
 
-def test_the_random_policy_draws_every_action_equally_often_and_others_in_every_episode() -> None:
+def test_the_random_policy_is_uniform_and_differs_between_episodes() -> None:
     actions = rollout(countdown(), RandomPolicy(discrete(3)), np.arange(1000)).actions
     assert np.bincount(actions) / len(actions) == pytest.approx([1 / 3] * 3, abs=0.03)
     actions = rollout(recall(), RandomPolicy(discrete(2)), np.arange(20)).actions.reshape(20, 12)
@@ -61,18 +61,18 @@ def test_a_deterministic_expert_takes_its_most_likely_action() -> None:
     assert rollout(countdown(), policy, np.arange(5)).actions.tolist() == [1] * 12
 
 
-def test_a_policy_draws_other_numbers_than_the_env_of_the_same_seed() -> None:
+def test_a_policy_and_an_env_with_the_same_seed_draw_different_numbers() -> None:
     actions = rollout(recall(), RandomPolicy(discrete(2)), np.arange(100)).actions.reshape(100, 12)
     of_the_env = np.array([np_random(seed)[0].random(12) * 2 for seed in range(100)]).astype(np.int64)
     assert np.mean(actions == of_the_env) == pytest.approx(0.5, abs=0.05)
 
 
-def test_a_function_acts() -> None:
+def test_a_function_is_a_policy() -> None:
     policy = FunctionPolicy(lambda observations: observations[:, 0].astype(np.int64) % 3, discrete(3))
     assert rollout(countdown(), policy, [4]).actions.tolist() == [2, 1, 0]
 
 
-# --- predict, as in Stable-Baselines3 ---
+# --- `predict` as in Stable-Baselines3 ---
 
 
 def student(spec: EnvSpec, *, deterministic: bool = True) -> SequencePolicy:
@@ -82,7 +82,7 @@ def student(spec: EnvSpec, *, deterministic: bool = True) -> SequencePolicy:
 
 
 def predicted(policy: Policy, observations: np.ndarray) -> list[Any]:
-    """The actions of one episode with these observations."""
+    """Return the actions of one episode with these observations."""
     actions, state = [], None
     for observation in observations:
         action, state = policy.predict(observation, state)
@@ -91,7 +91,7 @@ def predicted(policy: Policy, observations: np.ndarray) -> list[Any]:
 
 
 @pytest.mark.parametrize("actions", [spaces.Discrete(3, start=2), MULTI, TENSOR], ids=str)
-def test_predict_acts_as_a_rollout_does(actions: spaces.Space[Any]) -> None:
+def test_predict_acts_like_a_rollout(actions: spaces.Space[Any]) -> None:
     spec = echo(HIDING, actions)
     policy, env = student(spec), spec.make()
     recorded = rollout(spec, student(spec), [7])
@@ -105,7 +105,7 @@ def test_predict_acts_as_a_rollout_does(actions: spaces.Space[Any]) -> None:
     assert taken == recorded.actions.reshape(len(taken), -1).tolist()
 
 
-def test_environments_side_by_side_each_have_a_memory_and_begin_when_they_are_said_to() -> None:
+def test_vectorized_predict_keeps_one_memory_per_env_and_honors_episode_start() -> None:
     policy, state, starts, together = student(recall()), None, np.ones(3, bool), []
     seen = np.random.default_rng(0).integers(0, 2, (3, 20, 1)).astype(np.float32)
     for t in range(20):
@@ -117,7 +117,7 @@ def test_environments_side_by_side_each_have_a_memory_and_begin_when_they_are_sa
     assert np.array(together).T.tolist() == alone
 
 
-def test_who_predicts_decides_whether_it_samples_and_the_policy_itself_remembers_nothing() -> None:
+def test_predict_samples_as_asked_and_leaves_the_policy_stateless() -> None:
     spec, policy = recall(), student(recall(), deterministic=False)
     seen = np.zeros((300, 5, 1), np.float32)
     sampled, _ = policy.predict(seen[:, 0])
@@ -139,12 +139,12 @@ def test_stable_baselines3_can_evaluate_a_student(spec: EnvSpec) -> None:
     vector = make_vec_env(make, n_envs=2, seed=2000)
     returns, lengths = evaluate_policy(student(spec), vector, n_eval_episodes=2, return_episode_rewards=True)  # type: ignore[arg-type]
     recorded = rollout(spec, student(spec), [2000, 2001])
-    assert sorted(lengths) == sorted(recorded.lengths.tolist())  # in the order in which they end
+    assert sorted(lengths) == sorted(recorded.lengths.tolist())  # SB3 orders episodes by when they end
     assert sorted(returns) == pytest.approx(sorted(recorded.returns.tolist()), rel=1e-5)
     vector.close()
 
 
-def test_a_privileged_policy_predicts_from_all_there_is() -> None:
+def test_a_privileged_policy_predicts_from_the_full_observation() -> None:
     spec = echo(HIDING, spaces.Discrete(3))
     policy = FunctionPolicy(lambda seen: (seen[:, -1] > 0).astype(np.int64), spec.action_space, privileged=True)
     policy.flatten = partial(spec.observations.flatten, privileged=True)

@@ -1,4 +1,4 @@
-"""Students: what a sequence model is shown while it acts, and that it is what it was shown in training."""
+"""Students: a sequence model sees the same windows when it acts as in training."""
 
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
@@ -27,12 +27,12 @@ MEMORIES = [{}, {"recompute": True}]
 
 
 def acting(model: SequenceModel, **manner: Any) -> SequencePolicy:
-    """A model with the usual head as a policy."""
+    """Return a policy that acts with this model and its default head."""
     return SequencePolicy(model, default_head(action_space=model.action_space), **manner)
 
 
 class Probe(SequenceModel):
-    """Keeps what it is shown; its action at a step is that step's first coordinate modulo 4."""
+    """Records its inputs; its action is the first coordinate of the observation modulo 4."""
 
     def __init__(self, context_length: int) -> None:
         space = ActionSpace(n_choices=(4,), start=(0,))
@@ -51,7 +51,7 @@ class Probe(SequenceModel):
 
 
 def large_random_model(spec: EnvSpec, *, kind: type[Decoder] = Decoder, **changes: Any) -> Decoder:
-    """Weights so large that every token shows in the logits."""
+    """Return a model with weights so large that every token affects the logits."""
     torch.manual_seed(0)
     observation_dim, space = spec.observations.dim, spec.action_space
     given = {"context_length": 5, "n_layer": 2, "n_head": 2, "d_model": 16, **changes}
@@ -64,7 +64,7 @@ def large_random_model(spec: EnvSpec, *, kind: type[Decoder] = Decoder, **change
 
 
 def act(policy: SequencePolicy, observations: dict[int, float]) -> list[int]:
-    """Act in some slots, whose observations are given by slot."""
+    """Act in the slots that have an observation."""
     return policy.act(
         np.array([*observations]), np.array([[value] for value in observations.values()], np.float32)
     ).tolist()
@@ -83,7 +83,7 @@ def test_a_window_grows_from_the_true_start_and_then_slides() -> None:
     assert model.actions == [[[]], [[1]], [[1, 2]], [[2, 3]], [[3, 0]]]
 
 
-def test_slots_may_begin_late_and_rest() -> None:
+def test_slots_may_start_late_and_pause() -> None:
     model = Probe(context_length=2)
     policy = acting(model)
     begin(policy, 1)
@@ -101,7 +101,7 @@ def test_a_context_length_out_of_range_is_refused(context_length: int) -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_model_acts_in_evaluation_mode_and_is_put_back_into_its_own(training: bool) -> None:
+def test_the_model_acts_in_evaluation_mode_and_its_mode_is_restored(training: bool) -> None:
     model = Probe(context_length=3).train(training)
     policy = acting(model)
     begin(policy, 0)
@@ -111,10 +111,10 @@ def test_the_model_acts_in_evaluation_mode_and_is_put_back_into_its_own(training
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_a_model_that_fails_is_put_back_into_its_mode_too(training: bool) -> None:
+def test_the_mode_is_restored_even_if_the_model_fails(training: bool) -> None:
     model = large_random_model(recall()).train(training)
     policy = acting(model, recompute=True)
-    model.norm.weight = nn.Parameter(torch.ones(3))  # where there should be sixteen
+    model.norm.weight = nn.Parameter(torch.ones(3))  # should have 16 elements
     begin(policy, 0)
     with pytest.raises(RuntimeError, match="normalized_shape"):
         act(policy, {0: 1})
@@ -122,7 +122,7 @@ def test_a_model_that_fails_is_put_back_into_its_mode_too(training: bool) -> Non
 
 
 class Opposite(Decoder):
-    """Computes something else than a decoder does."""
+    """A decoder with a different forward pass."""
 
     def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
         return -super().forward(observations, actions, mask)
@@ -144,10 +144,10 @@ class Opposite(Decoder):
     ],
     ids=str,
 )
-def test_what_cannot_be_cached_or_shall_not_is_recomputed(
+def test_models_that_cannot_or_should_not_be_cached_recompute_their_window(
     options: dict[str, Any], manner: dict[str, Any], recomputes: bool
 ) -> None:
-    """Windows then go through the model as in training, and not one step after the other."""
+    """Recomputing means that whole windows go through the model's forward pass, as in training."""
     model, windows = large_random_model(recall(), **options), []
     model.register_forward_pre_hook(lambda module, inputs: windows.append(inputs))
     policy = acting(model, **manner)
@@ -157,7 +157,7 @@ def test_what_cannot_be_cached_or_shall_not_is_recomputed(
 
 
 class Recording(SequencePolicy):
-    """Keeps the logits of every step, by the seed of the episode."""
+    """Records the logits of every step by the seed of the episode."""
 
     def __init__(self, model: SequenceModel, **manner: Any) -> None:
         super().__init__(model, default_head(action_space=model.action_space), **manner)
@@ -177,7 +177,7 @@ class Recording(SequencePolicy):
 
 
 def offline_logits(model: Decoder, episodes: Episodes, e: int, length: int) -> Tensor:
-    """(T, A): every step's logits from a window of the last `length` steps, cut by hand and padded on the right."""
+    """Return each step's logits, (T, A), from a hand-cut, right-padded window of the last `length` steps."""
     steps = slice(episodes.step_offsets[e], episodes.step_offsets[e] + episodes.lengths[e])
     rows = slice(episodes.observation_offsets[e], episodes.observation_offsets[e] + episodes.lengths[e])
     seen, done = torch.from_numpy(episodes.observations[rows]), torch.from_numpy(episodes.actions[steps])
@@ -211,12 +211,12 @@ def assert_online_is_offline(
         ({"positions": "learned", "tokens": "states"}, {}),
         ({"attention": "full"}, {}),
         ({"attention": "full", "n_layer": 1}, {}),
-        ({}, {"context_length": 1}),  # sees the last steps alone
+        ({}, {"context_length": 1}),  # sees only the last step
         ({}, {"context_length": 3}),
     ],
     ids=str,
 )
-def test_online_logits_are_offline_logits(lander: EnvSpec, options: dict[str, Any], manner: dict[str, int]) -> None:
+def test_online_logits_equal_offline_logits(lander: EnvSpec, options: dict[str, Any], manner: dict[str, int]) -> None:
     model = large_random_model(lander, **options)
     policy = Recording(model, deterministic=False, **manner)
     episodes = rollout(lander, policy, lander.seeds("validation", 4), n_envs=3)
@@ -224,7 +224,7 @@ def test_online_logits_are_offline_logits(lander: EnvSpec, options: dict[str, An
     assert_online_is_offline(policy, model, episodes, **manner)
 
 
-def test_online_logits_are_those_of_one_pass_over_the_windows_of_training(lander: EnvSpec) -> None:
+def test_online_logits_equal_one_pass_over_the_training_windows(lander: EnvSpec) -> None:
     model = large_random_model(lander)
     policy = Recording(model, deterministic=False)
     episodes = rollout(lander, policy, lander.seeds("validation", 4), n_envs=3)
@@ -234,12 +234,12 @@ def test_online_logits_are_those_of_one_pass_over_the_windows_of_training(lander
         batch = windows.__getitems__(range(len(windows)))
         with torch.inference_mode():
             logits = model.eval()(batch["observations"], batch["actions"], batch["mask"])
-        offline = torch.cat([logits[0], logits[1:, -1]])  # the start of the episode, then one step more per window
+        offline = torch.cat([logits[0], logits[1:, -1]])  # the episode's start, then one more step per window
         close(torch.stack(policy.online[seed]), offline)
 
 
 @pytest.mark.parametrize("manner", MEMORIES, ids=str)
-def test_online_is_offline_in_episodes_shorter_than_a_window_and_slots_used_again(manner: dict[str, Any]) -> None:
+def test_online_equals_offline_in_short_episodes_and_reused_slots(manner: dict[str, Any]) -> None:
     spec, model = countdown(), large_random_model(countdown())
     policy = Recording(model, deterministic=False, **manner)
     episodes = rollout(spec, policy, spec.seeds("validation", 10), n_envs=3)
@@ -248,7 +248,7 @@ def test_online_is_offline_in_episodes_shorter_than_a_window_and_slots_used_agai
 
 
 @pytest.mark.parametrize("manner", MEMORIES, ids=str)
-def test_a_rollout_does_not_use_dropout_and_training_goes_on_with_it(lander: EnvSpec, manner: dict[str, Any]) -> None:
+def test_a_rollout_disables_dropout_and_training_resumes_it(lander: EnvSpec, manner: dict[str, Any]) -> None:
     model = large_random_model(lander, dropout=0.5, action_dropout=0.5).train()
     policy = Recording(model, **manner)
     episodes = rollout(lander, policy, lander.seeds("validation", 2), n_envs=2)
@@ -257,7 +257,7 @@ def test_a_rollout_does_not_use_dropout_and_training_goes_on_with_it(lander: Env
 
 
 @pytest.mark.parametrize("options", [{}, {"n_layer": 3, "context_length": 8}, {"tokens": "states"}], ids=str)
-def test_cached_and_recomputed_rollouts_part_at_ties_alone(lander: EnvSpec, options: dict[str, Any]) -> None:
+def test_cached_and_recomputed_rollouts_differ_only_at_ties(lander: EnvSpec, options: dict[str, Any]) -> None:
     model, seeds = large_random_model(lander, **options).eval(), lander.seeds("validation", 8)
     cached, n_ties = Recording(model), 0
     episodes = [rollout(lander, policy, seeds, n_envs=3) for policy in (cached, acting(model, recompute=True))]
@@ -276,24 +276,24 @@ def test_cached_and_recomputed_rollouts_part_at_ties_alone(lander: EnvSpec, opti
 
 @pytest.mark.parametrize("manner", MEMORIES, ids=str)
 @pytest.mark.parametrize("deterministic", [True, False])
-def test_a_policy_that_was_sent_acts_equally(lander: EnvSpec, deterministic: bool, manner: dict[str, Any]) -> None:
+def test_a_pickled_policy_acts_identically(lander: EnvSpec, deterministic: bool, manner: dict[str, Any]) -> None:
     policy = acting(large_random_model(lander), deterministic=deterministic, **manner)
     fresh = dumps((lander, policy))
     expected = rollout(lander, policy, np.arange(4), n_envs=3)
-    for sent in (fresh, dumps((lander, policy))):  # the second one with what it remembers
+    for sent in (fresh, dumps((lander, policy))):  # the second includes its memory
         spec, arrived = ForkingPickler.loads(sent)
         assert_identical(rollout(spec, arrived, np.arange(4), n_envs=3), expected)
 
 
 @pytest.mark.parametrize("manner", MEMORIES, ids=str)
-def test_a_sampled_decoder_is_decided_by_the_seed_alone(manner: dict[str, Any]) -> None:
+def test_a_stochastic_student_depends_only_on_the_seed(manner: dict[str, Any]) -> None:
     policy = acting(large_random_model(recall()), deterministic=False, **manner)
     reference = rollout(recall(), policy, np.arange(20))
     shuffled = rollout(recall(), policy, np.arange(20)[::-1], n_envs=3)
     assert np.array_equal(shuffled.select(np.arange(20)[::-1]).actions, reference.actions)
 
 
-def test_sampled_students_do_the_same_cached_and_recomputed() -> None:
+def test_stochastic_students_act_the_same_cached_and_recomputed() -> None:
     model = large_random_model(recall())
     policies = [acting(model, deterministic=False, **manner) for manner in MEMORIES]
     cached, recomputed = (rollout(recall(), policy, np.arange(20), n_envs=3) for policy in policies)
@@ -310,5 +310,5 @@ def test_a_policy_made_after_more_training_acts_with_the_new_weights(lander: Env
         model.action_head.weight.neg_()
     after = rollout(lander, acting(model, **manner), np.arange(2))
     assert not np.array_equal(before.actions, after.actions)
-    follows = "recompute" in manner  # what is cached belongs to the weights that it was computed with
+    follows = "recompute" in manner  # a cached policy keeps the weights it was made with
     assert_identical(rollout(lander, policy, np.arange(2)), after if follows else before)

@@ -1,4 +1,4 @@
-"""Worker processes: what they do, how they end, and that none is left behind."""
+"""Worker processes: their results, how they end, and that none is left behind."""
 
 import multiprocessing
 import os
@@ -56,7 +56,7 @@ def die(code: int) -> Iterator[int]:
 
 
 class Unsendable(Exception):  # noqa: N818
-    """Cannot be made from its message alone, as exceptions are when they have been sent."""
+    """Cannot be rebuilt from its message alone, as unpickling tries to do."""
 
     def __init__(self, number: int, text: str) -> None:
         super().__init__(f"{text} {number}")
@@ -70,13 +70,13 @@ def results(function: Any, *tasks: tuple[Any, ...]) -> list[list[Any]]:
 
 
 def light_results() -> list[list[Any]]:
-    """Two tasks in workers that import nothing in advance."""
+    """Run two tasks in workers without preloaded imports."""
     workers.PRELOADED.clear()
     return results(count, (0, 2), (2, 4))
 
 
 def members(group: int) -> list[str]:
-    """The processes of a group that still run."""
+    """Return the processes of a group that are still running."""
     listed = subprocess.run(["ps", "-A", "-o", "pgid=,pid=,stat=,args="], capture_output=True, text=True, check=True)
     lines = [line.split(maxsplit=3) for line in listed.stdout.splitlines()]
     return [" ".join(line) for line in lines if line[0] == str(group) and not line[2].startswith("Z")]
@@ -91,39 +91,39 @@ def gone(group: int, seconds: float) -> bool:
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that runs episodes in two others, in a group of their own, after its first episode."""
+    """Yield a process that runs episodes in two workers, in its own process group, after its first episode."""
     (tmp_path / "running.py").write_text(ROLLOUT)
     command, pipe = [sys.executable, str(tmp_path / "running.py")], subprocess.PIPE
     process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "done\n", process.communicate()[1]
-    assert len(members(process.pid)) >= 4  # it, the server, two workers; and Python's resource tracker
+    assert len(members(process.pid)) >= 4  # parent, fork server, two workers, maybe the resource tracker
     yield process
     process.kill()
     process.communicate()
 
 
-def test_each_task_is_done_in_a_process_of_its_own_and_the_processes_are_used_again() -> None:
+def test_each_task_has_its_own_process_and_processes_are_reused() -> None:
     first, again = results(process_id, (), ()), results(process_id, (), ())
     assert len({pid for (pid,) in first} | {os.getpid()}) == 3
     assert sorted(again) == sorted(first)
 
 
-def test_items_come_in_order_and_with_the_number_of_their_task() -> None:
+def test_items_arrive_in_order_with_the_number_of_their_task() -> None:
     assert results(count, (0, 3), (10, 12), (5, 5)) == [[0, 1, 2], [10, 11], []]
 
 
-def test_workers_compute_in_one_thread_and_see_no_interrupts() -> None:
+def test_workers_use_one_thread_and_ignore_interrupts() -> None:
     assert results(environment, ()) == [[("1", True)]]
 
 
-def test_starting_early_changes_nothing_here() -> None:
+def test_starting_workers_early_does_not_change_the_parent() -> None:
     before = dict(os.environ), signal.pthread_sigmask(signal.SIG_BLOCK, [])
     workers.start_early(SimpleNamespace(processes=2))
     assert (dict(os.environ), signal.pthread_sigmask(signal.SIG_BLOCK, [])) == before
 
 
-def test_a_worker_that_ended_while_it_waited_is_replaced() -> None:
+def test_a_worker_that_died_while_idle_is_replaced() -> None:
     results(count, (0, 1))
     for worker in workers._IDLE:
         os.kill(worker.process.pid, signal.SIGKILL)  # type: ignore[arg-type]
@@ -132,13 +132,13 @@ def test_a_worker_that_ended_while_it_waited_is_replaced() -> None:
 
 
 @pytest.mark.parametrize("code", [0, 3])
-def test_a_worker_that_ends_by_itself_is_reported(code: int) -> None:
+def test_a_worker_that_exits_is_reported(code: int) -> None:
     item, died = results(die, (code,))[0]
     assert item == 1
     assert died.how.endswith(f"ended with exit code {code}")
 
 
-def test_an_error_that_cannot_be_sent_is_reported_in_words_and_the_worker_goes_on() -> None:
+def test_an_unpicklable_error_is_reported_as_text_and_the_worker_survives() -> None:
     before = results(process_id, ())
     with pytest.raises(RuntimeError, match="Unsendable: failed 7") as caught:
         results(count_and_fail, (7, 8))
@@ -146,7 +146,7 @@ def test_an_error_that_cannot_be_sent_is_reported_in_words_and_the_worker_goes_o
     assert results(process_id, ()) == before
 
 
-def test_a_run_that_is_closed_leaves_no_worker_at_work() -> None:
+def test_closing_a_run_leaves_no_busy_worker() -> None:
     with closing(workers.run(count, [(0, 10**9), (0, 10**9)])) as arriving:
         next(arriving)
         idle = len(workers._IDLE)
@@ -154,7 +154,7 @@ def test_a_run_that_is_closed_leaves_no_worker_at_work() -> None:
     assert results(count, (0, 2)) == [[0, 1]]
 
 
-def test_null_means_every_core_that_this_process_may_use() -> None:
+def test_null_means_every_available_core() -> None:
     assert workers.n_processes(SimpleNamespace(processes=3)) == 3
     assert 1 <= workers.n_processes(SimpleNamespace(processes=None)) <= (os.cpu_count() or 1)
 
@@ -181,10 +181,10 @@ def test_a_script_without_a_main_guard_fails_with_a_hint(tmp_path: Path) -> None
     assert 'below `if __name__ == "__main__":`' in process.stderr
 
 
-def test_an_interrupt_of_the_whole_group_ends_everything_at_once(running: subprocess.Popen[str]) -> None:
+def test_an_interrupt_of_the_process_group_ends_everything_at_once(running: subprocess.Popen[str]) -> None:
     os.killpg(running.pid, signal.SIGINT)
     _, errors = running.communicate(timeout=30)
-    assert errors.count("Traceback") == 1  # the parent's; workers say nothing
+    assert errors.count("Traceback") == 1  # the parent's; workers print nothing
     assert "KeyboardInterrupt" in errors
     assert gone(running.pid, 15), members(running.pid)
 
@@ -194,7 +194,7 @@ def test_workers_do_not_outlive_a_killed_parent(running: subprocess.Popen[str]) 
     assert gone(running.pid, 20), members(running.pid)
 
 
-def test_a_worker_of_joblib_can_start_workers_of_its_own() -> None:
+def test_a_joblib_worker_can_start_its_own_workers() -> None:
     work = "Parallel(n_jobs=2)(delayed(light_results)() for _ in range(2))"
     code = f"from joblib import Parallel, delayed; from tests.rollout.test_workers import light_results; print({work})"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -207,9 +207,7 @@ def stop_first() -> Iterator[int]:
     yield 0
 
 
-def test_a_worker_that_somebody_stopped_is_named(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_stopped_worker_is_named(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(workers, "SILENCE", 0.2)
     with closing(workers.run(stop_first, [()])) as arriving:
         _, pid = next(arriving)
@@ -241,11 +239,11 @@ def _use_workers() -> None:
     next(workers.run(range, [(1,)]))
 
 
-def test_workers_of_a_child_leave_the_sockets_of_its_parent() -> None:
+def test_workers_of_a_child_keep_the_sockets_of_its_parent() -> None:
     folder = Path(util.get_temp_dir())
     child = multiprocessing.get_context("spawn").Process(target=_use_workers)
     child.start()
     child.join()
-    time.sleep(3.0)  # longer than the server outlives it
+    time.sleep(3.0)  # longer than the fork server outlives the child
     assert child.exitcode == 0
     assert folder.is_dir()

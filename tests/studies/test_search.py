@@ -1,4 +1,4 @@
-"""Searches: which trials there are, what becomes of them, and that they go on where they were killed."""
+"""Hyperparameter searches: their trials, outcomes, reports, and resuming after a kill."""
 
 import json
 import math
@@ -31,19 +31,19 @@ from tests.studies import toy_search
 from tests.tracking.hostile_files import REPLACEMENTS
 
 RATE = "optimizer.learning_rate"
-FIGURES = search_report.FIGURES
+figures_of_search = search_report.figures_of_search
 
 
 Task = Callable[[DictConfig, Path], float | None]
-"""What is done for a run with this config in this folder; `search.trial` is None for a run of the winner."""
+"""Executes a run with this config in this folder; `search.trial` is None for runs of the winner."""
 
 
 class WorkerKilledError(Exception):
-    """What a launcher itself raises when a worker process dies."""
+    """Raised by a launcher when a worker process dies."""
 
 
 def train(cfg: DictConfig, folder: Path) -> float:
-    """Best at a learning rate of 0.003; seeds differ a little."""
+    """Return a score that is best at a learning rate of 0.003 and differs slightly between seeds."""
     value = -abs(math.log10(cfg.optimizer.learning_rate / 0.003)) + 0.01 * cfg.seed
     toy_search.leave_traces(cfg, folder, value)
     return value
@@ -56,7 +56,7 @@ def composed() -> DictConfig:
 
 
 def search(folder: Path, task: Task = train, *, space: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
-    """A search over the learning rate, in which the task stands for a training."""
+    """Search over the learning rate with a task in place of training."""
     cfg = composed().copy()
     for key, value in changes.items():
         key = key.replace("__", ".") if "__" in key or key in cfg else f"search.{key}"
@@ -80,7 +80,7 @@ def search(folder: Path, task: Task = train, *, space: dict[str, Any] | None = N
 
 
 def multirun(task: Callable[[DictConfig], float | None], *overrides: str) -> dict[str, Any]:
-    """`ilt train -m sweep=optuna …` in this process, with another task."""
+    """Run `ilt train -m sweep=optuna …` in this process with another task."""
     quiet = ["hydra.job_logging.root=null", "hydra.hydra_logging.root=null"]
     before = HydraConfig.instance().cfg
     try:
@@ -94,12 +94,12 @@ def multirun(task: Callable[[DictConfig], float | None], *overrides: str) -> dic
 
 @pytest.fixture(autouse=True)
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take longer than everything else, and one test looks at them."""
-    monkeypatch.setattr(search_report, "FIGURES", {})
+    """Skip the figures: they are slow, and only one test needs them."""
+    monkeypatch.setattr(search_report, "figures_of_search", lambda study: {})
 
 
 def starts(folder: Path) -> dict[str, int]:
-    """How often each run was started."""
+    """Return how often each run was started."""
     return {f"{p.parts[-3]}/{p.parts[-2]}": len(p.read_text().split()) for p in folder.glob("*/*/starts.txt")}
 
 
@@ -116,7 +116,7 @@ def study_in(folder: Path) -> optuna.Study:
 
 
 def killed_in(trial: int, seed: int, *, times: int = 1) -> Task:
-    """A training that is killed so many times."""
+    """Return a task that is killed `times` times in one trial and seed."""
     left = iter(range(times))
 
     def task(cfg: DictConfig, folder: Path) -> float:
@@ -129,7 +129,7 @@ def killed_in(trial: int, seed: int, *, times: int = 1) -> Task:
 
 
 def worse_and_worse(cfg: DictConfig, folder: Path) -> float | None:
-    """Each trial is worse than the one before, and says so at two steps."""
+    """Make each trial worse than the previous one, and report that at two steps."""
     train(cfg, folder)
     report, trial = reporter(cfg, folder.parents[1]), cfg.search.trial or 0
     if report is not None and any(report(step - 100.0 * trial, step) for step in (10, 20)):
@@ -138,7 +138,7 @@ def worse_and_worse(cfg: DictConfig, folder: Path) -> float | None:
 
 
 def fail_some(cfg: DictConfig, folder: Path) -> float:
-    """The second seed of the second trial fails; the third trial's value is no number."""
+    """Fail at the second seed of the second trial; return NaN in the third trial."""
     if (report := reporter(cfg, folder.parents[1])) is not None:
         report(1.0, 10)
     if (cfg.search.trial, cfg.seed) == (1, 1):
@@ -146,7 +146,7 @@ def fail_some(cfg: DictConfig, folder: Path) -> float:
     return float("nan") if cfg.search.trial == 2 else train(cfg, folder)
 
 
-def test_the_best_trial_by_the_mean_over_its_seeds_is_trained_again_from_fresh_ones(tmp_path: Path) -> None:
+def test_the_trial_with_the_best_mean_over_seeds_is_retrained_from_fresh_seeds(tmp_path: Path) -> None:
     found = search(tmp_path, n_trials=4, fresh_seeds=[7, 8])
     assert states(found) == ["complete"] * 4
     for trial in found["trials"]:
@@ -163,8 +163,8 @@ def test_the_best_trial_by_the_mean_over_its_seeds_is_trained_again_from_fresh_o
     assert {path.parts[-3] for path in tmp_path.glob("*/*/results.json")} == {f"winner-{winner['trial']:03d}"}
 
 
-def test_the_report_has_words_numbers_and_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_report, "FIGURES", FIGURES)
+def test_the_report_contains_text_numbers_and_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_report, "figures_of_search", figures_of_search)
     found = search(tmp_path, fail_some, n_trials=4)
     assert states(found) == ["complete", "fail", "fail", "complete"]
     assert found["trials"][1]["error"] == "ValueError: a pipe | in a message"
@@ -192,7 +192,7 @@ def test_a_search_is_extended_to_a_total_and_repeats_no_trial(tmp_path: Path, sa
     assert set(found["scored_on_test_seeds"]) == {first["winner"]["trial"], found["winner"]["trial"]}
 
 
-def test_a_killed_search_goes_on_with_the_trial_that_it_was_at(tmp_path: Path) -> None:
+def test_a_killed_search_resumes_the_interrupted_trial(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         search(tmp_path, killed_in(1, 2), n_trials=3)
     interrupted = study_in(tmp_path).trials
@@ -204,7 +204,7 @@ def test_a_killed_search_goes_on_with_the_trial_that_it_was_at(tmp_path: Path) -
     assert starts(tmp_path)["trial-000/seed-2"] == 1
 
 
-def test_a_trial_that_is_killed_again_and_again_is_passed_over(tmp_path: Path) -> None:
+def test_a_trial_that_is_killed_repeatedly_is_skipped(tmp_path: Path) -> None:
     task = killed_in(0, 0, times=3)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
@@ -214,12 +214,12 @@ def test_a_trial_that_is_killed_again_and_again_is_passed_over(tmp_path: Path) -
     assert found["trials"][0]["error"] == "interrupted 3 times"
 
 
-def test_a_search_of_which_every_trial_fails_has_no_winner(tmp_path: Path) -> None:
+def test_a_search_with_only_failed_trials_has_no_winner(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="none of the 2 trials"):
         search(tmp_path, lambda cfg, folder: 1 / 0, n_trials=2)
 
 
-def test_a_trial_below_the_median_at_its_first_seed_is_pruned_and_trains_no_other(tmp_path: Path) -> None:
+def test_a_trial_below_the_median_at_its_first_seed_is_pruned(tmp_path: Path) -> None:
     found = search(tmp_path, worse_and_worse, n_trials=4, startup_trials=2)
     assert states(found) == ["complete", "complete", "pruned", "pruned"]
     assert found["trials"][2]["value"] == 10 - 200
@@ -229,7 +229,7 @@ def test_a_trial_below_the_median_at_its_first_seed_is_pruned_and_trains_no_othe
     assert states(unpruned) == ["complete"] * 3
 
 
-def test_a_launcher_that_fails_loses_one_batch_and_ends_the_search_only_when_it_fails_again(tmp_path: Path) -> None:
+def test_a_failing_launcher_loses_one_batch_and_ends_the_search_only_if_it_fails_twice_in_a_row(tmp_path: Path) -> None:
     def task(cfg: DictConfig, folder: Path) -> float:
         if cfg.search.trial in killing:
             raise WorkerKilledError("out of memory")
@@ -245,7 +245,7 @@ def test_a_launcher_that_fails_loses_one_batch_and_ends_the_search_only_when_it_
 
 
 @pytest.mark.parametrize("name", ["who?", "a#b%41", "{c}", "d e&f=g"])
-def test_a_study_is_in_its_folder_whatever_the_folder_is_called(name: str, tmp_path: Path) -> None:
+def test_a_study_is_stored_in_its_folder_whatever_its_name(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
     folder.mkdir()
     search = {"sampler": "random", "seed": 0, "startup_trials": 1}
@@ -264,18 +264,18 @@ def test_a_damaged_study_is_named(how: str, tmp_path: Path) -> None:
         open_study(OmegaConf.create({"search": {"sampler": "random", "seed": 0, "startup_trials": 1}}), tmp_path)
 
 
-def test_a_folder_holds_one_search_and_one_process_at_a_time(tmp_path: Path) -> None:
+def test_a_folder_is_for_one_search_and_one_process_at_a_time(tmp_path: Path) -> None:
     search(tmp_path, n_trials=1)
-    with pytest.raises(ValueError, match=r"holds another search \(search.space differ\); give this one a"):
+    with pytest.raises(ValueError, match=r"contains another search \(search.space differ\); give this one its own"):
         search(tmp_path, n_trials=1, space={RATE: FloatDistribution(1e-4, 1e-2)})
-    search(tmp_path, n_trials=1, evaluation__video=False, evaluation__n_episodes=7, n_envs=3)  # is the same one
-    with pytest.raises(ValueError, match=r"holds another search \(model, search.seeds differ\)"):
+    search(tmp_path, n_trials=1, evaluation__video=False, evaluation__n_episodes=7, n_envs=3)  # still the same search
+    with pytest.raises(ValueError, match=r"contains another search \(model, search.seeds differ\)"):
         search(tmp_path, n_trials=1, model__n_layer=1, seeds=[0, 1, 2, 3])
-    with FileLock(tmp_path / ".search.lock"), pytest.raises(RuntimeError, match="another process searches in"):
+    with FileLock(tmp_path / ".search.lock"), pytest.raises(RuntimeError, match="another process is searching in"):
         search(tmp_path, n_trials=2)
 
 
-def test_trials_run_at_once_through_the_launcher(tmp_path: Path) -> None:
+def test_trials_run_in_parallel_through_the_launcher(tmp_path: Path) -> None:
     parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "search.trials_at_once=2"]
     options = ["search.n_trials=2", "search.fresh_seeds=[9]", f"hydra.sweep.dir={tmp_path}"]
     found = multirun(toy_search.train_in_company, *options, *parallel)
@@ -289,7 +289,7 @@ def test_an_unknown_key_is_refused_before_anything_is_written(tmp_path: Path) ->
     assert not (tmp_path / "sweep").exists()
 
 
-def test_a_search_trains_and_scores_transformers(tmp_path: Path) -> None:
+def test_a_search_trains_and_scores_real_models(tmp_path: Path) -> None:
     small = ["experiment=smoke", f"outputs={tmp_path}", "evaluation.video=false", "demos.n_episodes=3"]
     small += ["demos.n_validation_episodes=1", "trainer.max_steps=4", "trainer.val_check_interval=2"]
     small += ["evaluation.n_episodes=2", "callbacks.rollout.n_episodes=2", "search.fresh_seeds=[5]"]
@@ -323,11 +323,11 @@ def parsed(space: dict[str, str] | None, *arguments: str) -> tuple[dict[str, Any
         ("choice(true, false)", CategoricalDistribution([True, False])),
     ],
 )
-def test_sweeps_in_hydras_syntax_are_distributions(text: str, expected: Any) -> None:
+def test_hydra_sweeps_become_distributions(text: str, expected: Any) -> None:
     assert parsed({"key": text}) == ({"key": expected}, [])
 
 
-def test_the_command_line_goes_before_the_space() -> None:
+def test_the_command_line_overrides_the_search_space() -> None:
     space = {"model.dropout": "interval(0, 0.2)", "model": "choice(tiny, small)", "dataset.stride": "range(1, 3)"}
     found, fixed = parsed(space, "model.dropout=interval(0, 0.9)", "model=base", "demos.n_episodes=50")
     assert found == {"model.dropout": FloatDistribution(0, 0.9), "dataset.stride": IntDistribution(1, 2)}
@@ -337,9 +337,9 @@ def test_the_command_line_goes_before_the_space() -> None:
 @pytest.mark.parametrize(
     ("space", "arguments", "message"),
     [
-        (None, [], "search.space must hold something to search over"),
-        ({"model": "choice(tiny, small)"}, ["model=tiny"], "search.space must hold something to search over"),
-        ({"model.dropout": "0.1"}, [], "search.space must hold sweeps such as interval"),
+        (None, [], "search.space must contain something to search over"),
+        ({"model": "choice(tiny, small)"}, ["model=tiny"], "search.space must contain something to search over"),
+        ({"model.dropout": "0.1"}, [], "search.space must contain sweeps such as interval"),
         ({"model": "choice(tiny, small)"}, ["seed=0,1"], "seed is set by search.seeds"),
     ],
 )

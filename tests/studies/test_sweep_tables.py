@@ -1,4 +1,4 @@
-"""Jobs side by side: what differs, what came out, and what is said over seeds."""
+"""Tables of sweeps: swept keys, results per job, and means over seeds."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ from tests.analysis.test_figures import has_color, pixels
 
 
 def job(name: str, selection: float | None, *, test: float = 0.0, env: str = "", **given: str) -> Job:
-    """A finished job, or one without a return."""
+    """Return a finished job, or an unfinished one if `selection` is None."""
     results = {
         "selection_return_mean": selection,
         "return_mean": test,
@@ -39,7 +39,7 @@ JOBS = [
 ]
 
 
-def test_what_all_jobs_were_given_was_not_swept() -> None:
+def test_keys_with_one_value_in_all_jobs_are_not_swept() -> None:
     assert swept_keys(JOBS) == ["model", "seed"]
     assert swept_keys([*JOBS, job("f", None, model="tiny")]) == ["model", "seed"]
     assert swept_keys(JOBS[:1]) == []
@@ -53,7 +53,7 @@ def test_jobs_are_sorted_by_selection_return_and_never_by_test_return() -> None:
 def test_groups_are_means_over_seeds_with_students_t_intervals() -> None:
     small, tiny, _ = group_rows(JOBS)
     assert (small.status, small.numbers["test_return"]) == ("1 of 2 finished", 100.0)
-    assert "test_return_low" not in small.numbers  # of a single job
+    assert "test_return_low" not in small.numbers  # undefined for a single job
     assert (tiny.status, tiny.numbers["test_return"]) == ("2 of 2 finished", 250.0)
     assert tiny.numbers["selection_return"] == 12.0
     half = t.ppf(0.975, 1) * np.std([10, 14], ddof=1) / np.sqrt(2)
@@ -69,7 +69,7 @@ def test_the_csv_has_a_row_for_each_job_and_each_group() -> None:
     assert (rows[3]["status"], rows[3]["test_return"]) == ("failed: ValueError: a | b", "")
 
 
-def test_the_markdown_has_both_tables_and_every_line_as_many_cells() -> None:
+def test_the_markdown_has_both_tables_with_equal_cell_counts() -> None:
     text = sweep_markdown("a sweep", JOBS)
     assert "3 of 5 jobs finished" in text
     assert "Over seeds" in text
@@ -77,7 +77,7 @@ def test_the_markdown_has_both_tables_and_every_line_as_many_cells() -> None:
     assert [len(lines) - 2 for lines in tables] == [5, 3]
     for lines in tables:
         assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
-    assert "Over seeds" not in sweep_markdown("a sweep", JOBS[:2])  # of which each has one
+    assert "Over seeds" not in sweep_markdown("a sweep", JOBS[:2])  # each group has a single seed
 
 
 SEVERAL_ENVS = [
@@ -88,7 +88,7 @@ SEVERAL_ENVS = [
 ]
 
 
-def test_a_rate_that_means_nothing_has_no_column() -> None:
+def test_undefined_rates_have_no_column() -> None:
     for rows in (job_rows(SEVERAL_ENVS), group_rows(SEVERAL_ENVS)):
         columns, cells = table(rows, ["run"])
         assert "success" in columns
@@ -104,7 +104,7 @@ def test_environments_are_named_and_never_ranked_against_each_other() -> None:
     assert [row.env for row in group_rows(SEVERAL_ENVS)] == ["Acrobot-v1", "CartPole-v1", ""]
     assert "| Acrobot-v1 | swing |" in sweep_markdown("a sweep", SEVERAL_ENVS)
     given = [job("a", 1.0, env="Acrobot-v1", **{"env.id": "Acrobot-v1"}), JOBS[0]]
-    assert "env" not in swept_keys(given)  # which the swept key says already
+    assert "env" not in swept_keys(given)  # the swept key already says it
 
 
 def test_the_figure_shows_selection_and_test_returns(tmp_path: Path) -> None:
@@ -114,6 +114,6 @@ def test_the_figure_shows_selection_and_test_returns(tmp_path: Path) -> None:
         figure = pixels(tmp_path / "sweep.png")
         assert all(has_color(figure, color) for color in COLORS.values())
         shapes.append(figure.shape)
-    assert shapes[1][0] > shapes[0][0]  # a panel for each environment
+    assert shapes[1][0] > shapes[0][0]  # one panel per environment
     with pytest.raises(ValueError, match="at least one finished job"):
         sweep_figure(JOBS[3:], ONE_COLUMN)

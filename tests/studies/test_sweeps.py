@@ -1,4 +1,4 @@
-"""Sweeps: found again, shared out, resumed, summed up."""
+"""Sweeps: names, sharing of cores, resuming, and summaries."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def command(*arguments: str, outputs: Path, program: Sequence[str] = ("tests.cou
 
 def run(line: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
     process = subprocess.run(line, **{"cwd": ROOT, "env": ENVIRONMENT, **options}, capture_output=True, text=True)
-    assert "Callback" not in process.stderr  # of Hydra, which only warns of errors in one
+    assert "Callback" not in process.stderr  # Hydra only warns about errors in callbacks
     return process
 
 
@@ -45,12 +45,12 @@ def only_sweep(outputs: Path) -> Path:
 
 
 def contents(folder: Path, *patterns: str) -> dict[Path, tuple[int, bytes]]:
-    """What files hold, and when they were written."""
+    """Return the modification time and content of each file."""
     paths = (path for pattern in patterns for path in folder.rglob(pattern) if path.is_file())
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
 
 
-def test_the_same_command_names_the_same_sweep_in_whatever_order_and_another_names_another() -> None:
+def test_a_sweep_name_depends_on_the_overrides_but_not_their_order() -> None:
     name = sweep_name("train", ["model=tiny,small", "dataset.context_length=4,16", "expert=a2c"])
     assert name.startswith("context_length-model-")
     assert sweep_name("train", ["expert=a2c", "dataset.context_length=4,16", "model=tiny,small"]) == name
@@ -58,15 +58,15 @@ def test_the_same_command_names_the_same_sweep_in_whatever_order_and_another_nam
     assert len({sweep_name("train", given) for given in commands} | {sweep_name("expert", ["seed=0,1"])}) == 7
 
 
-def test_what_changes_no_result_does_not_change_the_sweep() -> None:
+def test_overrides_that_change_no_result_do_not_change_the_sweep_name() -> None:
     others = ["threads=2", "processes=1", "logger=none", "logger.project=other", "outputs=/elsewhere", "resume=false"]
     others += ["evaluation.video=true,false", "evaluation.n_episodes=9", "n_envs=2"]
     assert sweep_name("train", ["seed=0,1", *others]) == sweep_name("train", ["seed=0,1"])
-    assert sweep_name("train", ["evaluation.context_length=2,4"]).startswith("context_length-")  # decides weights
+    assert sweep_name("train", ["evaluation.context_length=2,4"]).startswith("context_length-")  # affects the weights
 
 
 def shared(overrides: list[str], *launcher: str) -> DictConfig:
-    """A multirun's config after its cores were shared out."""
+    """Return a multirun's config after its jobs have shared the cores."""
     given = [line for line in overrides if not OverridesParser.create().parse_override(line).is_sweep_override()]
     with initialize_config_module("ilt.conf", version_base="1.3"):
         cfg = compose("train", ["run_name=any", *given, *launcher], return_hydra_config=True)
@@ -79,16 +79,16 @@ def shared(overrides: list[str], *launcher: str) -> DictConfig:
 @pytest.mark.parametrize(
     ("overrides", "n_jobs", "at_once", "added"),
     [
-        (["seed=0,1,2,3"], -1, 4, ["processes=2"]),  # as many as there are jobs
+        (["seed=0,1,2,3"], -1, 4, ["processes=2"]),  # as many as jobs
         (["seed=0,1,2,3", "model=tiny,small"], -1, 8, ["processes=1"]),
-        (["seed=0,1,2,3", "model=tiny,small,nano"], -1, 8, ["processes=1"]),  # as many as there are cores
+        (["seed=0,1,2,3", "model=tiny,small,nano"], -1, 8, ["processes=1"]),  # as many as cores
         (["seed=0,1,2,3"], 2, 2, ["processes=4"]),
         (["seed=0,1,2,3", "threads=8"], 2, 2, ["processes=4", "threads=4"]),
         (["seed=0,1,2,3", "threads=null", "processes=2"], 2, 2, ["threads=4"]),
         (["seed=0,1,2,3"], 1, 1, []),
     ],
 )
-def test_jobs_at_once_divide_the_cores(
+def test_parallel_jobs_divide_the_cores(
     monkeypatch: pytest.MonkeyPatch, overrides: list[str], n_jobs: int, at_once: int, added: list[str]
 ) -> None:
     monkeypatch.setattr(multirun, "cores", lambda: 8)
@@ -105,12 +105,12 @@ def test_jobs_at_once_divide_the_cores(
         (["seed=0,1", "threads=null", "processes=1"], 0.5, ["threads=1"]),
     ],
 )
-def test_jobs_on_ray_have_the_cores_that_they_ask_for(overrides: list[str], num_cpus: float, added: list[str]) -> None:
+def test_jobs_on_ray_use_the_cores_they_request(overrides: list[str], num_cpus: float, added: list[str]) -> None:
     cfg = shared(overrides, "hydra/launcher=ray", f"hydra.launcher.remote.num_cpus={num_cpus}")
     assert list(cfg.hydra.overrides.task) == [*overrides, *added]
 
 
-def test_what_a_sweep_imports_is_not_heavy() -> None:
+def test_sweeps_do_not_import_heavy_packages() -> None:
     modules = "ilt.cli.train, ilt.cli.sweep, ilt.studies.sweeps, ilt.studies.sweep_tables, ilt.evaluation.tables"
     heavy = "{'torch', 'pytorch_lightning', 'gymnasium', 'scipy', 'matplotlib', 'wandb'}"
     code = f"import sys, {modules}; print(*{heavy} & set(sys.modules))"
@@ -134,7 +134,7 @@ RESULTS = {
 }
 
 
-def test_a_damaged_job_is_listed_with_the_reason_and_the_others_have_their_tables(tmp_path: Path) -> None:
+def test_a_damaged_job_is_listed_with_the_reason_and_does_not_affect_others(tmp_path: Path) -> None:
     write_job(tmp_path, "good", ["seed=0"], finished=True)
     write_job(tmp_path, "silent", ["seed=1"])
     (tmp_path / "silent" / "error.txt").touch()
@@ -158,14 +158,14 @@ def test_a_damaged_job_is_listed_with_the_reason_and_the_others_have_their_table
     assert (tmp_path / "sweep.png").stat().st_size > 5000
 
 
-def test_a_job_is_finished_or_failed_or_not_finished(tmp_path: Path) -> None:
+def test_jobs_are_finished_failed_or_not_finished(tmp_path: Path) -> None:
     others = ["threads=3", "evaluation.video=false"]
     write_job(tmp_path, "a", ["seed=0", "+expert.extra=1", "~callbacks.ema", *others], finished=True)
     write_job(tmp_path, "b", ["seed=1"], error="ValueError: no\n\nTraceback")
     write_job(tmp_path, "c", ["seed=2"], error="ValueError: once", finished=True)
     write_job(tmp_path, "d", ["seed=3"])
     (tmp_path / "e").mkdir()
-    write_job(tmp_path, "a.1", ["seed=0"])  # set aside when it was run again
+    write_job(tmp_path, "a.1", ["seed=0"])  # set aside by a later run
     jobs = find_jobs(tmp_path)
     statuses = {"a": "finished", "b": "failed: ValueError: no", "c": "finished", "d": "not finished"}
     assert {job.name: job.status for job in jobs} == statuses
@@ -173,7 +173,7 @@ def test_a_job_is_finished_or_failed_or_not_finished(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("launcher", [[], JOBLIB])
-def test_a_job_that_fails_takes_no_other_along(launcher: list[str], tmp_path: Path) -> None:
+def test_a_failing_job_does_not_affect_the_others(launcher: list[str], tmp_path: Path) -> None:
     process = run(command(*COUNT, "model.dropout=0.5,0.0,2.0", "model=nano,tiny", *launcher, outputs=tmp_path))
     assert process.returncode == 1
     assert "2 of 6 jobs finished" in process.stdout
@@ -191,7 +191,7 @@ def test_a_job_that_fails_takes_no_other_along(launcher: list[str], tmp_path: Pa
     assert (sweep / "sweep.png").stat().st_size > 5000
 
 
-def test_a_sweep_killed_in_the_middle_loses_nothing_and_does_nothing_twice(tmp_path: Path) -> None:
+def test_a_killed_sweep_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
     swept = [*COUNT, "optimizer.weight_decay=range(0,8)"]
     line = command(*swept, *JOBLIB, outputs=tmp_path)
     process = subprocess.Popen(line, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, start_new_session=True)
@@ -210,15 +210,15 @@ def test_a_sweep_killed_in_the_middle_loses_nothing_and_does_nothing_twice(tmp_p
     assert [path.read_text().split() for path in tmp_path.rglob("steps.txt")] == [TEN] * 8
     assert "8 of 8 jobs finished" in (only_sweep(tmp_path) / "sweep.md").read_text()
     everything = contents(only_sweep(tmp_path), "*-s0-*/**/*", "sweep.*")
-    assert run(command(*swept, outputs=tmp_path)).returncode == 0  # with another launcher
+    assert run(command(*swept, outputs=tmp_path)).returncode == 0  # with a different launcher
     assert contents(only_sweep(tmp_path), "*-s0-*/**/*", "sweep.*") == everything
 
 
 @pytest.mark.slow
-def test_on_ray_a_job_whose_worker_dies_goes_on_in_another_and_takes_no_other_along(tmp_path: Path) -> None:
+def test_on_ray_a_job_whose_worker_dies_resumes_and_does_not_affect_the_others(tmp_path: Path) -> None:
     ray = ["hydra/launcher=ray", "hydra.launcher.init.address=local", "hydra.launcher.init.num_cpus=2"]
     swept = [*COUNT, "model.dropout=0.0,0.5,0.75,0.875", *ray, "hydra.launcher.remote.max_retries=1"]
-    line = command(*swept, outputs=Path("here"))  # below the folder that the command is typed in
+    line = command(*swept, outputs=Path("here"))  # relative to the current folder
     process = run(line, cwd=tmp_path, env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)})
     assert process.returncode == 1
     assert "2 of 4 jobs finished" in process.stdout
@@ -234,7 +234,7 @@ def test_on_ray_a_job_whose_worker_dies_goes_on_in_another_and_takes_no_other_al
 
 
 @pytest.mark.slow
-def test_jobs_in_parallel_may_run_rollouts_in_worker_processes_of_their_own(tmp_path: Path) -> None:
+def test_parallel_jobs_can_use_their_own_worker_processes(tmp_path: Path) -> None:
     swept = ["experiment=smoke", "seed=0,1", "processes=choice(2)", *JOBLIB, "evaluation.video=false"]  # not capped
     line = command(*swept, outputs=tmp_path, program=("ilt", "train"))
     process = subprocess.Popen(line, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, start_new_session=True)

@@ -1,4 +1,4 @@
-"""What a search trains in tests: nothing. Imported by worker processes, so it imports little."""
+"""Stand-ins for training in tests of searches. Worker processes import this module, so it imports little."""
 
 import json
 import time
@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 
 def leave_traces(cfg: DictConfig, folder: Path, value: float) -> None:
-    """What is in a run's folder: one line per start in `starts.txt`, and results if it was scored on test seeds."""
+    """Write a run's files: one line per start in `starts.txt`, and results if it is scored on test seeds."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "starts.txt").open("a") as file:
         file.write("started\n")
@@ -34,13 +34,13 @@ def leave_traces(cfg: DictConfig, folder: Path, value: float) -> None:
 
 
 def train(cfg: DictConfig) -> float:
-    """A run of a search as `ilt train` makes it."""
+    """Stand in for one run of `ilt train` in a search."""
     leave_traces(cfg, Path(HydraConfig.get().runtime.output_dir), float(cfg.seed))
     return cfg.seed - cfg.optimizer.learning_rate
 
 
 def train_in_company(cfg: DictConfig) -> float:
-    """The same, but a trial's first run waits until that of another trial has begun."""
+    """Do the same, but wait in a trial's first run until another trial has started."""
     value, deadline = train(cfg), time.monotonic() + 20
     while cfg.search.trial is not None and len(list(Path(HydraConfig.get().sweep.dir).glob("trial-*/seed-0"))) < 2:
         assert time.monotonic() < deadline, "no other trial began"

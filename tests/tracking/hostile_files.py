@@ -1,4 +1,4 @@
-"""Ways in which a file of somebody else's run can be damaged or hostile."""
+"""Ways in which a file of a foreign run can be damaged or hostile."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ SECRET = "a secret of another folder"
 
 
 def replaced(path: Path, how: str) -> None:
-    """Replace a file by a damaged or hostile one."""
+    """Replace a file with a damaged or hostile one."""
     path.unlink()
     REPLACEMENTS[how](path)
 
@@ -62,7 +62,7 @@ REPLACEMENTS = {**JSON, **YAML, **CSV}
 
 
 def read_only(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Let a folder, and all below it, be on a read-only disk, as far as a program asks."""
+    """Make a folder and everything below it look like a read-only disk."""
     write = tempfile.TemporaryFile
 
     def refused(*arguments: Any, dir: Path, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Checkpoints: a kill or a full disk leaves the one before, and damage is noticed."""
+"""Checkpoints: the previous one survives a kill or a full disk, and damage is detected."""
 
 import os
 import random
@@ -19,7 +19,7 @@ ADVICE = "begin again"
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where checkpoints of steps 6 and 7 were saved."""
+    """Return the path where checkpoints of steps 6 and 7 were saved."""
     for step in (6, 7):
         save_checkpoint({**CONTENT, "step": step}, tmp_path / "last.ckpt")
     return tmp_path / "last.ckpt"
@@ -30,13 +30,13 @@ def step_of(path: Path | None) -> int:
     return torch.load(path, weights_only=True)["step"]
 
 
-def test_the_checkpoint_before_is_kept(path: Path) -> None:
+def test_the_previous_checkpoint_is_kept(path: Path) -> None:
     assert (step_of(path), step_of(one_before(path))) == (7, 6)
     assert sorted(each.name for each in path.parent.iterdir()) == ["last.ckpt", "last.ckpt.before"]
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_what_cannot_be_written_leaves_what_was_there(
+def test_a_failed_save_keeps_the_old_checkpoints(
     path: Path, error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def half(content: Any, target: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_kill_between_the_renames_loses_nothing(path: Path, killed_at: int, mo
 
 
 @pytest.mark.parametrize("damage", ["cut short", "empty", "foreign", "a folder", "a broken link"])
-def test_damage_is_noticed_and_the_checkpoint_before_is_used(path: Path, damage: str) -> None:
+def test_damage_is_detected_and_the_previous_checkpoint_is_used(path: Path, damage: str) -> None:
     content = path.read_bytes()
     path.unlink()
     if damage == "a folder":
@@ -83,7 +83,7 @@ def test_damage_is_noticed_and_the_checkpoint_before_is_used(path: Path, damage:
             newest_whole(path, advice=ADVICE)
 
 
-def test_a_flipped_bit_is_noticed_or_changes_nothing(path: Path) -> None:
+def test_a_flipped_bit_is_detected_or_changes_nothing(path: Path) -> None:
     content, rng, noticed = path.read_bytes(), random.Random(0), 0
     for _ in range(200):
         changed, place = bytearray(content), rng.randrange(len(content))
@@ -99,7 +99,7 @@ def test_a_flipped_bit_is_noticed_or_changes_nothing(path: Path) -> None:
     assert noticed > 100
 
 
-def test_without_a_checkpoint_there_is_none(tmp_path: Path) -> None:
+def test_without_checkpoints_none_is_returned(tmp_path: Path) -> None:
     assert newest_whole(tmp_path / "last.ckpt", advice=ADVICE) is None
 
 

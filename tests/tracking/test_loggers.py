@@ -1,4 +1,4 @@
-"""Runs of jobs, written by every logger without a server and read back from their files."""
+"""Every logger writes runs without a server, and its files contain what was logged."""
 
 import csv
 import json
@@ -35,7 +35,7 @@ QUIET = dict.fromkeys(["enable_checkpointing", "enable_progress_bar", "enable_mo
 
 @pytest.fixture(autouse=True)
 def no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing here reaches a server, on any machine."""
+    """Keep these tests from reaching a server on any machine."""
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
@@ -49,13 +49,13 @@ def job(folder: Path, **known: Any) -> JobInfo:
 
 
 def option(name: str, outputs: Path) -> Any:
-    """The logger group of a config with this option."""
+    """Return the logger config for this option."""
     with initialize_config_module("ilt.conf", version_base="1.3"):
         return compose("collect", [f"logger={name}", f"outputs={outputs}"]).logger
 
 
 def written(outputs: Path, kind: str) -> list[dict[str, Any]]:
-    """The records of one kind in the only W&B run there is."""
+    """Return the records of one kind in the only W&B run."""
     (path,) = outputs.glob("wandb/offline-run-*/run-*.wandb")
     return [record[kind] for record in records(path) if record["type"] == kind]
 
@@ -70,7 +70,7 @@ def expert(tmp_path: Path) -> Artifact:
 
 
 class Learner(BoringModel):
-    """A model that logs a metric of known value."""
+    """A model that logs a metric with known values."""
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         self.log("train/loss", 10.0 + self.global_step)
@@ -78,11 +78,11 @@ class Learner(BoringModel):
 
 
 class OwnLogger(CSVLogger):
-    """A user's own."""
+    """A logger written by a user."""
 
 
 def log_everything(logger: Any, job: JobInfo, expert: Artifact) -> None:
-    """What a command may give to its run, a Lightning training included."""
+    """Log everything that a command may log, including a Lightning training."""
     figure, video = expert.path.parent / "curve.png", expert.path.parent / "episode.mp4"
     imsave(figure, torch.rand(4, 5, 3).numpy())
     video.write_bytes(b"frames")
@@ -95,14 +95,14 @@ def log_everything(logger: Any, job: JobInfo, expert: Artifact) -> None:
         run.log({"expert/return_mean": 9.0}, step=200, x="expert/steps")
         run.log_tables({"episodes": [{"seed": 1, "return": 2.5}, {"seed": 2, "return": 3.5}]})
         run.log_figures({"curve": figure})
-        if not isinstance(run, WandbRun):  # which checks that it is a video
+        if not isinstance(run, WandbRun):  # W&B checks that it is a video
             run.log_videos({"episode": video})
         run.summarize({"test/return_mean": 5.0, "test/name": "left out", "test/crash_rate": None})
         run.summarize({"selection/return_mean": 6.0})
         run.log_artifacts(demonstrations=expert)
 
 
-def test_tensorboard_holds_everything_but_videos_in_real_event_files(tmp_path: Path, expert: Artifact) -> None:
+def test_tensorboard_event_files_contain_everything_but_videos(tmp_path: Path, expert: Artifact) -> None:
     log_everything(option("tensorboard", tmp_path), job(tmp_path), expert)
     folder = tmp_path / "logs" / "collect-some" / "tensorboard"
     events = EventAccumulator(str(folder))
@@ -122,7 +122,7 @@ def test_tensorboard_holds_everything_but_videos_in_real_event_files(tmp_path: P
     assert yaml.safe_load((folder / "hparams.yaml").read_text())["seed"] == 3
 
 
-def test_mlflow_holds_everything_and_whether_the_job_failed_in_a_local_store(tmp_path: Path, expert: Artifact) -> None:
+def test_a_local_mlflow_store_contains_everything_and_the_status(tmp_path: Path, expert: Artifact) -> None:
     log_everything(option("mlflow", tmp_path), job(tmp_path), expert)
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     experiment = client.get_experiment_by_name("ilt")
@@ -143,7 +143,7 @@ def test_mlflow_holds_everything_and_whether_the_job_failed_in_a_local_store(tmp
 
 
 @pytest.mark.parametrize("target", ["pytorch_lightning.loggers.CSVLogger", f"{__name__}.OwnLogger"])
-def test_csv_files_hold_everything_also_of_a_logger_of_ones_own(tmp_path: Path, expert: Artifact, target: str) -> None:
+def test_csv_files_contain_everything_for_user_loggers_too(tmp_path: Path, expert: Artifact, target: str) -> None:
     log_everything({**option("csv", tmp_path), "_target_": target}, job(tmp_path, job_type="train"), expert)
     folder = tmp_path / "csv"
     rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
@@ -158,7 +158,7 @@ def test_csv_files_hold_everything_also_of_a_logger_of_ones_own(tmp_path: Path, 
     assert sorted(path.name for path in folder.iterdir()) == files
 
 
-def test_wandb_holds_everything_and_tells_what_is_made_from_what_is_used(tmp_path: Path, expert: Artifact) -> None:
+def test_wandb_contains_everything_and_distinguishes_inputs_from_outputs(tmp_path: Path, expert: Artifact) -> None:
     log_everything({**WANDB, "tags": ["mine"]}, job(tmp_path, tags=["seed=1"], group="sweep"), expert)
     (header,) = written(tmp_path, "run")
     assert (header["project"], header["job_type"], header["display_name"]) == ("ilt", "collect", "some")
@@ -189,13 +189,13 @@ def test_without_a_logger_nothing_is_written(tmp_path: Path, expert: Artifact, m
         assert not (tmp_path / "of the job").exists()
 
 
-def test_a_logger_that_cannot_be_made_is_an_error_of_the_config(tmp_path: Path) -> None:
+def test_a_logger_that_cannot_be_built_is_a_config_error(tmp_path: Path) -> None:
     wrong = {**option("csv", tmp_path), "bogus": 1}
     with pytest.raises(ConfigError, match=r"logger\.bogus is not a key"), open_run(wrong, job(tmp_path)):
         pass
 
 
-def test_a_wandb_run_that_fails_is_marked_and_keeps_neither_code_nor_a_list_of_packages(tmp_path: Path) -> None:
+def test_a_failed_wandb_run_is_marked_and_stores_no_code_or_package_list(tmp_path: Path) -> None:
     with pytest.raises(KeyError), open_run(WANDB, job(tmp_path)):
         raise KeyError
     assert written(tmp_path, "exit")[0]["exit_code"] == 1
@@ -203,7 +203,7 @@ def test_a_wandb_run_that_fails_is_marked_and_keeps_neither_code_nor_a_list_of_p
     assert "git" not in written(tmp_path, "run")[0]
 
 
-def test_the_same_job_again_is_the_same_wandb_run_and_another_is_another(tmp_path: Path) -> None:
+def test_the_wandb_run_id_depends_only_on_the_job(tmp_path: Path) -> None:
     ids = []
     for job_type in ("collect", "collect", "expert"):
         with open_run(WANDB, job(tmp_path, job_type=job_type)) as run:
@@ -212,8 +212,8 @@ def test_the_same_job_again_is_the_same_wandb_run_and_another_is_another(tmp_pat
     assert ids[0] == ids[1] != ids[2]
 
 
-def test_a_job_that_cannot_reach_its_server_goes_on_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wandb.teardown()  # W&B reads the environment once
+def test_a_job_that_cannot_reach_its_server_continues_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb.teardown()  # W&B reads the environment only once
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
@@ -226,7 +226,7 @@ def test_a_job_that_cannot_reach_its_server_goes_on_offline(tmp_path: Path, monk
     assert any("return_mean" in update["update"] for update in written(tmp_path, "summary"))
 
 
-def test_a_key_counts_for_the_server_that_it_is_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_counts_only_for_its_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not has_key()
     (tmp_path / "netrc").write_text(f"machine wandb.example.org login user password {KEY}\n")
     (tmp_path / "netrc").chmod(0o600)
@@ -238,7 +238,7 @@ def test_a_key_counts_for_the_server_that_it_is_for(tmp_path: Path, monkeypatch:
     assert has_key()
 
 
-def test_an_artifact_is_the_same_in_every_run_and_is_read_in_place(tmp_path: Path, expert: Artifact) -> None:
+def test_an_artifact_has_the_same_digest_in_every_run_and_is_read_in_place(tmp_path: Path, expert: Artifact) -> None:
     digests = set()
     for name in ("one", "other"):
         with open_run(WANDB, job(tmp_path / name)) as run:
@@ -252,7 +252,7 @@ def test_an_artifact_is_the_same_in_every_run_and_is_read_in_place(tmp_path: Pat
 
 @pytest.mark.parametrize("name", ["actor.safetensors", "manifest.json"])
 @pytest.mark.parametrize("how", ["a link", "a FIFO", "a folder"])
-def test_nothing_but_regular_files_of_its_folder_becomes_part_of_an_artifact(
+def test_an_artifact_contains_only_regular_files_from_its_folder(
     name: str, how: str, tmp_path: Path, expert: Artifact
 ) -> None:
     replaced(expert.file(name), how)
@@ -269,7 +269,7 @@ def test_nothing_but_regular_files_of_its_folder_becomes_part_of_an_artifact(
 
 
 @pytest.mark.parametrize("live", [False, True])
-def test_an_expert_shows_its_curve_once_whether_it_was_trained_before_or_now(live: bool) -> None:
+def test_an_experts_curve_is_logged_once_whether_trained_now_or_earlier(live: bool) -> None:
     history = [{"steps": 100, "return_mean": -5.0}, {"steps": 200, "return_mean": 9.0}]
     curve = ExpertCurve(run := Mock())
     for entry in history if live else []:
@@ -279,7 +279,7 @@ def test_an_expert_shows_its_curve_once_whether_it_was_trained_before_or_now(liv
     assert run.log.mock_calls == [call({"expert/return_mean": mean}, step=n, x="expert/steps") for n, mean in points]
 
 
-def test_what_was_swept_becomes_tags_and_what_changes_no_number_does_not() -> None:
+def test_overrides_that_affect_results_become_tags() -> None:
     kept = ["model=small", "+env.kwargs.gravity=-8", "seed=1", "evaluation.context_length=4"]
     overrides = [*kept, "outputs=/home/me", "logger.project=x", "resume=false", "evaluation.video=false"]
     assert tags_of(overrides) == [override.lstrip("+") for override in kept]
@@ -289,7 +289,7 @@ def test_what_was_swept_becomes_tags_and_what_changes_no_number_does_not() -> No
 
 
 @pytest.mark.parametrize("name", ["lr=0.1", "two words", "a+b:c", "größe", "n" * 200])
-def test_any_name_is_mapped_to_one_that_wandb_allows(name: str) -> None:
+def test_any_name_is_mapped_to_a_valid_wandb_name(name: str) -> None:
     assert re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", artifact_name(name))
     assert artifact_name(name) == artifact_name(name) != artifact_name(f"{name}2")
     assert artifact_name("tiny-K8-s0.1") == "tiny-K8-s0.1"

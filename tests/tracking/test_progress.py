@@ -13,7 +13,7 @@ import pytest
 from ilt.tracking.progress import Progress
 
 
-def test_without_a_terminal_lines_come_with_notes_and_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_terminal_notes_and_occasional_updates_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO), Progress("expert", total=10, unit="steps") as progress:
         progress.update(3)
         progress.update(5, note="return 1.5")
@@ -49,13 +49,13 @@ print("done")
 LOGGED = ["round 1 was collected", "step 1 was taken", "round 2 was collected", "step 2 was taken"]
 
 
-def test_on_a_terminal_each_bar_and_each_line_that_is_logged_stands_on_a_line_of_its_own() -> None:
+def test_on_a_terminal_bars_and_log_lines_do_not_share_a_line() -> None:
     reads, writes = pty.openpty()
     command = [sys.executable, "-c", LINES_BESIDE_BARS]
     process = subprocess.Popen(command, stdout=writes, stderr=writes, env={**os.environ, "TERM": "xterm"})
     os.close(writes)
     shown = b""
-    with suppress(OSError):  # which a terminal gives that nobody writes to any more
+    with suppress(OSError):  # raised once nobody writes to the terminal
         while True:
             shown += os.read(reads, 4096)
     os.close(reads)
@@ -71,7 +71,7 @@ def test_on_a_terminal_each_bar_and_each_line_that_is_logged_stands_on_a_line_of
 
 
 @pytest.mark.parametrize(("stream", "written"), [("stdout", [*LOGGED, "done"]), ("stderr", [])])
-def test_what_goes_to_a_file_has_no_bar(stream: str, written: list[str], tmp_path: Path) -> None:
+def test_output_to_a_file_has_no_bar(stream: str, written: list[str], tmp_path: Path) -> None:
     reads, writes = pty.openpty()
     with (tmp_path / "file").open("w") as file:
         streams = {"stdout": writes, "stderr": writes, stream: file}

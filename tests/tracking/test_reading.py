@@ -1,4 +1,4 @@
-"""Files of somebody else's: what is read, and what is refused, by the name of the file and the reason."""
+"""Reading untrusted files: bad ones are refused with their name and the reason."""
 
 import os
 from pathlib import Path
@@ -39,7 +39,7 @@ def path(tmp_path: Path) -> Path:
         (read_csv, 'a,b\n"1\n2",3\n', [{"a": "1\n2", "b": "3"}]),
     ],
 )
-def test_what_is_whole_is_read(read: Any, text: str, content: Any, path: Path) -> None:
+def test_valid_files_are_read(read: Any, text: str, content: Any, path: Path) -> None:
     path.write_text(text)
     assert read(path) == content
 
@@ -60,19 +60,19 @@ def test_only_regular_files_are_opened(how: str, path: Path) -> None:
 def test_damaged_and_hostile_files_are_refused(read: Any, how: str, path: Path) -> None:
     replaced(path, how)
     if (read, how) in {(read_yaml, "empty"), (read_csv, "empty"), (read_json, "a list")}:
-        return  # what they hold is for the caller to judge
+        return  # the caller checks their content
     with pytest.raises(UnreadableFileError, match=rf"^{path} cannot be used: [^\n]+$"):
         read(path)
 
 
 @pytest.mark.parametrize("number", ["1" + "0" * 400, "1" + "0" * 5000, "NaN", "Infinity", "-Infinity", "1e999"])
-def test_numbers_that_no_float_can_hold_are_refused(number: str, path: Path) -> None:
+def test_non_finite_and_oversized_numbers_are_refused(number: str, path: Path) -> None:
     path.write_text(f'{{"a": [{number}]}}')
     with pytest.raises(UnreadableFileError, match="cannot be used: "):
         read_json(path)
 
 
-def test_a_config_may_hold_infinities(path: Path) -> None:
+def test_a_config_may_contain_infinities(path: Path) -> None:
     path.write_text('{"a": Infinity}')
     assert read_json(path, finite=False) == {"a": float("inf")}
 
@@ -83,7 +83,7 @@ def test_a_large_file_is_refused_before_it_is_read(path: Path) -> None:
         read_json(path)
 
 
-def test_a_linked_folder_does_not_lead_out(path: Path, tmp_path: Path) -> None:
+def test_links_out_of_the_folder_are_not_followed(path: Path, tmp_path: Path) -> None:
     run = path.parent
     (tmp_path / "private").mkdir()
     (tmp_path / "private" / "secret").write_text("secret")
@@ -92,5 +92,5 @@ def test_a_linked_folder_does_not_lead_out(path: Path, tmp_path: Path) -> None:
         read_text(run / "probe" / "secret", within=run)
     with pytest.raises(UnreadableFileError, match="it leads out of"):
         read_text(run / ".." / "private" / "secret", within=run)
-    (tmp_path / "outputs").symlink_to(tmp_path)  # one's own folder may be a link
+    (tmp_path / "outputs").symlink_to(tmp_path)  # the user's own folder may be a link
     assert read_text(tmp_path / "outputs" / "run" / "file", within=tmp_path / "outputs" / "run") == ""

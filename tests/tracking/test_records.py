@@ -23,7 +23,7 @@ def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert run.test_seeds == "30000000 to 30000002 (3 episodes)"
 
 
-def test_runs_that_differ_in_their_seed_alone_are_one_group_and_the_best_group_is_first(tmp_path: Path) -> None:
+def test_runs_that_differ_only_in_their_seed_form_a_group_and_the_best_group_is_first(tmp_path: Path) -> None:
     runs = [
         finished(tmp_path / "a1", seed=1, selection_return=10.0),
         finished(tmp_path / "b", changes={"model.d_model": 64}, selection_return=40.0),
@@ -47,7 +47,7 @@ def test_runs_that_differ_in_their_seed_alone_are_one_group_and_the_best_group_i
         ([{"a": "1"}, {"a": "1"}, {"a": "2"}], ["a=1 #1", "a=1 #2", "a=2"]),
     ],
 )
-def test_configs_are_named_by_as_few_keys_as_tell_them_apart(configs: list[Any], names: list[str] | None) -> None:
+def test_configs_are_named_by_the_fewest_keys_that_tell_them_apart(configs: list[Any], names: list[str] | None) -> None:
     assert names_of(configs) == (names or ["a.x=1, b.x=1", "a.x=1, b.x=2", "a.x=2, b.x=1"])
 
 
@@ -89,7 +89,7 @@ def test_configs_are_compared_value_by_value() -> None:
         ("config.yaml", "- 1\n", "config.yaml"),
     ],
 )
-def test_a_damaged_run_is_refused_by_its_file(file: str, content: str, complaint: str, tmp_path: Path) -> None:
+def test_the_error_about_a_damaged_run_names_the_file(file: str, content: str, complaint: str, tmp_path: Path) -> None:
     run = finish_run(tmp_path / "run")
     (run / file).write_text(content)
     with pytest.raises(ValueError, match=complaint):
@@ -100,11 +100,11 @@ FILES = {"results.json": JSON, "config.yaml": YAML, "curve.csv": CSV, "episodes.
 
 
 @pytest.mark.parametrize(("file", "how"), [(file, how) for file, table in FILES.items() for how in table])
-def test_a_hostile_file_is_refused_by_its_name(file: str, how: str, tmp_path: Path) -> None:
+def test_the_error_about_a_hostile_file_names_it(file: str, how: str, tmp_path: Path) -> None:
     run = finish_run(tmp_path / "run")
     replaced(run / file, how)
     if (file, how) == ("curve.csv", "empty"):
-        return  # of a run that was never validated
+        return  # a run that was never validated
     with pytest.raises(UnreadableFileError, match=rf"^{run / file} cannot be used: [^\n]+$"):
         read_run("run", run, read_config(run))
 
@@ -161,6 +161,6 @@ def test_rates_and_their_rules_may_be_null(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["<b>1</b>", None, True, [1.0]])
-def test_text_where_a_number_belongs_is_refused(value: Any, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="stands where a number is wanted"):
+def test_other_values_in_place_of_numbers_are_refused(value: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected a number, got"):
         finished(tmp_path / "run", results={"return_mean": value})

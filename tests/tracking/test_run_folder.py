@@ -26,7 +26,7 @@ def open_run(outputs: Path, *, resume: bool = True, wait: bool = False, **change
     return RunFolder(outputs / "run", config, identity, resume=resume, started=time.monotonic(), wait=wait)
 
 
-def test_a_run_is_finished_when_its_results_and_figures_are_there(tmp_path: Path) -> None:
+def test_a_run_is_finished_when_results_and_figures_exist(tmp_path: Path) -> None:
     with open_run(tmp_path) as run:
         with run.stage("training"):
             assert not run.finished
@@ -54,7 +54,7 @@ def test_a_run_is_finished_when_its_results_and_figures_are_there(tmp_path: Path
         {"env": {**ENV, "seed_blocks": {"test": [3000, 50]}}},
     ],
 )
-def test_a_run_that_would_be_scored_otherwise_is_not_finished(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_a_run_with_changed_scoring_is_not_finished(tmp_path: Path, change: dict[str, Any]) -> None:
     with open_run(tmp_path) as run, run.stage("figures"):
         pass
     run.finish({})
@@ -65,7 +65,7 @@ def test_a_run_that_would_be_scored_otherwise_is_not_finished(tmp_path: Path, ch
         assert read_config(run.path) == {**CONFIG, **change}
 
 
-def test_a_changed_config_of_a_finished_run_is_noticed_and_the_same_command_mends_it(tmp_path: Path) -> None:
+def test_a_tampered_config_is_detected_and_repeating_the_command_repairs_it(tmp_path: Path) -> None:
     with open_run(tmp_path) as run, run.stage("figures"):
         pass
     run.finish({"files": {}})
@@ -94,7 +94,7 @@ def test_a_finished_run_with_a_changed_number_is_refused(tmp_path: Path, name: s
         assert run.finished
 
 
-def test_a_run_that_is_scored_again_knows_its_new_config(tmp_path: Path) -> None:
+def test_a_rescored_run_records_its_new_config(tmp_path: Path) -> None:
     for n_episodes in (4, 5):
         evaluation = {"n_episodes": n_episodes, "video": True}
         with open_run(tmp_path, evaluation=evaluation) as run:
@@ -105,29 +105,29 @@ def test_a_run_that_is_scored_again_knows_its_new_config(tmp_path: Path) -> None
             assert run.finished
         check_run_files(run.path, json.loads((run.path / "results.json").read_text())["files"])
     with open_run(tmp_path, evaluation=evaluation, other=1) as run:
-        assert run.finished  # and keeps the config that it was scored with
+        assert run.finished  # and keeps the config it was scored with
     check_run_files(run.path, json.loads((run.path / "results.json").read_text())["files"])
 
 
 def test_a_config_that_reads_environment_variables_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("env: {kwargs: {key: ['${oc.env:WANDB_API_KEY}']}}")
-    with pytest.raises(UnreadableFileError, match=r"config\.yaml cannot be used: it holds the interpolation"):
+    with pytest.raises(UnreadableFileError, match=r"config\.yaml cannot be used: it contains the interpolation"):
         read_config(tmp_path)
 
 
-def test_the_remaining_work_is_said(tmp_path: Path) -> None:
+def test_a_run_lists_its_remaining_stages(tmp_path: Path) -> None:
     with open_run(tmp_path) as run:
         assert run.next_steps == "expert, demonstrations, training, scores, figures"
         run.checkpoints.mkdir()
         (run.checkpoints / "last.ckpt").touch()
         assert run.next_steps == "training from its last checkpoint, scores, figures"
         (run.path / "training.json").touch()
-        assert run.next_steps == "scores, figures (it is trained)"
+        assert run.next_steps == "scores, figures (already trained)"
 
 
-def test_a_folder_is_worked_in_by_one_at_a_time(tmp_path: Path) -> None:
+def test_only_one_process_at_a_time_works_in_a_folder(tmp_path: Path) -> None:
     one, other = open_run(tmp_path), open_run(tmp_path)
-    with one, pytest.raises(RuntimeError, match="another process is at work in"), other:
+    with one, pytest.raises(RuntimeError, match="another process is working in"), other:
         pass
     with other:
         pass
@@ -141,11 +141,11 @@ def test_a_folder_with_another_training_is_refused_and_left_alone(tmp_path: Path
     with pytest.raises(ValueError, match=r"another config \(seed differ\)"), open_run(tmp_path, seed=1):
         pass
     assert read_config(tmp_path / "run") == CONFIG
-    with open_run(tmp_path):  # which nobody holds
+    with open_run(tmp_path):  # the lock is free
         pass
 
 
-def test_an_error_is_kept_until_the_run_begins_again(tmp_path: Path) -> None:
+def test_an_error_is_kept_until_the_run_restarts(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), open_run(tmp_path):
         raise ZeroDivisionError("in two\nlines")
     first_line, _, *trace = (tmp_path / "run" / "error.txt").read_text().splitlines()
@@ -171,7 +171,7 @@ def test_without_resume_a_run_is_set_aside_with_its_log_and_its_command(tmp_path
         assert yaml.safe_load((tmp_path / name / ".hydra" / "overrides.yaml").read_text()) == [f"text={text}"]
 
 
-def test_an_interrupted_run_says_how_it_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_interrupted_run_says_how_to_resume(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     with pytest.raises(KeyboardInterrupt), open_run(tmp_path) as run:
         raise KeyboardInterrupt
@@ -180,21 +180,21 @@ def test_an_interrupted_run_says_how_it_goes_on(tmp_path: Path, caplog: pytest.L
     with pytest.raises(SystemExit), open_run(tmp_path):
         raise SystemExit(1)
     same = "stopped; the same command"
-    assert caplog.messages == [f"{same} begins it again", f"{same} goes on from the last checkpoint"]
+    assert caplog.messages == [f"{same} starts it over", f"{same} resumes from the last checkpoint"]
     assert not (tmp_path / "run" / "error.txt").exists()
 
 
-def test_peak_memory_is_of_this_process_and_not_of_the_one_that_started_it() -> None:
+def test_peak_memory_does_not_include_the_parent_process() -> None:
     held, before = np.ones(40_000_000), peak_memory_mb()
     most_mb = before - held.nbytes / 1e6 / 2
     print_peak = "from ilt.tracking.run_folder import peak_memory_mb; print(peak_memory_mb())"
     started = subprocess.run([sys.executable, "-c", print_peak], capture_output=True, check=True, text=True)
     assert 10 < int(started.stdout) < most_mb
     del held
-    assert peak_memory_mb() > most_mb  # which the kernel counts in batches of pages, so not to the megabyte
+    assert peak_memory_mb() > most_mb  # the kernel counts in batches of pages, not exactly
 
 
-def test_a_run_is_set_aside_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_set_aside_by_a_single_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_run(tmp_path) as run:
         run.finish({"return_mean": 1.0})
     rename, renamed = Path.rename, []
@@ -216,7 +216,7 @@ def test_a_config_that_cannot_run_leaves_neither_a_folder_nor_a_lock(tmp_path: P
     assert (tmp_path / "run" / "error.txt").exists()
 
 
-def test_a_job_of_a_sweep_waits_for_the_same_job_of_another(tmp_path: Path) -> None:
+def test_a_sweep_job_waits_for_the_same_job_in_another_sweep(tmp_path: Path) -> None:
     order = []
     with open_run(tmp_path):
         waiting = threading.Thread(target=lambda: (open_run(tmp_path, wait=True).__enter__(), order.append("entered")))

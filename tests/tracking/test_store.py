@@ -1,4 +1,4 @@
-"""Artifacts: found, or made once and published whole."""
+"""Artifacts are found, or made once and published completely."""
 
 import hashlib
 import multiprocessing
@@ -42,7 +42,7 @@ def published(root: Path) -> list[str]:
     return [path.name for path in (root / "things").iterdir() if not path.name.startswith(".")]
 
 
-def test_what_is_missing_is_made_and_found_from_then_on_in_whatever_order_its_keys_are(tmp_path: Path) -> None:
+def test_an_artifact_is_made_once_and_found_for_any_key_order(tmp_path: Path) -> None:
     assert Store(tmp_path).find("things", "toy", CONFIG) is None
     artifact = made(tmp_path)
     assert artifact.file("data.txt").read_text() == "hello"
@@ -51,7 +51,7 @@ def test_what_is_missing_is_made_and_found_from_then_on_in_whatever_order_its_ke
     assert Store(tmp_path).find_or_make("things", "toy", {"steps": 3, "env": {"id": "Toy"}}, never) == artifact
 
 
-def test_the_manifest_says_what_made_it_from_what_and_when(tmp_path: Path) -> None:
+def test_the_manifest_records_provenance(tmp_path: Path) -> None:
     source = made(tmp_path)
     artifact = Store(tmp_path).find_or_make("things", "next", {"of": source.name}, hello, parents=[source])
     manifest = read_json(artifact.path / "manifest.json")
@@ -64,9 +64,9 @@ def test_the_manifest_says_what_made_it_from_what_and_when(tmp_path: Path) -> No
     assert {"torch", "numpy", "gymnasium"} <= manifest["packages"].keys()
 
 
-def test_a_maker_that_fails_publishes_nothing_and_the_next_try_finds_what_it_had_saved(tmp_path: Path) -> None:
+def test_a_failed_maker_publishes_nothing_and_the_next_try_resumes(tmp_path: Path) -> None:
     def try_until_third(folder: Path) -> Mapping[str, Any]:
-        assert published(tmp_path) == []  # nor while it is being made
+        assert published(tmp_path) == []  # not visible while it is being made
         (folder / "training").mkdir(exist_ok=True)
         tries = [*(folder / "training").iterdir()]
         (folder / "training" / f"try{len(tries)}").write_text("")
@@ -118,7 +118,7 @@ def test_a_damaged_manifest_is_an_error_that_names_it(tmp_path: Path, manifest: 
     assert open_artifact(made(tmp_path).path).metrics == {"length": 5}
 
 
-def test_a_manifest_that_was_changed_is_an_error_whatever_was_changed(tmp_path: Path) -> None:
+def test_any_change_to_a_manifest_is_an_error(tmp_path: Path) -> None:
     def measured(folder: Path) -> Mapping[str, Any]:
         return {**hello(folder), "return_mean": 280.5, "by_number": {10: 1, 9: 2}}
 
@@ -131,7 +131,7 @@ def test_a_manifest_that_was_changed_is_an_error_whatever_was_changed(tmp_path: 
         with pytest.raises(DamagedArtifactError, match=r"manifest\.json is damaged .*it was changed.*; remove"):
             open_artifact(artifact.path)
     write_json(artifact.path / "manifest.json", {k: v for k, v in manifest.items() if k != "digest"})
-    assert open_artifact(artifact.path).manifest == manifest  # one of an older version
+    assert open_artifact(artifact.path).manifest == manifest  # written by an older version
 
 
 @pytest.mark.parametrize("name", ["data.txt", "manifest.json"])
@@ -143,7 +143,7 @@ def test_a_hostile_file_is_an_error_that_names_it(name: str, how: str, tmp_path:
         open_artifact(artifact.path)
 
 
-def test_a_manifest_names_no_file_outside_its_folder(tmp_path: Path) -> None:
+def test_a_manifest_cannot_name_a_file_outside_its_folder(tmp_path: Path) -> None:
     artifact = made(tmp_path)
     (tmp_path / "things" / "secret").write_text("secret")
     for name in ("../secret", str(tmp_path / "things" / "secret")):
@@ -154,7 +154,7 @@ def test_a_manifest_names_no_file_outside_its_folder(tmp_path: Path) -> None:
             open_artifact(artifact.path)
 
 
-def test_nothing_but_what_was_made_is_published(tmp_path: Path) -> None:
+def test_only_files_the_maker_wrote_are_published(tmp_path: Path) -> None:
     private = tmp_path / "private"
     private.mkdir()
     (private / "mine").write_text("mine")
@@ -172,7 +172,7 @@ def test_nothing_but_what_was_made_is_published(tmp_path: Path) -> None:
     assert (private / "mine").read_text() == "mine"
 
 
-def test_results_go_elsewhere_if_a_folder_is_a_link(tmp_path: Path) -> None:
+def test_results_are_written_elsewhere_if_a_folder_is_a_link(tmp_path: Path) -> None:
     assert store.place_for(tmp_path / "new", tmp_path / "other") == tmp_path / "new"
     (tmp_path / "link").symlink_to(tmp_path / "new")
     assert store.place_for(tmp_path / "link", tmp_path / "deep" / "other") == tmp_path / "deep" / "other"
@@ -181,11 +181,11 @@ def test_results_go_elsewhere_if_a_folder_is_a_link(tmp_path: Path) -> None:
         store.place_for(tmp_path / "link", Path("/proc/other"))
 
 
-def test_what_ships_with_the_package_is_found_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_artifacts_shipped_with_the_package_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = made(tmp_path)
     shipped = made(tmp_path / "package")
     monkeypatch.setitem(store.SHIPPED, "things", tmp_path / "package" / "things")
-    assert made(tmp_path, never).path == own.path  # which comes first
+    assert made(tmp_path, never).path == own.path  # it takes precedence
     shutil.rmtree(own.path)
     assert made(tmp_path, never).path == shipped.path
     assert Store(tmp_path).find("others", "toy", CONFIG) is None
@@ -202,7 +202,7 @@ def race(root: Path, barrier: Barrier) -> None:
     assert made(root, make).file("data.txt").read_text() == "hello"
 
 
-def test_two_processes_that_ask_at_once_make_it_once(tmp_path: Path) -> None:
+def test_two_processes_asking_at_once_make_an_artifact_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(2)
     processes = [context.Process(target=race, args=(tmp_path, barrier)) for _ in range(2)]
@@ -214,7 +214,7 @@ def test_two_processes_that_ask_at_once_make_it_once(tmp_path: Path) -> None:
     assert (tmp_path / "made.txt").read_text() == "made\n"
 
 
-def test_json_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_files_are_written_atomically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = {"a": [1, 2.5, None, "é"], "b": {"c": True}}
     write_json(tmp_path / "a.json", content)
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
@@ -226,7 +226,7 @@ def test_json_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.M
     assert read_json(tmp_path / "a.json") == content
 
 
-def test_files_are_found_though_folders_go_while_one_looks(tmp_path: Path) -> None:
+def test_files_are_found_while_folders_disappear(tmp_path: Path) -> None:
     for name in ("a.json", "b.json", "here/deep/a.json", "gone/deep/a.json"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -236,6 +236,6 @@ def test_files_are_found_though_folders_go_while_one_looks(tmp_path: Path) -> No
     assert list(found) == [tmp_path / "here" / "deep" / "a.json"]
 
 
-def test_a_folder_where_a_file_is_written_is_named(tmp_path: Path) -> None:
+def test_writing_to_the_path_of_a_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(PlainError, match=f"{tmp_path} is a folder"):
         store.write_text(tmp_path, "text")

@@ -25,7 +25,7 @@ def test_a_truncated_or_missing_file_is_an_error_that_names_it(tmp_path: Path, s
     if size is not None:
         save_weights(nn.Linear(2, 1), path, {})
         path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(UnreadableFileError, match=r"w\.safetensors holds no readable weights"):
+    with pytest.raises(UnreadableFileError, match=r"w\.safetensors contains no readable weights"):
         load_weights(path)
 
 
@@ -46,15 +46,15 @@ def test_any_flipped_bit_of_the_header_is_harmless_or_an_error_that_names_the_fi
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"n_in": 10**12}, "n_in=1000000000000 is more than it has weights"),
+        ({"n_in": 10**12}, "n_in=1000000000000 exceeds its number of weights"),
         ({"n_in": 16_000, "n_out": 16_000}, "bias, weight differ"),
         ({"n_in": 3}, "weight differ"),
         ({"n_in": -1}, "negative dimension"),
-        ({"n_in": "x"}, "holds weights of another model"),
-        ({"n_other": 3}, "holds weights of another model"),
+        ({"n_in": "x"}, "has weights of another model"),
+        ({"n_other": 3}, "has weights of another model"),
     ],
 )
-def test_a_module_that_needs_more_than_the_file_holds_is_not_built(
+def test_a_module_that_needs_more_than_the_file_contains_is_not_built(
     sizes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     built = []
@@ -69,7 +69,7 @@ def test_a_module_that_needs_more_than_the_file_holds_is_not_built(
     _, state = load_weights(path)
     assert not load_module(path, build, {}, state).training
     built.clear()
-    with pytest.raises(ValueError, match=rf"w\.safetensors holds weights of another model: .*{message}|{message}"):
+    with pytest.raises(ValueError, match=rf"w\.safetensors has weights of another model: .*{message}|{message}"):
         load_module(path, lambda: build(**sizes), sizes, state)
     assert "cpu" not in built
 
@@ -77,5 +77,5 @@ def test_a_module_that_needs_more_than_the_file_holds_is_not_built(
 @pytest.mark.parametrize("metadata", [None, {}, {"other": "1"}, {"config": "{"}])
 def test_weights_without_the_config_of_their_module_are_refused(tmp_path: Path, metadata: dict | None) -> None:
     save_file({"weight": torch.zeros(1)}, tmp_path / "w.safetensors", metadata=metadata)
-    with pytest.raises(UnreadableFileError, match=r"w\.safetensors holds no readable weights"):
+    with pytest.raises(UnreadableFileError, match=r"w\.safetensors contains no readable weights"):
         load_weights(tmp_path / "w.safetensors")

@@ -1,4 +1,4 @@
-"""What happens beside the training steps."""
+"""Callbacks: rollouts, averaging, the learning curve, pruning and checkpoints."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,7 +29,7 @@ HEAD = Categorical(action_space=BIT)
 
 
 def fit(model: Decoder, callbacks: list[pl.Callback], **changes: Any) -> pl.Trainer:
-    """Eight steps with a validation after every fourth."""
+    """Train for eight steps with a validation every four."""
     every = {"val_check_interval": 4, "check_val_every_n_epoch": None, "log_every_n_steps": 2}
     trainer = pl.Trainer(**{**QUIET, "max_steps": 8, **every, "callbacks": callbacks, **changes})
 
@@ -47,7 +47,7 @@ def evaluation_of(**changes: Any) -> RolloutEvaluation:
 
 
 class Watched(Decoder):
-    """Keeps a copy of its action_head whenever it acts, and counts the batches that it was trained on."""
+    """Copies the weights of its action head whenever it acts, and counts its training batches."""
 
     def __init__(self, **sizes: Any) -> None:
         super().__init__(**sizes)
@@ -72,7 +72,7 @@ class Watching(WindowStepper):
 
 
 class Raw(pl.Callback):
-    """Keeps a copy of the action_head before and after each training step, and whether the model was training."""
+    """Copies the action head's weights before and after each training step, and records the model's mode."""
 
     def __init__(self) -> None:
         self.before: list[Tensor] = []
@@ -88,7 +88,7 @@ class Raw(pl.Callback):
 
 
 def watch(*averaging: EMA) -> SimpleNamespace:
-    """One training with everything that watches it."""
+    """Train once with all recording callbacks."""
     model, raw, evaluation, curve = decoder(Watched), Raw(), evaluation_of(), LearningCurve()
     model.set_normalization(torch.tensor([0.3]), torch.tensor([0.7]))
     trainer = fit(model, [raw, evaluation, *averaging, curve])
@@ -110,10 +110,10 @@ def test_every_validation_runs_the_student_on_selection_seeds(plain: SimpleNames
     episodes = rollout(recall(), SequencePolicy(plain.model, HEAD), recall().seeds("selection", 6), n_envs=4)
     measured = {name: value for name, value in episode_metrics(episodes, recall()).items() if value is not None}
     assert "crash_rate" not in measured
-    assert plain.evaluation.history[-1] == {"step": 8, **measured}  # no step was taken since
+    assert plain.evaluation.history[-1] == {"step": 8, **measured}  # no further steps were taken
 
 
-def test_what_was_measured_is_logged(plain: SimpleNamespace) -> None:
+def test_rollout_metrics_are_logged(plain: SimpleNamespace) -> None:
     metrics = plain.trainer.callback_metrics
     for name, value in plain.evaluation.history[-1].items():
         assert name == "step" or metrics[f"rollout/{name}"] == pytest.approx(value), name
@@ -121,7 +121,7 @@ def test_what_was_measured_is_logged(plain: SimpleNamespace) -> None:
     assert logged <= {name.removeprefix("rollout/") for name in metrics}
 
 
-def test_the_context_and_the_manner_of_the_student_are_those_asked_for() -> None:
+def test_rollouts_use_the_given_context_length_and_sampling() -> None:
     histories = []
     for changes in ({}, {"context_length": 1}, {"deterministic": False}):
         evaluation, model = evaluation_of(**changes, n_episodes=50), decoder()
@@ -135,7 +135,7 @@ def test_the_context_and_the_manner_of_the_student_are_those_asked_for() -> None
     assert histories[0] != histories[2]
 
 
-def test_a_sanity_check_is_no_evaluation() -> None:
+def test_a_sanity_check_does_not_evaluate() -> None:
     evaluation = evaluation_of()
     fit(decoder(), [evaluation], num_sanity_val_steps=1)
     assert [entry["step"] for entry in evaluation.history] == [4, 8]
@@ -146,7 +146,7 @@ def test_more_episodes_than_the_selection_block_holds_are_refused() -> None:
         evaluation_of(n_episodes=101)
 
 
-def test_it_is_the_averaged_weights_that_act(averaged: SimpleNamespace) -> None:
+def test_the_averaged_weights_act(averaged: SimpleNamespace) -> None:
     model, raw, average, by_hand = averaged.model, averaged.raw, averaged.raw.after[0], []
     for n, weight in enumerate(raw.after):
         decay = min(0.75, (1 + n) / (10 + n))
@@ -157,16 +157,16 @@ def test_it_is_the_averaged_weights_that_act(averaged: SimpleNamespace) -> None:
     for i, acted in enumerate(model.acted):
         torch.testing.assert_close(acted, by_hand[3 if i < half else 7])
     assert not torch.allclose(by_hand[3], raw.after[3], atol=1e-3)
-    assert torch.equal(raw.before[4], raw.after[3])  # and training goes on with the raw ones
+    assert torch.equal(raw.before[4], raw.after[3])  # training continues with the raw weights
     torch.testing.assert_close(model.action_head.weight.detach(), by_hand[7])
 
 
-def test_without_averaging_it_is_the_raw_weights_that_act(plain: SimpleNamespace) -> None:
+def test_without_averaging_the_raw_weights_act(plain: SimpleNamespace) -> None:
     assert torch.equal(plain.model.acted[0], plain.raw.after[3])
     assert torch.equal(plain.model.acted[-1], plain.raw.after[7])
 
 
-def test_the_model_trains_again_after_a_rollout(plain: SimpleNamespace, averaged: SimpleNamespace) -> None:
+def test_the_model_returns_to_training_mode_after_a_rollout(plain: SimpleNamespace, averaged: SimpleNamespace) -> None:
     assert plain.raw.training == averaged.raw.training == [True] * 8
 
 
@@ -175,7 +175,7 @@ def test_averaging_before_the_rollout_is_refused() -> None:
         fit(decoder(), [EMA(decay=0.9), evaluation_of()])
 
 
-def test_buffers_are_those_of_the_model_and_not_averaged(averaged: SimpleNamespace) -> None:
+def test_buffers_are_not_averaged(averaged: SimpleNamespace) -> None:
     model, raw = averaged.model, averaged.raw
     assert torch.equal(model.observation_mean, torch.tensor([0.3]))
     assert torch.equal(model.observation_std, torch.tensor([0.7]))
@@ -190,7 +190,7 @@ def test_a_short_training_ends_near_its_own_weights_and_not_near_its_start() -> 
     assert (average - raw.after[-1]).norm() < 0.5 * (average - raw.before[0]).norm()
 
 
-def test_the_curve_holds_losses_and_all_that_was_measured(plain: SimpleNamespace) -> None:
+def test_the_curve_contains_losses_and_all_metrics(plain: SimpleNamespace) -> None:
     rows = plain.curve.rows
     assert [row["step"] for row in rows] == [2, 4, 4, 6, 8, 8]
     assert all(set(rows[i]) == {"step", "train/loss"} for i in (0, 1, 3, 4))
@@ -200,7 +200,7 @@ def test_the_curve_holds_losses_and_all_that_was_measured(plain: SimpleNamespace
     assert plain.curve.batches == 8
 
 
-def test_curve_and_history_are_kept_through_a_state(plain: SimpleNamespace) -> None:
+def test_curve_and_history_are_restored_from_state(plain: SimpleNamespace) -> None:
     curve, evaluation = LearningCurve(), evaluation_of()
     curve.load_state_dict(plain.curve.state_dict())
     evaluation.load_state_dict(plain.evaluation.state_dict())
@@ -210,7 +210,7 @@ def test_curve_and_history_are_kept_through_a_state(plain: SimpleNamespace) -> N
 @pytest.mark.parametrize(
     ("verdicts", "steps"), [([True, True], [4]), ([False, True], [4, 8]), ([False, False], [4, 8])]
 )
-def test_a_training_not_worth_going_on_with_ends_at_an_evaluation(verdicts: list[bool], steps: list[int]) -> None:
+def test_an_unpromising_training_is_pruned_at_an_evaluation(verdicts: list[bool], steps: list[int]) -> None:
     reports: list[tuple[float, int]] = []
 
     def report(value: float, step: int) -> bool:
@@ -225,11 +225,11 @@ def test_a_training_not_worth_going_on_with_ends_at_an_evaluation(verdicts: list
     assert trainer.global_step == steps[-1]
 
 
-def test_the_last_checkpoint_is_the_last_even_where_nothing_became_better(tmp_path: Path) -> None:
+def test_the_last_checkpoint_is_saved_even_without_improvement(tmp_path: Path) -> None:
     small = ["trainer.max_steps=9", "trainer.val_check_interval=3", "optimizer.learning_rate=1e-9"]
     checkpoint, fitted = train(train_config(tmp_path, *small), tmp_path / "run", demonstrations(tmp_path))
     returns = [row["rollout/return_mean"] for row in fitted.rows if "rollout/return_mean" in row]
-    assert len(set(returns)) == 1  # of three validations
+    assert len(set(returns)) == 1  # equal in all validations
     assert checkpoint["global_step"] == 9
     assert (fitted.at("last")["step"], fitted.at("best")["step"]) == (9, 3)
     assert fitted.weights["last"].read_bytes() != fitted.weights["best"].read_bytes()

@@ -1,4 +1,4 @@
-"""Two processes that learn together do what one does: the same batches make the same steps."""
+"""Training with two processes takes the same steps on the same batches as with one."""
 
 import os
 import signal
@@ -42,9 +42,9 @@ TWO = ["trainer.devices=2"]
 
 
 def config(folder: Path, *overrides: str) -> DictConfig:
-    """Episodes of one to three steps, so that windows of three steps are padded, each by another length.
+    """Return a config with episodes of one to three steps, so windows of three steps have different padding.
 
-    In double precision, sums in another order agree to many digits, also where small numbers divide them.
+    Double precision makes sums in a different order agree to many digits, even when divided by small numbers.
     """
     small = ["dataset.context_length=3", "dataset.batch_size=8", "model.dropout=0.0", "callbacks.ema.decay=0.8"]
     every_step = ["trainer.log_every_n_steps=1", "callbacks.rollout.n_episodes=20", "trainer.precision=64-true"]
@@ -57,7 +57,7 @@ def train(cfg: DictConfig, folder: Path, **report: Any) -> Fitted:
 
 
 def assert_same(fitted: Fitted, expected: Fitted) -> None:
-    """To six digits: what several processes have computed is added up in another order."""
+    """Compare to six digits, since several processes sum in a different order."""
     torch.testing.assert_close(untimed(fitted.rows), untimed(expected.rows), atol=1e-6, rtol=1e-6)
     for name in ("last", "best"):
         weights, wanted = load_file(fitted.weights[name]), load_file(expected.weights[name])
@@ -66,7 +66,7 @@ def assert_same(fitted: Fitted, expected: Fitted) -> None:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
-    """What one process learns."""
+    """Return the result of training with one process."""
     folder = tmp_path_factory.mktemp("alone")
     return train(config(folder), folder / "run")
 
@@ -113,7 +113,7 @@ def by_torchrun_on_two_machines(*overrides: str) -> list[subprocess.Popen[str]]:
 
 
 def by_srun(*overrides: str) -> list[subprocess.Popen[str]]:
-    """The variables that srun sets, without SLURM."""
+    """Start two ranks with the variables that srun sets, without SLURM."""
     shared = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1", "SLURM_JOB_ID": "12"}
     shared |= {"SLURM_STEP_ID": "0", "SLURM_NODELIST": "127.0.0.1", "SLURM_NODEID": "0", "MASTER_PORT": free_port()}
     ranks = [{"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in (1, 0)]
@@ -122,7 +122,7 @@ def by_srun(*overrides: str) -> list[subprocess.Popen[str]]:
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
-    """The weights that one process learns."""
+    """Return the weights learned by one process."""
     outputs = tmp_path_factory.mktemp("one")
     process = start([sys.executable], f"outputs={outputs}")
     said = process.communicate()[0]
@@ -137,10 +137,10 @@ def weights_in(outputs: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launch", [by_torchrun, by_torchrun_on_two_machines, by_srun])
-def test_processes_that_were_started_together_learn_what_one_learns(
+def test_processes_started_by_a_launcher_learn_what_one_learns(
     tmp_path: Path, expected: dict[str, torch.Tensor], launch: Any
 ) -> None:
-    for words in ("expert, demonstrations, training, scores", "is finished"):  # the second time, there is nothing to do
+    for words in ("expert, demonstrations, training, scores", "is finished"):  # the second time there is nothing to do
         processes = launch(f"outputs={tmp_path}", "logger=csv")
         said = [process.communicate()[0] for process in processes]
         assert [process.returncode for process in processes] == [0] * len(processes), said
@@ -162,7 +162,7 @@ def test_a_process_that_dies_ends_the_others(tmp_path: Path, rank: int, number: 
     assert (checkpoint is not None) == (number == signal.SIGUSR1)
 
 
-def test_what_was_started_must_be_what_the_trainer_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_started_processes_must_match_the_trainer_config(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = OmegaConf.create({"devices": 1, "accelerator": "cpu", "num_nodes": 2, "precision": "32-true"})
     with pytest.raises(ConfigError, match=r"num_nodes must be 1 where neither torchrun nor srun .*, got 2"):
         check_devices(trainer, 8)
@@ -180,7 +180,7 @@ def test_what_was_started_must_be_what_the_trainer_asks_for(monkeypatch: pytest.
 
 
 @pytest.mark.slow
-def test_two_preempted_processes_end_where_one_does_when_they_are_resumed(tmp_path: Path, alone: Fitted) -> None:
+def test_two_preempted_and_resumed_processes_end_like_one(tmp_path: Path, alone: Fitted) -> None:
     with pytest.raises(SystemExit) as ended:
         train(config(tmp_path, *TWO, *interrupted(step=4, number=signal.SIGUSR1)), tmp_path / "run")
     assert ended.value.code == 128 + signal.SIGUSR1
@@ -190,7 +190,7 @@ def test_two_preempted_processes_end_where_one_does_when_they_are_resumed(tmp_pa
     assert_same(fitted, alone)
 
 
-def test_what_is_compared_holds_padding_shared_out_unequally(tmp_path: Path) -> None:
+def test_the_compared_trainings_have_unequal_padding_per_rank(tmp_path: Path) -> None:
     demonstrations(tmp_path, countdown(), n_episodes=30)
     episodes, space = Episodes.load(tmp_path / "demonstrations.npz"), countdown().action_space
     mask = WindowDataset(episodes, action_space=space, context_length=3).__getitems__(range(30))["mask"]
@@ -214,7 +214,7 @@ def test_the_death_of_a_process_is_reported_and_ends_the_others(tmp_path: Path) 
     assert not torch.distributed.is_initialized()
 
 
-def test_dropout_draws_differ_between_processes_and_are_those_of_one_in_rank_0(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dropout_differs_between_ranks_and_rank_0_matches_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     draws: list[int] = []
     monkeypatch.setattr("ilt.training.module.seed_draws", lambda seed, device: draws.append(seed))
     torch.manual_seed(0)
@@ -228,7 +228,7 @@ def test_dropout_draws_differ_between_processes_and_are_those_of_one_in_rank_0(m
 
 
 @pytest.mark.parametrize(("n_windows", "batch_size"), [(30, 8), (5, 8), (12, 6)])
-def test_ranks_share_out_the_batches_of_one_process(n_windows: int, batch_size: int) -> None:
+def test_ranks_split_the_batches_of_one_process(n_windows: int, batch_size: int) -> None:
     whole = EpochBatches(n_windows, batch_size, seed=3, first_step=2)
     shares = [EpochBatches(n_windows, batch_size, seed=3, first_step=2, rank=r, n_ranks=2) for r in (0, 1)]
     for batch, *parts in islice(zip(whole, *shares, strict=True), 5):

@@ -1,4 +1,4 @@
-"""Loss, schedule and parameter groups by hand, and what the module makes of them."""
+"""Loss, schedule and parameter groups by hand, and training with the module."""
 
 import functools
 import math
@@ -54,7 +54,7 @@ def windows_of(episodes: Episodes, context_length: int = 3, space: ActionSpace =
 
 
 class Recorded(pl.Callback):
-    """What training looked like from beside it."""
+    """Records the loss and the learning rate of each training step."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -84,18 +84,18 @@ def learn(
 
 
 def validated(every: int) -> dict[str, Any]:
-    """Arguments of a trainer that validates after so many steps."""
+    """Return trainer arguments for a validation every `every` steps."""
     return {"limit_val_batches": 1.0, "val_check_interval": every, "check_val_every_n_epoch": None}
 
 
-# probabilities of the two actions at each place: (½, ½), (¾, ¼) and, beyond the end of the second window, anything
+# probabilities of the two actions: (½, ½), (¾, ¼); (¼, ¾), and padding at the end of the second window
 LOGITS = torch.tensor([[[0.0, 0.0], [math.log(3), 0.0]], [[0.0, math.log(3)], [0.0, 0.0]]])
 ACTIONS = torch.tensor([[1, 0], [0, 0]])
 MASK = torch.tensor([[True, True], [True, False]])
 
 
 def loss_of(logits: Tensor, actions: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """What a training step makes of a model's outputs."""
+    """Return the loss of a training step for these logits."""
     module = module_of(lambda *_: logits.to(dtype), space=ActionSpace(n_choices=(2,), start=(0,)))
     module._trainer = SimpleNamespace(global_rank=0, world_size=1, global_step=7, log_every_n_steps=100)
     batch = {"observations": torch.zeros(2, 2, 1), "actions": actions, "mask": MASK}
@@ -108,13 +108,13 @@ def test_the_loss_is_the_mean_cross_entropy_over_real_steps() -> None:
 
 
 @pytest.mark.parametrize("computed", [torch.bfloat16, torch.float16, torch.float64])
-def test_the_loss_is_at_least_in_float32(computed: torch.dtype) -> None:
+def test_the_loss_is_at_least_float32(computed: torch.dtype) -> None:
     assert loss_of(LOGITS, ACTIONS, computed).dtype == (torch.float64 if computed == torch.float64 else torch.float32)
 
 
 @pytest.mark.parametrize("garbage", [0.0, 1e9, float("nan"), float("inf")])
 @pytest.mark.parametrize("action", [0, -1, 99])
-def test_padded_places_never_count_and_get_no_gradient(garbage: float, action: int) -> None:
+def test_padding_does_not_count_and_gets_no_gradient(garbage: float, action: int) -> None:
     logits, actions = LOGITS.clone(), ACTIONS.clone()
     logits[1, 1, 0], actions[1, 1] = garbage, action
     logits.requires_grad_()
@@ -127,24 +127,24 @@ def test_padded_places_never_count_and_get_no_gradient(garbage: float, action: i
     torch.testing.assert_close(logits.grad, by_hand)
 
 
-def test_agreement_is_accuracy_of_choices_and_error_of_numbers() -> None:
+def test_agreement_is_accuracy_for_choices_and_error_for_numbers() -> None:
     assert agreement(np.array([0, 1, 2]), np.array([0, 1, 1])) == ("action_accuracy", pytest.approx(2 / 3))
     assert agreement(np.array([[0, 1], [2, 1]]), np.array([[0, 1], [0, 1]])) == ("action_accuracy", 0.5)
     numbers = np.array([[0.5, -3.0]], dtype=np.float32), np.array([[0.0, -1.0]], dtype=np.float32)
-    assert agreement(*numbers) == ("action_error", 0.25)  # what lies outside of the bounds is clipped, as in acting
+    assert agreement(*numbers) == ("action_error", 0.25)  # clipped to the bounds, as when acting
 
 
 def test_the_schedule_by_hand() -> None:
     rates = [warmup_cosine(step, total_steps=10, warmup_fraction=0.2, final_fraction=0.1) for step in range(12)]
-    assert rates[:3] == pytest.approx([1 / 2, 1.0, 1.0])  # two steps of warm-up, and the peak
+    assert rates[:3] == pytest.approx([1 / 2, 1.0, 1.0])  # two steps of warm-up, then the peak
     assert rates[6] == pytest.approx(0.1 + 0.9 / 2)  # half-way down
     assert rates[10] == pytest.approx(0.1)
-    assert rates[11] == pytest.approx(0.1)  # and it stays there
+    assert rates[11] == pytest.approx(0.1)  # stays there
     assert rates[2:11] == sorted(rates[2:11], reverse=True)
     assert warmup_cosine(0, total_steps=10, warmup_fraction=0.0, final_fraction=0.0) == 1.0
 
 
-def test_no_step_of_a_short_training_is_without_a_learning_rate() -> None:
+def test_every_step_of_a_short_training_has_a_positive_learning_rate() -> None:
     assert all(warmup_cosine(s, total_steps=3, warmup_fraction=0.03, final_fraction=0.0) > 0 for s in range(3))
 
 
@@ -155,7 +155,7 @@ def test_every_parameter_is_in_exactly_one_group(options: dict[str, str]) -> Non
     assert sorted(grouped) == sorted(id(p) for p in model.parameters())
 
 
-def test_weights_of_linear_layers_alone_decay() -> None:
+def test_only_weights_of_linear_layers_decay() -> None:
     model = decoder(positions="learned")
     decayed, others = decay_groups(model, 0.3)
     assert (decayed["weight_decay"], others["weight_decay"]) == (0.3, 0.0)
@@ -172,24 +172,24 @@ def test_it_overfits_two_episodes(two_episodes: Episodes, tokens: str) -> None:
     assert trainer.callback_metrics["val/loss"] < 0.1
 
 
-def test_the_learning_rate_follows_the_schedule_from_the_loss_of_a_guess(two_episodes: Episodes) -> None:
+def test_the_learning_rate_follows_the_schedule_and_the_first_loss_is_chance(two_episodes: Episodes) -> None:
     _, recorded = learn(decoder(), windows_of(two_episodes), 20)
-    # recorded after each step, when the rate of the next one is set already
+    # recorded after each step, when the next step's rate is already set
     fractions = [warmup_cosine(s, total_steps=20, warmup_fraction=0.1, final_fraction=0.02) for s in range(1, 21)]
     assert recorded.rates == pytest.approx([0.01 * fraction for fraction in fractions])
     assert recorded.losses[0] == pytest.approx(math.log(4), abs=0.1)
 
 
-def test_the_seed_decides_dropout_whatever_was_drawn_before(two_episodes: Episodes) -> None:
+def test_dropout_depends_only_on_the_seed(two_episodes: Episodes) -> None:
     class Draws(pl.Callback):
         def on_train_batch_start(self, *_: Any) -> None:
             torch.rand(3)
 
     runs = [learn(decoder(dropout=0.5), windows_of(two_episodes), 5, *draws, seed=3) for draws in ([], [Draws()])]
-    assert runs[0][1].losses == runs[1][1].losses  # bit for bit
+    assert runs[0][1].losses == runs[1][1].losses  # exactly equal
 
 
-def test_dropout_is_drawn_afresh_at_every_step_and_by_every_seed(two_episodes: Episodes) -> None:
+def test_dropout_differs_between_steps_and_seeds(two_episodes: Episodes) -> None:
     draws = []
 
     class Noise(AlwaysOne):
@@ -202,14 +202,14 @@ def test_dropout_is_drawn_afresh_at_every_step_and_by_every_seed(two_episodes: E
     assert len(set(draws)) == 6
 
 
-def test_a_seed_decides_what_is_drawn_as_with_torchs_own_function() -> None:
+def test_seed_draws_gives_the_same_numbers_as_torch_manual_seed() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     seed_draws(5, torch.device("cpu"))
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_no_training_step_seeds_every_accelerator(two_episodes: Episodes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_steps_do_not_call_manual_seed(two_episodes: Episodes, monkeypatch: pytest.MonkeyPatch) -> None:
     class Refusing(pl.Callback):
         def on_train_start(self, *_: Any) -> None:
             monkeypatch.setattr(torch, "manual_seed", lambda seed: pytest.fail("torch.manual_seed takes milliseconds"))
@@ -219,7 +219,7 @@ def test_no_training_step_seeds_every_accelerator(two_episodes: Episodes, monkey
 
 
 class Logged(Logger):
-    """Keeps what it is given."""
+    """Records logged metrics."""
 
     name, version = "logged", 0
 
@@ -234,8 +234,8 @@ class Logged(Logger):
         pass
 
 
-def test_the_loss_is_logged_at_every_so_many_steps(two_episodes: Episodes) -> None:
-    logged, windows = Logged(), windows_of(two_episodes, 1)  # five steps to an epoch
+def test_the_loss_is_logged_every_n_steps(two_episodes: Episodes) -> None:
+    logged, windows = Logged(), windows_of(two_episodes, 1)  # five steps per epoch
     _, recorded = learn(decoder(), windows, 10, logger=logged, log_every_n_steps=3, batch_size=1)
     rows = [row for row in logged.rows if "train/loss" in row]
     assert [row["step"] for row in rows] == [2, 5, 8]  # counted from 0
@@ -243,7 +243,7 @@ def test_the_loss_is_logged_at_every_so_many_steps(two_episodes: Episodes) -> No
 
 
 class AlwaysOne(nn.Module):
-    """Action 1 with probability 5/8, whatever was done; the others with 1/8 each."""
+    """Predicts action 1 with probability 5/8 for any input, and the others with 1/8 each."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -255,14 +255,14 @@ class AlwaysOne(nn.Module):
         return torch.tensor([0.0, math.log(5), 0.0, 0.0]).expand(*actions.shape, 4) + self.weight
 
 
-def test_validation_counts_real_steps_alone(two_episodes: Episodes) -> None:
+def test_validation_counts_only_real_steps(two_episodes: Episodes) -> None:
     data = WindowData(windows_of(two_episodes), windows_of(two_episodes), batch_size=2, seed=0)
     (metrics,) = pl.Trainer(**QUIET).validate(module_of(AlwaysOne()), data, verbose=False)
-    assert metrics["val/action_accuracy"] == pytest.approx(2 / 5)  # of the actions 0 1 2, 1 2
+    assert metrics["val/action_accuracy"] == pytest.approx(2 / 5)  # the actions are 0 1 2, 1 2
     assert metrics["val/loss"] == pytest.approx((2 * math.log(8 / 5) + 3 * math.log(8)) / 5)
 
 
-def test_the_labels_of_the_expert_are_learned_and_scored_wherever_they_are_known(two_episodes: Episodes) -> None:
+def test_expert_labels_are_the_targets_where_they_are_known(two_episodes: Episodes) -> None:
     labeled = replace(two_episodes, extras={"step/label": np.ones(5, dtype=np.int64)})
     model = AlwaysOne()
     trainer, _ = learn(model, windows_of(labeled), 1, log_every_n_steps=1, **validated(1))
@@ -273,7 +273,7 @@ def test_the_labels_of_the_expert_are_learned_and_scored_wherever_they_are_known
 
 
 class Remembers(Policy):
-    """The optimal policy of `Recall`: the bit that was seen one step before, 0 at the start."""
+    """The optimal policy of `Recall`: the bit of the previous step, 0 at the start."""
 
     def __init__(self) -> None:
         self._before: dict[int, int] = {}
@@ -288,7 +288,7 @@ class Remembers(Policy):
 
 
 def returns_after_learning_to_recall(max_steps: int, **changes: Any) -> np.ndarray:
-    """Returns on unseen seeds, at most 12 each, of a student of 40 optimal demonstrations."""
+    """Return the returns, at most 12 each, on unseen seeds of a student trained on 40 optimal demonstrations."""
     spec, space = recall(), recall().action_space
     model = decoder(observation_dim=1, action_space=space, n_outputs=2, d_model=32, **changes)
     demonstrations = rollout(spec, Remembers(), spec.seeds("demonstrations", 40))
@@ -297,11 +297,11 @@ def returns_after_learning_to_recall(max_steps: int, **changes: Any) -> np.ndarr
     return rollout(spec, SequencePolicy(model, Categorical(action_space=space)), spec.seeds("test", 50)).returns
 
 
-def test_the_transformer_remembers_what_it_saw_one_step_before() -> None:
+def test_the_transformer_remembers_the_previous_observation() -> None:
     assert returns_after_learning_to_recall(300, context_length=12, n_layer=2).tolist() == [12.0] * 50
 
 
-def test_states_alone_are_enough_to_remember() -> None:
+def test_state_tokens_are_enough_to_remember() -> None:
     returns = returns_after_learning_to_recall(300, context_length=12, tokens="states", positions="learned")
     assert returns.mean() > 11.5
 

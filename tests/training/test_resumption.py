@@ -1,4 +1,4 @@
-"""A training that is killed or that a scheduler ends, and is resumed, ends where an uninterrupted one does."""
+"""A training that is killed or preempted and then resumed ends like an uninterrupted one."""
 
 import functools
 import signal
@@ -24,25 +24,25 @@ Run = Callable[..., tuple[dict[str, Any], Fitted]]
 
 
 def config(folder: Path, length: list[str], step: int | None = None, number: int = 0) -> DictConfig:
-    """A training that is interrupted at a step, if there is one."""
+    """Return the config of a training, interrupted at `step` if given."""
     return train_config(folder, *length, *SMALL, *([] if step is None else interrupted(step=step, number=number)))
 
 
 def global_step(folder: Path) -> int:
-    """The step of the last checkpoint."""
+    """Return the step of the last checkpoint."""
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The last checkpoint and the results of a whole training."""
+    """Return a function that gives the last checkpoint and results of an uninterrupted training."""
 
     @functools.cache
     def whole(unit: Unit, every: int) -> tuple[dict[str, Any], Fitted]:
         folder = tmp_path_factory.mktemp("whole")
         checkpoint, fitted = train(config(folder, unit(every)), folder / "run", demonstrations(folder))
         assert checkpoint["global_step"] == 5 * every * STEPS_OF[unit]
-        assert len(fitted.rows) == checkpoint["global_step"] + 5  # a loss for every step, and five validations
+        assert len(fitted.rows) == checkpoint["global_step"] + 5  # one loss per step, and five validations
         raw, averaged = (checkpoint[kind]["model.action_head.weight"] for kind in ("current_model_state", "state_dict"))
         assert not torch.allclose(raw, averaged, atol=1e-5)
         return checkpoint, fitted
@@ -66,13 +66,13 @@ def assert_same(resumed: tuple[dict[str, Any], Fitted], whole: tuple[dict[str, A
         (by_steps, 3, (5,)),  # from step 3, within the first epoch
         (by_steps, 5, (12,)),  # from step 10, the end of an epoch
         (by_steps, 5, (7,)),  # from step 5, the end of the first
-        (by_steps, 7, (6, 20)),  # from the beginning, and from step 14
-        (by_steps, 4, (6, 11, 17)),  # again and again
+        (by_steps, 7, (6, 20)),  # from the start, and from step 14
+        (by_steps, 4, (6, 11, 17)),  # repeatedly
         (by_epochs, 1, (12,)),  # from step 10
         (by_epochs, 2, (18, 32)),  # from steps 10 and 30
     ],
 )
-def test_a_killed_training_ends_where_an_uninterrupted_one_does(
+def test_a_killed_training_ends_like_an_uninterrupted_one(
     tmp_path: Path, uninterrupted: Run, unit: Unit, every: int, killed_before: tuple[int, ...]
 ) -> None:
     demos = demonstrations(tmp_path)
@@ -89,12 +89,12 @@ def test_a_killed_training_ends_where_an_uninterrupted_one_does(
         (by_steps, 3, {7: 8, 10: 11}),  # within an interval, and again
         (by_steps, 3, {4: 5}),  # the last step of an epoch
         (by_steps, 3, {5: 7}),  # before a validation is due
-        (by_steps, 3, {14: 15}),  # the last of all
+        (by_steps, 3, {14: 15}),  # the very last
         (by_epochs, 1, {9: 11}),  # before a validation at the end of an epoch
         (by_epochs, 2, {14: 15}),  # at the end of an epoch without one
     ],
 )
-def test_a_preempted_training_ends_where_an_uninterrupted_one_does(
+def test_a_preempted_training_ends_like_an_uninterrupted_one(
     tmp_path: Path, uninterrupted: Run, unit: Unit, every: int, saved_at: dict[int, int]
 ) -> None:
     demos = demonstrations(tmp_path)
@@ -106,8 +106,8 @@ def test_a_preempted_training_ends_where_an_uninterrupted_one_does(
     assert_same(train(config(tmp_path, unit(every)), tmp_path / "run", demos), uninterrupted(unit, every))
 
 
-def test_what_handled_the_signal_before_has_its_turn_when_all_is_saved(tmp_path: Path) -> None:
-    called: list[int] = []  # what a library that requeues a job does
+def test_the_previous_signal_handler_runs_after_the_checkpoint_is_saved(tmp_path: Path) -> None:
+    called: list[int] = []  # stands for a library that requeues the job
     before = signal.signal(signal.SIGUSR2, lambda number, frame: called.append(number))
     try:
         with pytest.raises(SystemExit):
@@ -119,7 +119,7 @@ def test_what_handled_the_signal_before_has_its_turn_when_all_is_saved(tmp_path:
 
 
 @pytest.mark.parametrize("killed_before", [None, 3])
-def test_signals_mean_what_they_meant_when_training_is_over(tmp_path: Path, killed_before: int | None) -> None:
+def test_signal_handlers_are_restored_after_training(tmp_path: Path, killed_before: int | None) -> None:
     before = {number: signal.getsignal(number) for number in SIGNALS}
     with pytest.raises(RuntimeError, match="killed") if killed_before else nullcontext():
         train(config(tmp_path, by_steps(1), killed_before), tmp_path / "run", demonstrations(tmp_path))
@@ -127,7 +127,7 @@ def test_signals_mean_what_they_meant_when_training_is_over(tmp_path: Path, kill
 
 
 @pytest.mark.parametrize("change", ["seed=1", "model.dropout=0.2"])
-def test_the_seed_and_dropout_matter_to_what_is_compared(tmp_path: Path, uninterrupted: Run, change: str) -> None:
+def test_the_compared_weights_depend_on_seed_and_dropout(tmp_path: Path, uninterrupted: Run, change: str) -> None:
     cfg = config(tmp_path, [*by_steps(3), change])
     changed, _ = train(cfg, tmp_path / "run", demonstrations(tmp_path))
     expected, _ = uninterrupted(by_steps, 3)
@@ -136,11 +136,13 @@ def test_the_seed_and_dropout_matter_to_what_is_compared(tmp_path: Path, uninter
 
 
 @pytest.mark.parametrize("lost", ["cut short", "gone"])
-def test_from_the_checkpoint_before_a_training_ends_the_same(tmp_path: Path, uninterrupted: Run, lost: str) -> None:
+def test_a_training_resumed_from_the_previous_checkpoint_ends_the_same(
+    tmp_path: Path, uninterrupted: Run, lost: str
+) -> None:
     demos, last = demonstrations(tmp_path), tmp_path / "run" / "checkpoints" / "last.ckpt"
     with pytest.raises(RuntimeError, match="killed"):
         train(config(tmp_path, by_steps(3), 8), tmp_path / "run", demos)
-    if lost == "gone":  # a kill between two renames
+    if lost == "gone":  # as after a kill between two renames
         last.unlink()
     else:
         last.write_bytes(last.read_bytes()[:-100])
@@ -159,7 +161,7 @@ def test_a_run_that_was_moved_keeps_its_best_weights(tmp_path: Path) -> None:
     assert Path(state["best_model_path"]) == (tmp_path / "moved" / "checkpoints" / "best.ckpt")
 
 
-def test_without_its_best_weights_a_run_says_how_to_go_on(tmp_path: Path) -> None:
+def test_without_its_best_weights_a_run_says_how_to_continue(tmp_path: Path) -> None:
     demos = demonstrations(tmp_path)
     train(config(tmp_path, by_steps(3)), tmp_path / "run", demos)
     (tmp_path / "run" / "checkpoints" / "best.ckpt").write_bytes(b"")
@@ -177,7 +179,7 @@ def test_without_its_best_weights_a_run_says_how_to_go_on(tmp_path: Path) -> Non
         ("+trainer.max_time='00:00:00:00'", "was ended at step . of 15 by a callback"),
     ],
 )
-def test_a_training_that_diverges_or_ends_early_is_no_result(tmp_path: Path, change: str, message: str) -> None:
+def test_a_training_that_diverges_or_ends_early_is_an_error(tmp_path: Path, change: str, message: str) -> None:
     with pytest.raises(PlainError, match=message):
         train(config(tmp_path, [*by_steps(3), change]), tmp_path / "run", demonstrations(tmp_path))
     assert not (tmp_path / "run" / "training.json").exists()

@@ -1,4 +1,4 @@
-"""What a process sets up before it computes."""
+"""Process setup before computation."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ def blas_threads() -> set[int]:
 
 
 @pytest.mark.parametrize(("threads", "expected"), [(1, {1}), (None, {2})])
-def test_threads_are_those_of_numpy_too(threads: int | None, expected: set[int]) -> None:
+def test_the_number_of_threads_also_applies_to_numpy(threads: int | None, expected: set[int]) -> None:
     before = torch.get_num_threads()
     with threadpool_limits(2, user_api="blas"):
         set_up(threads)

@@ -1,4 +1,4 @@
-"""Trainings of seconds on toy environments, as the main command runs them."""
+"""Trainings on toy environments that take seconds, run as `ilt train` does."""
 
 import signal
 from pathlib import Path
@@ -12,7 +12,7 @@ from gymnasium import spaces
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
-from ilt.cli import app  # noqa: F401  (Hydra knows the schemas from here on)
+from ilt.cli import app  # noqa: F401  (registers the schemas with Hydra)
 from ilt.data.windows import WindowDataset
 from ilt.envs.actions import ActionSpace
 from ilt.envs.spec import EnvSpec
@@ -32,11 +32,11 @@ QUIET: dict[str, Any] = {
     "num_sanity_val_steps": 0,
     **dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False),
 }
-"""Arguments of a trainer that shows and keeps nothing."""
+"""Arguments for a trainer that displays and saves nothing."""
 
 
 class Follow(gym.Env[np.ndarray, np.ndarray]):
-    """Observes a number from −1 to 1; the right action, worth 1, is three times as much plus one. Nothing is drawn."""
+    """Observes a number x from −1 to 1; the right action, worth 1, is 3x + 1. Terminates after 4 steps."""
 
     observation_space = spaces.Box(-1, 1, (1,), np.float32)
     action_space = spaces.Box(-2, 4, (1,), np.float32)
@@ -56,26 +56,26 @@ gym.register("ilt-toys/Follow-v0", Follow)
 
 
 def follow_expert(observations: np.ndarray) -> np.ndarray:
-    """The optimal policy of `Follow`."""
+    """Return the optimal actions in `Follow`."""
     return 3 * observations + 1
 
 
 def decoder(kind: type[Decoder] = Decoder, **changes: Any) -> Decoder:
-    """A transformer of one layer for `Recall`."""
+    """Return a one-layer transformer for `Recall`."""
     torch.manual_seed(0)
     task = {"observation_dim": 1, "action_space": BIT, "n_outputs": 2, "context_length": 4}
     return kind(**{**task, "n_layer": 1, "n_head": 2, "d_model": 8, **changes})
 
 
 def windows() -> WindowDataset:
-    """36 windows of random play in `Recall`: what is learned from them does not matter."""
+    """Return 36 windows of random play in `Recall`; what is learned from them does not matter."""
     spec = recall()
     episodes = rollout(spec, RandomPolicy(spec.action_space), spec.seeds("demonstrations", 4))
     return WindowDataset(episodes, action_space=spec.action_space, context_length=4)
 
 
 def train_config(folder: Path, *overrides: str, env: str = "tests.toys:ilt-toys/Recall-v0") -> DictConfig:
-    """The main config, tiny, for 36 windows: with batches of seven an epoch has five steps."""
+    """Return a tiny main config for 36 windows; with batches of seven, an epoch has five steps."""
     changes = ["model=nano", "trainer=smoke", "logger=none", "processes=1", f"outputs={folder}", "run_name=run"]
     changes += ["env=gymnasium", f"env.id={env}", "env.success_return=12.0", "env.crash_reward=-1.0"]
     changes += ["expert=random", "expert.gate_episodes=2", "demos.n_episodes=4", "demos.n_validation_episodes=4"]
@@ -86,17 +86,17 @@ def train_config(folder: Path, *overrides: str, env: str = "tests.toys:ilt-toys/
 
 
 def context(cfg: DictConfig) -> Context:
-    """What `pipeline.prepare` makes, but threads stay as they are."""
+    """Return the context that `pipeline.prepare` makes, without changing the number of threads."""
     return Context(EnvSpec.from_config(cfg.env), Store(Path(cfg.outputs)), n_envs=4)
 
 
 def run_folder(cfg: DictConfig, path: Path) -> RunFolder:
-    """The run's folder as the main command opens it."""
+    """Return the run's folder as `ilt train` opens it."""
     return RunFolder(path, run_config(cfg), training_config(cfg), resume=True, started=0.0)
 
 
 def demonstrations(folder: Path, env: EnvSpec | None = None, n_episodes: int = 4) -> Artifact:
-    """Random play, by default in `Recall`."""
+    """Return demonstrations by random play, by default in `Recall`."""
     env = env or recall()
     for name in ("demonstrations", "validation"):
         policy = RandomPolicy(env.action_space)
@@ -105,7 +105,7 @@ def demonstrations(folder: Path, env: EnvSpec | None = None, n_episodes: int = 4
 
 
 def train(cfg: DictConfig, folder: Path, demos: Artifact, **report: Any) -> tuple[dict[str, Any], training.Fitted]:
-    """The training stage alone; everything in its last checkpoint, and what it returns. AssertionError if pruned."""
+    """Run only the training stage; return its last checkpoint and result. Raise AssertionError if it was pruned."""
     with RunFolder(folder, {}, {}, resume=True, started=0.0) as run:
         fitted = training.fit(context(cfg), cfg, run, demos, demos, **report)
     assert fitted is not None, "pruned"
@@ -113,23 +113,23 @@ def train(cfg: DictConfig, folder: Path, demos: Artifact, **report: Any) -> tupl
 
 
 def untimed(rows: list[dict[str, float]]) -> list[dict[str, float]]:
-    """A learning curve without what depends on the machine."""
+    """Return a learning curve without its timings."""
     return [{name: value for name, value in row.items() if not name.endswith("seconds")} for row in rows]
 
 
 def by_steps(every: int) -> list[str]:
-    """Five validations, each after so many steps."""
+    """Return overrides for five validations, one every `every` steps."""
     return [f"trainer.max_steps={5 * every}", f"trainer.val_check_interval={every}"]
 
 
 def by_epochs(every: int) -> list[str]:
-    """Five validations, each after so many epochs."""
+    """Return overrides for five validations, one every `every` epochs."""
     in_all = ["trainer.max_steps=-1", f"trainer.max_epochs={5 * every}"]
     return [*in_all, "trainer.val_check_interval=1.0", f"trainer.check_val_every_n_epoch={every}"]
 
 
 class Interrupt(pl.Callback):
-    """Sends the process of a rank a signal in the middle of a step; without a number, fails before the step."""
+    """Sends one rank a signal in the middle of a step; with `number=0`, raises an error before the step."""
 
     def __init__(self, *, step: int, number: int, rank: int = 0) -> None:
         self._step, self._number, self._rank = step, number, rank
@@ -144,6 +144,6 @@ class Interrupt(pl.Callback):
 
 
 def interrupted(**keys: int) -> list[str]:
-    """What adds an `Interrupt` to a config."""
+    """Return overrides that add an `Interrupt`."""
     target = f"+callbacks.interrupt._target_={__name__}.Interrupt"
     return [target, *(f"+callbacks.interrupt.{name}={value:d}" for name, value in keys.items())]

@@ -1,5 +1,5 @@
 "use strict";
-// A click on a heading sorts its table; a second click turns the order around. Cells without a value stay last.
+// A click on a heading sorts its table; a second click reverses the order. Cells without a value stay last.
 for (const table of document.querySelectorAll("table.sortable")) {
   const headings = [...table.tHead.rows[0].cells];
   headings.forEach((heading, column) => {
@@ -18,7 +18,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
-// Looping videos play while they can be seen, unless the reader prefers less motion. Without this script they wait to be started.
+// Looping videos play while they are visible, unless the reader prefers reduced motion. Without this script, they do not start by themselves.
 if (matchMedia("(prefers-reduced-motion: no-preference)").matches) {
   const watcher = new IntersectionObserver((entries) => {
     for (const { target, isIntersecting } of entries) {

@@ -1,4 +1,4 @@
-"""Somebody's research package: an environment, an expert, a model, recordings, a way to imitate, and an optimizer."""
+"""A research package with an environment, an expert, a model, recordings, an imitation algorithm and an optimizer."""
 
 import gymnasium as gym
 

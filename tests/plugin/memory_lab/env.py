@@ -1,4 +1,4 @@
-"""A cue is shown once and must be remembered; a privileged teacher sees it all the time."""
+"""An environment that shows a cue once; a privileged teacher sees it at every step."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from gymnasium import spaces
 
 
 class Cue(gym.Env[dict[str, np.ndarray], int]):
-    """The right action, worth 1, is the cue of the episode, which students see at the first step alone. 10 steps."""
+    """The right action, worth 1, is the episode's cue, which students see only at the first step. 10 steps."""
 
     observation_space = spaces.Dict(
         {"observation": spaces.Box(-1, 1, (2,), np.float32), "privileged": spaces.Box(-1, 1, (1,), np.float32)}

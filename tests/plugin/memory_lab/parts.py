@@ -1,4 +1,4 @@
-"""What a researcher brings: each is named by a `_target_` in `memory_lab/conf`."""
+"""Components of a third-party package, each named by a `_target_` in `memory_lab/conf`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,12 +11,12 @@ import ilt
 
 
 def teacher(observations: np.ndarray) -> np.ndarray:
-    """An expert that is a plain function: (n, 3) observations, of which the last number is privileged, to actions."""
+    """Return the expert's actions for (n, 3) observations, whose last column is privileged."""
     return np.where(observations[:, 2] > 0, 2, 1)
 
 
 class GRU(ilt.SequenceModel):
-    """A model of one's own, without a stepper: its window is recomputed."""
+    """A model without its own stepper: the window is recomputed at every step."""
 
     def __init__(self, *, width: int = 16, **sizes: Any) -> None:
         super().__init__(**sizes)
@@ -32,7 +32,7 @@ class GRU(ilt.SequenceModel):
 
 
 def recordings(env: ilt.EnvSpec, block: str, *, n: int = 40) -> ilt.Episodes:
-    """A data source that is a plain function: episodes that were recorded somewhere."""
+    """Return recorded episodes; a data source can be a plain function."""
     seeds = env.seeds(block, n)
     cues = np.array([np.random.Generator(np.random.PCG64(int(seed))).integers(2) for seed in seeds])
     first = np.arange(11) == 0
@@ -50,7 +50,7 @@ def recordings(env: ilt.EnvSpec, block: str, *, n: int = 40) -> ilt.Episodes:
 
 
 class RandomStart(ilt.Imitation):
-    """An imitation algorithm: in each round someone random acts, and the expert labels every step."""
+    """An imitation algorithm in which a random policy acts in each round and the expert labels every step."""
 
     def round_policy(self, round: ilt.Round) -> tuple[ilt.Policy, Mapping[str, Any]]:
         return _Labeled(round.expert, round.env.action_space), {"acts": "random"}
@@ -69,5 +69,5 @@ class _Labeled(ilt.Policy):
 
 
 def adam(model: nn.Module, *, learning_rate: float) -> torch.optim.Optimizer:
-    """An optimizer of one's own."""
+    """Return a plain Adam optimizer."""
     return torch.optim.Adam(model.parameters(), lr=learning_rate)
