@@ -3,7 +3,7 @@
     import ilt
 
     env = ilt.make_env("CartPole-v1")
-    expert = ilt.load_expert("ppo", env)  # found, or trained now; or any function from observations to actions
+    expert = ilt.load_expert("ppo", env)  # trained if none is found; or pass any function from observations to actions
     demos = ilt.collect(expert, env, n_episodes=100)
     run = ilt.train(demos, env=env, model="tiny", context_length=8)
     print(ilt.evaluate(run.policy, env, n_episodes=200))

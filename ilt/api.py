@@ -1,7 +1,7 @@
-"""The Python API, whose functions `ilt` exports: the commands as functions.
+"""The Python API: the commands as functions, exported by `ilt`.
 
-Settings are those of the commands, as keyword arguments: a group by its option's name or as a mapping
-(`model="tiny"`, `optimizer={"learning_rate": 1e-3}`). Results go to the same store, under the same names.
+Functions take the settings of the commands as keyword arguments: each config group by the name of an option or as a
+mapping (`model="tiny"`, `optimizer={"learning_rate": 1e-3}`). Results go to the same store, under the same names.
 """
 
 import hashlib
@@ -48,8 +48,9 @@ class Demonstrations:
     """The episodes that a student learns from.
 
     Attributes:
-        episodes, validation: training episodes, and others that are never trained on.
-        expert: the expert that acted in them, if known.
+        episodes: the training episodes.
+        validation: episodes that are never trained on.
+        expert: the expert that collected them, if known.
     """
 
     episodes: Episodes
@@ -62,12 +63,12 @@ class Demonstrations:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished training.
+    """A finished training run.
 
     Attributes:
-        path: its folder, which `ilt evaluate`, `compare`, `probe` and `report` take.
-        results: the content of its `results.json`.
-        policy: the student, as it was scored.
+        path: the run's folder, which `ilt evaluate`, `compare`, `probe` and `report` accept.
+        results: the content of the run's `results.json`.
+        policy: the student that was scored.
     """
 
     path: Path
@@ -78,9 +79,11 @@ class Run:
 def make_env(id: str, *, wrappers: Sequence[Mapping[str, Any]] = (), **settings: Any) -> EnvSpec:
     """Describe an environment: an option of `conf/env`, or anything that Gymnasium can make.
 
+    Raise ConfigError if the environment cannot be made or its spaces are not supported.
+
     Args:
-        id: an option's name such as `lunar_lander_hidden`, Gymnasium's id, or `module:Name-v0`.
-        wrappers: wrappers, innermost first: the `_target_` of each, and its arguments.
+        id: the name of an option, such as `lunar_lander_hidden`; a Gymnasium id; or `module:Name-v0`.
+        wrappers: mappings of a `_target_` and its arguments, innermost wrapper first.
         settings: other keys of the config's `env`, such as `kwargs` and `success_return`.
     """
     values = load_option("env", id) if id in options_of("env") else {**load_option("env", "gymnasium"), "id": id}
@@ -93,7 +96,7 @@ def make_env(id: str, *, wrappers: Sequence[Mapping[str, Any]] = (), **settings:
     return spec
 
 
-@limited_threads(1)  # more would wait for each other: batches are small
+@limited_threads(1)  # batches are small, so more threads would only wait for each other
 def load_expert(
     expert: str | Path | Policy | Callable[[np.ndarray], np.ndarray],
     env: EnvSpec,
@@ -106,17 +109,22 @@ def load_expert(
     """Load an expert: a shipped or trained one, a Stable-Baselines3 file, a function, or a policy.
 
     Args:
-        expert: an option of `conf/expert` such as `ppo`, which is trained if there is none yet (`train=False` raises
-            ConfigError); the path of a zip file that Stable-Baselines3 saved; a function from observations (n, obs_dim)
-            to n actions; or a `Policy`.
+        expert: an option of `conf/expert` such as `ppo`, which is trained if the store has none (`train=False` raises
+            ConfigError instead); the path of a zip file saved by Stable-Baselines3; a function from observations
+            (n, obs_dim) to n actions; or a `Policy`.
         env: the environment that it acts in.
+        outputs: folder of the store.
+        deterministic: whether it takes its most likely action instead of sampling.
         privileged: whether it sees what the environment hides from students.
-        deterministic: whether it takes its most likely action, or samples.
         settings: other keys of the config's `expert`, such as `total_steps` and `gate`.
+
+    Raises:
+        ConfigError: a setting is not valid.
+        GateError: the expert does not pass its gate.
     """
     if isinstance(expert, Policy) or callable(expert):
         if settings:
-            raise ConfigError(f"{next(iter(settings))} is no setting of a function or policy")
+            raise ConfigError(f"{next(iter(settings))} is not a setting of a function or policy")
         policy: Policy = (
             expert if isinstance(expert, Policy) else FunctionPolicy(expert, env.action_space, privileged=privileged)
         )
@@ -150,10 +158,12 @@ def collect(
     n_validation_episodes: int | None = None,
     outputs: str | Path = "outputs",
 ) -> Demonstrations:
-    """Collect an expert's episodes, one for each of the first seeds of the demonstrations and validation blocks.
+    """Collect an expert's episodes on the first seeds of the demonstrations and validation blocks.
 
     Args:
-        n_validation_episodes: None for a tenth of `n_episodes`.
+        n_episodes: training episodes, one per seed.
+        n_validation_episodes: validation episodes, one per seed; None for a tenth of `n_episodes`.
+        outputs: folder of the store.
     """
     ctx = _context(env, outputs)
     counts = {"demonstrations": n_episodes, "validation": n_validation_episodes or max(n_episodes // 10, 1)}
@@ -176,19 +186,22 @@ def train(
     logger: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Run:
-    """Train a student on demonstrations, and score it on test seeds beside its expert and the random policy.
+    """Train a student on demonstrations, and score it on test seeds together with its expert and the random policy.
 
-    The same call reads a finished run and resumes a killed one, except in rounds of DAgger with a function as the
-    expert, which has no identity.
+    Repeating the call loads the finished run or resumes an interrupted one. The exception is training in rounds, such
+    as DAgger, with a function as the expert, because a function has no identity.
 
     Args:
         demos: demonstrations from `collect`, or any episodes, of which the last tenth is kept for validation.
         model: an option of `conf/model`, or a mapping with a `_target_`.
-        expert: the expert that the student is compared with and that labels rounds of DAgger; None for the one of the
-            demonstrations, or else the random policy.
-        max_steps: training steps, with four rollout evaluations on the way.
-        logger: as the config's `logger`; None for none.
-        settings: other groups of the config: an option's name, a mapping of keys, or both as a tuple, such as
+        context_length: K, the longest window in steps.
+        expert: the expert that the student is compared with and that labels rounds of DAgger; None for the expert of
+            the demonstrations, or the random policy if they have none.
+        seed: the training seed.
+        max_steps: training steps, rounded down to a multiple of four, with four rollout evaluations.
+        outputs: folder of the store and of the run's folder.
+        logger: a mapping, as the config's `logger`; None for no logger.
+        settings: other groups of the config: the name of an option, a mapping of keys, or a tuple of both, such as
             `imitation="dagger"`, `optimizer={"learning_rate": 1e-3}`, `evaluation={"n_episodes": 200}`.
     """
     started = time.monotonic()
@@ -206,7 +219,7 @@ def train(
         "evaluation": {"video": False},
         "trainer": {"max_steps": 4 * every, "val_check_interval": every},
     }
-    if expert.artifact is not None:  # so that the commands that take the run's folder find it
+    if expert.artifact is not None:  # lets commands that read the run's folder find the expert
         presets["expert"] = {**expert.artifact.manifest["expert"], "deterministic": expert.deterministic}
     cfg = _compose(env, seed, outputs, presets, {"model": model, **settings})
     demos_artifact = _keep(ctx, demos)
@@ -233,10 +246,10 @@ def load_policy(
     deterministic: bool = True,
     trust: Sequence[str] | None = (),
 ) -> Policy:
-    """Load the policy of a finished run or of an expert, by its folder or name; see `Policy.predict`.
+    """Load the policy of a finished run or of an expert by its folder or name. To act with it, see `Policy.predict`.
 
     Args:
-        trust: packages besides `ilt` whose code may be run to build it; None for all, if it is your own.
+        trust: packages besides `ilt` whose code may be run to build it; None for all, if the files are your own.
     """
     saved = read_policy("where", str(where), _context(env, outputs), deterministic=deterministic, trust=trust)
     saved.policy.flatten = partial(env.observations.flatten, privileged=saved.policy.privileged)
@@ -248,10 +261,10 @@ def load_policy(
 def evaluate(
     policy: Policy | LoadedExpert | Run, env: EnvSpec, *, n_episodes: int = 1000, seeds: str | None = None
 ) -> dict[str, Any]:
-    """Evaluate a policy: return the metrics of its episodes, with the 95 % confidence interval of its mean return.
+    """Run a policy and return the metrics of its episodes, with a 95% confidence interval for the mean return.
 
     Args:
-        seeds: the episodes, as BLOCK:COUNT or BLOCK:OFFSET:COUNT; None for the first `n_episodes` of the test block.
+        seeds: BLOCK:COUNT or BLOCK:OFFSET:COUNT; None for the first `n_episodes` seeds of the test block.
     """
     block, offset, count = parse_seeds(seeds or f"test:{n_episodes}", env.seed_blocks)
     actor = policy if isinstance(policy, Policy) else policy.policy
@@ -269,11 +282,11 @@ def compare(
     outputs: str | Path = "outputs",
     trust: Sequence[str] | None = (),
 ) -> dict[str, Any]:
-    """Run policies on the same seeds; return metrics by name, with the paired difference from the reference.
+    """Run policies on the same seeds. Return metrics by name, with paired differences from the reference.
 
     Args:
-        policies: policies by name, or what `load_policy` takes. A random policy is always included.
-        reference: the policy that the others are compared with; None for the first.
+        policies: policies by name; each may be anything that `load_policy` takes. A random policy is always included.
+        reference: name of the policy that the others are compared with; None for the first.
     """
     block, offset, count = parse_seeds(seeds, env.seed_blocks)
     chosen, ctx = env.seeds(block, count, offset), _context(env, outputs)
@@ -302,7 +315,7 @@ def _env_config(env: EnvSpec) -> dict[str, Any]:
 def _compose(
     env: EnvSpec, seed: int, outputs: str | Path, presets: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> DictConfig:
-    """Compose a whole config of `ilt train` without Hydra. Raise ConfigError, naming the wrong setting."""
+    """Compose a complete config of `ilt train` without Hydra. Raise ConfigError, naming the setting, if it is wrong."""
     values: dict[str, Any] = {
         **named("command", "train").defaults, "seed": seed, "outputs": str(outputs), "run_name": "api", "logger": None
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The least memory that a config asks for, estimated from its numbers before anything is allocated."""
+"""A lower bound on the memory that a config needs, estimated before anything is allocated."""
 
 import os
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ _GRADIENT = 8
 """Bytes of a parameter and its gradient, in float32."""
 
 _MODULE = 1000
-"""As many parameters take the memory of a layer's Python objects."""
+"""Memory of a layer's Python objects, as a number of parameters."""
 
 
 def machine_memory() -> float:
-    """Return how many bytes this process may use: the machine's, or fewer if its control group has a limit."""
+    """Return how many bytes this process may use: the machine's memory, or the limit of its control group if lower."""
     limit = Path("/sys/fs/cgroup/memory.max")
     allowed = limit.read_text(encoding="ascii").strip() if limit.is_file() else "max"
     here = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else float("inf")
@@ -24,7 +24,7 @@ def machine_memory() -> float:
 
 
 def check_memory(cfg: Any) -> None:
-    """Raise ConfigError, naming the keys, if a config asks for more memory than this machine has in any case."""
+    """Raise ConfigError, naming the keys, if the least memory that a config needs exceeds this machine's."""
     here = machine_memory()
     for keys, n_bytes in _least_memory(cfg):
         if n_bytes > here:
@@ -35,7 +35,7 @@ def check_memory(cfg: Any) -> None:
 
 
 def _least_memory(cfg: Any) -> Iterator[tuple[str, float]]:
-    """Yield keys with their values, and a lower bound of the bytes that they ask for together."""
+    """Yield keys with their values, and a lower bound on the bytes that they need together."""
     if "expert" in cfg and "hidden" in cfg.expert:
         n_parameters = sum(a * b for a, b in pairwise([1, *cfg.expert.hidden, 1]))
         yield f"expert.hidden={list(cfg.expert.hidden)}", 2 * _GRADIENT * n_parameters  # an actor and a critic

@@ -33,8 +33,8 @@ def prepare(cfg: Any, env: Any = None, *, trust: Sequence[str] | None = None) ->
     Raise ConfigError if the environment cannot be made or its spaces are not supported.
 
     Args:
-        env: an `env` config to use instead of that of `cfg`.
-        trust: packages besides `ilt` whose code may be run, for somebody else's config.
+        env: an `env` config to use instead of `cfg.env`.
+        trust: packages besides `ilt` whose code may be run, if the config is not your own; None for all.
     """
     set_up(cfg.threads)
     spec = EnvSpec.from_config(cfg.env if env is None else env, trust=trust)
@@ -51,16 +51,16 @@ def run(
     report: Callable[[float, int], bool] | None = None,
     in_trial: bool = False,
 ) -> dict[str, Any] | None:
-    """Run every stage from the expert to a scored student; reuse stages that are finished. Call `check` before.
+    """Run every stage from the expert to a scored student, and reuse finished stages. Call `check` first.
 
     Args:
-        cfg: a whole config of `ilt train`.
+        cfg: a complete config of `ilt train`.
         logger: the job's run in a logger.
         report: takes a selection-seed return and a step, and returns whether to stop; see `Pruning`.
         in_trial: whether this is part of a search, so that test seeds stay unused.
 
     Returns:
-        the content of `results.json`; in a trial only the selection-seed return; None if the training was pruned.
+        the content of `results.json`; in a trial, only the selection-seed return; None if the run was pruned.
     """
     with folder.stage("expert"):
         expert = load(ctx, cfg.expert, artifact := find_or_train(ctx, cfg.expert))
@@ -72,7 +72,7 @@ def run(
 
 
 def check(ctx: Context, cfg: DictConfig) -> None:
-    """Raise ConfigError, naming the key, for what this machine or environment cannot do, before any long work."""
+    """Raise ConfigError, naming the key, if this machine or the environment does not support the config."""
     check_devices(cfg.trainer, cfg.dataset.batch_size)
     check_components(ctx, cfg)
 
@@ -114,7 +114,7 @@ def make_figures(
     episodes: Mapping[str, Episodes],
     logger: Run,
 ) -> None:
-    """Write figures and a video to the run's folder and its logger. Warn about any that fails."""
+    """Write figures and a video to the run's folder and its logger. Log a warning for each that fails."""
     path, made, videos = folder.path, {}, {}
 
     def plots() -> None:

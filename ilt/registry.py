@@ -1,4 +1,4 @@
-"""All schemas, and the options of `conf/` read without Hydra for the Python API."""
+"""The registry of all schemas, and a reader of `conf/` without Hydra for the Python API."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ for _schemas in ("envs.spec", *(f"{room}.config" for room in ROOMS)):
 
 
 def stored_as(found: Component) -> str:
-    """Return a component's option in the ConfigStore: its name, or NAME_keys if a file of `conf/` has that name."""
+    """Return a component's option in the ConfigStore: its name, or NAME_keys if `conf/` has a file of that name."""
     return f"{found.name}_keys" if _file(found.group, found.name).is_file() else found.name or "default"
 
 
@@ -37,8 +37,8 @@ def store_schemas(store: Callable[..., None]) -> None:
 def load_option(group: str, name: str) -> dict[str, Any]:
     """Load an option of a group, such as `tiny` of `model`, with all its keys, as plain containers.
 
-    The options in its defaults list are read first, as in Hydra; those of other groups, which an experiment chooses,
-    are not. Raise ConfigError if there is no such option.
+    Options of the same group in its defaults list are read first, as in Hydra. Options of other groups, which an
+    experiment chooses, are skipped. Raise ConfigError if there is no such option.
     """
     path = _file(group, name)
     if not path.is_file():
@@ -58,14 +58,14 @@ def load_option(group: str, name: str) -> dict[str, Any]:
 
 
 def options_of(group: str) -> list[str]:
-    """List the options of a group that come with the package."""
+    """Return the names of a group's options that come with the package."""
     folder = files("ilt.conf").joinpath(group)
     found = [path.name.removesuffix(".yaml") for path in folder.iterdir()] if folder.is_dir() else []
     return sorted({*found, *map(stored_as, _options(group))})
 
 
 def merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge nested mappings; values of the second override those of the first."""
+    """Merge nested mappings; values of the second override values of the first."""
     merged = dict(first)
     for name, value in second.items():
         inner = merged.get(name)

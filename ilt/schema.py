@@ -1,12 +1,12 @@
-"""Config schemas: dataclasses that say what each key may hold, and the identities that follow from them.
+"""Config schemas: dataclasses that define which values each key accepts, and the identities derived from them.
 
 A component that a config names by `_target_` has a dataclass in the `config.py` of its package, with a type, a default,
-a range and a sentence for every key. This is their only definition: the ConfigStore passes them to Hydra, `complete`
+a range and a sentence for every key. Keys are defined nowhere else: the ConfigStore passes them to Hydra, `complete`
 fills in missing keys, `check` validates configs, and `canonical` omits default values, so that a new key changes no
 identity. Values stay as Hydra parsed them; OmegaConf's conversion would read `"8"` as 8 and 1 as true.
 
 A component without a dataclass, such as one from your own package, is checked against its constructor's signature.
-Nothing heavy is imported here.
+This module imports nothing heavy.
 """
 
 import contextlib
@@ -29,16 +29,16 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 
 class PlainError(RuntimeError):
-    """An error that its message explains, so that commands print it in one line, without a traceback."""
+    """An error that its message explains. Commands print it on one line, without a traceback."""
 
 
 class ConfigError(ValueError):
-    """A key has a value that is not allowed. Commands print it in one line, too."""
+    """A config key has a value that is not allowed. Commands print it on one line, without a traceback."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What one key may hold.
+    """The values that a key accepts.
 
     Attributes:
         allows: whether a value is allowed.
@@ -92,10 +92,10 @@ def list_of(rule: Rule, length: int | None = None) -> Rule:
 
 BOOLEAN = Rule(lambda v: isinstance(v, bool), "true or false")
 LARGEST_SEED = 2**32 - 1
-"""Of NumPy's and Lightning's global generators."""
+"""Largest seed of NumPy's and Lightning's global generators."""
 
 LARGEST_COUNT = 2**31 - 1
-"""Of steps and epochs."""
+"""Largest number of steps or epochs."""
 
 TEXT = Rule(lambda v: isinstance(v, str) and v != "", "text")
 NAME = Rule(
@@ -104,7 +104,7 @@ NAME = Rule(
 )
 FOLDER = Rule(
     lambda v: TEXT.allows(v) and v.isprintable() and not v.startswith(".") and "/" not in v and len(v.encode()) <= 200,
-    "a folder's name of at most 200 bytes, which does not begin with a dot and holds no /",
+    "a folder name of at most 200 bytes that does not start with a dot and contains no /",
 )
 PROJECT = Rule(
     lambda v: TEXT.allows(v) and len(v) <= 128 and not set(v) & set("/\\#?%:"),
@@ -134,12 +134,12 @@ def key(
 
     Args:
         default: the default value; "???" for a key that must be given.
-        doc: its meaning, in one sentence.
+        doc: the meaning of the key, in one sentence.
         ge, gt, le, lt: bounds of a number, or of each number in a list.
         choices: all allowed values.
         length: required length of a list.
         identity: whether the value is part of the component's identity.
-        file: for the path of a zip file, the members that it must hold.
+        file: for the path of a zip file, the members that it must contain.
     """
     bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices, "length": length}
     metadata = {"doc": doc, "rule": rule, "identity": identity, "file": file, **bounds}
@@ -150,18 +150,18 @@ def key(
 
 @dataclass(frozen=True)
 class Component:
-    """What a config may name by a `_target_`, or a part of a config without one.
+    """The schema of a component that a config names by a `_target_`, or of a part of a config without one.
 
     Attributes:
         group: its place in a config, such as `model`.
-        name: its name in identities and in the ConfigStore, which stays when code moves. Empty for the keys that every
-            component of the group has.
+        name: its name in identities and in the ConfigStore, which stays the same when code moves. Empty for the keys
+            that all components of the group share.
         schema: the dataclass of its keys.
-        target: dotted path of what is called; empty for a part of a config that is no component.
+        target: dotted path of the class or function to call; empty for a part of a config that is not a component.
         version: increased when the component's results change.
         open: whether other keys are passed on to the target.
-        watches: whether it only observes a training, so that it is not part of an identity.
-        refused: parameters of the target that are no keys, with the reason and what to use instead.
+        watches: whether it only observes training, so that it is not part of an identity.
+        refused: parameters of the target that cannot be keys, with the reason and what to use instead.
     """
 
     group: str
@@ -217,12 +217,12 @@ def components(group: str) -> list[Component]:
 
 
 def named(group: str, name: str) -> Component:
-    """Return the component of this name."""
+    """Return the component of a group that has this name."""
     return next(c for c in components(group) if c.name == name)
 
 
 def common_keys(group: str) -> Component | None:
-    """Return the schema of the keys that every component of a group has, or of a part of a config."""
+    """Return the schema of the keys that all components of a group share, or of a part of a config."""
     return next((c for c in COMPONENTS if c.group == group and not c.name), None)
 
 
@@ -258,7 +258,7 @@ def complete(found: Component | None, values: Any) -> None:
 
 
 def check(found: Component | None, values: Any, *, prefix: str) -> None:
-    """Raise ConfigError, with the key, its value and what is allowed, unless values fit their schema."""
+    """Raise ConfigError, with the key, its value and what is allowed, unless the values fit their schema."""
     if found is None:
         return
     dot = f"{prefix}." if prefix else ""
@@ -284,16 +284,17 @@ def did_you_mean(word: str, known: Iterable[str], dot: str = "") -> str:
 
 
 def locate(target: str, *, key: str, trust: Sequence[str] | None = None) -> Any:
-    """Import what a dotted path names. Raise ConfigError if it does not exist or is not trusted.
+    """Import the object at a dotted path. Raise ConfigError if it does not exist or is not trusted.
 
     Args:
-        trust: packages whose code may be run besides ilt's components; None for all, for the caller's own config.
+        key: the config key that contains the path, for error messages.
+        trust: packages besides ilt's components whose code may be run; None for all, if the config is the caller's own.
     """
     if trust is not None and (package := target.split(".")[0]) not in trust:
         importlib.import_module("ilt.registry")
         if target not in {c.target for c in COMPONENTS}:  # other functions of ilt and its imports could do anything
             raise ConfigError(
-                f"{key}={target} is no component of ilt; other code is not run for somebody else's files unless you "
+                f"{key}={target} is not a component of ilt; other code is not run for somebody else's files unless you "
                 f"trust its package: trust=[{package}]"
             )
     parts = target.split(".")
@@ -308,12 +309,12 @@ def locate(target: str, *, key: str, trust: Sequence[str] | None = None) -> Any:
         try:
             return functools.reduce(getattr, parts[n:], found)
         except AttributeError as error:
-            raise ConfigError(f"{key}={target} names nothing: {error}") from error
+            raise ConfigError(f"{key}={target} does not exist: {error}") from error
     raise ConfigError(f"{key} must be the dotted path of something that can be imported, got {target}")
 
 
 def own_keys(group: str, values: Any) -> dict[str, Any]:
-    """Return the keyword arguments of a component: all but `_target_` and the keys that the whole group has."""
+    """Return a component's keyword arguments: all keys but `_target_` and those that its group shares."""
     shared = common.fields if (common := common_keys(group)) else {}
     return {str(k): plain(v) for k, v in values.items() if k != "_target_" and k not in shared}
 
@@ -326,12 +327,12 @@ def build(
     trust: Sequence[str] | None = None,
     prefix: str | None = None,
 ) -> Any:
-    """Call a group's `_target_` with its own keys and with what only the run knows.
+    """Call a group's `_target_` with its own keys, and with arguments that only the run knows.
 
-    Raise ConfigError, naming the key, if the target does not take a key or lacks a required one.
+    Raise ConfigError, naming the key, if the target does not accept a key or lacks a required one.
 
     Args:
-        known: further keyword arguments; the target gets those that it takes.
+        known: arguments that only the run knows; the target gets those that it accepts.
         prefix: key of the values in the config, if not `group`.
     """
     prefix = prefix or group
@@ -341,12 +342,12 @@ def build(
         return target(**arguments)
     except ConfigError:
         raise
-    except Exception as error:  # each library has errors of its own for arguments that it refuses
+    except Exception as error:  # libraries raise different errors for arguments that they reject
         raise ConfigError(f"{prefix}._target_={path_of(target)} cannot be made: {error}") from error
 
 
 def accepted(target: Any, options: Mapping[str, Any], known: Mapping[str, Any], *, prefix: str) -> dict[str, Any]:
-    """Return the keyword arguments for a call: all options, and those of `known` that it takes. See `build`."""
+    """Return the keyword arguments for a call: all options, and those of `known` that it accepts. See `build`."""
     parameters, anything = _parameters(target)
     for name in options:
         if name not in parameters and not anything:
@@ -356,7 +357,7 @@ def accepted(target: Any, options: Mapping[str, Any], known: Mapping[str, Any], 
     given = {**{k: v for k, v in known.items() if k in parameters or anything}, **options}
     for name, parameter in inspect.signature(target).parameters.items():
         if parameter.kind in _NAMED and parameter.default is parameter.empty and name not in given:
-            raise ConfigError(f"{prefix}.{name} must be given: {path_of(target)} asks for it")
+            raise ConfigError(f"{prefix}.{name} must be given: {path_of(target)} requires it")
     return given
 
 
@@ -369,14 +370,14 @@ def _parameters(target: Any) -> tuple[set[str], bool]:
     own = {
         "ilt",
         str(target.__module__).partition(".")[0],
-    }  # what goes to others' bases, such as gym.Wrapper, is unknown
+    }  # what is passed to other packages' base classes, such as gym.Wrapper, is unknown
     owners = [c for c in classes if "__init__" in vars(c) and c.__module__.partition(".")[0] in own]
     names: set[str] = set()
     for call in [vars(owner)["__init__"] for owner in owners] or [target]:
         found = inspect.signature(call).parameters.values()
         before, names = names, names | {p.name for p in found if p.kind in _NAMED}
         if not any(p.kind is p.VAR_KEYWORD for p in found):
-            return names - {"self"}, names == before != set()  # a base that takes nothing more: others are its own
+            return names - {"self"}, names == before != set()  # the base takes no more, so **kwargs are the class's own
     return names - {"self"}, True
 
 
@@ -386,11 +387,11 @@ def path_of(target: Any) -> str:
 
 
 def canonical(group: str, values: Any, *, prefix: str = "") -> dict[str, Any]:
-    """Return the canonical form of a group of a config, which stays the same when code moves or keys are added.
+    """Return the canonical form of a config group, which stays the same when code moves or keys are added.
 
-    It has the component's registered name and version, and the values that differ from its defaults. For a component
-    without a schema: its target, its `version` (by default 1, and for a function the hash of its source), and values
-    that differ from its defaults.
+    It contains the component's registered name and version, and the values that differ from its defaults. For a
+    component without a schema, it contains the target, its `version` (by default 1, or for a function the hash of its
+    source), and the values that differ from its defaults.
 
     Args:
         prefix: key of the values in the config, if not `group`.
@@ -407,7 +408,7 @@ def canonical(group: str, values: Any, *, prefix: str = "") -> dict[str, Any]:
 
 
 def _source_hash(function: Any) -> str | int:
-    """Return a hash of a function's source, or 1 where there is none."""
+    """Return a hash of a function's source, or 1 if the source is not available."""
     try:
         return config_hash(inspect.getsource(function))
     except OSError:
@@ -435,12 +436,12 @@ def config_hash(config: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Convert a value of a config to plain containers, resolved."""
+    """Convert a config value to plain containers, with interpolations resolved."""
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted keys and values of a nested mapping; an empty mapping is a value."""
+    """Yield the dotted keys and values of a nested mapping; an empty mapping counts as a value."""
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from leaves(value, f"{prefix}{name}.")

@@ -1,4 +1,4 @@
-"""A whole config: its groups, checks across them, and the identity of the training that it describes."""
+"""A complete config: its groups, the checks across them, and the identity of the training run that it describes."""
 
 import dataclasses
 import os
@@ -38,7 +38,7 @@ GROUPS = ("env", "expert", "demos", "dataset", "head", "imitation", "model", "op
 """Groups of a config that name one component each."""
 
 PARTS = ("logger", "evaluation", "search", "callbacks")
-"""Other groups and parts of a config, which are no single component."""
+"""Other groups and parts of a config, which are not a single component."""
 
 NOT_OF_THE_RUN = (
     "hydra", "outputs", "run_name", "resume", "logger", "threads", "processes", "n_envs", "search", "evaluation"
@@ -46,15 +46,15 @@ NOT_OF_THE_RUN = (
 """Top-level keys that affect neither the weights nor a run's name."""
 
 STUDENT = ("context_length", "deterministic")
-"""Keys of `evaluation` that decide how the student acts while it learns."""
+"""Keys of `evaluation` that determine how the student acts during training."""
 
 
 def check_config(cfg: DictConfig, command: str = "train", *, partial: bool = False) -> None:
-    """Fill in a config's defaults, in place; raise ConfigError, with key, value and what is allowed, if it is wrong.
+    """Fill in a config's defaults in place. Raise ConfigError, with key, value and what is allowed, if it is invalid.
 
     Args:
-        command: the command of the config.
-        partial: whether top-level keys may be missing, as in the config that a run's folder keeps.
+        command: the command that the config is for.
+        partial: whether top-level keys may be missing, as in the config of a run's folder.
     """
     keys = named("command", command)
     known = {*keys.rules, *getattr(keys.schema, "groups", ()), "hydra"}
@@ -73,7 +73,7 @@ def check_config(cfg: DictConfig, command: str = "train", *, partial: bool = Fal
         check(found, values, prefix=prefix)
     if "env" in cfg and schema_of("env", cfg.env) is None:
         own = named("env", "gymnasium").target
-        raise ConfigError(f"env._target_ must be {own}, and env.id an environment of yours, got {cfg.env._target_}")
+        raise ConfigError(f"env._target_ must be {own}, with env.id naming your environment, got {cfg.env._target_}")
     if "expert" in cfg and cfg.expert.name is None:
         found, target = schema_of("expert", cfg.expert), str(cfg.expert._target_)
         cfg.expert.name = found.name if found and found.name else re.sub(r"\W", "_", target.rpartition(".")[2])
@@ -93,9 +93,9 @@ def check_config(cfg: DictConfig, command: str = "train", *, partial: bool = Fal
 
 
 def check_environment(cfg: DictConfig) -> None:
-    """Make one environment; raise ConfigError, naming the key, for what does not fit it, its files or this machine.
+    """Raise ConfigError, naming the key, unless a config fits its environment, its files and this machine.
 
-    Nothing heavy is imported but Gymnasium and the environment.
+    The only heavy imports are Gymnasium and the environment.
     """
     check_writable(cfg.outputs)
     check_memory(cfg)
@@ -113,11 +113,11 @@ def check_environment(cfg: DictConfig) -> None:
         check_head(cfg.head, space)
     for prefix, found, values in _parts(cfg):
         if "_target_" in values and (found is None or values._target_ != found.target):
-            locate(values._target_, key=f"{prefix}._target_")  # somebody's own, which may import much
+            locate(values._target_, key=f"{prefix}._target_")  # a user's own component, which may import a lot
 
 
 def _check_zip(key: str, path: Path, members: Sequence[str]) -> None:
-    """Raise ConfigError, naming the key, unless a zip file holds these members."""
+    """Raise ConfigError, naming the key, unless a zip file contains these members."""
     if not path.is_file():
         raise ConfigError(f"{key} must be a file, got {path}")
     try:
@@ -126,11 +126,11 @@ def _check_zip(key: str, path: Path, members: Sequence[str]) -> None:
     except (OSError, zipfile.BadZipFile) as error:
         raise ConfigError(f"{key} must be a file that can be read, got {path}: {error}") from error
     if absent:
-        raise ConfigError(f"{key} must be a file that holds {', '.join(members)}, got {path} without {absent[0]}")
+        raise ConfigError(f"{key} must be a file that contains {', '.join(members)}, got {path} without {absent[0]}")
 
 
 def _check_machine(trainer: DictConfig) -> None:
-    """Raise ConfigError for devices that this machine lacks, as far as this shows without torch."""
+    """Raise ConfigError for devices that this machine lacks, as far as can be told without torch."""
     if sys.platform == "linux" and not any(map(os.path.exists, _GPU_DEVICES)):
         if trainer.accelerator == "gpu":
             raise ConfigError("trainer.accelerator must be one that this machine has, got gpu; trainer=cpu needs none")
@@ -139,25 +139,25 @@ def _check_machine(trainer: DictConfig) -> None:
         raise ConfigError(
             f"trainer.num_nodes must be 1 where neither torchrun nor srun starts the processes, got {trainer.num_nodes}"
         )
-    n_cores = os.cpu_count() or 1  # of the machine; srun may have given this process a few of them
+    n_cores = os.cpu_count() or 1  # of the machine; srun may have given this process fewer
     if trainer.accelerator == "cpu" and trainer.devices != "auto" and trainer.devices > n_cores:
         raise ConfigError(f"trainer.devices must be at most {n_cores}, the CPU cores here, got {trainer.devices}")
 
 
 STARTERS = {"WORLD_SIZE", "SLURM_STEP_ID"}
-"""Environment variables of processes that torchrun or srun started."""
+"""Environment variables of processes started by torchrun or srun."""
 
-_GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and Windows' subsystem for Linux
+_GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, Windows Subsystem for Linux
 
 
 def check_precision(trainer: Any, *, on_gpus: bool) -> None:
-    """Raise ConfigError if a config's `trainer` asks for a precision that the device cannot compute in."""
+    """Raise ConfigError if a config's `trainer` asks for a precision that the device does not support."""
     if trainer.precision == "16-mixed" and not on_gpus:
         raise ConfigError("trainer.precision must be 32-true, bf16-mixed or 64-true on a CPU, got 16-mixed")
 
 
 def outputs_of(cfg: DictConfig) -> Path:
-    """Return `outputs`, which a command reads. Raise ConfigError if it is no folder; the default one may be missing."""
+    """Return `outputs` for reading. Raise ConfigError if it is not a folder; only the default one may be missing."""
     outputs = Path(cfg.outputs)
     if not outputs.is_dir() and (outputs.exists() or cfg.outputs != named("command", "train").defaults["outputs"]):
         raise ConfigError(f"outputs must be a folder, got {outputs}")
@@ -177,7 +177,7 @@ def _parts(cfg: DictConfig) -> Iterator[tuple[str, Component | None, Any]]:
 
 
 def training_config(cfg: DictConfig) -> dict[str, Any]:
-    """Return all that decides a training's weights, in canonical form; see `ilt.schema.canonical`.
+    """Return everything that determines a run's weights, in canonical form; see `ilt.schema.canonical`.
 
     Scoring, figures and logging are not part of it.
     """
@@ -198,12 +198,12 @@ def training_config(cfg: DictConfig) -> dict[str, Any]:
         "seed": cfg.seed,
     }
     if cfg.get("threads", 1) != 1:
-        kept["threads"] = cfg.threads  # sums of several threads round in another way
-    if cfg.expert.train_at_most is not None:  # a shorter training may replace the expert that is named
+        kept["threads"] = cfg.threads  # sums over several threads round differently
+    if cfg.expert.train_at_most is not None:  # a shorter training may replace the named expert
         kept["expert"]["train_at_most"] = cfg.expert.train_at_most
     groups = ("demos", "dataset", "head", "imitation", "model", "optimizer", "trainer")
     kept |= {group: canonical(group, cfg[group]) for group in groups}
-    if kept["demos"]["component"] != "expert":  # those of an expert are decided by its config
+    if kept["demos"]["component"] != "expert":  # an expert's demonstrations are determined by its config
         from ilt.data.sources import make_source
 
         kept["demos"] |= make_source(cfg.demos).identity()
@@ -211,35 +211,37 @@ def training_config(cfg: DictConfig) -> dict[str, Any]:
 
 
 def training_hash(cfg: DictConfig) -> str:
-    """Return ten hexadecimal digits that identify a training."""
+    """Return ten hexadecimal digits that identify a training run."""
     return config_hash(training_config(cfg))
 
 
 def is_of_the_run(override: str) -> bool:
-    """Whether an override, such as `+model.n_layer=2`, is of a key that may decide a run's weights."""
+    """Return whether an override, such as `+model.n_layer=2`, sets a key that may affect a run's weights."""
     group, _, key = override.lstrip("+~").partition("=")[0].partition(".")
     return group not in NOT_OF_THE_RUN or (group == "evaluation" and key in STUDENT)
 
 
 def run_config(cfg: DictConfig) -> dict[str, Any]:
-    """Return a run's config as plain containers, resolved, without the keys that affect no numbers."""
+    """Return a run's config as plain containers, resolved, with only the keys that affect results."""
     return {str(key): plain(cfg[key]) for key in cfg if key not in NOT_OF_THE_RUN or key == "evaluation"}
 
 
 def parse_seeds(text: str, blocks: Mapping[str, Any], key: str = "seeds") -> tuple[str, int, int]:
-    """Parse BLOCK:COUNT or BLOCK:OFFSET:COUNT to (block, offset, count). Raise ConfigError if it is wrong."""
+    """Parse BLOCK:COUNT or BLOCK:OFFSET:COUNT into (block, offset, count). Raise ConfigError if it is invalid."""
     wanted = f"BLOCK:COUNT or BLOCK:OFFSET:COUNT with one of {sorted(blocks)}, such as test:1000"
     block, *numbers = text.split(":")
     if block not in blocks or not 1 <= len(numbers) <= 2 or not all(n.isdecimal() for n in numbers):
         raise ConfigError(f"{key} must be {wanted}, got {text!r}")
     offset, count = (0, int(numbers[0])) if len(numbers) == 1 else (int(numbers[0]), int(numbers[1]))
     if count < 1 or offset + count > blocks[block][1]:
-        raise ConfigError(f"{key} must stay in env.seed_blocks.{block}, which holds {blocks[block][1]}, got {text!r}")
+        raise ConfigError(
+            f"{key} must stay in env.seed_blocks.{block}, which has {blocks[block][1]} seeds, got {text!r}"
+        )
     return block, offset, count
 
 
 def parse_subset(key: str, text: str) -> tuple[str, float, float]:
-    """Parse PARAMETER:LOW:HIGH, with two quantiles, such as `wind_power:0.75:1`. Raise ConfigError if it is wrong."""
+    """Parse PARAMETER:LOW:HIGH, with two quantiles, such as `wind_power:0.75:1`. Raise ConfigError if it is invalid."""
     name, *bounds = text.split(":")
     try:
         low, high = map(float, bounds)
@@ -248,7 +250,7 @@ def parse_subset(key: str, text: str) -> tuple[str, float, float]:
     if not 0 <= low < high <= 1:
         raise ConfigError(
             f"{key} must be PARAMETER:LOW:HIGH with two quantiles from 0 to 1, such as wind_power:0.75:1 for the "
-            f"quarter of episodes with most of it, got {text!r}"
+            f"quarter of episodes with the most wind, got {text!r}"
         )
     return name, low, high
 
@@ -269,21 +271,19 @@ def _check_seeds(cfg: DictConfig) -> None:
     for key, block in wanted.items():
         held = cfg.env.seed_blocks[block][1]
         if key in given and given[key] > held:
-            raise ConfigError(
-                f"{key} must be at most {held}, the seeds that env.seed_blocks.{block} holds, got {given[key]}"
-            )
+            raise ConfigError(f"{key} must be at most {held}, the size of env.seed_blocks.{block}, got {given[key]}")
     if "expert" not in cfg:
         return
     selection, held = cfg.expert.selection_episodes + cfg.expert.gate_episodes, cfg.env.seed_blocks.selection[1]
     if selection > held:
         raise ConfigError(
-            f"expert.selection_episodes + expert.gate_episodes must be at most {held}, the seeds that "
-            f"env.seed_blocks.selection holds, got {selection}"
+            f"expert.selection_episodes + expert.gate_episodes must be at most {held}, the size of "
+            f"env.seed_blocks.selection, got {selection}"
         )
 
 
 def _check_expert(cfg: DictConfig) -> None:
-    """Check that a hand-written controller is named, and that updates of a trained expert have several steps."""
+    """Check that `heuristic` has a controller, and that a trained expert's updates have at least two steps."""
     expert, found = cfg.expert, schema_of("expert", cfg.expert)
     name = found.name if found else ""
     if name == "heuristic" and "env" in cfg and cfg.env.heuristic is None:
@@ -328,7 +328,7 @@ def _check_model(cfg: DictConfig) -> None:
 
 
 def _check_trainer(cfg: DictConfig) -> None:
-    """Check that training counts either steps or epochs, and ends on a rollout evaluation of the last weights."""
+    """Check that training counts either steps or epochs, and ends with a rollout evaluation of the last weights."""
     trainer = cfg.trainer
     by_steps = trainer.check_val_every_n_epoch is None
     counts = f"where trainer.check_val_every_n_epoch is {'null' if by_steps else 'set'}"
@@ -354,14 +354,14 @@ def _check_trainer(cfg: DictConfig) -> None:
         )
     for name in ("rollout", "curve", "best", "last"):
         if cfg.callbacks.get(name) is None:
-            raise ConfigError(f"callbacks.{name} must be there; results are made from it. Only ema may be null")
+            raise ConfigError(f"callbacks.{name} must be set; results are made from it. Only ema may be null")
     rounds = cfg.imitation.get("rounds", 0)
     if rounds:
         _check_rounds(trainer, rounds)
 
 
 def _check_rounds(trainer: DictConfig, rounds: int) -> None:
-    """Check that rounds begin at rollout evaluations and that one process trains."""
+    """Check that rounds start at rollout evaluations and that one process trains."""
     why = "where imitation.rounds is above 0"
     if (n_nodes := trainer.get("num_nodes", 1)) != 1:
         raise ConfigError(f"trainer.num_nodes must be 1 {why}, got {n_nodes}")
@@ -369,19 +369,19 @@ def _check_rounds(trainer: DictConfig, rounds: int) -> None:
         raise ConfigError(f"trainer.devices must be 1 {why}, got {trainer.devices}")
     if trainer.check_val_every_n_epoch is not None:
         raise ConfigError(
-            f"trainer.check_val_every_n_epoch must be null {why}, since rounds begin at training steps, "
+            f"trainer.check_val_every_n_epoch must be null {why}, since rounds start at training steps, "
             f"got {trainer.check_val_every_n_epoch}"
         )
     multiple = (rounds + 1) * trainer.val_check_interval
     if trainer.max_steps % multiple:
         raise ConfigError(
             f"trainer.max_steps must be a multiple of (imitation.rounds + 1) · trainer.val_check_interval = {multiple}"
-            f", so that rounds begin at evaluations, got {trainer.max_steps}"
+            f", so that rounds start at evaluations, got {trainer.max_steps}"
         )
 
 
 def check_search(search: DictConfig) -> None:
-    """Check the keys of a search, that it has several training seeds, and other seeds to judge the winner by."""
+    """Raise ConfigError unless a search has at least 3 training seeds, and other seeds to judge the winner on."""
     found = schema_of("search", search)
     complete(found, search)
     check(found, search, prefix="search")
@@ -396,14 +396,14 @@ def check_search(search: DictConfig) -> None:
 
 
 def _checked_name(name: str) -> str:
-    """Return a run's name. Raise ConfigError, before Hydra makes its folder, if it is not one of a folder."""
+    """Return a run's name. Raise ConfigError, before Hydra makes its folder, if it cannot be a folder's name."""
     if not FOLDER.allows(name):
         raise ConfigError(f"run_name must be {FOLDER.wanted}, got {name!r}")
     return name
 
 
 def _checked_outputs(outputs: Any) -> str:
-    """Return `outputs`. Raise ConfigError, before Hydra makes folders below it, if there can be none."""
+    """Return `outputs`. Raise ConfigError, before Hydra makes folders in it, if it cannot be written to."""
     if not TEXT.allows(outputs):
         raise ConfigError(f"outputs must be {TEXT.wanted}, got {outputs!r}")
     check_writable(outputs)
@@ -411,7 +411,7 @@ def _checked_outputs(outputs: Any) -> str:
 
 
 def check_writable(outputs: str) -> None:
-    """Raise ConfigError if the folder `outputs` cannot be written to, or made."""
+    """Raise ConfigError if the folder `outputs` cannot be made or written to."""
     try:
         tempfile.TemporaryFile(dir=_existing(outputs)).close()
     except OSError as error:
@@ -421,27 +421,27 @@ def check_writable(outputs: str) -> None:
 
 
 def _existing(outputs: str) -> Path:
-    """Return the folder in which `outputs` is, or can be made. Raise ConfigError if there can be none."""
+    """Return `outputs`, or its nearest existing parent if missing. Raise ConfigError if it cannot be a folder."""
     path = Path(outputs).absolute()
     there = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
     if not there.is_dir():
         raise ConfigError(f"outputs must be a folder, but {there} is a file")
     for name in path.relative_to(there).parts:
         if len(name.encode()) > _LONGEST_NAME:
-            raise ConfigError(f"outputs must be a folder, whose name has at most {_LONGEST_NAME} bytes, got {name}")
+            raise ConfigError(f"outputs must be a folder whose name has at most {_LONGEST_NAME} bytes, got {name}")
     return there
 
 
-_LONGEST_NAME = 255  # of a file, on Linux and macOS
+_LONGEST_NAME = 255  # bytes in a file's name, on Linux and macOS
 
 
 def _run_hash(*, _root_: DictConfig) -> str:
-    """Return the hash in a run's name, which Hydra asks for first. Raise ConfigError if there is none."""
+    """Return the hash in a run's name, which Hydra resolves first. Raise ConfigError if the config is invalid."""
     try:
         return training_hash(_root_)
     except ConfigError:
         raise
-    except Exception:  # a config that cannot be read is a wrong one, and the check says why
+    except Exception:  # the config is invalid, and the check says why
         groups = [key for key in (*GROUPS, "callbacks", "evaluation", "seed", "threads") if key in _root_]
         cfg = OmegaConf.masked_copy(_root_, groups)
         with open_dict(cfg):
@@ -459,7 +459,7 @@ def hints(cfg: DictConfig, choices: Mapping[str, Any]) -> list[str]:
     """Return advice on a config that is valid but may not be what was meant.
 
     Args:
-        choices: the option of each group.
+        choices: the chosen option of each group.
     """
     advice, option, env = [], str(choices.get("env")), cfg.env
     if _own_id(env.id, option) != env.id:
@@ -494,4 +494,4 @@ OmegaConf.register_new_resolver("env_name", _env_name, replace=True)
 OmegaConf.register_new_resolver("unless_bc", lambda name: "" if name == "bc" else f"-{name}", replace=True)
 OmegaConf.register_new_resolver(
     "divide", lambda number, by: max(int(number) // by, 1) if COUNT.allows(by) else 1, replace=True
-)  # the key that holds a wrong divisor is named by its own check
+)  # an invalid divisor is reported by its own key's check

@@ -159,7 +159,7 @@ RATE = "optimizer.learning_rate"
             "expert.train must be true, .* ppo for CartPole-v1 must be tr",
         ),
         ("load_expert", {"expert": "ppo", "totl_steps": 1}, "expert.totl_steps is not a key; .*expert.total_steps"),
-        ("load_expert", {"expert": lean, "gate": 1}, "gate is no setting of a function or policy"),
+        ("load_expert", {"expert": lean, "gate": 1}, "gate is not a setting of a function or policy"),
     ],
 )
 def test_errors_name_the_wrong_argument(

@@ -189,9 +189,9 @@ WRONG_VALUES = [
     ("resume", 1, "true or false"),
     ("n_envs", 0, "an integer of at least 1"),
     ("threads", 0, "an integer from 1 to 1024, or null"),
-    ("run_name", "../../evil", "a folder's name of at most 200 bytes, which does not begin with a dot and holds no /"),
+    ("run_name", "../../evil", "a folder name of at most 200 bytes that does not start with a dot and contains no /"),
     ("run_name", "..", "a folder's name"),
-    ("run_name", "ü" * 101, "a folder's name of at most 200 bytes"),
+    ("run_name", "ü" * 101, "a folder name of at most 200 bytes"),
     ("run_name", "two\nlines", "a folder's name"),
     ("processes", 0, "an integer from 1 to 1024, or null"),
     ("env.id", 3, "text"),
@@ -313,22 +313,22 @@ dataset.episodes=2000 demos.n_episodes=1000: dataset.episodes must be at most de
 dataset.context_length=4 evaluation.context_length=5: evaluation.context_length must be at most
   dataset.context_length = 4, got 5
 env.seed_blocks.demonstrations=[0,10] demos.n_episodes=11: demos.n_episodes must be at most 10,
-  the seeds that env.seed_blocks.demonstrations holds, got 11
+  the size of env.seed_blocks.demonstrations, got 11
 env.seed_blocks.validation=[10_000_000,3] demos.n_validation_episodes=4: demos.n_validation_episodes must be at most 3,
-  the seeds that env.seed_blocks.validation holds, got 4
+  the size of env.seed_blocks.validation, got 4
 env.seed_blocks.test=[30_000_000,5] evaluation.n_episodes=6: evaluation.n_episodes must be at most 5,
-  the seeds that env.seed_blocks.test holds, got 6
+  the size of env.seed_blocks.test, got 6
 env.seed_blocks.selection=[20_000_000,20] callbacks.rollout.n_episodes=21: callbacks.rollout.n_episodes must be
-  at most 20, the seeds that env.seed_blocks.selection holds, got 21
+  at most 20, the size of env.seed_blocks.selection, got 21
 env.seed_blocks.selection=[20_000_000,200] expert.selection_episodes=150 expert.gate_episodes=51:
   expert.selection_episodes + expert.gate_episodes must be at most 200,
-  the seeds that env.seed_blocks.selection holds, got 201
+  the size of env.seed_blocks.selection, got 201
 env.seed_blocks.demonstrations=[0,100] env.seed_blocks.validation=[99,100]: env.seed_blocks must be
-  disjoint, but demonstrations and validation overlap: validation must begin at 100 or later, got 99
+  disjoint, but demonstrations and validation overlap: validation must start at 100 or later, got 99
 env.seed_blocks.test=[20_000_000,1_000_000]: env.seed_blocks must be disjoint, but selection and test overlap:
-  test must begin at 21000000 or later, got 20000000
+  test must start at 21000000 or later, got 20000000
 env.seed_blocks.test=[9223372036854775800,1000]: env.seed_blocks.test must end below 2^63
-env._target_=os.getcwd: env._target_ must be ilt.envs.spec.EnvSpec, and env.id an environment of yours, got os.getcwd
+env._target_=os.getcwd: env._target_ must be ilt.envs.spec.EnvSpec, with env.id naming your environment, got os.getcwd
 env.trust=[x]: env.trust is not a key
 expert=heuristic env.heuristic=null: env.heuristic must name a controller for expert=heuristic, got null
 expert.n_steps=1 expert.n_envs=1: expert.n_steps · expert.n_envs must be at least 2, got 1 · 1
@@ -351,9 +351,9 @@ trainer.num_sanity_val_steps=2: trainer.num_sanity_val_steps cannot be set: vali
 trainer.max_time=00:00:01:00: trainer.max_time cannot be set: a run is finished at its last step; trainer.max_steps
 trainer.min_steps=9: trainer.min_steps cannot be set: a run is finished at its last step; trainer.max_steps
 trainer.strategy=ddp: trainer.strategy cannot be set: it follows from trainer.devices
-trainer.logger=false: trainer.logger cannot be set: loggers are a group of their own, such as logger=csv
-trainer.callbacks=[]: trainer.callbacks cannot be set: callbacks are a group of their own
-trainer.plugins=[]: trainer.plugins cannot be set: they are objects, which a config cannot hold
+trainer.logger=false: trainer.logger cannot be set: loggers have their own group, such as logger=csv
+trainer.callbacks=[]: trainer.callbacks cannot be set: callbacks have their own group
+trainer.plugins=[]: trainer.plugins cannot be set: they are objects, which a config cannot contain
 trainer.default_root_dir=x: trainer.default_root_dir cannot be set: a run writes to its folder
 trainer.accumulate_grad_batches=2: trainer.accumulate_grad_batches cannot be set: a resumed run finds its batches
 trainer.precision=16-mixed: trainer.precision must be 32-true, bf16-mixed or 64-true on a CPU, got 16-mixed
@@ -379,10 +379,10 @@ trainer.val_check_interval=1.0: trainer.val_check_interval must be a number of s
 {BY_EPOCHS} trainer.max_epochs=4 trainer.max_steps=1000: trainer.max_steps must be -1
 {BY_EPOCHS} trainer.max_epochs=4 trainer.val_check_interval=100: trainer.val_check_interval must be 1.0
 {BY_EPOCHS} trainer.max_epochs=5 trainer.val_check_interval=true: trainer.val_check_interval must be
-callbacks.rollout=null: callbacks.rollout must be there
-callbacks.curve=null: callbacks.curve must be there
-callbacks.best=null: callbacks.best must be there
-callbacks.last=null: callbacks.last must be there
+callbacks.rollout=null: callbacks.rollout must be set
+callbacks.curve=null: callbacks.curve must be set
+callbacks.best=null: callbacks.best must be set
+callbacks.last=null: callbacks.last must be set
 imitation=bc imitation.rounds=2: imitation.rounds is not a key
 imitation=bc imitation.initial_fraction=0.5: imitation.initial_fraction is not a key
 imitation=bc imitation.beta=0.0: imitation.beta is not a key
@@ -395,9 +395,9 @@ imitation=dagger trainer.num_nodes=2: trainer.num_nodes must be 1 where imitatio
 imitation=dagger trainer.devices=2: trainer.devices must be 1 where imitation.rounds is above 0, got 2
 imitation=dart trainer.devices=auto: trainer.devices must be 1 where imitation.rounds is above 0, got auto
 imitation=dart {BY_EPOCHS} trainer.max_epochs=4: trainer.check_val_every_n_epoch must be null
-  where imitation.rounds is above 0, since rounds begin at training steps, got 1
+  where imitation.rounds is above 0, since rounds start at training steps, got 1
 imitation=dagger imitation.rounds=2: trainer.max_steps must be a multiple of
-  (imitation.rounds + 1) · trainer.val_check_interval = 1500, so that rounds begin at evaluations, got 2000
+  (imitation.rounds + 1) · trainer.val_check_interval = 1500, so that rounds start at evaluations, got 2000
 sweep=optuna search.seeds=[0,1]: search.seeds must be at least 3 different seeds, got [0, 1]
 sweep=optuna search.seeds=[0,1,1]: search.seeds must be at least 3 different seeds, got [0, 1, 1]
 sweep=optuna search.fresh_seeds=[2,3]: search.fresh_seeds must be different seeds, none of search.seeds
@@ -608,7 +608,7 @@ def test_seeds_are_parsed_as_block_offset_and_count(text: str, expected: tuple[s
     refusals = {
         "another form": "seeds must be BLOCK:COUNT or BLOCK:OFFSET:COUNT with one of ['selection', 'test'], "
         f"such as test:1000, got {text!r}",
-        "too many": f"seeds must stay in env.seed_blocks.test, which holds 100, got {text!r}",
+        "too many": f"seeds must stay in env.seed_blocks.test, which has 100 seeds, got {text!r}",
     }
     if isinstance(expected, tuple):
         assert parse_seeds(text, blocks) == expected

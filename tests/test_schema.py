@@ -171,7 +171,7 @@ OWN = f"{__name__}.from_elsewhere"
     [
         ("model", {"_target_": "nowhere.at.all"}, f"{IMPORTED} nowhere.at.all"),
         ("model", {"_target_": "nowhere"}, f"{IMPORTED} nowhere"),
-        ("model", {"_target_": "ilt.models.decoder.Decodr"}, "model._target_=ilt.models.decoder.Decodr names nothing"),
+        ("model", {"_target_": "ilt.models.decoder.Decodr"}, "model._target_=ilt.models.decoder.Decodr does not exist"),
         (
             "model",
             {"_target_": "broken.Model"},
@@ -183,7 +183,7 @@ OWN = f"{__name__}.from_elsewhere"
             {"_target_": OWN, "dept": 1},
             f"model.dept is not a key of model._target_={OWN}; did you mean model.d",
         ),
-        ("model", {"_target_": OWN}, f"model.width must be given: {OWN} asks for it"),
+        ("model", {"_target_": OWN}, f"model.width must be given: {OWN} requires it"),
         ("expert", {"_target_": OWN, "privilege": 1}, "expert.privilege is not a key of expert._target_="),
         ("expert", {"_target_": OWN, "privilege": 1}, "; did you mean expert.privileged?"),
     ],

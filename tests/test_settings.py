@@ -56,9 +56,9 @@ def test_a_zip_file_must_contain_the_expected_members(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr("data", "{}")
     path = tmp_path / "other.zip"
-    with pytest.raises(ConfigError, match=r"expert\.path must be a file that holds data, policy\.pth, .* without p"):
+    with pytest.raises(ConfigError, match=r"expert\.path must be a file that contains data, policy\.pth, .* without p"):
         check_environment(checked("expert=sb3", f"expert.path={path}"))
-    with pytest.raises(ConfigError, match=r"demos\.path must be a file that holds observations\.npy, .* without a"):
+    with pytest.raises(ConfigError, match=r"demos\.path must be a file that contains observations\.npy, .* without a"):
         check_environment(checked("demos=file", f"demos.path={path}", f"demos.validation_path={path}"))
 
 

@@ -13,9 +13,9 @@ class AnyDataset:
     """Keys of every dataset of windows."""
 
     episodes: int | float = key(
-        1.0, "How many demonstrations are used, from the first on: a number or a fraction.", rule=AMOUNT
+        1.0, "How many demonstrations to use, starting from the first: a number or a fraction.", rule=AMOUNT
     )
-    batch_size: int = key(256, "Windows in a batch.", ge=1)
+    batch_size: int = key(256, "Windows per batch.", ge=1)
 
 
 @component("dataset", "windows", "ilt.data.windows.WindowDataset")
@@ -28,7 +28,7 @@ class Windows(AnyDataset):
 
 @component("demos.filters")
 class Filters:
-    """Which demonstrations are kept; the manifest counts those that are dropped."""
+    """Which demonstrations to keep. The manifest counts the dropped ones."""
 
     min_return: float | None = key(None, "Keep episodes with at least this return.")
     drop_truncated: bool = key(False, "Drop truncated episodes.")
@@ -38,15 +38,15 @@ class Filters:
 class AnyDemos:
     """Keys of every data source."""
 
-    filters: dict[str, object] = key({}, "Which episodes are kept.")
+    filters: dict[str, object] = key({}, "Which episodes to keep.")
 
 
 @component("demos", "expert", "ilt.data.sources.ExpertEpisodes")
 class ExpertEpisodes(AnyDemos):
-    """Episodes of the expert, one for each of the first seeds of each block."""
+    """The expert's episodes on the first seeds of the demonstrations and validation blocks."""
 
-    n_episodes: int = key(1000, "Episodes that the expert runs; filters may keep fewer.", ge=1)
-    n_validation_episodes: int = key(100, "Episodes from the validation block, never trained on.", ge=1)
+    n_episodes: int = key(1000, "Demonstrations to collect, before filters drop any.", ge=1)
+    n_validation_episodes: int = key(100, "Validation episodes to collect; they are never trained on.", ge=1)
 
 
 _EPISODES = tuple(
@@ -58,5 +58,5 @@ _EPISODES = tuple(
 class EpisodesFile(AnyDemos):
     """Recorded episodes."""
 
-    path: str = key("???", "The .npz of the demonstrations.", identity=False, file=_EPISODES)
-    validation_path: str = key("???", "The .npz of the validation episodes.", identity=False, file=_EPISODES)
+    path: str = key("???", "The .npz file of the demonstrations.", identity=False, file=_EPISODES)
+    validation_path: str = key("???", "The .npz file of the validation episodes.", identity=False, file=_EPISODES)

@@ -1,4 +1,4 @@
-"""Batches of windows, in an order decided by the seed and the training step alone."""
+"""Batches of windows, in an order that depends only on the seed and the training step."""
 
 from collections.abc import Callable, Iterator, Sized
 from itertools import chain, islice, repeat
@@ -17,16 +17,16 @@ VALIDATION_STEPS = 4_096
 
 
 class EpochBatches(Sampler[Any]):
-    """Shuffled batches of indices, epoch after epoch, decided by seed and step alone.
+    """Shuffled batches of indices, epoch after epoch, which depend only on the seed and the step.
 
     Every epoch has its own permutation. Windows that do not fill a last batch are dropped from the epoch.
 
     Args:
         n_windows, batch_size: an epoch has n_windows // batch_size batches, but at least one.
-        seed: decides every permutation.
-        first_step: training step to begin at, so that a resumed run goes on with batches that it has not seen; a
+        seed: determines every permutation.
+        first_step: training step to start at, so that a resumed run continues with batches that it has not seen; a
             function is called when the first batch is requested.
-        rank, n_ranks: each of the n_ranks processes that train together gets its share of every batch.
+        rank, n_ranks: rank and number of the processes that train together; each gets its share of every batch.
     """
 
     def __init__(
@@ -61,13 +61,13 @@ class EpochBatches(Sampler[Any]):
 
 
 class RoundBatches(Sampler[Any]):
-    """`EpochBatches` of growing data: they end where a round begins, and start again with the data there is then.
+    """`EpochBatches` of growing data: every round starts new epochs over all the data collected so far.
 
     Args:
-        windows: its length is read whenever the batches of another round are requested.
-        batch_size, seed: as `EpochBatches` takes them.
+        windows: the training windows; their number is read at the start of each round.
+        batch_size, seed: as in `EpochBatches`.
         n_steps: training steps from one round to the next.
-        step: returns the training step that the next batch is for.
+        step: returns the training step of the next batch.
     """
 
     def __init__(
@@ -87,10 +87,10 @@ class RoundBatches(Sampler[Any]):
 
 
 class WindowLoader(DataLoader[dict[str, Tensor]]):
-    """A DataLoader that Lightning may resume mid-epoch: its sampler already begins at the right step."""
+    """A DataLoader that Lightning may resume mid-epoch: its sampler already starts at the right step."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return nothing: the global step decides where the sampler begins."""
+        """Return nothing: the global step determines where the sampler starts."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -98,13 +98,13 @@ class WindowLoader(DataLoader[dict[str, Tensor]]):
 
 
 class WindowData(pl.LightningDataModule):
-    """Training and validation windows, kept on the model's device. `WindowDataset` describes the batches.
+    """Training and validation windows, stored on the model's device. `WindowDataset` describes the batches.
 
     Args:
         train, validation: windows over different episodes.
-        batch_size: windows in a training batch, over all processes that train together.
-        seed: decides the order of training batches.
-        steps_per_round: training steps between rounds, where episodes may be added; None for never.
+        batch_size: windows in a training batch, summed over all processes that train together.
+        seed: determines the order of training batches.
+        steps_per_round: training steps between rounds, at which episodes may be added; None for no rounds.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class WindowData(pl.LightningDataModule):
         self._batch_size, self._seed, self._steps_per_round = batch_size, seed, steps_per_round
 
     def extend(self, episodes: Episodes) -> None:
-        """Add episodes to the training windows, for the next round and all later ones."""
+        """Add episodes to the training windows, from the next round on."""
         assert self._steps_per_round is not None
         self._train.extend(episodes)
 

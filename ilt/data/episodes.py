@@ -1,4 +1,4 @@
-"""Episodes: observations, actions and rewards, concatenated in flat arrays, and their file."""
+"""Episodes as flat, concatenated arrays of observations, actions and rewards, and their file format."""
 
 import math
 import zipfile
@@ -18,8 +18,9 @@ _REQUIRED = ("observations", "actions", "rewards", "lengths", "terminated", "tru
 class Episodes:
     """E concatenated episodes; episode e has T_e = lengths[e] steps and T_e + 1 observations.
 
-    `observations[t]` is what was seen when `actions[t]` was chosen, `rewards[t]` is what that action earned, and the
-    last observation of an episode is what was seen after its last action.
+    `observations[t]` is what was seen when `actions[t]` was chosen, and `rewards[t]` is what that action earned. The
+    last observation of an episode is what was seen after its last action. Raise ValueError if shapes, dtypes or lengths
+    do not agree.
 
     Attributes:
         observations: (sum(T+1), obs_dim) float32.
@@ -28,7 +29,7 @@ class Episodes:
         lengths: (E,) int64, in steps.
         terminated, truncated: (E,) bool, exactly one of them true for each episode.
         seeds: (E,) int64, the seed given to `env.reset`.
-        extras: further arrays by name: `step/<name>` of (sum T, …) and `episode/<name>` of (E, …).
+        extras: other arrays by name: `step/<name>` of shape (sum T, …) and `episode/<name>` of shape (E, …).
     """
 
     observations: np.ndarray
@@ -71,7 +72,7 @@ class Episodes:
                     f"got {array.dtype.name} of length {len(array)}"
                 )
         if np.any(self.terminated == self.truncated):
-            raise ValueError("each of Episodes must be either terminated or truncated")
+            raise ValueError("each episode must be either terminated or truncated")
         for name, array in self.extras.items():
             wanted = {"step": n_steps, "episode": n_episodes}.get(name.split("/", 1)[0])
             if wanted is not None and len(array) != wanted:
@@ -87,7 +88,7 @@ class Episodes:
 
     @property
     def observation_offsets(self) -> np.ndarray:
-        """(E,) int64: where each episode starts in `observations`, which has one row more for each episode."""
+        """(E,) int64: where each episode starts in `observations`, which has one more row per episode."""
         return self.step_offsets + np.arange(len(self))
 
     @property
@@ -101,7 +102,7 @@ class Episodes:
         return self.rewards[self.step_offsets + self.lengths - 1]
 
     def select(self, keep: np.ndarray) -> "Episodes":
-        """Return the episodes of a boolean mask (E,), or at the given indices, in that order."""
+        """Return the episodes selected by a boolean mask (E,), or those at the given indices, in that order."""
         keep = np.flatnonzero(keep) if keep.dtype == np.bool_ else keep
         steps = _ranges(self.step_offsets[keep], self.lengths[keep])
         rows = _ranges(self.observation_offsets[keep], self.lengths[keep] + 1)
@@ -133,7 +134,7 @@ class Episodes:
         )
 
     def first_steps(self, count: int) -> "Episodes":
-        """Return the first `count` steps as views; an episode that this cuts is marked as truncated."""
+        """Return the first `count` steps as views; an episode that is cut short is marked as truncated."""
         ends = np.cumsum(self.lengths)
         assert 1 <= count <= ends[-1]
         n_episodes = int(np.searchsorted(ends, count)) + 1
@@ -170,14 +171,14 @@ class Episodes:
             yield name, array
 
     def save(self, path: Path) -> None:
-        """Write one `.npz` without pickle."""
+        """Write one `.npz` file without pickle."""
         arrays = {name: getattr(self, name) for name in _REQUIRED}
         with replacing(path) as new, new.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays, **self.extras)
 
     @classmethod
     def load(cls, path: Path) -> "Episodes":
-        """Read what `save` wrote; unknown keys are kept in `extras`. UnreadableFileError if it is no such file."""
+        """Read what `save` wrote, with unknown keys in `extras`. Raise UnreadableFileError if it is not such a file."""
         try:
             with path.open("rb") as opened:
                 check_zip(opened)
@@ -186,7 +187,7 @@ class Episodes:
                 opened.seek(0)
                 with np.load(opened, allow_pickle=False) as file:
                     arrays = {name: file[name] for name in file.files}
-        except Exception as error:  # a damaged or foreign file may fail in any way
+        except Exception as error:  # a damaged or foreign file can raise anything
             reason = error or type(error).__name__
             raise UnreadableFileError(f"{path} is not a readable episode file: {reason}") from error
         missing = [name for name in _REQUIRED if name not in arrays]
@@ -199,17 +200,17 @@ class Episodes:
 
 
 def _check_sizes(archive: zipfile.ZipFile) -> None:
-    """Raise ValueError if an array is said to be larger than its data, for which NumPy would reserve the memory."""
+    """Raise ValueError if a header declares a larger array than its data, since NumPy would allocate that much."""
     for info in archive.infolist():
         with archive.open(info) as file:
             version = np.lib.format.read_magic(file)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = read(file)
             if not dtype.hasobject and math.prod(shape) * dtype.itemsize != info.file_size - file.tell():
-                raise ValueError(f"{info.filename} has other data than its header says")
+                raise ValueError(f"{info.filename} has data that do not match its header")
 
 
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Concatenate `arange(start, start + length)` over all pairs."""
+    """Concatenate `arange(start, start + length)` for all pairs of start and length."""
     ends = np.cumsum(lengths)
     return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - lengths), lengths)

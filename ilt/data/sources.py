@@ -1,7 +1,7 @@
 """The contract of a data source: where demonstrations come from.
 
-The simplest one is a function `(env, block) -> Episodes`, where `block` is "demonstrations" or "validation"; name it
-as `demos._target_`. A class is called with the config's own keys:
+The simplest source is a function `(env, block) -> Episodes`, where `block` is "demonstrations" or "validation"; set
+`demos._target_` to its path. A class is called with the other keys of `demos`:
 
     class MyRecordings(DataSource):
         def __init__(self, *, path: str):
@@ -25,7 +25,7 @@ from ilt.schema import ConfigError, accepted, locate, own_keys, path_of
 from ilt.tracking.store import sha256
 
 Demonstrate = Callable[[np.ndarray, str], Episodes]
-"""Runs the expert, if it passes its gate: takes seeds (E,) int64 and a title, and returns an episode per seed."""
+"""Runs the expert: takes seeds (E,) int64 and a title for the progress bar, and returns one episode per seed."""
 
 
 class DataSource(ABC):
@@ -33,8 +33,8 @@ class DataSource(ABC):
 
     Attributes:
         version: increase it when the episodes change, so that older artifacts are not reused.
-        uses_expert: whether the episodes depend on the expert.
-        n_episodes: how many seeds of the demonstrations block it uses, from the first on.
+        uses_expert: whether the episodes depend on the expert, which must then pass its gate.
+        n_episodes: how many seeds of the demonstrations block it uses, starting from the first.
     """
 
     version = 1
@@ -43,19 +43,19 @@ class DataSource(ABC):
 
     @abstractmethod
     def episodes(self, env: EnvSpec, block: str, demonstrate: Demonstrate) -> Episodes:
-        """Return the episodes of a block ("demonstrations" or "validation"), actions in the simulator's units."""
+        """Return the episodes of a block ("demonstrations" or "validation"), with actions in the simulator's units."""
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides the episodes besides the config, such as the content of a file."""
+        """Return what determines the episodes besides the config, such as the content of a file."""
         return {}
 
 
 class ExpertEpisodes(DataSource):
-    """The expert's own episodes, one for each of the first seeds of both blocks.
+    """The expert's own episodes on the first seeds of both blocks.
 
     Args:
-        n_episodes: seeds of the demonstrations block.
-        n_validation_episodes: seeds of the validation block.
+        n_episodes: episodes on the demonstrations block, one per seed.
+        n_validation_episodes: episodes on the validation block, one per seed.
     """
 
     uses_expert = True
@@ -72,8 +72,8 @@ class EpisodesFile(DataSource):
     """Recorded episodes, as `Episodes.save` writes them.
 
     Args:
-        path: the `.npz` of the demonstrations.
-        validation_path: the `.npz` of the validation episodes.
+        path: the `.npz` file of the demonstrations.
+        validation_path: the `.npz` file of the validation episodes.
     """
 
     def __init__(self, *, path: str, validation_path: str) -> None:
@@ -83,7 +83,7 @@ class EpisodesFile(DataSource):
         return Episodes.load(self._paths[block])
 
     def check(self, env: EnvSpec) -> None:
-        """Raise ConfigError, naming the key, unless both files hold episodes of the environment."""
+        """Raise ConfigError, naming the key, unless both files contain episodes that fit the environment."""
         for block, key in (("demonstrations", "path"), ("validation", "validation_path")):
             try:
                 check_fits(Episodes.load(self._paths[block]), env, source=str(self._paths[block]))
@@ -93,12 +93,12 @@ class EpisodesFile(DataSource):
     def identity(self) -> dict[str, Any]:
         missing = [str(path) for path in self._paths.values() if not path.is_file()]
         if missing:
-            raise ConfigError(f"demos.path and demos.validation_path must be files, but {missing} are not there")
+            raise ConfigError(f"demos.path and demos.validation_path must be files, but {missing} do not exist")
         return {block: sha256(path) for block, path in self._paths.items()}
 
 
 class FunctionSource(DataSource):
-    """A data source made of a plain function from environment and block to episodes."""
+    """A data source from a plain function that maps an environment and a block to episodes."""
 
     def __init__(self, function: Callable[..., Episodes], **options: Any) -> None:
         self._function, self._options = function, options
@@ -130,7 +130,7 @@ def check_source(values: Any, env: EnvSpec) -> None:
 
 
 def check_fits(episodes: Episodes, env: EnvSpec, *, source: str) -> None:
-    """Raise ConfigError unless observations and actions fit the environment."""
+    """Raise ConfigError unless observations fit the environment, and ValueError unless actions do."""
     dim = env.observations.dim
     if episodes.observations.shape[1] != dim:
         raise ConfigError(
@@ -138,11 +138,14 @@ def check_fits(episodes: Episodes, env: EnvSpec, *, source: str) -> None:
         )
     inside = env.action_space.check(episodes.actions, len(episodes.actions), source=source)
     if not np.array_equal(inside, episodes.actions):
-        raise ValueError(f"{source} has actions outside of their bounds: what the simulator was given must be recorded")
+        raise ValueError(f"{source} has actions outside their bounds: record the actions that the simulator executed")
 
 
 def filter_episodes(episodes: Episodes, filters: Mapping[str, Any]) -> tuple[Episodes, dict[str, int]]:
-    """Return the episodes that pass every filter, and how many each filter drops (an episode counts for each)."""
+    """Return the episodes that pass every filter, and how many episodes each filter drops.
+
+    An episode that several filters drop counts for each of them.
+    """
     least = filters.get("min_return")
     low = episodes.returns < (-np.inf if least is None else least)
     cut = episodes.truncated & bool(filters.get("drop_truncated"))

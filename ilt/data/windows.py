@@ -1,4 +1,4 @@
-"""Sequence windows over episodes, gathered from the flat arrays by index and never materialized."""
+"""Sequence windows over episodes, gathered by index from the flat arrays instead of being copied in advance."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,18 +11,20 @@ from ilt.data.episodes import Episodes
 from ilt.envs.actions import ActionSpace
 
 LABEL = "step/label"
-"""Name in `Episodes.extras` of the expert's actions where other actions were executed."""
+"""Key in `Episodes.extras` of the expert's actions, if others were executed."""
 
 
 class WindowIndex:
-    """Where windows of up to `context_length` steps begin, so that every step of every episode is in one.
+    """Where windows of up to `context_length` steps start, such that every step of every episode is in a window.
 
     An episode of T steps has windows at 0, stride, 2·stride, … as long as they fit, and one that ends on its last
-    step. An episode shorter than `context_length` has one window, from its start.
-    The index stores numbers per episode, not per window: there may be millions of windows.
+    step. An episode shorter than `context_length` has one window, from its start. The index stores numbers per episode,
+    not per window, because there may be millions of windows.
 
     Args:
-        lengths: (E,) int64, in steps.
+        lengths: (E,) int64, lengths of the episodes in steps.
+        context_length: K, the longest window in steps.
+        stride: steps between the starts of neighboring windows.
     """
 
     def __init__(self, lengths: np.ndarray, context_length: int, stride: int) -> None:
@@ -40,7 +42,7 @@ class WindowIndex:
         self._last, self._ends, self._firsts = (kept.to(device) for kept in (self._last, self._ends, self._firsts))
 
     def find(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """Map window numbers (n,) to their episodes (n,) and their first steps in these (n,), all int64."""
+        """Map window numbers (n,) to their episodes (n,) and their first steps within the episode (n,), all int64."""
         episode = torch.searchsorted(self._ends, windows, right=True)
         start = torch.minimum((windows - self._firsts[episode]) * self._stride, self._last[episode])
         return episode, start
@@ -58,12 +60,13 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
     - `scored` (B, K) bool, only with `as_deployed`: the steps at which the model sees what it would see in a rollout.
 
     Args:
-        episodes: the source of the windows; `step/label` holds an expert's labels.
-        action_space: of the environment, to convert actions to model units.
+        episodes: the source of the windows; `step/label` in their extras contains expert labels, if there are any.
+        action_space: the environment's actions, to convert them to model units.
         context_length: K, in steps, at least 1.
         stride: steps between the starts of neighboring windows, from 1 to K (a larger one would skip steps).
-        as_deployed: for validation. With stride 1, every step is scored exactly once: after the K − 1 steps before it,
-            or after all steps since the start of the episode if they are fewer.
+        as_deployed: whether to add `scored`, for validation. It marks each step once, in the window in which the model
+            sees the K − 1 steps before it, or all steps since the start of the episode if they are fewer. Requires
+            stride 1.
     """
 
     def __init__(
@@ -95,7 +98,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         return len(self._windows)
 
     def to(self, device: torch.device) -> "WindowDataset":
-        """Move the demonstrations to a device, so that batches are gathered there and not copied to it."""
+        """Move the demonstrations to a device, so that batches are gathered there instead of being copied to it."""
         self._windows.to(device)
         for name in ("_observations", "_actions", "_lengths", "_first_steps", "_positions"):
             setattr(self, name, getattr(self, name).to(device))
@@ -103,7 +106,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         return self
 
     def extend(self, episodes: Episodes) -> None:
-        """Append the windows of further episodes. From now on, batches hold `targets`."""
+        """Append the windows of more episodes. From now on, batches contain `targets`."""
         device, targets = self._positions.device, self._actions if self._targets is None else self._targets
         self._targets = torch.cat(
             [targets, torch.from_numpy(self._action_space.encode(labels_of(episodes))).to(device)]
@@ -149,13 +152,13 @@ def labels_of(episodes: Episodes) -> np.ndarray:
 def windows_at(
     episodes: Episodes, step: int, *, action_space: ActionSpace, context_length: int
 ) -> tuple[np.ndarray, Tensor, Tensor]:
-    """Return what a student sees when it chooses the action of one step, in each episode that is long enough.
+    """Return what a student sees when it chooses the action at a step, for every episode that is long enough.
 
     Args:
         step: index of the step in its episode.
 
     Returns:
-        indices of these episodes (n,) int64; and their windows, observations (n, L, obs_dim) and actions
+        indices of these episodes (n,) int64, and their windows: observations (n, L, obs_dim) and actions
         (n, L[, dim]) in model units, with L = min(step + 1, context_length).
     """
     which = np.flatnonzero(episodes.lengths > step)
@@ -173,7 +176,10 @@ def take_episodes(episodes: Episodes, amount: int | float) -> Episodes:
     """Return the first episodes, so that a smaller set is part of every larger one.
 
     Args:
-        amount: a number (int), or a fraction in (0, 1] (float), rounded up.
+        amount: a number (int), or a fraction in (0, 1] (float) that is rounded up to whole episodes.
+
+    Raises:
+        ValueError: there are fewer episodes than that.
     """
     count = int(np.ceil(round(amount * len(episodes), 9))) if isinstance(amount, float) else amount
     if not 1 <= count <= len(episodes):
@@ -182,13 +188,13 @@ def take_episodes(episodes: Episodes, amount: int | float) -> Episodes:
 
 
 def observation_statistics(episodes: Episodes) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation (obs_dim,) float32 over the observations at which an action was chosen.
+    """Return mean and standard deviation (obs_dim,) float32 of the observations at which an action was chosen.
 
-    A constant coordinate gets deviation 1.
+    A constant coordinate gets a deviation of 1.
     """
     seen = np.ones(len(episodes.observations), dtype=bool)
     seen[episodes.observation_offsets + episodes.lengths] = False  # the final observation of each episode
-    blocks = [slice(first, first + 100_000) for first in range(0, len(seen), 100_000)]  # to avoid a copy of the whole
+    blocks = [slice(first, first + 100_000) for first in range(0, len(seen), 100_000)]  # avoids a copy of everything
     n_steps = seen.sum()
 
     def mean_of(values: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

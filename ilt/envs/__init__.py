@@ -1,1 +1,1 @@
-"""Environments: specs, observation and action spaces, wrappers, and batches stepped in one process."""
+"""Environments: specs, observation and action spaces, wrappers, and batches that step in one process."""

@@ -1,4 +1,4 @@
-"""Action spaces: conversion of actions between simulator, files and models."""
+"""Action spaces, and the conversion of actions between simulator, files and models."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,8 +14,8 @@ from ilt.schema import ConfigError
 class ActionSpace:
     """The actions of an environment: one discrete choice, several at once, or a vector of continuous numbers.
 
-    Policies, experts and files hold actions in the *simulator's units*: int64 choices that begin at `start`, or float32
-    numbers within the bounds. Models hold them in *model units*: choices that begin at 0, or numbers in [−1, 1].
+    Policies, experts and files use the *simulator's units*: int64 choices that start at `start`, or float32 numbers
+    within the bounds. Models use *model units*: choices that start at 0, or numbers in [−1, 1].
 
     Attributes:
         n_choices: number of values of each choice; empty for numbers.
@@ -58,7 +58,7 @@ class ActionSpace:
 
     @property
     def flat(self) -> bool:
-        """Whether actions are stored as (n,) instead of (n, dim), which is so for a single choice."""
+        """Whether actions are stored as (n,), as they are for a single choice, instead of (n, dim)."""
         return self.shape == () and not self.continuous
 
     @property
@@ -95,11 +95,13 @@ class ActionSpace:
         return self.decode(chosen[:, 0] if self.flat else chosen)
 
     def for_simulator(self, actions: np.ndarray) -> list[Any]:
-        """List actions (n,) or (n, dim), each as `Env.step` takes it: an int, or a copy in the space's own shape."""
+        """Return a list of actions (n,) or (n, dim) as `Env.step` takes them: ints, or copies in the space's shape."""
         return actions.tolist() if self.flat else list(actions.reshape(-1, *self.shape).copy())
 
     def check(self, actions: np.ndarray, n: int, *, source: str) -> np.ndarray:
-        """Return the actions of `n` environments as they are stored. Raise ValueError if they are not in this space.
+        """Return the actions of `n` environments as they are stored; numbers are clipped to their bounds.
+
+        Raise ValueError if shape, dtype or values do not fit this space.
 
         Args:
             source: where the actions come from, such as "the expert", for the error message.
@@ -119,7 +121,7 @@ class ActionSpace:
                 raise ValueError(f"{source} must return finite actions, got {actions}")
             return self.clip(actions)
         if self.flat:
-            values = actions.tolist()  # whose ends are found sooner than those of a small array
+            values = actions.tolist()  # for small arrays, Python's min and max are faster than NumPy's
             inside = min(values) >= self.start[0] and max(values) < self.start[0] + self.n_choices[0]
         else:
             inside = bool(((actions >= self._start) & (actions < self._start + self._sizes)).all())

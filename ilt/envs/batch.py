@@ -1,4 +1,4 @@
-"""Many environments stepped in one process, with nothing between the caller and `Env.step`."""
+"""Many environments stepped in one process, without overhead between the caller and `Env.step`."""
 
 from collections.abc import Mapping
 from typing import SupportsIndex
@@ -10,18 +10,19 @@ from ilt.envs.spec import EnvSpec
 
 
 class EnvBatch:
-    """`n_envs` environments in slots 0 … n_envs − 1. The caller decides when to reset a slot, and with which seed.
+    """`n_envs` environments in slots 0 … n_envs − 1. The caller decides when to reset a slot and with which seed.
 
     There is no autoreset, so the final observation of an episode is never lost.
 
     Args:
-        privileged: whether `observations` include what is hidden from the student.
+        spec: the environment.
+        n_envs: number of slots, at least 1.
+        privileged: whether `observations` include what is hidden from students.
 
     Attributes:
         observations: (n_envs, dim) float32, the latest observation of each slot.
-        everything: (n_envs, dim + privileged) float32, the same followed by what is hidden from the student.
+        everything: (n_envs, dim + privileged) float32, the same, followed by what is hidden from students.
         action_space: the actions that `step` takes.
-        observation_space: Gymnasium's description of one row of `observations`.
         episode_params: the parameters drawn for the episode in each slot, such as its physics, by name.
     """
 
@@ -59,10 +60,10 @@ class EnvBatch:
         self._elapsed[slot] = 0
 
     def step(self, slots: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Step each of `slots` once; `observations` then holds the observations after the action.
+        """Step each of `slots` once; `observations` then contains the observations after the action.
 
         Args:
-            slots: (n,) slots with an active episode.
+            slots: (n,) int64, slots with an active episode.
             actions: (n,) or (n, dim), one for each slot, in the simulator's units.
 
         Returns:

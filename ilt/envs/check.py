@@ -1,4 +1,4 @@
-"""Check that an environment keeps the contract; call it in the environment's own tests."""
+"""Check that an environment meets its contract; call this in the environment's own tests."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ MOST_STEPS = 10_000  # an episode without a time limit must end within these
 
 
 def check_env(env: EnvSpec) -> None:
-    """Run a few random episodes and raise ValueError, saying what is wrong, unless the environment keeps the contract.
+    """Run a few random episodes. Raise ValueError, saying what is wrong, unless the environment meets its contract.
 
     Observations, including privileged ones, must be finite and of one size. The environment must accept every action.
-    Episodes must end by their time limit, or within 10,000 steps if they have none. The reset seed must decide the
+    Episodes must end by their time limit, or within 10,000 steps if they have none. The reset seed must determine the
     episode and its `info["episode_params"]` bit for bit, in a fresh environment and in a used one. The parameters must
     have the same names in every episode. Raise ConfigError if the environment or its spaces are not supported.
     """
@@ -27,8 +27,8 @@ def check_env(env: EnvSpec) -> None:
     for what in ("observations", "rewards", "ends", "episode_params"):
         if not np.array_equal(getattr(again, what), getattr(first, what)):
             raise ValueError(
-                f"{env.id}: the seed given to reset must decide an episode, but with the same seed and actions the "
-                f"{what} of a used environment are not those of a fresh one"
+                f"{env.id}: the seed given to reset must determine an episode, but with the same seed and actions the "
+                f"{what} of a used environment differ from those of a fresh one"
             )
 
 
@@ -53,12 +53,14 @@ class _Run:
             try:
                 observation, reward, terminated, truncated, _ = made.step(action)
             except Exception as error:
-                raise ValueError(f"{env.id}: step must take every action of {space}, but {action} fails") from error
+                raise ValueError(f"{env.id}: step must accept every action of {space}, but {action} fails") from error
             self.ends = bool(terminated), bool(truncated)
             rows.append(self._row(observation))
             rewards.append(float(reward))
         if not any(self.ends) and env.max_episode_steps is None:
-            raise ValueError(f"{env.id}: an episode must end, but one of random actions did not within {limit} steps")
+            raise ValueError(
+                f"{env.id}: an episode must end, but one with random actions did not end within {limit} steps"
+            )
         self.observations, self.rewards = np.array(rows), np.array(rewards)
         if not np.isfinite(self.rewards).all():
             raise ValueError(f"{env.id}: rewards must be finite, got {self.rewards[~np.isfinite(self.rewards)][0]}")

@@ -1,6 +1,6 @@
-"""Schemas of wrappers and hand-written controllers; the schema of an environment is in `ilt.envs.spec`.
+"""Schemas of wrappers and hand-written controllers. The schema of an environment is in `ilt.envs.spec`.
 
-The names of wrappers are part of the identities of the shipped experts, so they must stay even if the code moves.
+The names of wrappers are part of the shipped experts' identities, so they must not change, even if the code moves.
 """
 
 from ilt.schema import component, key
@@ -17,9 +17,9 @@ class MaskObservation:
 
 @component("env.wrappers", _PHYSICS, _PHYSICS, open=True)
 class RandomizedPhysics:
-    """Draws new lander physics for every episode; its keys are the parameters that vary."""
+    """Draws new lander physics for every episode. Its keys are the parameters that vary."""
 
 
 @component("env.heuristic", "lunar_lander", "ilt.envs.lunar_lander.heuristic")
 class LunarLanderHeuristic:
-    """Gymnasium's controller of the Lunar Lander."""
+    """Gymnasium's controller for the Lunar Lander."""

@@ -1,4 +1,4 @@
-"""The Lunar Lander: randomized physics, and a hand-written controller."""
+"""The Lunar Lander: randomized physics and a hand-written controller."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ class Parameter(NamedTuple):
     Attributes:
         nominal: the value in Gymnasium's lander.
         low, high: the simulator's bounds.
-        scale: divisor of the distance from the nominal value in privileged observations.
+        scale: what the distance from the nominal value is divided by in privileged observations.
     """
 
     nominal: float
@@ -35,10 +35,10 @@ class Parameter(NamedTuple):
 
 
 PARAMETERS: Mapping[str, Parameter] = {
-    "gravity": Parameter(-10.0, -11.99, -0.01, 5.0),  # Gymnasium refuses values outside (−12, 0)
+    "gravity": Parameter(-10.0, -11.99, -0.01, 5.0),  # Gymnasium rejects values outside (−12, 0)
     "wind_power": Parameter(0.0, 0.0, 20.0, 20.0),  # the ranges in Gymnasium's documentation
     "turbulence_power": Parameter(0.0, 0.0, 2.0, 2.0),
-    # relative to the nominal power; with less the lander falls, with more it rises
+    # relative to the nominal power; with less than this range the lander falls, with more it rises
     "main_engine_power": Parameter(1.0, 0.5, 1.5, 0.2),
     "side_engine_power": Parameter(1.0, 0.5, 1.5, 0.2),
 }
@@ -46,7 +46,7 @@ PARAMETERS: Mapping[str, Parameter] = {
 
 
 class RandomizedPhysics(gym.Wrapper[Any, Any, Any, Any]):
-    """A Lunar Lander with new physics in every episode, decided by its seed alone (domain randomization).
+    """A Lunar Lander with new physics in every episode, which depend only on its seed (domain randomization).
 
     Students see the lander's own 8 numbers. A privileged teacher sees 7 more: for each of `PARAMETERS` the distance
     from its nominal value divided by its scale, and the wind's force and torque in the next step, relative to their
@@ -55,10 +55,13 @@ class RandomizedPhysics(gym.Wrapper[Any, Any, Any, Any]):
     Args:
         env: the bare lander.
         ranges: `[low, high]` of the uniform distribution of each parameter that varies; the others keep the bare
-            lander's values. Raises ConfigError if a range exceeds the simulator's bounds.
+            lander's values.
 
     Attributes:
-        privileged_names: names of the 7 numbers.
+        privileged_names: names of the 7 privileged numbers.
+
+    Raises:
+        ConfigError: a range exceeds the simulator's bounds, or `env` is not a bare lander.
     """
 
     privileged_names = (*PARAMETERS, "wind_force", "wind_torque")
@@ -108,7 +111,7 @@ class RandomizedPhysics(gym.Wrapper[Any, Any, Any, Any]):
         return self._with_hidden(observation), *others
 
     def render(self) -> Any:
-        """Render the lander, with an arrow as long as the wind is strong; a tick marks where it begins."""
+        """Render the lander with an arrow whose length shows the wind's strength; a tick marks where it starts."""
         frame = self._lander.render()
         if not isinstance(frame, np.ndarray):
             return frame
@@ -140,7 +143,7 @@ class RandomizedPhysics(gym.Wrapper[Any, Any, Any, Any]):
 
 
 def heuristic(observations: np.ndarray) -> np.ndarray:
-    """Choose actions by Gymnasium's own controller: (n, 8) float32 observations to (n,) int64 actions."""
+    """Map observations (n, 8) float32 to actions (n,) int64 with Gymnasium's own controller."""
     return np.array([lunar_lander.heuristic(_DISCRETE, observation) for observation in observations], dtype=np.int64)
 
 

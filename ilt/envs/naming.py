@@ -1,4 +1,4 @@
-"""Short names of environments, for tables and figures. Imports nothing heavy."""
+"""Short names of environments for tables and figures. This module imports nothing heavy."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,8 @@ from typing import Any
 def env_names(envs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a short name for each `env` config; two names are equal only if the environments are the same.
 
-    It is the id. If others share it, keyword arguments and wrapper names are added, and if need be wrapper arguments.
+    The name is the id. If several environments share it, keyword arguments and wrapper names are added, and wrapper
+    arguments if necessary.
     """
     described = []
     for env in envs:

@@ -23,8 +23,8 @@ class ObservationLayout:
 
     Attributes:
         dim: how many numbers the student sees; they come first.
-        names, privileged_names: names of the numbers of each part: by index for a Box, by key for a `Dict`.
-        space, privileged_space: Gymnasium's description of each part; the second is None if nothing is hidden.
+        names, privileged_names: names of the numbers in each part: by index for a `Box`, by key for a `Dict`.
+        space, privileged_space: the Gymnasium space of each part; the second is None if nothing is hidden.
     """
 
     dim: int
@@ -35,7 +35,7 @@ class ObservationLayout:
 
     @classmethod
     def of(cls, env: gym.Env[Any, Any], *, key: str) -> "ObservationLayout":
-        """Read the layout of an environment. Raise ConfigError, naming `key`, if observations have no fixed size."""
+        """Read an environment's layout. Raise ConfigError, naming `key`, if its observations have no fixed size."""
         space: Any = env.observation_space
         hidden = None
         if isinstance(space, spaces.Dict) and set(space) == {OBSERVATION, PRIVILEGED}:
@@ -70,7 +70,7 @@ class ObservationLayout:
     def flatten(self, observation: Any, *, privileged: bool = False) -> np.ndarray:
         """Return what a policy sees of one observation, (size,) float32, or of a vector env's batch, (n, size).
 
-        Raise ValueError if that is not their size.
+        Raise ValueError if an observation has another size.
         """
         whole = self.privileged_space is not None and isinstance(observation, Mapping)
         flat = _flat(self.space, observation[OBSERVATION] if whole else observation)
@@ -86,7 +86,7 @@ def _copy(row: np.ndarray, observation: Any) -> None:
 
 
 def _flattener(space: spaces.Space[Any]) -> Callable[[Any], Any] | None:
-    """Return a function that flattens an observation; None if it is flat already."""
+    """Return a function that flattens an observation; None if it is already flat."""
     if isinstance(space, spaces.Box):
         return None if len(space.shape) == 1 else np.ravel
     return partial(spaces.flatten, space)
@@ -116,7 +116,7 @@ def _names(space: spaces.Space[Any], part: str, env: gym.Env[Any, Any], key: str
         )
     n = int(spaces.flatdim(space))
     if n == 0:
-        raise ConfigError(f"{key}: observations must hold a number, got {space}")
+        raise ConfigError(f"{key}: observations must contain a number, got {space}")
     if isinstance(space, spaces.Dict):
         return tuple(name for k, inner in space.items() for name in _names(inner, str(k), env, key))
     given = getattr(env, f"{part}_names", None)

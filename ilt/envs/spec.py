@@ -1,4 +1,4 @@
-"""The spec of an environment: how to make it, what counts as success, and which seeds serve which purpose."""
+"""The spec of an environment: how to make it, what counts as success, and what each seed is used for."""
 
 import copy
 import importlib
@@ -35,18 +35,20 @@ class EnvSpec:
     """
 
     id: str = key("???", "Gymnasium's id; `module:Name-v0` imports the module that registers it.")
-    kwargs: Mapping[str, Any] = key({}, "For `gymnasium.make`, such as {gravity: -8.0}.", rule=MAPPING)
+    kwargs: Mapping[str, Any] = key({}, "Arguments of `gymnasium.make`, such as {gravity: -8.0}.", rule=MAPPING)
     wrappers: Mapping[str, Any] = key(
-        {}, "Further wrappers by name, innermost first: the `_target_` of each, and its arguments.", rule=MAPPING
+        {}, "Additional wrappers by name, innermost first, each with a `_target_` and its arguments.", rule=MAPPING
     )
     success_return: float | None = key(
-        None, "An episode with at least this return is a success; null if there is no such rule.", identity=False
+        None, "An episode with at least this return is a success; null for no such rule.", identity=False
     )
     crash_reward: float | None = key(
-        None, "An episode that terminates on this reward is a crash; null if there is no such rule.", identity=False
+        None, "An episode that terminates with this reward is a crash; null for no such rule.", identity=False
     )
     gate: float | None = key(
-        None, "Minimum mean return on selection seeds for an expert to demonstrate; null for none.", identity=False
+        None,
+        "Minimum mean return on selection seeds that an expert needs to demonstrate; null for none.",
+        identity=False,
     )
     heuristic: str | None = key(
         None, "Dotted path of the hand-written controller that expert=heuristic runs.", identity=False
@@ -73,15 +75,18 @@ class EnvSpec:
         """Create the spec from a config's `env`.
 
         Args:
-            trust: packages besides `ilt` whose code may be run, for somebody else's config; see `ilt.schema.locate`.
-                Gymnasium's own environments can always be made.
+            trust: packages besides `ilt` whose code may be run, if the config is somebody else's; see
+                `ilt.schema.locate`. Gymnasium's own environments can always be made.
         """
         given = {str(name): plain(value) for name, value in values.items() if name != "_target_"}
         return cls(**given, trust=None if trust is None else tuple(trust))
 
     def seeds(self, block: str, count: int, offset: int = 0) -> "np.ndarray":
-        """Return `count` seeds of a block from `offset` on: (count,) int64. Raise ValueError if it is too small."""
-        import numpy as np  # not before: it takes a fifth of the time to a command's first line
+        """Return `count` seeds of a block, starting at `offset`: (count,) int64.
+
+        Raise ValueError if the block has too few seeds.
+        """
+        import numpy as np  # not earlier: importing it takes a fifth of the time to a command's first line
 
         first, size = self.seed_blocks[block]
         if count < 1 or offset < 0 or offset + count > size:
@@ -92,7 +97,7 @@ class EnvSpec:
         return np.arange(first + offset, first + offset + count, dtype=np.int64)
 
     def block_of(self, seeds: "np.ndarray") -> str:
-        """Return the block that holds all of `seeds`. Raise ValueError if none does."""
+        """Return the block that contains all of `seeds`. Raise ValueError if none does."""
         if len(seeds) == 0:
             raise ValueError("seeds must not be empty")
         for name, (first, count) in self.seed_blocks.items():
@@ -101,9 +106,15 @@ class EnvSpec:
         raise ValueError(f"seeds {seeds.min()} to {seeds.max()} do not lie in one block of env.seed_blocks")
 
     def make(self, **kwargs: Any) -> "gym.Env[Any, Any]":
-        """Make one environment, without Gymnasium's checker, order enforcer and time limit; `EnvBatch` keeps that.
+        """Make one environment, without Gymnasium's checker, order enforcer and time limit. `EnvBatch` limits the time.
 
-        Wrappers that the registration names are kept, and with them the time limit below them.
+        Wrappers in the environment's registration are kept, and so is the time limit inside them.
+
+        Args:
+            kwargs: arguments of `gymnasium.make`, in addition to `self.kwargs`.
+
+        Raises:
+            ConfigError: the environment or a wrapper cannot be made.
         """
         import gymnasium as gym
 
@@ -155,7 +166,7 @@ class EnvSpec:
 
     @cached_property
     def _probe(self) -> "tuple[ObservationLayout, ActionSpace, tuple[str, ...]]":
-        """Properties of one environment that is made and reset once."""
+        """The properties of one environment, made and reset once."""
         from ilt.envs.actions import ActionSpace
         from ilt.envs.observations import ObservationLayout
 
@@ -171,17 +182,17 @@ class EnvSpec:
 
     @property
     def observations(self) -> "ObservationLayout":
-        """The observations of students and privileged teachers. Raises ConfigError if they cannot be flattened."""
+        """The observations of students and privileged teachers. Raise ConfigError if they cannot be flattened."""
         return self._probe[0]
 
     @property
     def action_space(self) -> "ActionSpace":
-        """The actions. Raises ConfigError if they are not supported."""
+        """The actions. Raise ConfigError if they are not supported."""
         return self._probe[1]
 
     @property
     def episode_params(self) -> tuple[str, ...]:
-        """Names of the parameters drawn for each episode, which a rollout records as `episode/<name>`."""
+        """Names of the parameters drawn for each episode, which rollouts record as `episode/<name>`."""
         return self._probe[2]
 
     @property
@@ -193,7 +204,7 @@ class EnvSpec:
         return None if limit == -1 else int(limit)
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides an episode besides its seed and the policy; part of the hash of every artifact."""
+        """Return what determines an episode besides its seed and the policy. It is part of every artifact's hash."""
         identity: dict[str, Any] = {"id": self.id, "kwargs": dict(self.kwargs)}
         if self.wrappers:
             identity["wrappers"] = [
@@ -204,7 +215,7 @@ class EnvSpec:
 
 
 def _check_kwargs(kwargs: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a time limit that is none, and for what each rollout decides."""
+    """Raise ConfigError for an invalid time limit, and for `render_mode`, which each rollout decides."""
     limit = kwargs.get("max_episode_steps")
     if not _LIMIT.allows(limit) or limit == 0:
         raise ConfigError(f"env.kwargs.max_episode_steps must be a number of steps, or -1 for no limit, got {limit!r}")
@@ -213,7 +224,7 @@ def _check_kwargs(kwargs: Mapping[str, Any]) -> None:
 
 
 def check_disjoint(seed_blocks: Mapping[Any, Any]) -> None:
-    """Raise ConfigError unless the four blocks are there and no two share a seed."""
+    """Raise ConfigError unless all four blocks exist and no two share a seed."""
     if sorted(map(str, seed_blocks)) != sorted(BLOCKS):
         raise ConfigError(f"env.seed_blocks must name {list(BLOCKS)}, got {list(seed_blocks)}")
     for name, block in seed_blocks.items():
@@ -225,6 +236,6 @@ def check_disjoint(seed_blocks: Mapping[Any, Any]) -> None:
     for (_, end, name), (start, _, other) in pairwise(spans):
         if start < end:
             raise ConfigError(
-                f"env.seed_blocks must be disjoint, but {name} and {other} overlap: {other} must begin at {end} or "
+                f"env.seed_blocks must be disjoint, but {name} and {other} overlap: {other} must start at {end} or "
                 f"later, got {start}"
             )

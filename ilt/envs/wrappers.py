@@ -14,15 +14,18 @@ from ilt.schema import ConfigError
 class MaskObservation(gym.Wrapper[Any, Any, Any, Any]):
     """Hides entries of the observation from students; a privileged teacher still sees them.
 
-    Observations become a `Dict` of `observation` and `privileged`. The privileged part holds the hidden entries in
+    Observations become a `Dict` of `observation` and `privileged`. The privileged part contains the hidden entries in
     order, followed by what the wrapped environment already hides.
 
     Args:
-        env: an environment whose observations, or whose students' observations, are a flat Box.
+        env: an environment whose observations, or the part that students see, are a flat Box.
         hide: indices of the hidden entries, counted from 0.
 
     Attributes:
         observation_names, privileged_names: names of the entries of each part.
+
+    Raises:
+        ConfigError: observations are not flat, or `hide` is not a proper subset of their indices.
     """
 
     def __init__(self, env: gym.Env[Any, Any], *, hide: Sequence[int]) -> None:
@@ -36,7 +39,7 @@ class MaskObservation(gym.Wrapper[Any, Any, Any, Any]):
         n, hidden = space.shape[0], sorted(set(hide))
         if len(hidden) != len(hide) or not 0 < len(hidden) < n or hidden[0] < 0 or hidden[-1] >= n:
             raise ConfigError(
-                f"env.wrappers: MaskObservation.hide must be some of the places 0 to {n - 1}, each once, got "
+                f"env.wrappers: MaskObservation.hide must be some of the indices 0 to {n - 1}, each once, got "
                 f"{list(hide)}"
             )
         self._hidden = np.array(hidden)

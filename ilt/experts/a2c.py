@@ -1,7 +1,7 @@
-"""Our own advantage actor-critic (A2C).
+"""Our own implementation of advantage actor-critic (A2C).
 
-The synchronous form of Mnih et al. 2016, "Asynchronous methods for deep reinforcement learning", with generalized
-advantage estimation (Schulman et al. 2016).
+This is the synchronous form of Mnih et al. 2016, "Asynchronous methods for deep reinforcement learning", with
+generalized advantage estimation (Schulman et al. 2016).
 """
 
 from collections.abc import Sequence
@@ -35,10 +35,11 @@ def advantages_and_returns(
 
     Args:
         rewards, values: reward of each step, and value of the observation before it.
-        next_values: value of the observation after each step; where an episode ended, of its final observation.
-        terminated: the episode terminated after this step, so the target is the reward alone.
-        truncated: the episode was truncated after this step; the next value still counts, but the advantage of the next
-            row, which belongs to another episode, does not.
+        next_values: value of the observation after each step; at the end of an episode, of its final observation.
+        terminated: whether the episode terminated after this step, so that the target is the reward alone.
+        truncated: whether the episode was truncated after this step. The next value still counts, but the advantage of
+            the next row, which belongs to another episode, does not.
+        gamma, gae_lambda: discount factor, and the estimator's trade-off between bias and variance.
 
     Returns:
         advantages (T, N) and returns (T, N), the targets of the critic.
@@ -101,13 +102,13 @@ class ActorCritic(nn.Module):
 
 
 class Distribution:
-    """The actor's distribution over actions in model units, with independent components."""
+    """The actor's distribution over actions, in model units, with independent components."""
 
     def __init__(self, action_space: ActionSpace) -> None:
         self._space, self._sizes = action_space, list(action_space.n_choices)
 
     def draw(self, rng: np.random.Generator, *n: int) -> np.ndarray:
-        """Draw the noise that `choose` needs for (*n,) actions."""
+        """Draw the noise from which `choose` samples (*n,) actions."""
         if self._space.continuous:
             return rng.standard_normal((*n, self._space.dim))
         # Gumbel-max trick: an argmax over perturbed logits is a sample from their softmax
@@ -140,26 +141,27 @@ class Learner:
     """Advantage actor-critic over `n_envs` environments in one process, with batched policy calls.
 
     Rollouts are long, so that advantages look far ahead, and are split into shuffled batches for gradient steps. The
-    policy takes one pass over them: each environment step is part of exactly one policy gradient. Later batches of that
-    pass are a few updates off-policy, which is not corrected. The critic takes `critic_epochs` passes: with fewer,
+    policy takes one pass over them, so each environment step is part of exactly one policy gradient. Later batches of
+    that pass are a few updates off-policy, which is not corrected. The critic takes `critic_epochs` passes; with fewer,
     more training seeds learned to hover instead of landing.
 
     Args:
         spec: the environment; training episodes take their seeds from its demonstrations block.
-        privileged: whether the expert sees what the environment hides from a student.
-        seed: decides weights, sampling and episodes.
+        privileged: whether the expert sees what the environment hides from students.
+        seed: determines weights, sampling and episodes.
+        total_steps: environment steps of training.
         hidden: width of each hidden layer of actor and critic.
         n_envs, n_steps: one rollout is n_envs × n_steps steps.
-        batch_size: steps of one gradient.
+        batch_size: environment steps per gradient step.
         critic_epochs: passes of the critic over each rollout.
-        gamma, gae_lambda: discount, and the GAE trade-off between bias and variance.
+        gamma, gae_lambda: discount factor, and GAE's trade-off between bias and variance.
         learning_rate: initial rate; decays linearly to `final_learning_rate_fraction` of it at `total_steps`.
         ent_coef: weight of the entropy bonus.
-        max_grad_norm: norm to which the gradients of actor and critic are clipped, each on its own.
+        max_grad_norm: norm to which the gradients of actor and critic are clipped, separately.
         normalize_observations: standardize by running moments, which become part of the actor.
-        normalize_rewards: divide rewards by the running deviation of the discounted return, so that the critic's
-            targets are of order one, whatever the scale of the rewards.
-        log_std_init: initial log deviation, for Box actions.
+        normalize_rewards: divide rewards by the running standard deviation of the discounted return, so that the
+            critic's targets are of order one at any scale of the rewards.
+        log_std_init: initial log standard deviation, for Box actions.
     """
 
     def __init__(
@@ -207,13 +209,13 @@ class Learner:
         self._discounted = np.zeros(n_envs)
 
     def start_episodes(self) -> None:
-        """Begin an episode in every environment."""
+        """Start an episode in every environment."""
         self._envs.begin()
         if self.normalize_observations:
             self._take_in_observations(self.batch.observations)
 
     def collect(self) -> dict[str, np.ndarray]:
-        """Collect `n_steps` of every environment: arrays (n_steps, n_envs, …), with returns and advantages."""
+        """Collect `n_steps` of every environment. Return arrays (n_steps, n_envs, …), with returns and advantages."""
         shape = (self.n_steps, self.batch.n_envs)
         observations = np.zeros((self.n_steps + 1, *self.batch.observations.shape), dtype=np.float32)
         actions, rewards = self.batch.action_space.zeros(*shape), np.zeros(shape)
@@ -266,14 +268,14 @@ class Learner:
         return -(chosen * batch["advantages"]).mean() - self.ent_coef * entropy
 
     def _descend(self, loss: Tensor) -> None:
-        self.optimizer.zero_grad(set_to_none=True)  # without a gradient, as the actor in later epochs, no step
+        self.optimizer.zero_grad(set_to_none=True)  # skips what gets no gradient: the actor in later epochs
         loss.backward()
         for part in (self.net.actor, self.net.critic):  # separately, since the critic's gradients are larger
             nn.utils.clip_grad_norm_(part.parameters(), self.max_grad_norm)
         self.optimizer.step()
 
     def state(self) -> dict[str, Any]:
-        """Return all that a resumed training needs, as plain containers and tensors."""
+        """Return everything that a resumed training run needs, as plain containers and tensors."""
         return {
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -301,7 +303,7 @@ class Learner:
         return self.net.values(torch.from_numpy(observations)).numpy()
 
     def _scale_rewards(self, rewards: np.ndarray, ended: np.ndarray) -> np.ndarray:
-        """Divide rewards (n_steps, n_envs) by the deviation of the discounted returns so far."""
+        """Divide rewards (n_steps, n_envs) by the standard deviation of the discounted returns so far."""
         discounted = np.zeros_like(rewards)
         for t in range(len(rewards)):
             discounted[t] = self._discounted * self.gamma + rewards[t]
@@ -320,9 +322,9 @@ class A2C(Expert):
     """Our own advantage actor-critic; see `Learner` for the algorithm and its hyperparameters.
 
     Args:
-        total_steps: environment steps.
-        score_every: steps between scorings on selection seeds.
-        hyperparameters: as `Learner` takes them.
+        total_steps: environment steps of training.
+        score_every: environment steps between scorings on selection seeds.
+        hyperparameters: the arguments of `Learner`.
     """
 
     def __init__(self, *, total_steps: int, score_every: int, **hyperparameters: Any) -> None:

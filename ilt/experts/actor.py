@@ -1,4 +1,4 @@
-"""The plain actor network of every trained expert, in torch and in NumPy."""
+"""The actor network of all trained experts, in torch and in NumPy."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,14 +15,14 @@ from ilt.tracking.weights import load_module, load_weights, save_weights
 
 
 class Actor(nn.Module):
-    """A tanh MLP from one observation to a distribution over actions, with its observation normalization inside.
+    """A tanh MLP from one observation to a distribution over actions, including the normalization of observations.
 
     Args:
         observation_dim: size of one observation.
-        n_outputs: logits over choices, or means of numbers in model units.
+        n_outputs: number of logits over choices, or of means in model units.
         hidden: width of each hidden layer.
-        continuous: whether actions are numbers; then their log deviations are parameters, the same in every state.
-        log_std_init: initial log deviation.
+        continuous: whether actions are numbers. Their log standard deviations are parameters, the same in every state.
+        log_std_init: initial log standard deviation.
     """
 
     observation_mean: Tensor
@@ -56,16 +56,16 @@ class Actor(nn.Module):
 
     @classmethod
     def load(cls, path: Path) -> "Actor":
-        """Read what `save` wrote. Raise ValueError if the file is not valid."""
+        """Read what `save` wrote. Raise ValueError if the file is invalid."""
         sizes, state = load_weights(path)
         return load_module(path, lambda: cls(**sizes), sizes, state)
 
 
 class NumpyActor:
-    """An `Actor` in NumPy, up to float rounding, with a copy of its current weights.
+    """An `Actor` in NumPy, equal up to float rounding, with a copy of its current weights.
 
-    In a rollout, where the simulator evicts the CPU caches between two calls, torch's dispatch costs more than the
-    arithmetic: this takes a sixth of the time. Its outputs fit the head of `actor_policy`.
+    In a rollout, the simulator evicts the CPU caches between two calls, and torch's dispatch then costs more than the
+    arithmetic: NumPy takes a sixth of the time. The outputs fit the head of `actor_policy`.
     """
 
     def __init__(self, actor: Actor) -> None:
@@ -75,7 +75,7 @@ class NumpyActor:
         self._log_std = None if actor.log_std is None else for_deviation(_copy(actor.log_std))
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
-        """Map (n, obs_dim) float32 to logits (n, A) float32, or to means and log deviations (n, 2 · dim)."""
+        """Map (n, obs_dim) float32 to logits (n, A) float32, or to means and log standard deviations (n, 2 · dim)."""
         x = (observations - self._mean) / self._std
         for weight, bias in self._inner:
             x = np.tanh(x @ weight + bias)
@@ -87,15 +87,15 @@ class NumpyActor:
 
 
 def actor_policy(actor: Actor, action_space: ActionSpace, *, privileged: bool, deterministic: bool) -> NetworkPolicy:
-    """Build the policy of an actor, which takes its most likely action or samples."""
+    """Build the policy of an actor, which either takes the most likely action or samples."""
     head = Gaussian(action_space=action_space) if action_space.continuous else Categorical(action_space=action_space)
     return NetworkPolicy(NumpyActor(actor), head, action_space, deterministic=deterministic, privileged=privileged)
 
 
 def mlp(sizes: Sequence[int]) -> nn.Sequential:
-    """Build linear layers with tanh between them and orthogonal weights, the usual initialization of PPO and A2C.
+    """Build linear layers with tanh between them and orthogonal weights, the usual initialization for PPO and A2C.
 
-    Gains: √2 for hidden layers, 0.01 for the output, so that a new policy is close to uniform
+    The gains are √2 for hidden layers and 0.01 for the output, so that a new policy is close to uniform
     (Andrychowicz et al. 2021, "What matters for on-policy deep actor-critic methods?", section 3.2).
     """
     layers: list[nn.Module] = []

@@ -1,8 +1,9 @@
 """The contract of an expert: how it is trained or read, and how it acts.
 
-The simplest expert is a function from observations (n, obs_dim) float32 to n actions in the simulator's units; name it
-as `expert._target_`. Its other arguments are keys of the config, as are those of a class with callable instances. An
-expert that is trained, or read from a file, is a subclass of `Expert`, called with the config's own keys:
+The simplest expert is a function from observations (n, obs_dim) float32 to n actions in the simulator's units. Set
+`expert._target_` to its dotted path. Its other arguments become keys of the config, as do the arguments of a class with
+callable instances. An expert that is trained, or read from a file, is a subclass of `Expert`, which is called with the
+config's own keys:
 
     class MyExpert(Expert):
         def __init__(self, *, path: str):
@@ -11,8 +12,8 @@ expert that is trained, or read from a file, is a subclass of `Expert`, called w
         def policy(self, env, folder, *, privileged, deterministic):
             return MyPolicy(...)          # a Policy; see ilt.rollout.policies
 
-The files that `train` writes to its folder become an artifact, which is found again by the config; `policy` reads them.
-`ilt.check_expert(expert, env)` checks that it keeps this contract.
+The files that `train` writes to its folder become an artifact, which later runs find by the config; `policy` reads
+them. `ilt.check_expert(expert, env)` checks that an expert meets this contract.
 """
 
 import inspect
@@ -29,19 +30,19 @@ from ilt.rollout.policies import FunctionPolicy, Policy, RandomPolicy
 from ilt.schema import ConfigError, accepted, locate, own_keys
 
 Score = Callable[[Policy], float]
-"""Returns the mean return of a policy over the selection seeds that pick checkpoints."""
+"""Returns a policy's mean return on the selection seeds that are used to pick checkpoints."""
 
 Report = Callable[[int, float | None], None]
-"""Called with the number of environment steps done and, after a scoring, the return."""
+"""Called with the number of environment steps done and, after a scoring, the mean return (otherwise None)."""
 
 
 class Expert(ABC):
     """An expert, which demonstrates and labels.
 
     Attributes:
-        version: increase it when its results change, so that older artifacts are not reused.
-        total_steps: environment steps of its training; 0 if it is not trained.
-        gradient_steps: optimizer steps of its training, to estimate the duration.
+        version: increase it when the results change, so that older artifacts are not reused.
+        total_steps: environment steps of training; 0 if the expert is not trained.
+        gradient_steps: optimizer steps of training, for estimating the duration.
     """
 
     version = 1
@@ -49,19 +50,22 @@ class Expert(ABC):
     gradient_steps: int = 0
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides it besides the config, such as a file's content; part of the artifact's hash."""
+        """Return what determines the expert besides the config, such as a file's content. It is hashed as well."""
         return {}
 
     def train(
         self, env: EnvSpec, folder: Path, *, seed: int, privileged: bool, score: Score, report: Report
     ) -> dict[str, Any] | None:
-        """Write what `policy` needs to `folder`, and return the manifest's entry about the training.
+        """Write what `policy` needs to `folder`, and return the manifest's entry about training.
 
-        Every attempt gets the same folder, so a killed training can resume from `folder / "training"`, which is removed
-        at the end. Training episodes take their seeds from the demonstrations block; see `ilt.experts.training_envs`.
+        Every attempt gets the same folder, so an interrupted run can resume from `folder / "training"`, which is
+        removed at the end. Training episodes take their seeds from the demonstrations block; see
+        `ilt.experts.training_envs`.
 
         Args:
-            score, report: see the types.
+            seed: determines the weights, samples and training episodes.
+            privileged: whether the expert sees what the environment hides from students.
+            score, report: functions to call; see `Score` and `Report`.
         """
         return None
 
@@ -71,7 +75,7 @@ class Expert(ABC):
 
         Args:
             privileged: whether it sees what the environment hides from students.
-            deterministic: whether it takes its most likely action, or samples.
+            deterministic: whether it takes its most likely action instead of sampling.
         """
 
 
@@ -79,7 +83,8 @@ class FunctionExpert(Expert):
     """A plain function from observations to actions.
 
     Args:
-        source: its name in error messages.
+        function: maps observations (n, obs_dim) float32 to n actions in the simulator's units.
+        source: the function's name in error messages.
     """
 
     def __init__(self, function: Callable[[np.ndarray], np.ndarray], *, source: str = "the expert") -> None:
@@ -108,7 +113,7 @@ class RandomExpert(Expert):
 
 
 def check_expert_config(values: Any, env: EnvSpec) -> None:
-    """Raise ConfigError, naming the key, if an expert cannot be made, or the controller that it names is not there."""
+    """Raise ConfigError, naming the key, if an expert cannot be made, or names a controller that does not exist."""
     expert = make_expert(values)
     if isinstance(expert, HeuristicExpert):
         expert.policy(env, Path(), privileged=values.privileged, deterministic=values.deterministic)

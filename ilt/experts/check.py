@@ -1,4 +1,4 @@
-"""Check that an expert keeps its contract; call it in the expert's own tests."""
+"""Check that an expert meets its contract; call this in the expert's own tests."""
 
 import copy
 from collections.abc import Callable
@@ -24,13 +24,14 @@ def check_expert(
 ) -> None:
     """Check an expert's actions on the observations of four random episodes of at most 50 steps.
 
-    They must be in the environment's space. Other observations in a batch, their order, and the slot must not change an
-    action; samples must depend on the episode's seed alone.
+    Actions must be in the environment's space. They must not depend on the other observations in a batch, their order
+    or the slot. Samples must depend only on the episode's seed.
 
     Args:
-        folder: the folder that its training wrote; None for an expert that is not trained.
-        privileged: whether it sees what the environment hides from students; a `Policy` has its own attribute.
-        deterministic: whether it can act deterministically; False for an expert that can only sample.
+        folder: the folder that training wrote; None for an expert that is not trained.
+        privileged: whether the expert sees what the environment hides from students; ignored for a `Policy`, which has
+            its own attribute.
+        deterministic: whether the expert can act deterministically; False if it can only sample.
 
     Raises:
         ValueError: an action is not in the environment's space.
@@ -73,4 +74,4 @@ def check_expert(
         first = actions(sure)
         for what, change in changes.items():
             if (sure or "seeds" not in change) and not np.allclose(actions(sure, **change), first, rtol=0, atol=1e-5):
-                raise AssertionError(f"with deterministic={sure}, {what} gave other actions")
+                raise AssertionError(f"with deterministic={sure}, {what} gave different actions")

@@ -11,40 +11,48 @@ class AnyExpert:
 
     name: str | None = key(
         None,
-        "Name of its folder, before the hash; null for that of its class or function.",
+        "Name of the expert's folder, before the hash; null for the component's name.",
         rule=NAME.or_null(),
         identity=False,
     )
     gate: float | None = key(
-        None, "Minimum mean return on selection seeds for it to demonstrate; null for none.", identity=False
+        None,
+        "Minimum mean return on selection seeds that the expert needs to demonstrate; null for none.",
+        identity=False,
     )
-    privileged: bool = key(False, "Whether it sees what the environment hides from students.")
-    deterministic: bool = key(True, "Whether it takes its most likely action or samples.", identity=False)
-    seed: int = key(0, "Decides its weights, its samples and its training episodes.", ge=0, le=LARGEST_SEED)
-    selection_episodes: int = key(100, "Selection seeds of each scoring, to pick the best checkpoint.", ge=1)
-    gate_episodes: int = key(400, "Further selection seeds, to evaluate the best checkpoint for the gate.", ge=1)
-    train: bool = key(True, "Whether it may be trained if it is not found; false is an error then.", identity=False)
+    privileged: bool = key(False, "Whether the expert sees what the environment hides from students.")
+    deterministic: bool = key(
+        True, "Whether the expert takes its most likely action instead of sampling.", identity=False
+    )
+    seed: int = key(0, "Seed of the expert's weights, samples and training episodes.", ge=0, le=LARGEST_SEED)
+    selection_episodes: int = key(100, "Selection episodes per scoring, to pick the best checkpoint.", ge=1)
+    gate_episodes: int = key(400, "Other selection episodes, to evaluate the best checkpoint for the gate.", ge=1)
+    train: bool = key(
+        True, "Whether to train the expert if it is not found; with false, that is an error.", identity=False
+    )
     train_at_most: int | None = key(
-        None, "Limit on the environment steps of a new training; null for `total_steps`.", ge=1, identity=False
+        None, "Limit on the environment steps of a new training run; null for `total_steps`.", ge=1, identity=False
     )
 
 
 @dataclass(kw_only=True)
 class _Trained(AnyExpert):
-    total_steps: int = key(1_000_000, "Environment steps of the training.", ge=1, le=LARGEST_COUNT)
-    score_every: int = key(50_000, "Steps between scorings; a killed training resumes from the last one.", ge=1)
+    total_steps: int = key(1_000_000, "Environment steps of training.", ge=1, le=LARGEST_COUNT)
+    score_every: int = key(
+        50_000, "Environment steps between scorings; an interrupted run resumes from the last one.", ge=1
+    )
     hidden: list[int] = key([64, 64], "Width of each hidden layer of actor and critic.", ge=1)
     n_envs: int = key(16, "Environments stepped together.", ge=1)
-    gamma: float = key(0.99, "Discount.", ge=0, le=1)
+    gamma: float = key(0.99, "Discount factor.", ge=0, le=1)
     gae_lambda: float = key(
-        0.95, "Trade-off of generalized advantage estimation between bias and variance.", ge=0, le=1
+        0.95, "Trade-off between bias and variance in generalized advantage estimation.", ge=0, le=1
     )
     ent_coef: float = key(0.0, "Weight of the entropy bonus.", ge=0)
     learning_rate: float = key(0.0005, "Initial learning rate; decays linearly.", gt=0)
-    final_learning_rate_fraction: float = key(0.0, "Final learning rate, as a fraction of the first.", ge=0, le=1)
-    max_grad_norm: float = key(0.5, "Norm that gradients are clipped to.", gt=0)
+    final_learning_rate_fraction: float = key(0.0, "Final learning rate, as a fraction of the initial one.", ge=0, le=1)
+    max_grad_norm: float = key(0.5, "Norm to which gradients are clipped.", gt=0)
     normalize_observations: bool = key(False, "Standardize observations by running moments.")
-    normalize_rewards: bool = key(False, "Divide rewards by the running deviation of the discounted return.")
+    normalize_rewards: bool = key(False, "Divide rewards by the running standard deviation of the discounted return.")
 
 
 @component("expert", "ppo", "ilt.experts.ppo.PPO")
@@ -52,11 +60,11 @@ class PPO(_Trained):
     """Stable-Baselines3's PPO."""
 
     n_steps: int = key(1024, "Steps of each environment between updates.", ge=1)
-    batch_size: int = key(64, "Steps of one gradient.", ge=2)
+    batch_size: int = key(64, "Environment steps per gradient step.", ge=2)
     n_epochs: int = key(4, "Passes over each rollout.", ge=1)
-    clip_range: float = key(0.2, "Clipping of the probability ratio between the new policy and the old.", gt=0)
+    clip_range: float = key(0.2, "Clipping range of the probability ratio between the new and the old policy.", gt=0)
     vf_coef: float = key(0.5, "Weight of the critic's loss.", ge=0)
-    log_std_init: float = key(0.0, "Log deviation of the first policy, for Box actions.")
+    log_std_init: float = key(0.0, "Initial log standard deviation of the policy, for Box actions.")
 
 
 @component("expert", "a2c", "ilt.experts.a2c.A2C")
@@ -64,19 +72,19 @@ class A2C(_Trained):
     """Our own advantage actor-critic."""
 
     n_steps: int = key(128, "Steps of each environment between updates.", ge=1)
-    batch_size: int = key(128, "Steps of one gradient.", ge=2)
+    batch_size: int = key(128, "Environment steps per gradient step.", ge=2)
     critic_epochs: int = key(4, "The critic's passes over each rollout; the policy takes one.", ge=1)
     normalize_observations: bool = key(True, "Standardize observations by running moments.")
-    normalize_rewards: bool = key(True, "Divide rewards by the running deviation of the discounted return.")
-    log_std_init: float = key(0.0, "Log deviation of the first policy, for Box actions.")
+    normalize_rewards: bool = key(True, "Divide rewards by the running standard deviation of the discounted return.")
+    log_std_init: float = key(0.0, "Initial log standard deviation of the policy, for Box actions.")
 
 
 @component("expert", "sb3", "ilt.experts.sb3_file.SB3File")
 class SB3File(AnyExpert):
-    """A policy that Stable-Baselines3 saved."""
+    """A policy saved by Stable-Baselines3."""
 
     path: str = key(
-        "???", "The zip file of a PPO, A2C, DQN, SAC or TD3 with an MLP policy.", file=("data", "policy.pth")
+        "???", "Zip file of a PPO, A2C, DQN, SAC, TQC, TD3 or DDPG with an MLP policy.", file=("data", "policy.pth")
     )
 
 

@@ -24,7 +24,7 @@ from ilt.tracking.store import SHIPPED, Artifact, Store, read_manifest
 log = logging.getLogger(__name__)
 
 _SECONDS_PER_GRADIENT = 0.003
-"""Seconds of a gradient step of a small network on one core."""
+"""Seconds per gradient step of a small network on one core."""
 
 
 class LoadedExpert(NamedPolicy):
@@ -45,7 +45,7 @@ class LoadedExpert(NamedPolicy):
 
 
 def load(ctx: Context, expert: Any, artifact: Artifact) -> LoadedExpert:
-    """Load the expert of an artifact, which demonstrates as a config's `expert` says."""
+    """Load the expert of an artifact, to act as a config's `expert` says."""
     return LoadedExpert(
         policy=expert_policy(ctx, expert, artifact),
         name=expert.name,
@@ -56,8 +56,8 @@ def load(ctx: Context, expert: Any, artifact: Artifact) -> LoadedExpert:
 
 
 def canonical_config_of(ctx: Context, expert: Any) -> dict[str, Any]:
-    """Return all that decides an expert. The gate is not part of it: a trained expert is kept in any case."""
-    made = make_expert(expert, trust=ctx.env.trust)  # before anything that it names is imported
+    """Return everything that determines an expert. The gate is not part of it: a trained expert is kept in any case."""
+    made = make_expert(expert, trust=ctx.env.trust)  # checks the trust before anything else is imported
     return {
         "env": ctx.env.identity(),
         "seeds": {block: list(ctx.env.seed_blocks[block]) for block in ("demonstrations", "selection")},
@@ -69,7 +69,7 @@ def find_or_train(ctx: Context, expert: Any, on_score: Callable[[int, float], No
     """Find the expert of a config's `expert` in the store, or train it and evaluate it on selection seeds.
 
     Args:
-        on_score: called after each scoring of a training, with the environment steps so far and the mean return.
+        on_score: called after each scoring during training, with the environment steps so far and the mean return.
 
     Raises:
         ConfigError: it must be trained, but `expert.train` is false.
@@ -88,7 +88,7 @@ def find_or_train(ctx: Context, expert: Any, on_score: Callable[[int, float], No
         why = _why(ctx, expert, config)
         if not expert.train:
             raise ConfigError(
-                f"expert.train must be true, or an expert must be given that is there, got false: {why}, for "
+                f"expert.train must be true, or the expert must already exist, got false: {why}, for "
                 f"{made.total_steps:,} steps"
             )
         log.info("%s, for %s steps, about %s", why, f"{made.total_steps:,}", _duration(ctx, made))
@@ -99,24 +99,27 @@ def find_or_train(ctx: Context, expert: Any, on_score: Callable[[int, float], No
 
 
 def find(ctx: Context, expert: Any) -> Artifact:
-    """Find the expert of a config's `expert` in the store. Raise ConfigError if it is not there."""
+    """Find the expert of a config's `expert` in the store. Raise ConfigError if it is not there.
+
+    An expert that needs no training is evaluated now if necessary.
+    """
     found = ctx.store.find("experts", expert.name, canonical_config_of(ctx, expert))
     found = found or ctx.store.find("experts", expert.name, canonical_config_of(ctx, _capped(expert)))
     if found is None and not make_expert(expert, trust=ctx.env.trust).total_steps:
-        return find_or_train(ctx, expert)  # which measures it
+        return find_or_train(ctx, expert)
     if found is None:
         raise ConfigError(f"the run's expert ({expert.name}) is not in {ctx.store.root / 'experts'}; train it first")
     return found
 
 
 def expert_policy(ctx: Context, expert: Any, artifact: Artifact) -> Policy:
-    """Load the policy of an expert, as the config says that it demonstrates."""
+    """Load the policy of an expert, to act as a config's `expert` says."""
     made = make_expert(expert, trust=ctx.env.trust)
     return made.policy(ctx.env, artifact.path, privileged=expert.privileged, deterministic=expert.deterministic)
 
 
 def find_or_collect(ctx: Context, demos: Any, expert: Any, loaded: LoadedExpert) -> Artifact:
-    """Find or collect the demonstrations of a config's `demos`: `demonstrations.npz`, and `validation.npz`.
+    """Find or collect the demonstrations of a config's `demos`: `demonstrations.npz` and `validation.npz`.
 
     Raise GateError if they come from an expert that does not pass its gate.
     """
@@ -166,7 +169,7 @@ def _train(
 ) -> dict[str, Any] | None:
     seeds = ctx.env.seeds("selection", expert.selection_episodes)
     arguments: dict[str, Any] = {"seed": expert.seed, "privileged": expert.privileged}
-    # more threads would change the weights, and wait for each other: batches are small
+    # more threads would change the weights and, with small batches, only wait for each other
     with (
         limited_threads(1),
         Progress(f"expert {expert.name}", total=max(made.total_steps, 1), unit="steps") as progress,
@@ -184,7 +187,7 @@ def _train(
 
 
 def _measure(ctx: Context, expert: Any, made: Expert, folder: Path) -> dict[str, Any]:
-    """Evaluate on selection seeds that were not used to pick a checkpoint, acting deterministically and sampling."""
+    """Evaluate deterministic and sampled actions on selection seeds that were not used to pick a checkpoint."""
     seeds = ctx.env.seeds("selection", expert.gate_episodes, offset=expert.selection_episodes)
     metrics: dict[str, Any] = {}
     for name, deterministic in (("deterministic", True), ("sampled", False)):
@@ -196,7 +199,7 @@ def _measure(ctx: Context, expert: Any, made: Expert, folder: Path) -> dict[str,
 def _why(ctx: Context, expert: Any, config: Mapping[str, Any]) -> str:
     """Explain that an expert must be trained, and how it differs from the most similar one in the store."""
     wanted = dict(leaves(config))
-    reason = f"{expert.name} for {ctx.env.id} must be trained, since no such expert is there"
+    reason = f"{expert.name} for {ctx.env.id} must be trained, since no such expert exists"
     differences = []
     for folder in (ctx.store.root / "experts", SHIPPED["experts"]):
         for path in sorted(folder.glob("*/manifest.json")):
@@ -211,11 +214,11 @@ def _why(ctx: Context, expert: Any, config: Mapping[str, Any]) -> str:
             differences.append((rank, path.parent.name, ", ".join(values)))
     if not differences or min(differences)[0][0]:
         return f"{reason} for this environment" if differences else reason
-    return f"{reason} (the one most like it is {min(differences)[1]}, which differs in {min(differences)[2]})"
+    return f"{reason} (the most similar one is {min(differences)[1]}, which differs in {min(differences)[2]})"
 
 
 def _duration(ctx: Context, made: Expert) -> str:
-    """Estimate the duration of a training: twice that of the simulator alone, plus the gradient steps."""
+    """Estimate the duration of training: twice the simulator's time, plus the gradient steps."""
     policy = RandomPolicy(ctx.env.action_space)
     started = time.monotonic()
     seeds = ctx.env.seeds("selection", 8)

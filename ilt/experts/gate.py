@@ -12,7 +12,7 @@ def check_gate(expert: Artifact, *, gate: float | None, deterministic: bool) -> 
     """Raise GateError unless the expert's mean return on selection seeds is at least `gate`.
 
     Args:
-        expert: the artifact, whose manifest has the mean returns of acting deterministically and of sampling.
+        expert: the artifact, whose manifest has the mean returns with deterministic and with sampled actions.
         gate: minimum mean return; None for no gate.
         deterministic: whether it will demonstrate deterministically.
     """

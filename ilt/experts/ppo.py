@@ -1,4 +1,4 @@
-"""PPO by Stable-Baselines3, on a vector env that adds no overhead to `Env.step`."""
+"""Stable-Baselines3's PPO, on a vector env that adds no overhead to `Env.step`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,7 +48,7 @@ class BatchedVecEnv(VecEnv):
         self._batch.close()
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        return [None] * self.num_envs  # the one attribute asked for is render_mode, and nothing is rendered
+        return [None] * self.num_envs  # SB3 only asks for render_mode, and nothing is rendered
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
         raise NotImplementedError
@@ -61,7 +61,7 @@ class BatchedVecEnv(VecEnv):
 
 
 def model_units(action_space: ActionSpace) -> spaces.Space[Any]:
-    """Return the Gymnasium space of actions in model units: choices from 0 on, numbers in [−1, 1]."""
+    """Return the Gymnasium space of actions in model units: choices that start at 0, or numbers in [−1, 1]."""
     if action_space.continuous:
         return spaces.Box(-1.0, 1.0, (action_space.dim,), np.float32)
     if action_space.flat:
@@ -86,7 +86,7 @@ class _Callback(BaseCallback):
 
 
 def actor_of(model: OnPolicyAlgorithm) -> Actor:
-    """Copy the policy network of an MLP policy, with tanh and without shared layers, into an `Actor`."""
+    """Copy the network of an MLP policy into an `Actor`. It must use tanh and share no layers with the critic."""
     policy = model.policy
     layers = [*policy.mlp_extractor.policy_net, policy.action_net]
     linears = [layer for layer in layers if isinstance(layer, torch.nn.Linear)]
@@ -110,7 +110,7 @@ def actor_of(model: OnPolicyAlgorithm) -> Actor:
 
 
 def state_of(model: OnPolicyAlgorithm) -> dict[str, Any]:
-    """Return all that a resumed training needs as tensors and plain containers (SB3's own zips hold pickles)."""
+    """Return everything that a resumed run needs, as tensors and plain containers; SB3's own files contain pickles."""
     envs: Any = model.env
     moments = {}
     if isinstance(envs, VecNormalize):
@@ -119,7 +119,7 @@ def state_of(model: OnPolicyAlgorithm) -> dict[str, Any]:
             moments[name] = {"mean": torch.tensor(rms.mean), "var": torch.tensor(rms.var), "count": float(rms.count)}
     numpy_state: Any = np.random.get_state()  # noqa: NPY002 (SB3 draws from it)
     _, keys, *others = numpy_state
-    # SB3 has no public name for the observations that the next rollout begins with
+    # SB3 has no public name for the observations that the next rollout starts from
     last = {"observations": torch.tensor(model._last_obs), "starts": torch.tensor(model._last_episode_starts)}
     return {
         "policy": model.policy.state_dict(),
@@ -156,14 +156,14 @@ class PPO(Expert):
     """Proximal policy optimization (Schulman et al. 2017), with tanh networks for actor and critic.
 
     Args:
-        total_steps: environment steps.
-        score_every: steps between scorings on selection seeds.
+        total_steps: environment steps of training.
+        score_every: environment steps between scorings on selection seeds.
         hidden: width of each hidden layer of actor and critic.
         n_envs: environments stepped together.
         learning_rate: initial rate; decays linearly to `final_learning_rate_fraction` of it.
         normalize_observations, normalize_rewards: by running moments, as in SB3's VecNormalize.
-        log_std_init: initial log deviation, for Box actions.
-        hyperparameters: passed to `stable_baselines3.PPO`.
+        log_std_init: initial log standard deviation, for Box actions.
+        hyperparameters: other arguments of `stable_baselines3.PPO`.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class PPO(Expert):
         )
         envs: VecEnv = BatchedVecEnv(env, self._n_envs, [seed, 0], privileged=privileged)
         if any(self._normalize.values()):
-            # the `Actor` that is exported does not clip observations, so training must not either
+            # the exported `Actor` does not clip observations, so training must not either
             envs = VecNormalize(envs, gamma=self._hyperparameters["gamma"], clip_obs=np.inf, **self._normalize)  # type: ignore[arg-type]
         model = stable_baselines3.PPO(
             "MlpPolicy", envs, seed=seed, device="cpu", policy_kwargs=self._policy_kwargs, **self._hyperparameters

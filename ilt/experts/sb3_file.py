@@ -1,4 +1,4 @@
-"""Experts from files that Stable-Baselines3 saved. Only weights are read; no pickled code runs."""
+"""Experts from files saved by Stable-Baselines3. Only weights are read; no pickled code runs."""
 
 import io
 import json
@@ -26,7 +26,7 @@ _LAYOUTS = {
     "squashed": (("actor.latent_pi.", "actor.mu."), "ReLU"),  # SAC, TQC
     "deterministic": (("actor.mu.",), "ReLU"),  # TD3, DDPG
 }
-"""Prefixes of the layers of each kind of policy, and its default activation."""
+"""For each kind of policy: the prefixes of its layers, and its default activation."""
 
 _SQUASHED = ("squashed", "deterministic")
 """Kinds with a tanh output."""
@@ -35,8 +35,8 @@ _SQUASHED = ("squashed", "deterministic")
 class SB3File(Expert):
     """The policy network of a PPO, A2C, DQN, SAC, TQC, TD3 or DDPG with an MLP policy.
 
-    Only PPO and A2C sample their actions with `expert.deterministic=false`. VecNormalize saves its running moments to
-    another file, which is not read, so the policy must have been trained on the environment's own observations.
+    Only PPO and A2C sample their actions with `expert.deterministic=false`. VecNormalize saves its running moments to a
+    separate file, which is not read, so the policy must have been trained on the environment's own observations.
 
     Args:
         path: the zip file, whose content is part of the expert's identity.
@@ -58,8 +58,8 @@ class SB3File(Expert):
                 state = dict(torch.load(io.BytesIO(archive.read("policy.pth")), weights_only=True, map_location="cpu"))
                 data = dict(json.loads(archive.read("data")))
                 if sum(tensor.nbytes for tensor in state.values()) > archive.getinfo("policy.pth").file_size:
-                    raise ValueError("its weights are said to be larger than the file")
-        except Exception as error:  # a foreign file may fail in any way
+                    raise ValueError("its weights claim to be larger than the file")
+        except Exception as error:  # a foreign file can raise anything
             raise ConfigError(
                 f"expert.path must be a file that Stable-Baselines3 saved, got {self._path}: {error}"
             ) from error
@@ -94,7 +94,7 @@ class SB3File(Expert):
             layers = [(state[f"{i}.weight"].numpy().T, state[f"{i}.bias"].numpy()) for i in range(config["n_layers"])]
         log_std = state["log_std"].numpy() if "log_std" in state else None
         space, samples = env.action_space, config["kind"] == "actor-critic"
-        if log_std is not None:  # such a network acts in the simulator's units
+        if log_std is not None:  # SB3's PPO and A2C act in the simulator's units
             half = (np.array(space.high) - np.array(space.low)) / 2
             center = (np.array(space.high) + np.array(space.low)) / 2
             weight, bias = layers[-1]
@@ -109,7 +109,7 @@ class SB3File(Expert):
 
 
 class _Network:
-    """The layers in NumPy: (n, obs_dim) observations to the inputs of an action head, in model units."""
+    """The layers in NumPy. Maps observations (n, obs_dim) to the inputs of an action head, in model units."""
 
     def __init__(
         self, kind: str, activation: str, layers: list[tuple[np.ndarray, np.ndarray]], log_std: np.ndarray | None
@@ -142,11 +142,11 @@ def _layers(state: dict[str, Tensor], path: Path) -> tuple[str, list[dict[str, T
             state[f"{name}weight"].ndim == 2 for name in found
         ):
             return kind, [{"weight": state[f"{name}weight"], "bias": state[f"{name}bias"]} for name in found]
-    raise ConfigError(f"expert.path={path} must hold an MLP policy, got layers {sorted(state)[:6]} …")
+    raise ConfigError(f"expert.path={path} must contain an MLP policy, got layers {sorted(state)[:6]} …")
 
 
 def _activation(data: dict[str, Any], kind: str, path: Path) -> str:
-    """Return the activation: SB3's default, or the one that the file names in plain text."""
+    """Return the activation: the one that the file names in plain text, or SB3's default."""
     given = (data.get("policy_kwargs") or {}).get("activation_fn")
     if given is None:
         return _LAYOUTS[kind][1]

@@ -1,4 +1,4 @@
-"""What both trainers share: scoring, keeping the best actor, checkpoints, and resuming after a kill."""
+"""What PPO and A2C share: scoring, keeping the best actor, checkpoints, and resuming an interrupted run."""
 
 import json
 import logging
@@ -19,12 +19,12 @@ log = logging.getLogger(__name__)
 
 
 class TrainingLog:
-    """Scores the actor periodically and keeps the best; its state is in `folder`, so a killed training can resume.
+    """Scores the actor periodically and keeps the best. Its state is in `folder`, so an interrupted run can resume.
 
     Attributes:
         history: one entry per scoring: environment `steps`, `seconds` of training so far (including scoring, excluding
-            the time between a kill and its resumption), and `return_mean` on selection seeds.
-        resumed_at: steps at which a killed training was resumed.
+            interruptions), and `return_mean` on selection seeds.
+        resumed_at: environment steps at which an interrupted run was resumed.
     """
 
     def __init__(
@@ -40,12 +40,12 @@ class TrainingLog:
 
     @property
     def best_path(self) -> Path:
-        """Path of the best actor so far, by the history; valid also after a kill during a scoring."""
+        """Path of the best actor so far, according to the history, even if a scoring was interrupted."""
         return self._folder / f"{max(self.history, key=_return_mean)['steps']}.safetensors"
 
     def resume(self) -> dict[str, Any] | None:
         """Return the last saved state if training was interrupted, otherwise None."""
-        advice = f"remove {self._folder} to begin the training afresh"
+        advice = f"remove {self._folder} to start the training over"
         if (path := newest_whole(self._folder / "checkpoint.pt", advice=advice)) is None:
             return None
         checkpoint = read_checkpoint(path)
@@ -57,7 +57,7 @@ class TrainingLog:
         return checkpoint["state"]
 
     def after(self, steps: int, actor: Callable[[], Actor], state: Callable[[], Mapping[str, Any]]) -> None:
-        """Report that `steps` environment steps are done; score and save a checkpoint when it is time."""
+        """Report that `steps` environment steps are done. Score and save a checkpoint when due."""
         self._report(steps, None)
         if steps // self._every > (self.history[-1]["steps"] if self.history else 0) // self._every:
             self.score_now(steps, actor(), state)
@@ -65,7 +65,7 @@ class TrainingLog:
     def score_now(self, steps: int, actor: Actor, state: Callable[[], Mapping[str, Any]]) -> None:
         """Score the actor, keep it if it is the best so far, and save a checkpoint.
 
-        Raise PlainError if the training has diverged.
+        Raise PlainError if training has diverged.
         """
         if not all(parameter.isfinite().all() for parameter in actor.parameters()):
             raise PlainError(
@@ -93,7 +93,7 @@ class TrainingLog:
         self._report(steps, return_mean)
 
     def finish(self, steps: int, actor: Actor, state: Callable[[], Mapping[str, Any]], folder: Path) -> dict[str, Any]:
-        """Score the last steps, copy the best actor to `folder`, and return the manifest's entry about the training."""
+        """Score the last steps, copy the best actor to `folder`, and return the manifest's entry about training."""
         if not self.history or self.history[-1]["steps"] < steps:
             self.score_now(steps, actor, state)
         shutil.copy(self.best_path, folder / "actor.safetensors")

@@ -1,4 +1,4 @@
-"""The environments that an expert is trained in, whose episodes a resumed training goes on with."""
+"""The environments that an expert is trained in. A resumed run continues the episodes in progress."""
 
 import json
 from typing import Any
@@ -11,7 +11,7 @@ from ilt.envs.spec import EnvSpec
 
 
 class SeedStream:
-    """An endless stream of seeds from the demonstrations block, never of selection or test.
+    """An endless stream of random seeds from the demonstrations block, never from selection or test.
 
     Args:
         spec: the environment.
@@ -28,12 +28,14 @@ class SeedStream:
 
 
 class TrainingEnvs:
-    """Environments that begin the next episode where one ends, and whose state a checkpoint can hold.
+    """Environments that start the next episode when one ends, and whose state can be saved in a checkpoint.
 
-    The state is the seed of each episode in progress and the actions taken in it so far. A resumed training replays
-    them, so it learns from the very steps that an uninterrupted one learns from.
+    The state is the seed of each episode in progress and the actions taken in it so far. A resumed run replays them, so
+    it learns from exactly the same steps as an uninterrupted one.
 
     Args:
+        spec: the environment.
+        n_envs: number of environments.
         entropy: seeds the stream of episodes.
         privileged: whether observations include what is hidden from students.
 
@@ -48,12 +50,12 @@ class TrainingEnvs:
         self._taken: list[list[np.ndarray]] = [[] for _ in self._slots]
 
     def begin(self) -> None:
-        """Begin an episode in every slot."""
+        """Start an episode in every slot."""
         for slot in range(len(self._slots)):
             self._begin(slot, self._stream.next())
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[int, np.ndarray]]:
-        """Step every environment; where an episode ends, begin the next one.
+        """Step every environment. Where an episode ends, start the next one.
 
         Args:
             actions: (n_envs,) or (n_envs, dim), in the simulator's units.
@@ -92,7 +94,7 @@ class TrainingEnvs:
 
 
 def rng_state(rng: np.random.Generator) -> str:
-    """Return the state of a generator as text."""
+    """Return the state of a generator as JSON text."""
     return json.dumps(rng.bit_generator.state)
 
 

@@ -1,1 +1,1 @@
-"""Imitation algorithms: which expert labels a training gets, and when."""
+"""Imitation algorithms: which expert labels a student is trained on, and when they are collected."""

@@ -1,14 +1,15 @@
-"""The contract of an imitation algorithm: which expert labels a training gets, and from whose episodes.
+"""The contract of an imitation algorithm: which expert labels a student is trained on, and from whose episodes.
 
-To write your own, subclass `Imitation` and name the class as `imitation._target_`; it is called with the config's own
-keys. `round_policy` returns the policy that acts in a round:
+To write your own, subclass `Imitation` and set `imitation._target_` to the path of your class, which is called with the
+config's own keys. `round_policy` returns the policy that acts in a round:
 
     class MyAlgorithm(Imitation):
         def round_policy(self, round):
             return MyPolicy(round.student, round.expert), {}
 
-Every algorithm gets the same budget: as many expert labels as the demonstrations have steps. `initial_fraction` of them
-come from the demonstrations; `rounds` rounds, evenly spaced over the training, share the rest equally.
+Every algorithm gets the same budget: as many expert labels as the demonstrations have steps. A fraction
+`initial_fraction` of them comes from the demonstrations; `rounds` rounds, evenly spaced over training, share the rest
+equally.
 """
 
 from abc import ABC, abstractmethod
@@ -26,16 +27,16 @@ from ilt.schema import ConfigError, build
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """The inputs of an algorithm when a round begins.
+    """What an algorithm is given at the start of a round.
 
     Attributes:
-        number: from 1 on.
+        number: number of the round, from 1.
         env: the environment.
-        model, head: the student as it is now, in evaluation mode.
+        model, head: the current student, in evaluation mode.
         expert: the expert, which may be privileged.
         validation: episodes that are never trained on.
         context_length: how many steps the student sees.
-        deterministic: whether the student takes its most likely action, or samples.
+        deterministic: whether the student takes its most likely action instead of sampling.
     """
 
     number: int
@@ -63,7 +64,7 @@ class Imitation(ABC):
         initial_fraction: fraction of all labels that come from the demonstrations.
 
     Attributes:
-        version: increase it when its results change.
+        version: increase it when the results change.
     """
 
     version = 1
@@ -80,8 +81,8 @@ class Imitation(ABC):
         """Return the policy that acts in a round, and the manifest's entry about it.
 
         The policy must have the attribute `labels`, the expert's actions at the last call of `act`; see
-        `ilt.rollout.policies.Labeling`. Training targets are `step/label`; the model's past inputs are the executed
-        actions.
+        `ilt.rollout.policies.Labeling`. They become the training targets, while the model's past inputs are the
+        executed actions.
         """
 
 
@@ -93,7 +94,7 @@ class BC(Imitation):
 
 
 def make_imitation(values: Any) -> Imitation:
-    """Build the algorithm of a config's `imitation`."""
+    """Build the algorithm of a config's `imitation`. Raise ConfigError if it is not a subclass of `Imitation`."""
     made = build("imitation", values, known={})
     if not isinstance(made, Imitation):
         raise ConfigError(f"imitation._target_ must be a subclass of ilt.Imitation, got {values['_target_']}")

@@ -1,4 +1,7 @@
-"""DAgger: the student acts, the expert labels every step (Ross et al. 2011, "A reduction of imitation learning …")."""
+"""DAgger: the student acts, and the expert labels every step (Ross et al. 2011).
+
+The paper is "A reduction of imitation learning and structured prediction to no-regret online learning".
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,11 +13,11 @@ from ilt.rollout.policies import MIXING, EpisodeRNG, Policy, SequencePolicy
 
 
 class DAgger(Imitation):
-    """In each round the student acts, or with some probability the expert, which labels every step.
+    """In each round the student acts, mixed with the expert, and the expert labels every step.
 
     Args:
         rounds, initial_fraction: see `Imitation`.
-        beta: probability that the expert acts at a step of round 1; its square in round 2, and so on.
+        beta: in round i, the expert acts at each step with probability beta^i.
     """
 
     def __init__(self, *, rounds: int, initial_fraction: float, beta: float) -> None:
@@ -27,9 +30,10 @@ class DAgger(Imitation):
 
 
 class MixturePolicy(Policy):
-    """The student acts, or with probability `beta` the expert, which labels every step (section 3 of the paper).
+    """At each step the expert acts with probability `beta`, otherwise the student (section 3 of the paper).
 
-    The actor is drawn at every step, from the episode's seed alone. The student observes the executed actions.
+    The expert labels every step. Who acts depends only on the episode's seed. The student observes the executed
+    actions.
 
     Args:
         student, expert: the two policies.

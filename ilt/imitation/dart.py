@@ -16,10 +16,10 @@ from ilt.rollout.policies import MIXING, EpisodeRNG, Policy
 
 
 class DART(Imitation):
-    """In each round the expert acts with noise; the labels are its actions before the noise.
+    """In each round the expert acts with noise. The labels are its actions before the noise.
 
-    The noise maximizes the likelihood of the student's actions on validation episodes: for choices, it is the confusion
-    matrix of student and expert; for numbers, a Gaussian with the covariance of the student's errors.
+    The noise maximizes the likelihood of the student's actions on validation episodes. For choices it is the confusion
+    matrix of student and expert; for numbers it is a Gaussian with the covariance of the student's errors.
     """
 
     def round_policy(self, round: Round) -> tuple[Policy, Mapping[str, Any]]:
@@ -37,7 +37,7 @@ class DART(Imitation):
 
 
 class _Disturbed(Policy):
-    """An expert with noise in its actions, decided by the episode's seed.
+    """An expert with noise in its actions, drawn from the episode's seed.
 
     Attributes:
         labels: the expert's actions before the noise at the last call of `act`, in the simulator's units.
@@ -65,7 +65,7 @@ class NoiseInjectionPolicy(_Disturbed):
     """Replaces choices at random.
 
     Args:
-        confusion: (A, A) float64 for each choice: row `a` is the distribution of executed actions where the expert's
+        confusion: (A, A) float64 for each choice; row `a` is the distribution of executed actions when the expert's
             action is `a`.
     """
 
@@ -98,11 +98,12 @@ class GaussianNoisePolicy(_Disturbed):
 def confusion(expected: np.ndarray, chosen: np.ndarray, n: int) -> np.ndarray:
     """Return the confusion matrix (n, n) float64, whose row a is P(student's action | expert's action a).
 
-    The row of an action that the expert never takes is one at that action.
+    If the expert never takes action a, its row is 1 at a and 0 elsewhere.
 
     Args:
         expected: (N,) int64, the expert's actions.
         chosen: (N,) int64, the student's actions; or (N, n) float64, their probabilities.
+        n: number of actions.
     """
     rows = np.eye(n)[chosen] if chosen.ndim == 1 else chosen
     counts = np.zeros((n, n))

@@ -1,4 +1,4 @@
-"""Rounds: at some steps of a training the expert labels more episodes, and the data grow. A round is an artifact."""
+"""Rounds: at some training steps the expert labels more episodes, which join the data. A round is an artifact."""
 
 from collections.abc import Callable, Mapping
 from itertools import count
@@ -24,27 +24,30 @@ from ilt.tracking.store import Artifact
 
 
 class LabelBudget:
-    """The expert labels of a training: as many as the demonstrations that it uses have steps.
+    """The expert labels of a training run: as many as the demonstrations that it uses have steps.
 
-    The first labels come from the demonstrations; rounds share the rest equally. A round collects episodes, from seeds
+    The first labels come from the demonstrations; rounds share the rest equally. A round collects episodes, on seeds
     after those of the demonstrations, until it has enough labels, and truncates the last episode there.
 
     Args:
+        ctx: the environment and the store.
         algorithm: the imitation algorithm.
         name: name of the algorithm, for folders.
-        demos: the artifact of the demonstrations; `demonstrations` are those of them that the run uses.
+        demos: the artifact of the demonstrations.
+        demonstrations: the demonstrations that the run uses.
         first_seed: how many seeds of the demonstrations block the demonstrations use.
         expert: the expert that labels rounds.
-        identity: all that decides the training.
+        identity: everything that determines the training run.
         context_length, deterministic: how the student acts.
         n_steps: training steps.
 
     Attributes:
-        first: the data that training begins with.
+        first: the data that training starts with.
         steps_per_round: training steps from one round to the next; None if there are no rounds.
         rounds: the artifacts of all rounds so far.
 
-    Raises ValueError if there are too few labels for the rounds, or too few seeds in the demonstrations block.
+    Raises:
+        ValueError: there are too few labels for the rounds, or too few seeds in the demonstrations block.
     """
 
     def __init__(
@@ -70,11 +73,11 @@ class LabelBudget:
         self.first = demonstrations.first_steps(self._n_labels[0])
         self.steps_per_round = n_steps // (n_rounds + 1) if n_rounds else None
         if n_rounds:
-            self._seeds(n_rounds, 2 * self._n_labels[-1])  # raise now, not in the middle of the training
+            self._seeds(n_rounds, 2 * self._n_labels[-1])  # raise now, not in the middle of training
         self.rounds: list[Artifact] = []
 
     def callbacks(self, data: WindowData, head: ActionHead) -> list[Callback]:
-        """Return the callback that adds rounds, if there are any; it must come before other callbacks."""
+        """Return the callback that adds rounds, if there are any. It must come before other callbacks."""
         if self.steps_per_round is None:
             return []
 
@@ -84,7 +87,7 @@ class LabelBudget:
         return [Rounds(data, n_rounds=self._algorithm.rounds, every=self.steps_per_round, episodes_of=episodes_of)]
 
     def results(self) -> dict[str, Any]:
-        """Return the entry of `results.json`. The first of `by_round` is the demonstrations."""
+        """Return the entry in `results.json`. The first item of `by_round` is the demonstrations."""
         own = {
             "artifact": self._demos.name,
             "expert_labels": self._n_labels[0],
@@ -99,7 +102,10 @@ class LabelBudget:
         }
 
     def _episodes_of(self, number: int, student: SequenceModel | None, head: ActionHead) -> Episodes:
-        """Return a round's episodes, stored or collected now. Raise ValueError if they are gone without a student."""
+        """Return a round's episodes, from the store or collected now by the student.
+
+        Raise ValueError if they are not in the store and there is no student.
+        """
         store, name = self._ctx.store, f"{self._name}-{number}"
         config = {"training": self._identity, "round": number, "first_seed": int(self._seeds(number, 1)[0])}
         if student is None:
@@ -107,7 +113,7 @@ class LabelBudget:
             if found is None:
                 raise ValueError(
                     f"round {number} of this run, on which its checkpoint was trained, is not in "
-                    f"{store.root / 'rounds'} any more; resume=false begins afresh"
+                    f"{store.root / 'rounds'} any more; resume=false starts over"
                 )
         else:
 
@@ -139,7 +145,7 @@ class LabelBudget:
         return Episodes.load(found.file("episodes.npz"))
 
     def _collect(self, number: int, policy: Policy) -> Episodes:
-        """Collect whole episodes, with at least as many steps as the round has labels, in the order of their seeds."""
+        """Collect whole episodes in the order of their seeds, with at least as many steps as the round has labels."""
         wanted, mean_length = self._n_labels[number], float(self._demonstrations.lengths.mean())
         n_episodes = ceil(wanted / mean_length)  # of each part
         parts: list[Episodes] = []
@@ -151,23 +157,22 @@ class LabelBudget:
         return Episodes.concatenate(parts)
 
     def _seeds(self, number: int, n_episodes: int, offset: int = 0) -> np.ndarray:
-        """Return seeds of a round; it has two per label, more than it can use, since every episode has a step."""
+        """Return seeds of a round. It has two per label, more than it can use, since every episode has a step."""
         first = self._first_seed + 2 * sum(self._n_labels[1:number])
         return self._ctx.env.seeds("demonstrations", n_episodes, offset=first + offset)
 
 
 class Rounds(Callback):
-    """Adds the episodes of a round to the training data, at the validation after every `every` steps.
+    """Adds the episodes of a round to the training data, during validation after every `every` training steps.
 
-    It must come before a weight-averaging callback, which swaps in the averaged weights during validation: these then
-    act in the round, as in `RolloutEvaluation`. A resumed training loads the rounds of its checkpoint.
+    It must come before a weight-averaging callback, which swaps in the averaged weights during validation, so that they
+    act in the round, as in `RolloutEvaluation`. A resumed run loads the rounds of its checkpoint.
 
     Args:
         data: the training data.
-        n_rounds: number of rounds, not counting the data that training begins with.
-        every: training steps from one round to the next; there are validations at these steps.
-        episodes_of: takes the number of a round, from 1 on, and the current student, or None to load a round of a
-            checkpoint.
+        n_rounds: number of rounds, not counting the data that training starts with.
+        every: training steps from one round to the next; validation must run at these steps.
+        episodes_of: takes the number of a round, from 1, and the current student, or None to load a checkpoint's round.
     """
 
     def __init__(
@@ -199,13 +204,13 @@ class Rounds(Callback):
 
 
 def split_labels(budget: int, *, initial_fraction: float, n_rounds: int) -> list[int]:
-    """Split the budget into the labels of the demonstrations and of each round."""
+    """Split the budget into the labels of the demonstrations and of each round. Raise ValueError if any gets none."""
     first = round(initial_fraction * budget)
     ends = [first + (budget - first) * number // n_rounds for number in range(1, n_rounds + 1)]
     counts = np.diff([0, first, *ends]).tolist()
     if min(counts) < 1:
         raise ValueError(
-            f"imitation.rounds and imitation.initial_fraction leave a round without labels: dataset.episodes hold "
+            f"imitation.rounds and imitation.initial_fraction leave a round without labels: dataset.episodes has "
             f"{budget} steps, of which the demonstrations and the rounds would get {counts}"
         )
     return counts

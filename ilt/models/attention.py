@@ -7,21 +7,22 @@ from torch.nn.functional import gelu, scaled_dot_product_attention
 EVERY = slice(None)
 
 SHORT = 32
-"""Tokens at which `plain_attention` is fastest on a CPU: torch's kernel works in larger blocks, and in shorter windows
-call overhead dominates. From about 1.5 times as many tokens on, torch's kernel is faster."""
+"""Number of tokens at which `plain_attention` is fastest on a CPU. Torch's kernel works in larger blocks, and call
+overhead dominates in shorter windows. From about 1.5 times as many tokens, torch's kernel is faster."""
 
 
 def build_rope_cache(positions: Tensor, head_dim: int) -> Tensor:
     """Compute cosines and sines of position times frequency (Su et al. 2021, RoFormer, equation 15).
 
-    Computed in float64: in float32 an angle of a thousand radians has lost four digits, so that attention would depend
-    on more than distances.
+    Angles are computed in float64. In float32, an angle of a thousand radians has lost four digits, so that attention
+    would depend on more than distances.
 
     Args:
         positions: (…) integers.
+        head_dim: width of a head, which must be even.
 
     Returns:
-        (2, …, head_dim) float32: the factors that `apply_rope` takes.
+        (2, …, head_dim) float32, the factors for `apply_rope`.
     """
     frequencies = 10_000.0 ** (-torch.arange(0, head_dim, 2, dtype=torch.float64, device=positions.device) / head_dim)
     angles = positions[..., None] * frequencies
@@ -30,7 +31,7 @@ def build_rope_cache(positions: Tensor, head_dim: int) -> Tensor:
 
 
 def apply_rope(x: Tensor, rope_cache: Tensor) -> Tensor:
-    """Rotate each pair of coordinates by its position's angle, so that q · k depends on their distance alone.
+    """Rotate each pair of coordinates by its position's angle, so that q · k depends only on their distance.
 
     Args:
         x: (…, head_dim); coordinate i is paired with i + head_dim / 2.
@@ -41,7 +42,7 @@ def apply_rope(x: Tensor, rope_cache: Tensor) -> Tensor:
 
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, dropout: float) -> Tensor:
-    """Compute softmax attention by torch's kernel; shapes as in `plain_attention`, `attn_mask` also (B, 1, T', T)."""
+    """Compute softmax attention with torch's kernel. Shapes as in `plain_attention`; attn_mask may be (B, 1, T', T)."""
     return scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, dropout_p=dropout)
 
 
@@ -52,20 +53,20 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, dropout:
 
 
 def attention_weights(q: Tensor, k: Tensor, attn_mask: Tensor) -> Tensor:
-    """Return attention weights (B · n_head, T', T), whose rows sum to one; they are 0 where attn_mask is False."""
+    """Return attention weights (B · n_head, T', T). Rows sum to 1; weights are 0 where attn_mask is False."""
     bias = torch.zeros_like(attn_mask, dtype=q.dtype).masked_fill(~attn_mask, float("-inf"))
     q, k = q.flatten(0, 1), k.flatten(0, 1)
     return torch.baddbmm(bias, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5).softmax(dim=-1)
 
 
 class Block(nn.Module):
-    """Self-attention and an MLP, each behind a LayerNorm and with a residual connection.
+    """Self-attention and an MLP, each after a LayerNorm and with a residual connection.
 
-    `forward` is `project`, `attend` and `join`; a rollout with cached keys and values computes the same from the cache.
+    `forward` is `project`, `attend` and `join`. A rollout with cached keys and values computes the same from the cache.
 
     Args:
-        d_model, n_head: width, and number of heads; d_model must be divisible by n_head.
-        dropout: probability, applied to attention weights and to what is added to the residual stream.
+        d_model, n_head: width and number of heads; d_model must be divisible by n_head.
+        dropout: probability of dropout in attention weights and in what is added to the residual stream.
     """
 
     def __init__(self, *, d_model: int, n_head: int, dropout: float) -> None:
@@ -82,8 +83,8 @@ class Block(nn.Module):
         """Map (B, T, d_model) to (B, T', d_model), for the T' tokens that `read` selects.
 
         Args:
-            rope_cache: (2, T, head_dim), the rotations of queries and keys; None for no positions.
-            attn_mask: (T', T) bool, the tokens that each of them attends to.
+            rope_cache: (2, T, head_dim), the rotations of queries and keys; None for no rotation.
+            attn_mask: (T', T) bool, the tokens that each selected token attends to.
         """
         q, k, v = self.project(x, rope_cache)
         return self.join(x[:, read], self.attend(q[:, read], k, v, attn_mask))
@@ -111,6 +112,6 @@ class Block(nn.Module):
         return y.transpose(1, 2).reshape(n_batch, -1, self.attention_out.in_features)
 
     def join(self, x: Tensor, y: Tensor) -> Tensor:
-        """Add the attention output, and then the MLP's, to the residual stream; all (B, T', d_model)."""
+        """Add the attention's output, then the MLP's, to the residual stream; all are (B, T', d_model)."""
         x = x + self.drop(self.attention_out(y))
         return x + self.drop(self.mlp_out(gelu(self.mlp_in(self.norm_mlp(x)))))

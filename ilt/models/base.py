@@ -1,7 +1,7 @@
 """The contract of a model: from windows of observations and actions to outputs, and how it acts step by step.
 
-To write your own, subclass `SequenceModel`, declare your options as keyword arguments of `__init__`, and name the class
-as `model._target_`. The keys beside `_target_` are passed to `__init__`:
+To write your own, subclass `SequenceModel`, declare your options as keyword arguments of `__init__`, and set
+`model._target_` to the path of your class. The other keys are passed to `__init__`:
 
     class MyModel(SequenceModel):
         def __init__(self, *, hidden: int = 64, **sizes):
@@ -15,7 +15,7 @@ as `model._target_`. The keys beside `_target_` are passed to `__init__`:
             ...
             return self.out(x)
 
-`ilt.check_model(model)` checks that it keeps this contract.
+`ilt.check_model(model)` checks that a model meets this contract.
 """
 
 from typing import Protocol
@@ -31,18 +31,18 @@ class Stepper(Protocol):
     """A model that acts step by step in many episodes at once, each in its own slot."""
 
     def reset(self, slots: np.ndarray) -> None:
-        """Forget the episodes in these slots (n,) int64, where new ones begin."""
+        """Forget the episodes in these slots (n,) int64, where new ones start."""
 
     def step(self, slots: np.ndarray, observations: np.ndarray, previous: np.ndarray) -> np.ndarray:
         """Process one step of each slot's episode.
 
         Args:
-            slots: (n,) int64, without repetition.
+            slots: (n,) int64, without duplicates.
             observations: (n, obs_dim) float32, the current observations.
             previous: (n,) or (n, dim), the previous actions in model units; ignored at the start of an episode.
 
         Returns:
-            (n, n_outputs) float32, outputs for the actions to choose now.
+            (n, n_outputs) float32, the outputs for the actions to choose now.
         """
         ...
 
@@ -52,14 +52,14 @@ class SequenceModel(nn.Module):
 
     Args:
         observation_dim: size of one observation.
-        action_space: the actions, which the model gets in model units: choices (B, L) int64 from 0 on, several
-            choices (B, L, dim) int64, or numbers (B, L, dim) float32 in [−1, 1].
+        action_space: the actions, which the model gets in model units: one choice (B, L) int64 or several (B, L, dim)
+            int64, counted from 0, or numbers (B, L, dim) float32 in [−1, 1].
         n_outputs: how many numbers the action head needs for each step.
         context_length: K, the longest window in steps.
 
     Attributes:
-        recurrent: whether it carries a state beyond K steps. Then `forward` takes windows of any length, and in a
-            rollout the state is carried from the start of the episode; otherwise it sees the last K steps only.
+        recurrent: whether it carries a state beyond K steps. If so, `forward` takes windows of any length, and in a
+            rollout the state is carried from the start of the episode. Otherwise the model sees only the last K steps.
         observation_mean, observation_std: (obs_dim,) buffers, set before training and saved with the weights.
     """
 
@@ -80,8 +80,8 @@ class SequenceModel(nn.Module):
         Args:
             observations: (B, L, obs_dim) float32, with 1 ≤ L ≤ K.
             actions: (B, L) or (B, L, dim); `actions[:, t]` follows `observations[:, t]` and is seen from step t + 1 on,
-                so the last one has no influence.
-            mask: (B, L) bool, True at real steps; padding is on the right. Without it, all steps are real.
+                so the last one has no effect.
+            mask: (B, L) bool, True at real steps; padding is on the right. None if all steps are real.
 
         Returns:
             (B, L, n_outputs): `[:, t]` predicts the action at step t from everything before it and nothing after it.
@@ -89,15 +89,15 @@ class SequenceModel(nn.Module):
         raise NotImplementedError
 
     def make_stepper(self) -> Stepper | None:
-        """Return a stepper that is faster than recomputing the window at each step; None if there is none."""
+        """Return a stepper that is faster than recomputing the window at each step, or None if there is none."""
         return None
 
     def probe_points(self) -> dict[str, nn.Module]:
-        """Return modules by name, input first; `ilt probe` reads their outputs (B, L, D) at the last step."""
+        """Return modules by name, from input to output. `ilt probe` reads their outputs (B, L, D) at the last step."""
         return {}
 
     def set_normalization(self, mean: Tensor, std: Tensor) -> None:
-        """Standardize observations by these (obs_dim,) statistics; they are saved with the weights."""
+        """Set the (obs_dim,) statistics that standardize observations. They are saved with the weights."""
         self.observation_mean.copy_(mean)
         self.observation_std.copy_(std)
 
@@ -107,7 +107,7 @@ class SequenceModel(nn.Module):
 
 
 class ActionEmbedding(nn.Module):
-    """Embeds several choices as the sum of a vector for each, or numbers by a linear map."""
+    """Embeds several choices as the sum of one vector for each, or numbers by a linear map."""
 
     def __init__(self, action_space: ActionSpace, d_model: int) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class ActionEmbedding(nn.Module):
 
 
 def embed_actions(action_space: ActionSpace, d_model: int) -> nn.Module:
-    """Return a module from actions in model units, (…) or (…, dim), to vectors (…, d_model)."""
+    """Return a module that maps actions in model units, (…) or (…, dim), to vectors (…, d_model)."""
     if action_space.flat:
         return nn.Embedding(action_space.n_choices[0], d_model)
     return ActionEmbedding(action_space, d_model)

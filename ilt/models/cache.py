@@ -15,18 +15,18 @@ from ilt.models.decoder import Decoder
 class CachedDecoder:
     """A decoder that acts step by step in many episodes at once, each in its own slot.
 
-    For every model that `suits`, its outputs equal those of `Decoder.forward` on the last K steps, up to float rounding
-    and without dropout. It uses NumPy: the simulator evicts the CPU caches between two calls, and then the overhead of
-    torch exceeds the arithmetic for a few dozen rows.
+    If `suits` accepts the model, outputs equal those of `Decoder.forward` on the last K steps, up to float rounding and
+    without dropout. It uses NumPy: the simulator evicts the CPU caches between two calls, and the overhead of torch
+    then exceeds the arithmetic for a few dozen rows.
 
     Args:
         model: the decoder, whose current weights are copied.
     """
 
     def __init__(self, model: Decoder) -> None:
-        assert self.suits(model), "its keys and values change while its window slides"
+        assert self.suits(model), "its keys and values change as the window slides"
         self._tokens_per_step = model.tokens_per_step
-        # a step adds two tokens, the past action's and the state's; one if no action is ever attended to
+        # a step adds two tokens, the previous action's and the state's; or one, if actions are never attended to
         self._behind = np.arange(1 - min(model.tokens_per_step, model.context_length), 1)
         blocks = [block for block in model.blocks if isinstance(block, Block)]
         pairs = zip(blocks, model.window_sizes, strict=True)
@@ -39,21 +39,21 @@ class CachedDecoder:
         if model.rope_cache is not None:
             self._frequencies = 10_000.0 ** (-np.arange(0, model.head_dim, 2) / model.head_dim)
         self._rope_cache = np.zeros((0, model.head_dim // 2), dtype=np.complex64)
-        self._steps = np.zeros(0, dtype=np.int64)  # done so far in each slot's episode
+        self._steps = np.zeros(0, dtype=np.int64)  # processed so far in each slot's episode
 
     @staticmethod
     def suits(model: object) -> TypeGuard[Decoder]:
         """Return whether cached keys and values stay valid as the window slides.
 
-        They do not if positions are counted from the start of the window, or if the layers together look back further
-        than the window.
+        They do not if positions are counted from the start of the window, or if the layers together look back beyond
+        the window.
         """
-        if type(model) is not Decoder:  # a subclass may compute something else
+        if type(model) is not Decoder:  # a subclass may compute something different
             return False
         return model.embed_position is None and sum(model.window_sizes) < model.context_length
 
     def reset(self, slots: np.ndarray) -> None:
-        """Forget the episodes in these slots (n,) int64, where new ones begin."""
+        """Forget the episodes in these slots (n,) int64, where new ones start."""
         missing = slots.max() + 1 - len(self._steps)
         if missing > 0:
             self._steps = np.pad(self._steps, (0, missing))
@@ -88,7 +88,7 @@ class CachedDecoder:
 
 
 class _Layer:
-    """One block, with the scales of its norms and of its attention folded into its weights."""
+    """One block, with the scales of its norms and attention folded into its weights."""
 
     def __init__(self, model: Decoder, block: Block, ring: "_Ring") -> None:
         self.ring, self._n_head = ring, block.n_head
@@ -114,7 +114,7 @@ class _Layer:
         *,
         read: int,
     ) -> np.ndarray:
-        """Apply the block to new tokens (n, new, d_model); return those from `read` on."""
+        """Apply the block to new tokens (n, new, d_model). Return the outputs from token `read` on."""
         n, new, d_model = x.shape
         weight, bias = self._qkv
         qkv = (_normalized(x.reshape(-1, d_model)) @ weight + bias).reshape(n, new, 3, self._n_head, -1)
@@ -137,9 +137,9 @@ class _Layer:
 
 
 class _Ring:
-    """The newest tokens of one layer: token i of an episode is stored at index i modulo the ring's size.
+    """The latest tokens of one layer: token i of an episode is stored at index i modulo the ring's size.
 
-    A layer that looks back w steps keeps w + 2 steps, since a past action's token comes one step after its state's.
+    A layer that looks back w steps keeps w + 2 steps, since a past action's token arrives one step after its state's.
     """
 
     def __init__(self, model: Decoder, window_size: int, behind: np.ndarray) -> None:
@@ -149,7 +149,7 @@ class _Ring:
         n_head = model.action_head.in_features // model.head_dim
         self._keys = np.zeros((0, n_head, self._size, model.head_dim), dtype=np.float32)
         self._values = self._keys
-        # added to the scores: the attention mask, for the first pass through the ring and for every further one
+        # the attention mask, added to the scores: first for the first pass through the ring, then for all later ones
         newest = per_step * torch.arange(2 * self._n_steps)[:, None, None]
         queries = newest + torch.from_numpy(behind)[:, None]
         held = newest - (newest - torch.arange(self._size)) % self._size
@@ -167,7 +167,7 @@ class _Ring:
         """Store keys and values (n, new, n_head, head_dim) of tokens (n, new).
 
         Returns:
-            all keys and values of these slots, (n, n_head, size, head_dim); and a bias (n, 1, new, size), −∞ where a
+            all keys and values of these slots, (n, n_head, size, head_dim), and a bias (n, 1, new, size), −∞ where a
             new token does not attend.
         """
         places = (slots[:, None], slice(None), tokens % self._size)
@@ -179,20 +179,20 @@ class _Ring:
 
 
 def _normalized(x: np.ndarray) -> np.ndarray:
-    """Apply LayerNorm to (n, d_model), without scale and shift."""
+    """Apply LayerNorm without scale and shift to (n, d_model)."""
     x = x - x.mean(axis=-1, keepdims=True)
     x /= np.sqrt(np.einsum("ij,ij->i", x, x)[:, None] / x.shape[-1] + 1e-5)
     return x
 
 
 def _after_norm(norm: nn.LayerNorm, linear: nn.Linear) -> tuple[np.ndarray, np.ndarray]:
-    """Fold a norm's scale and shift into the linear layer after it: weight (in, out) and bias (out,)."""
+    """Fold a norm's scale and shift into the next linear layer. Return its weight (in, out) and bias (out,)."""
     weight = _copy(linear.weight)
     return np.ascontiguousarray((weight * _copy(norm.weight)).T), weight @ _copy(norm.bias) + _copy(linear.bias)
 
 
 class _ActionEmbedding:
-    """The module of `embed_actions` in NumPy: (n,) or (n, dim) actions to (n, d_model)."""
+    """The module of `embed_actions` in NumPy. Maps actions (n,) or (n, dim) to (n, d_model)."""
 
     def __init__(self, module: nn.Module) -> None:
         tables = [module] if isinstance(module, nn.Embedding) else list(getattr(module, "tables", []))

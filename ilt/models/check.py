@@ -1,4 +1,4 @@
-"""Check a model against the contract of `ilt.models.base`; call this in the first test of a new model."""
+"""Check that a model meets the contract of `ilt.models.base`; call this in the first test of a new model."""
 
 import copy
 
@@ -11,14 +11,15 @@ from ilt.models.steppers import stepper_of
 
 
 def check_model(model: SequenceModel, *, n_steps: int | None = None) -> None:
-    """Raise ValueError, saying what is wrong, unless a model keeps the contract of `SequenceModel`.
+    """Raise ValueError, saying what is wrong, unless a model meets the contract of `SequenceModel`.
 
-    No observation or action may change an earlier output; padding must change nothing; stepping must equal the full
-    pass to 1e-5; every parameter must get a gradient; training or evaluation mode must be left as it was. The check
-    uses a copy with randomly perturbed weights, since a weight of zero would hide what depends on it.
+    No observation or action may change an earlier output. Padding must change nothing. Stepping must equal the full
+    pass to 1e-5. Every parameter must get a gradient. Training or evaluation mode must be left as it was. The check
+    uses a copy with randomly perturbed weights, because a weight of zero would hide dependencies.
 
     Args:
-        n_steps: length of the random episodes; by default 2 K + 3, so that windows slide.
+        model: the model.
+        n_steps: length of the random episodes; None for 2 K + 3, so that windows slide.
     """
     if not isinstance(model, SequenceModel):
         raise ValueError(f"a model must be a subclass of ilt.SequenceModel, got {type(model).__name__}")
@@ -34,7 +35,7 @@ def check_model(model: SequenceModel, *, n_steps: int | None = None) -> None:
 
 
 def _check_windows(model: SequenceModel, length: int) -> None:
-    """Check causality and padding: replace all that comes after a step, in one row for each step."""
+    """Check causality and padding by replacing everything after a step, with one row for each step."""
     observations, actions = (part.expand(length, *part.shape[1:]) for part in _make_up(model, 1, length))
     others, other_actions = _make_up(model, length, length, seed=1)
     before, steps = _outputs(model, observations, actions), torch.arange(length)
@@ -51,7 +52,7 @@ def _check_windows(model: SequenceModel, length: int) -> None:
 
 
 def _check_stepping(model: SequenceModel, n_steps: int) -> None:
-    """Step through four episodes in three slots: one begins late, and one interrupts another in its slot."""
+    """Step through four episodes in three slots. One starts late, and one replaces another in its slot."""
     observations, actions = _make_up(model, 4, n_steps)
     expected = _full_pass(model, observations, actions).numpy()
     begins = {(0, 0): 3, (0, 1): 0, (2, 2): 7, (n_steps // 2, 3): 3}  # (tick, episode): slot
@@ -63,7 +64,7 @@ def _check_stepping(model: SequenceModel, n_steps: int) -> None:
             active |= starting
         slots = np.array(sorted(active, reverse=tick % 2 == 1))
         which, steps = np.array([(active[slot][0], tick - active[slot][1]) for slot in slots.tolist()]).T
-        previous = actions[which, steps - 1].numpy()  # at the start of an episode, any action
+        previous = actions[which, steps - 1].numpy()  # arbitrary at the start of an episode
         outputs, wanted = stepper.step(slots, observations[which, steps].numpy(), previous), expected[which, steps]
         if outputs.shape != wanted.shape:
             raise ValueError(f"stepping must return shape (n, n_outputs) = {wanted.shape}, got {outputs.shape}")
@@ -75,7 +76,7 @@ def _check_stepping(model: SequenceModel, n_steps: int) -> None:
 
 
 def _full_pass(model: SequenceModel, observations: Tensor, actions: Tensor) -> Tensor:
-    """Compute outputs (B, T, n_outputs) of whole episodes, each step from all of its past or from the last K steps."""
+    """Compute outputs (B, T, n_outputs) for whole episodes, from the whole past if recurrent, else from K steps."""
     k = observations.shape[1] if model.recurrent else model.context_length
     parts = [_outputs(model, observations[:, :k], actions[:, :k])]
     for end in range(k + 1, observations.shape[1] + 1):

@@ -12,21 +12,21 @@ class Decoder(SequenceModel):
     """P(a_t | s_0, a_0, …, s_t) from a window of up to K = `context_length` steps.
 
     Tokens are s_0, a_0, s_1, a_1, …, s_{K-1} (`states_actions`) or s_0, s_1, …, s_{K-1} (`states`). Attention is
-    causal and the action_head reads the state tokens, so position t predicts action t from everything before it and
-    from nothing after it. Since padding is on the right, it comes after every real step and cannot change one.
+    causal and the action head reads the state tokens, so position t predicts action t from everything before it and
+    nothing after it. Padding is on the right, after every real step, so it cannot change one.
 
     With `banded` attention the layers share the context: each looks back about (K − 1) / n_layer steps, and together
-    exactly the K − 1 steps before the current one. A prediction then depends on no step outside its window, so cached
-    keys and values stay valid as the window slides, and each step of a rollout costs one step of computation. `full`
-    attention (every layer sees the whole window) recomputes K steps: with more than one layer, cached keys would depend
-    on steps that have left the window. Refilling a cache now and then would show the student fewer than K steps most of
-    the time; one band of K steps in every layer would show it n_layer times `context_length`.
+    they look back exactly K − 1 steps. A prediction then depends on no step outside its window, so cached keys and
+    values stay valid as the window slides, and each step of a rollout costs one step of computation. `full` attention
+    (every layer sees the whole window) recomputes K steps: with more than one layer, cached keys would depend on steps
+    that have left the window. Refilling a cache now and then would show the student fewer than K steps most of the
+    time; one band of K steps in every layer would show it n_layer times `context_length`.
 
     Args:
         observation_dim, action_space, n_outputs, context_length: see `SequenceModel`.
         n_layer, n_head, d_model: depth, heads per layer, width.
         attention: `banded` or `full`.
-        dropout: probability, in embeddings and blocks.
+        dropout: dropout probability in embeddings and blocks.
         positions: `rotary` (relative), `learned` (one vector per step of the window) or `none`.
         tokens: `states_actions` or `states`.
         action_dropout: probability of blanking a past action's token in training, so that students do not just copy
@@ -82,7 +82,7 @@ class Decoder(SequenceModel):
         self._init_weights(n_layer)
 
     def _init_weights(self, n_layer: int) -> None:
-        """Initialize by Normal(0, 0.02), with residual projections scaled by 1 / √(2 n_layer), as in GPT-2."""
+        """Initialize from Normal(0, 0.02), with residual projections scaled by 1 / √(2 n_layer), as in GPT-2."""
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:
                 joins_residual = name.endswith(("attention_out.weight", "mlp_out.weight"))
@@ -104,7 +104,7 @@ class Decoder(SequenceModel):
         return {"embedding": self.drop, **{f"layer {i + 1}": block for i, block in enumerate(self.blocks)}}
 
     def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
-        """See `SequenceModel.forward`. Padded steps are blanked."""
+        """See `SequenceModel.forward`. Padded steps are blanked. Raise ValueError if a window is longer than K."""
         x = self.tokenize(observations, actions, mask)
         n_tokens = x.shape[1]
         rope_cache = None if self.rope_cache is None else self.rope_cache[:, :n_tokens]
@@ -113,12 +113,12 @@ class Decoder(SequenceModel):
         return self.action_head(self.norm(x))
 
     def may_attend(self, queries: Tensor, keys: Tensor, window_size: int) -> Tensor:
-        """Return which keys each query attends to, by token index: past ones, up to `window_size` steps back."""
+        """Return which keys each query may attend to, by token index: past ones, up to `window_size` steps back."""
         steps_back = queries // self.tokens_per_step - keys // self.tokens_per_step
         return (keys <= queries) & (steps_back <= window_size)
 
     def tokenize(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Embed (B, L, obs_dim) observations and (B, L[, dim]) actions as (B, 2L − 1, d_model) or (B, L, d_model)."""
+        """Embed observations (B, L, obs_dim) and actions (B, L[, dim]) as (B, 2L − 1, d_model) or (B, L, d_model)."""
         length = observations.shape[1]
         if length > self.context_length:
             raise ValueError(f"the model sees at most {self.context_length} steps, got a window of {length}")
@@ -140,6 +140,6 @@ class Decoder(SequenceModel):
 
 
 def split_context(context_length: int, n_layer: int) -> list[int]:
-    """Split `context_length` − 1 steps of look-back among the layers, as equally as possible, early layers first."""
+    """Split `context_length` − 1 steps of look-back equally among the layers; early layers get the remainder."""
     each, more = divmod(context_length - 1, n_layer)
     return [each + (layer < more) for layer in range(n_layer)]

@@ -1,12 +1,12 @@
 """Action heads: distributions over actions, parametrized by a model's outputs.
 
 A head has no weights. It declares how many outputs it needs, and turns them into a loss (in torch, over training
-targets) and into a most likely action or a sample (in NumPy, while acting). All actions are in model units: choices
-from 0 on, numbers in [−1, 1]. A sample is a function of outputs and uniform numbers, so that an episode's seed alone
-decides it.
+targets) and into the most likely action or a sample (in NumPy, during rollouts). All actions are in model units:
+choices that start at 0, or numbers in [−1, 1]. A sample is a function of outputs and uniform numbers, so that it
+depends only on the episode's seed.
 
-To write your own, subclass `ActionHead` and name the class as `head._target_`; it is called with the environment's
-`action_space` and the config's other keys.
+To write your own, subclass `ActionHead` and set `head._target_` to the path of your class, which is called with the
+environment's `action_space` and the config's other keys.
 """
 
 import math
@@ -48,7 +48,7 @@ class ActionHead(ABC):
 
 
 class Categorical(ActionHead):
-    """Logits over one choice, or over each of several independent ones; the loss is cross-entropy."""
+    """Logits over one choice, or over each of several independent choices. The loss is cross-entropy."""
 
     def __init__(self, *, action_space: ActionSpace) -> None:
         self._flat, self._sizes = action_space.flat, list(action_space.n_choices)
@@ -77,9 +77,9 @@ class Categorical(ActionHead):
 class Gaussian(ActionHead):
     """A mean and a standard deviation for each number, independently.
 
-    The loss is the negative log-likelihood weighted by the present variance (β-NLL with β = 1, Seitzer et al. 2022), so
-    the mean learns as by least squares. Unweighted, the many steps at which an expert repeats itself drown the few that
-    matter. Deviations stay above e⁻⁵, since those of a deterministic expert would fall without end.
+    The loss is the negative log-likelihood weighted by the current variance (β-NLL with β = 1, Seitzer et al. 2022), so
+    the mean is learned as in least squares. Without the weights, the many steps at which an expert repeats itself drown
+    out the few that matter. Standard deviations stay above e⁻⁵; for a deterministic expert they would fall forever.
     """
 
     def __init__(self, *, action_space: ActionSpace) -> None:
@@ -101,7 +101,7 @@ class Gaussian(ActionHead):
 class GaussianMixture(ActionHead):
     """A weighted mixture of Gaussians, for multimodal experts (Bishop 1994).
 
-    The mode is approximated by the mean of the component with the highest weighted density at its own mean.
+    The mode is approximated by the mean of the component whose weighted density at its own mean is highest.
 
     Args:
         n_components: number of Gaussians.
@@ -128,14 +128,14 @@ class GaussianMixture(ActionHead):
         return (mean[rows, chosen] + np.exp(log_std[rows, chosen]) * _normal(uniforms[:, 1:])).astype(np.float32)
 
     def _split(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Split (…, n_outputs) into logits (…, n), means (…, n, dim) and log deviations (…, n, dim)."""
+        """Split (…, n_outputs) into logits (…, n), means (…, n, dim) and log standard deviations (…, n, dim)."""
         logits, rest = outputs[..., : self._n], outputs[..., self._n :]
         mean, log_std = rest.unflatten(-1, (2, self._n, self._dim)).unbind(dim=-3)
         return logits, mean, _bounded(log_std)
 
 
 class Discretized(ActionHead):
-    """A categorical distribution over bins of equal width for each number; the loss is cross-entropy.
+    """A categorical distribution over bins of equal width for each number. The loss is cross-entropy.
 
     It can represent several modes, with a resolution of 2 / n_bins.
 
@@ -158,14 +158,14 @@ class Discretized(ActionHead):
         return ((2 * bins + 1) / self._n_bins - 1).astype(np.float32)
 
     def sample(self, outputs: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
-        """Sample a bin, and a number uniformly within it."""
+        """Sample a bin, then a number uniformly within it."""
         probabilities = softmax(outputs.reshape(-1, self._n_bins))
         bins = sample_categorical(probabilities, uniforms[:, : self._dim].ravel()).reshape(-1, self._dim)
         return (2 * (bins + uniforms[:, self._dim :]) / self._n_bins - 1).astype(np.float32)
 
 
 class Regression(ActionHead):
-    """The action itself, by least squares. A sample is the action, without noise."""
+    """The action itself, learned by least squares. A sample is the action without noise."""
 
     def __init__(self, *, action_space: ActionSpace) -> None:
         self._dim = action_space.dim
@@ -182,7 +182,7 @@ class Regression(ActionHead):
 
 
 def default_head(*, action_space: ActionSpace) -> ActionHead:
-    """Return `Categorical` for choices and `Regression` for numbers, which suits deterministic experts."""
+    """Return `Categorical` for choices, or `Regression` for numbers, which suits deterministic experts."""
     made = Regression if action_space.continuous else Categorical
     return made(action_space=action_space)
 
@@ -194,18 +194,18 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def sample_categorical(probabilities: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """Invert the cumulative distribution: (n, A) probabilities and (n,) numbers in [0, 1) to choices (n,) int64."""
+    """Map probabilities (n, A) and uniform numbers (n,) in [0, 1) to choices (n,) int64 by the inverse CDF."""
     below = np.cumsum(probabilities, axis=1) <= uniform[:, None]
     return np.minimum(below.sum(axis=1), probabilities.shape[1] - 1).astype(np.int64)
 
 
 def _bounded(log_std: Tensor) -> Tensor:
-    """Bound log deviations; the lower bound is approached smoothly, so that gradients do not vanish at once."""
+    """Bound log standard deviations, smoothly from below, so that gradients do not vanish abruptly."""
     return (MIN_LOG_STD + softplus(log_std - MIN_LOG_STD)).clamp(max=MAX_LOG_STD)
 
 
 def for_deviation(log_std: np.ndarray) -> np.ndarray:
-    """Return the outputs for which `Gaussian` has these log deviations: the inverse of its lower bound."""
+    """Return the outputs for which `Gaussian` has these log standard deviations: the inverse of its lower bound."""
     return MIN_LOG_STD + np.log(np.expm1(np.maximum(log_std - MIN_LOG_STD, 1e-3)))
 
 
@@ -214,5 +214,5 @@ def _log_normal(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
 
 
 def _normal(uniforms: np.ndarray) -> np.ndarray:
-    """Map uniform numbers in [0, 1) to standard normal ones."""
+    """Map uniform numbers in [0, 1) to standard normal numbers."""
     return ndtri(np.clip(uniforms, 1e-12, 1 - 1e-12))

@@ -1,4 +1,4 @@
-"""Inspection of models: hidden states of any model, and a decoder's attention."""
+"""Inspection of models: the hidden states of any model, and the attention of a decoder."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,10 +14,10 @@ from ilt.models.steppers import evaluate
 
 @torch.no_grad()
 def hidden_states(model: SequenceModel, observations: Tensor, actions: Tensor) -> dict[str, Tensor]:
-    """Return (B, D) at the last step of each window, for each of the model's `probe_points`, in evaluation mode.
+    """Return the hidden states (B, D) at the last step of each window, for each of the model's `probe_points`.
 
     Args:
-        model: the model, whose training or evaluation mode is restored.
+        model: the model, which runs in evaluation mode; its mode is then restored.
         observations, actions: windows without padding, as `SequenceModel.forward` takes them.
     """
     points = model.probe_points()
@@ -30,7 +30,7 @@ def hidden_states(model: SequenceModel, observations: Tensor, actions: Tensor) -
 def attention_of(model: Decoder, observations: Tensor, actions: Tensor) -> Tensor:
     """Return the attention of the last state token to each of the window's T tokens: (n_layer, B, n_head, T).
 
-    The tokens are those of `Decoder.tokenize`. Tokens beyond the band of a layer have weight 0.
+    The tokens are those of `Decoder.tokenize`. Tokens outside the band of a layer have weight 0.
     """
     blocks = [block for block in model.blocks if isinstance(block, Block)]
     calls = _calls(model, blocks, observations, actions)
@@ -40,7 +40,7 @@ def attention_of(model: Decoder, observations: Tensor, actions: Tensor) -> Tenso
 def _calls(
     model: SequenceModel, modules: Sequence[nn.Module], observations: Tensor, actions: Tensor
 ) -> list[tuple[Any, Any]]:
-    """Run the model, and return the arguments and the output of each module."""
+    """Run the model. Return the arguments and the output of each module."""
     calls: dict[nn.Module, tuple[Any, Any]] = {}
 
     def keep(module: nn.Module, given: Any, output: Any) -> None:

@@ -1,4 +1,4 @@
-"""Multilayer perceptrons: baselines that see the current observation only, or the last K steps concatenated."""
+"""Multilayer perceptrons: baselines that see only the current observation, or the last K steps concatenated."""
 
 from typing import Any
 
@@ -30,11 +30,11 @@ class MLP(SequenceModel):
     Args:
         d_model: width of each hidden layer.
         n_layer: number of hidden layers.
-        dropout: probability.
+        dropout: dropout probability after each hidden layer.
         sizes: see `SequenceModel`.
     """
 
-    recurrent = True  # its state is empty
+    recurrent = True  # with an empty state
 
     def __init__(self, *, d_model: int, n_layer: int, dropout: float, **sizes: Any) -> None:
         super().__init__(**sizes)
@@ -73,15 +73,15 @@ class _Memoryless:
 
 
 class MLPStack(SequenceModel):
-    """P(a_t | the last K observations and K − 1 actions), concatenated to one vector (frame stacking).
+    """P(a_t | the last K observations and K − 1 actions), concatenated into one vector (frame stacking).
 
-    Steps before the start of the window are zero, and a flag for each step tells them apart.
+    Steps before the start of the window are zeros, and a flag for each step distinguishes them from real steps.
 
     Args:
         d_model: width of each hidden layer.
         n_layer: number of hidden layers.
         d_action: width of an action's embedding.
-        dropout: probability.
+        dropout: dropout probability after each hidden layer.
         sizes: see `SequenceModel`.
     """
 
@@ -107,5 +107,5 @@ class MLPStack(SequenceModel):
 
 
 def _stacked(x: Tensor, n: int) -> Tensor:
-    """Stack (B, L, D) to (B, L, n · D): each step with the n − 1 before it, zeros before the first."""
+    """Stack (B, L, D) into (B, L, n · D): each step after the n − 1 previous ones, with zeros before the first."""
     return pad(x, (0, 0, n - 1, 0)).unfold(1, n, 1).flatten(2)

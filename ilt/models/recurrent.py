@@ -1,4 +1,4 @@
-"""Recurrent baselines: a GRU or an LSTM over observations and past actions, whose state is carried while acting."""
+"""Recurrent baselines: a GRU or an LSTM over observations and past actions, which carries its state in rollouts."""
 
 from typing import Any
 
@@ -11,16 +11,17 @@ from ilt.models.base import SequenceModel, Stepper, embed_actions
 
 
 class Recurrent(SequenceModel):
-    """P(a_t | s_0, a_0, …, s_t) by a recurrent network over the pairs (a_{t−1}, s_t).
+    """P(a_t | s_0, a_0, …, s_t) from a recurrent network over the pairs (a_{t−1}, s_t).
 
-    In training, each window of K steps begins with a zero state; in a rollout, the state is carried from the start of
+    In training, each window of K steps starts from a zero state. In a rollout, the state is carried from the start of
     the episode.
 
     Args:
         cell: `gru` or `lstm`.
         d_model: width of the state and of the embeddings.
         n_layer: number of recurrent layers.
-        dropout: probability, between the layers.
+        dropout: dropout probability between the layers.
+        sizes: see `SequenceModel`.
     """
 
     recurrent = True
@@ -41,7 +42,10 @@ class Recurrent(SequenceModel):
         return self.action_head(self.norm(hidden))
 
     def advance(self, observations: Tensor, previous: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Advance one step: observations (n, obs_dim) and embedded actions (n, d_model) to outputs (n, n_outputs)."""
+        """Map one step's observations (n, obs_dim) and embedded actions (n, d_model) to outputs (n, n_outputs).
+
+        Return the new state as well.
+        """
         x = self.embed_state(self.normalize(observations)) + previous
         hidden, state = self.rnn(x[:, None], state)
         return self.action_head(self.norm(hidden[:, 0])), state
@@ -56,7 +60,7 @@ class Recurrent(SequenceModel):
 
 
 class RecurrentStepper:
-    """Carries the state of a recurrent model; see `ilt.models.base.Stepper`. It uses the model's current weights."""
+    """Carries the state of a recurrent model, and uses its current weights; see `ilt.models.base.Stepper`."""
 
     def __init__(self, model: Recurrent) -> None:
         self._model = model
@@ -66,7 +70,7 @@ class RecurrentStepper:
 
     @torch.inference_mode()
     def reset(self, slots: np.ndarray) -> None:
-        """Forget the episodes in these slots (n,) int64, where new ones begin."""
+        """Forget the episodes in these slots (n,) int64, where new ones start."""
         missing = int(slots.max()) + 1 - len(self._started)
         if missing > 0:
             self._state, self._started = pad(self._state, (0, 0, 0, missing)), pad(self._started, (0, missing))

@@ -1,4 +1,4 @@
-"""Baselines with as many parameters as the transformer of the same size, whatever the environment."""
+"""Baselines with as many parameters as the transformer of the same size, in any environment."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,22 +14,22 @@ from ilt.schema import own_keys
 
 
 def mlp(*, size: str, d_model: int | None, **options: Any) -> SequenceModel:
-    """Build an `MLP` of a size, or of a width."""
+    """Build an `MLP` of a given width, or of the width that matches `size`."""
     return _sized(MLP, size, d_model, options)
 
 
 def mlp_stack(*, size: str, d_model: int | None, **options: Any) -> SequenceModel:
-    """Build an `MLPStack` of a size, or of a width."""
+    """Build an `MLPStack` of a given width, or of the width that matches `size`."""
     return _sized(MLPStack, size, d_model, options)
 
 
 def gru(*, size: str, d_model: int | None, **options: Any) -> SequenceModel:
-    """Build a GRU of a size, or of a width."""
+    """Build a GRU of a given width, or of the width that matches `size`."""
     return _sized(Recurrent, size, d_model, {"cell": "gru", **options})
 
 
 def lstm(*, size: str, d_model: int | None, **options: Any) -> SequenceModel:
-    """Build an LSTM of a size, or of a width."""
+    """Build an LSTM of a given width, or of the width that matches `size`."""
     return _sized(Recurrent, size, d_model, {"cell": "lstm", **options})
 
 
@@ -44,7 +44,7 @@ def _sized(
 
 
 def _width(count: Callable[[int], int], wanted: int) -> int:
-    """Find the width whose number of parameters, which grows with it, is closest to `wanted`."""
+    """Find the width whose number of parameters is closest to `wanted`, by bisection."""
     low, high = 1, 2
     while count(high) < wanted:
         low, high = high, 2 * high

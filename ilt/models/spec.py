@@ -1,4 +1,4 @@
-"""Building, saving and loading of a model and its action head."""
+"""Building, saving and loading a model and its action head."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,10 +16,10 @@ from ilt.tracking.weights import load_module, load_weights, save_weights
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """All that is needed to build a model, as plain containers.
+    """Everything that is needed to build a model, as plain containers.
 
     Attributes:
-        model, head: their configs: a `_target_` and its keys.
+        model, head: configs, each with a `_target_` and its keys.
         observation_dim: size of one observation.
         action_space: the actions.
         context_length: K, the longest window in steps.
@@ -32,7 +32,7 @@ class ModelSpec:
     context_length: int
 
     def build(self, *, trust: Sequence[str] | None = None) -> tuple[SequenceModel, ActionHead]:
-        """Build a model with fresh weights, and its head. Raise ConfigError, naming the key that is wrong."""
+        """Build a model with new weights, and its head. Raise ConfigError, naming the key, if the config is wrong."""
         head = self.build_head(trust=trust)
         known = {
             "observation_dim": self.observation_dim,
@@ -49,28 +49,28 @@ class ModelSpec:
         return model, head
 
     def build_head(self, *, trust: Sequence[str] | None = None) -> ActionHead:
-        """Build the action head. Raise ConfigError, naming the key that is wrong."""
+        """Build the action head. Raise ConfigError, naming the key, if the config is wrong."""
         check_head(self.head, self.action_space)
         return build("head", self.head, known={"action_space": self.action_space}, trust=trust)
 
     def save(self, model: SequenceModel, path: Path) -> None:
-        """Write a model's weights, and all that is needed to build it, to one safetensors file."""
+        """Write a model's weights, and everything that is needed to build it, to one safetensors file."""
         save_weights(model, path, asdict(self))
 
     @classmethod
     def load(cls, path: Path, *, trust: Sequence[str] | None = ()) -> "tuple[ModelSpec, SequenceModel, ActionHead]":
-        """Load a model in evaluation mode from what `save` wrote. Raise ValueError if the file is not valid.
+        """Load a model, in evaluation mode, from a file that `save` wrote. Raise ValueError if the file is invalid.
 
         Args:
-            trust: packages besides `ilt` whose code may be run to build it.
+            trust: packages besides `ilt` whose code may be run to build it; None for all.
         """
         config, state = load_weights(path)
         try:
             action_space = ActionSpace(**{name: tuple(value) for name, value in config.pop("action_space").items()})
             spec = cls(**config, action_space=action_space)
             ours = spec.model["_target_"].startswith("ilt.")
-        except Exception as error:  # a damaged or foreign file may fail in any way
+        except Exception as error:  # a damaged or foreign file can raise anything
             raise UnreadableFileError(f"{path} was not written by this version of ilt: {error}") from error
-        # other people's models may not allow to be planned
+        # other packages' models may not work on the meta device
         model = load_module(path, lambda: spec.build(trust=trust)[0], config, state, plan=ours)
         return spec, model, spec.build_head(trust=trust)

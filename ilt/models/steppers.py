@@ -1,4 +1,4 @@
-"""Acting with any model: a stepper that recomputes the window, and the choice of a faster one."""
+"""Stepping any model: a stepper that recomputes the window, and the choice of a faster one."""
 
 import copy
 
@@ -13,7 +13,7 @@ from ilt.models.base import SequenceModel, Stepper
 def stepper_of(model: SequenceModel, *, context_length: int, recompute: bool = False) -> Stepper:
     """Return the model's own stepper, or a `WindowStepper` if it has none for this length or `recompute` is true.
 
-    It acts in float32, whatever the precision of training.
+    A model trained in float64 acts in float32.
     """
     if next(model.parameters()).dtype == torch.float64:
         model = copy.deepcopy(model).float()
@@ -27,7 +27,7 @@ def stepper_of(model: SequenceModel, *, context_length: int, recompute: bool = F
 class WindowStepper:
     """Passes the last `length` steps of every slot's episode through the whole model at every step.
 
-    Windows are built as in training, and padded on the right. It works with any sequence model, which is put into
+    Windows are built as in training and padded on the right. It works with any sequence model, which is put into
     evaluation mode for each step; its mode is then restored.
     """
 
@@ -39,7 +39,7 @@ class WindowStepper:
 
     @torch.inference_mode()
     def reset(self, slots: np.ndarray) -> None:
-        """Forget the episodes in these slots (n,) int64, where new ones begin."""
+        """Forget the episodes in these slots (n,) int64, where new ones start."""
         missing = int(slots.max()) + 1 - len(self._filled)
         if missing > 0:
             self._filled = pad(self._filled, (0, missing))
@@ -58,9 +58,9 @@ class WindowStepper:
         return outputs[torch.arange(len(slots)), last].numpy()
 
     def _take_in(self, slots: Tensor, observations: Tensor, previous: Tensor) -> Tensor:
-        """Put one step into each window, and return its index there (n,)."""
+        """Add one step to each window. Return its indices within the windows (n,)."""
         filled = self._filled[slots]
-        self._actions[slots, filled - 1] = previous  # in an empty window the last entry, which has no influence
+        self._actions[slots, filled - 1] = previous  # in an empty window this is the last entry, which has no effect
         full = slots[filled == self._length]
         self._observations[full, :-1] = self._observations[full, 1:]
         self._actions[full, :-1] = self._actions[full, 1:]
@@ -71,7 +71,7 @@ class WindowStepper:
 
 
 def evaluate(model: nn.Module, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Return a model's outputs in evaluation mode, on the CPU wherever the model is, and restore its mode.
+    """Return a model's outputs in evaluation mode, as float32 on the CPU, and restore its mode.
 
     Args:
         mask: (B, L) bool, True at real steps; None if all are.

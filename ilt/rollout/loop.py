@@ -1,4 +1,4 @@
-"""The one rollout loop: many environments in one process, the policy called once per step on all of them."""
+"""The one rollout loop: many environments in one process, with one batched call of the policy per step."""
 
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,9 +20,9 @@ class Episode(NamedTuple):
         observations: (T + 1, obs_dim) float32; `observations[t]` is what a student sees when choosing `actions[t]`.
         actions: (T,) or (T, dim), in the simulator's units.
         rewards: (T,) float64; `rewards[t]` is what `actions[t]` earned.
-        truncated: whether it was truncated, as by the time limit.
-        extras: further records, named as in `Episodes`: numbers `episode/<name>`; `step/privileged` (T, …) float32,
-            what the environment hides from students at each step; and `step/label`, an expert's actions, shaped like
+        truncated: whether it was truncated, for example by the time limit.
+        extras: other records, named as in `Episodes`: numbers `episode/<name>`; `step/privileged` (T, …) float32, what
+            the environment hides from students at each step; and `step/label`, an expert's actions, shaped like
             `actions`.
     """
 
@@ -35,10 +35,10 @@ class Episode(NamedTuple):
 
 
 def run_episodes(spec: EnvSpec, policy: Policy, seeds: np.ndarray, n_envs: int) -> Generator[Episode, None, None]:
-    """Yield the episode of each of `seeds` (E,) int64 as it ends; at most `n_envs` are active at once.
+    """Yield one episode for each of `seeds` (E,) int64 as it ends; at most `n_envs` are active at once.
 
     A slot whose episode ends takes the next seed, if there is one. Raise ValueError if the policy, or the expert that
-    labels its steps, returns anything but actions of the environment, and PlainError if an observation or a reward is
+    labels its steps, returns anything but actions of the environment. Raise PlainError if an observation or a reward is
     not finite.
     """
     batch = EnvBatch(spec, min(n_envs, len(seeds)))
@@ -55,7 +55,7 @@ def _run(batch: EnvBatch, policy: Policy, seeds: np.ndarray) -> Generator[Episod
     waiting = iter(range(len(seeds)))
 
     def start(free: np.ndarray) -> np.ndarray:
-        """Start the next waiting episodes in these slots, and return the slots that got one."""
+        """Start the next waiting episodes in these slots. Return the slots that got one."""
         started = []
         for slot, episode in zip(free.tolist(), waiting, strict=False):
             index[slot] = episode
@@ -72,7 +72,7 @@ def _run(batch: EnvBatch, policy: Policy, seeds: np.ndarray) -> Generator[Episod
         # record exactly what the simulator gets
         actions = check(actions, len(slots), source="the policy")
         rewards, terminated, truncated = batch.step(slots, actions)
-        labels = getattr(policy, "labels", None)  # of a `Labeling` policy
+        labels = getattr(policy, "labels", None)  # only a `Labeling` policy has them
         labels = None if labels is None else check(labels, len(slots), source="the expert")
         recorder.add(slots, observations, actions, rewards, labels)
         ended = terminated | truncated
@@ -91,7 +91,7 @@ def _run(batch: EnvBatch, policy: Policy, seeds: np.ndarray) -> Generator[Episod
 
 
 class _Recorder:
-    """Records each slot's episode so far; the arrays grow with the longest episode."""
+    """Records each slot's episode so far. The arrays grow with the longest episode."""
 
     def __init__(self, batch: EnvBatch, capacity: int = 512) -> None:
         self._steps = np.zeros(batch.n_envs, dtype=np.int64)
@@ -123,11 +123,11 @@ class _Recorder:
         self._steps[slots] += 1
 
     def labels(self, slot: int) -> np.ndarray:
-        """Return the expert's labels of the episode that is still in a slot."""
+        """Return the expert's labels for the episode that is still in a slot."""
         return self._labels[slot, : self._steps[slot]].copy()
 
     def take(self, slot: int, last: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return observations with the `last` one, actions and rewards of an episode that ended, and free its slot."""
+        """Free the slot of an ended episode. Return its observations, followed by `last`, its actions and rewards."""
         steps = self._steps[slot]
         self._steps[slot] = 0
         return (
@@ -143,7 +143,7 @@ class _Recorder:
 
 
 def in_order(found: Sequence[Episode], seeds: np.ndarray) -> Episodes:
-    """Concatenate episodes in the order of their places among `seeds`."""
+    """Concatenate episodes in the order of their seeds in `seeds`."""
     found = sorted(found, key=lambda episode: episode.place)
     extras = {name: [episode.extras[name] for episode in found] for name in found[0].extras}
     truncated = np.array([episode.truncated for episode in found], dtype=bool)

@@ -7,10 +7,10 @@ from ilt.envs.spec import EnvSpec
 
 
 def episode_metrics(episodes: Episodes, spec: EnvSpec) -> dict[str, float | None]:
-    """Return statistics and rates over episodes, by the environment's own rules of success and crash.
+    """Return statistics and rates over episodes, with the environment's own rules for success and crash.
 
-    `return_std` is the sample standard deviation over episodes; `return_p05` their fifth percentile. Rates are
-    fractions of episodes, None if the environment has no such rule; `length_mean` is in steps.
+    `return_std` is the sample standard deviation of the returns, and `return_p05` their fifth percentile. Rates are
+    fractions of episodes, None if the environment has no such rule. `length_mean` is in steps.
     """
     returns, success, crash = episodes.returns, spec.success_return, spec.crash_reward
     return {

@@ -1,4 +1,4 @@
-"""Rollouts in several processes: distribution of seeds, and recovery when a process dies."""
+"""Rollouts in several processes: how seeds are distributed, and how a rollout recovers when a process dies."""
 
 import logging
 from collections.abc import Generator, Iterator, Sequence
@@ -21,7 +21,7 @@ from ilt.schema import PlainError
 log = logging.getLogger(__name__)
 
 MOST_DEATHS = 10
-"""Worker deaths that a rollout survives; more are not the fault of single seeds."""
+"""Worker deaths that a rollout survives; more cannot be the fault of single seeds."""
 
 
 class WorkerDied(PlainError):  # noqa: N818  (it says what happened)
@@ -35,8 +35,8 @@ class WorkerDied(PlainError):  # noqa: N818  (it says what happened)
     def __init__(self, seeds: np.ndarray, episodes: Episodes | None) -> None:
         count = 0 if episodes is None else len(episodes)
         super().__init__(
-            f"the processes that ran these seeds died, each time anew: {_listed(seeds)}; {count} other episodes were "
-            "run. If memory is short, lower processes or n_envs"
+            f"the processes that ran these seeds died every time: {_listed(seeds)}; {count} other episodes were run. "
+            "If memory is short, lower processes or n_envs"
         )
         self.seeds, self.episodes = seeds, episodes
 
@@ -46,8 +46,8 @@ class _Shard:
     """The seeds of one process.
 
     Attributes:
-        places: indices of the seeds whose episodes have not arrived, in the order in which they are started.
-        n_envs: number of active episodes, which are always the first ones of `places`.
+        places: indices of the seeds whose episodes have not arrived, in the order in which episodes start.
+        n_envs: number of active episodes, which are always the first in `places`.
         again: whether a process that ran them has died before.
     """
 
@@ -62,8 +62,8 @@ def run_in_processes(
     """Yield episodes as `run_episodes` does, from `n_processes` workers with `n_envs` active episodes each.
 
     Each process gets every `n_processes`-th seed. When one dies, the episodes that it sent are kept. A new process runs
-    its active seeds again, one at a time, and another one those that had not started, half as many at once. Seeds that
-    kill a second process are given up; when all others are done, `WorkerDied` names them.
+    its active seeds again, one at a time, and another new process runs those that had not started, half as many at
+    once. Seeds that kill a second process are given up. When all others are done, `WorkerDied` names them.
     """
     payload = dumps((spec, policy))
     shards = [_Shard(list(range(i, len(seeds), n_processes)), n_envs) for i in range(n_processes)]
@@ -106,19 +106,19 @@ def _run_shard(payload: bytes, places: Sequence[int], seeds: np.ndarray, n_envs:
 
 
 def dumps(rollout: tuple[EnvSpec, Policy]) -> bytes:
-    """Serialize spec and policy for a worker."""
+    """Serialize spec and policy for a worker. Add a note to the error if they cannot be pickled."""
     try:
         return bytes(_Pickler.dumps(rollout))
     except Exception as error:
         error.add_note(
             "A policy is sent to the processes that run it: its classes and functions must be defined at the top level "
-            "of a module. In one process (n_processes=1, or the config key processes=1) any policy runs."
+            "of a module. With one process (n_processes=1, or the config key processes=1), any policy works."
         )
         raise
 
 
 class _Pickler(ForkingPickler):
-    """Pickles tensors by value, to the CPU; torch's own reduction uses a shared file for each tensor."""
+    """Pickles tensors by value, on the CPU; torch's own reduction uses a shared file for each tensor."""
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, nn.Parameter):

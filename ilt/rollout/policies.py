@@ -1,6 +1,6 @@
-"""Policies: they choose one action for each of many environments at once.
+"""Policies, which choose actions for many environments at once.
 
-To write your own, subclass `Policy`; a rollout uses only `privileged`, `reset` and `act`.
+To write your own, subclass `Policy`. A rollout uses only `privileged`, `reset` and `act`.
 """
 
 import copy
@@ -17,17 +17,17 @@ from ilt.models.steppers import stepper_of
 from ilt.schema import ConfigError
 
 _SAMPLING = 0x5A17  # separates a policy's random stream from the environment's, which has the same seed
-MIXING = 0x313C  # and the stream that decides who acts, or what noise is added, from that of a policy's samples
+MIXING = 0x313C  # separates the stream that decides who acts, or which noise is added, from a policy's samples
 
 
 class Policy(ABC):
-    """Chooses actions for the slots of a rollout; `reset` says where an episode begins.
+    """Chooses actions for the slots of a rollout. `reset` marks the start of an episode.
 
     Attributes:
         privileged: whether its observations include, at the end, what the environment hides from students.
         action_space: lets `predict` return actions of the environment's own shape; may be None.
-        flatten: flattens an observation of the environment, or a batch, to (obs_dim,) or (n, obs_dim) for `predict`,
-            as `ObservationLayout.flatten` does; None if observations are vectors.
+        flatten: flattens an observation of the environment, or a batch, to (obs_dim,) or (n, obs_dim) for `predict`, as
+            `ObservationLayout.flatten` does; None if observations are already vectors.
     """
 
     privileged: bool = False
@@ -35,14 +35,14 @@ class Policy(ABC):
     flatten: Callable[[Any], np.ndarray] | None = None
 
     def reset(self, slots: np.ndarray, seeds: np.ndarray) -> None:  # noqa: B027 (many policies have no memory)
-        """Begin episodes with these seeds (n,) in these slots (n,): forget the episodes before."""
+        """Start episodes with these seeds (n,) in these slots (n,), and forget the previous ones."""
 
     @abstractmethod
     def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
         """Map slots (n,) and observations (n, obs_dim) float32 to actions (n,) or (n, dim) in the simulator's units."""
 
     def set_deterministic(self, deterministic: bool) -> None:  # noqa: B027 (many policies have one mode only)
-        """Take the most likely action or sample, from the next episodes on; no effect if the policy has one mode."""
+        """Take the most likely action or sample, from the next episodes on. No effect if the policy has one mode."""
 
     def predict(
         self,
@@ -56,9 +56,10 @@ class Policy(ABC):
         Args:
             observation: one observation, or (n, obs_dim) of several environments.
             state: the state that the last call returned; None at the first call.
-            episode_start: whether an episode begins here, (n,) or a bool; ignored at the first call, where it does.
-            deterministic: whether to take the most likely action or to sample, read at the first call; None for the
-                policy's own setting.
+            episode_start: whether an episode starts here, a bool or (n,) bools; ignored at the first call, which always
+                starts one.
+            deterministic: whether to take the most likely action instead of sampling, read at the first call only; None
+                for the policy's own setting.
 
         Returns:
             the action or actions, and the state to pass to the next call.
@@ -82,7 +83,7 @@ class Policy(ABC):
 
 
 class PolicyState:
-    """A policy's memory of the episodes in progress, between calls of `predict`."""
+    """A policy's memory of the episodes in progress, between calls to `predict`."""
 
     def __init__(self, policy: Policy, rng: np.random.Generator) -> None:
         self.policy, self.rng = policy, rng
@@ -103,7 +104,7 @@ class EpisodeRNG:
     """One random stream per slot, seeded by the episode that runs there.
 
     Args:
-        purpose: a different number for each use, or two uses in one rollout would draw the same numbers.
+        purpose: a number that must differ between uses; otherwise two uses in a rollout would draw the same numbers.
     """
 
     def __init__(self, purpose: int = _SAMPLING) -> None:
@@ -111,7 +112,7 @@ class EpisodeRNG:
         self._generators: dict[int, np.random.Generator] = {}
 
     def reset(self, slots: np.ndarray, seeds: np.ndarray) -> None:
-        """Begin the streams of these seeds (n,) in these slots (n,)."""
+        """Start the streams of these seeds (n,) in these slots (n,)."""
         for slot, seed in zip(slots.tolist(), seeds.tolist(), strict=True):
             self._generators[slot] = np.random.default_rng([self._purpose, seed])
 
@@ -137,7 +138,7 @@ class RandomPolicy(Policy):
 
 
 class FunctionPolicy(Policy):
-    """Any function from (n, obs_dim) float32 observations to n actions in the simulator's units.
+    """Any function from observations (n, obs_dim) float32 to n actions in the simulator's units.
 
     `act` raises ConfigError, naming the `source`, if the function fails, and ValueError if it does not return n actions
     of the environment.
@@ -167,12 +168,12 @@ class FunctionPolicy(Policy):
 
 
 class ActionSampler:
-    """Maps an action head's outputs to actions: the most likely one, or a sample decided by the episode's seed.
+    """Maps an action head's outputs to actions: the most likely one, or a sample that depends on the episode's seed.
 
     Args:
         head: the distribution that the outputs parametrize.
         action_space: converts actions to the simulator's units.
-        deterministic: take the most likely action.
+        deterministic: whether to take the most likely action.
     """
 
     def __init__(self, head: ActionHead, action_space: ActionSpace, *, deterministic: bool) -> None:
@@ -180,7 +181,7 @@ class ActionSampler:
         self.deterministic, self._rng = deterministic, EpisodeRNG()
 
     def reset(self, slots: np.ndarray, seeds: np.ndarray) -> None:
-        """Begin episodes with these seeds (n,) in these slots (n,)."""
+        """Start episodes with these seeds (n,) in these slots (n,)."""
         if not self.deterministic:
             self._rng.reset(slots, seeds)
 
@@ -193,13 +194,13 @@ class ActionSampler:
 
 
 class NetworkPolicy(Policy):
-    """A network that sees the current observation only, such as a trained expert's actor.
+    """A network that sees only the current observation, such as a trained expert's actor.
 
     Args:
         network: maps (n, obs_dim) float32 to outputs (n, n_outputs).
         head: the distribution that the outputs parametrize.
         action_space: the environment's actions.
-        deterministic: take the most likely action; otherwise sample, from the episode's seed alone.
+        deterministic: whether to take the most likely action; otherwise samples depend only on the episode's seed.
         privileged: whether the network also sees what is hidden from students.
     """
 
@@ -226,16 +227,16 @@ class NetworkPolicy(Policy):
 
 
 class SequencePolicy(Policy):
-    """A sequence model that acts: it predicts the next action from the last steps of every slot's episode.
+    """A sequence model as a policy: it predicts the next action from the last steps of every slot's episode.
 
     It sees what it saw in training: up to `context_length` steps, including the true start of the episode. A decoder
     with a key-value cache acts with the weights that it had when the policy was made.
 
     Args:
         model, head: the student, and the distribution that its outputs parametrize.
-        context_length: how many steps it sees, at most those the model was built for; None for all of them.
-        deterministic: take the most likely action; otherwise sample, from the episode's seed alone.
-        recompute: recompute the whole window at every step, even if the model has a stepper.
+        context_length: how many steps it sees, at most the model's context length; None for that length.
+        deterministic: whether to take the most likely action; otherwise samples depend only on the episode's seed.
+        recompute: whether to recompute the whole window at every step, even if the model has a stepper.
     """
 
     def __init__(
@@ -273,9 +274,9 @@ class SequencePolicy(Policy):
         return actions
 
     def observe_action(self, slots: np.ndarray, actions: np.ndarray) -> None:
-        """Record the executed actions in these slots (n,), if they differ from those that it chose."""
+        """Record the actions executed in these slots (n,), if they differ from the chosen ones."""
         self._previous[slots] = self.action_space.encode(actions)
 
     def outputs(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
-        """Process one observation per slot and return the outputs (n, n_outputs) float32 for the actions to choose."""
+        """Process one observation per slot. Return outputs (n, n_outputs) float32 for the actions to choose."""
         return self._stepper.step(slots, observations, self._previous[slots])

@@ -1,4 +1,4 @@
-"""Rollouts with a progress display, and rollouts that are stored as artifacts."""
+"""Rollouts with a progress display, and rollouts stored as artifacts."""
 
 import logging
 import time
@@ -19,7 +19,7 @@ from ilt.tracking.store import Artifact, Store
 log = logging.getLogger(__name__)
 
 RANDOM = "random"
-"""Name of the random policy, with which every policy is compared."""
+"""Name of the random policy, which every policy is compared with."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Context:
     n_processes: int = 1
 
     def rollout(self, policy: Policy, seeds: np.ndarray, *, title: str) -> tuple[Episodes, dict[str, Any]]:
-        """Run a policy with a progress display; return the episodes, and their metrics with duration and speed."""
+        """Run a policy with a progress display. Return the episodes, and their metrics with duration and speed."""
         returns: list[float] = []
         started = time.monotonic()
         with Progress(title, total=len(seeds), unit="episodes") as progress:
@@ -65,7 +65,7 @@ class Context:
         return rollout(self.env, policy, seeds, n_envs=self.n_envs, n_processes=self.n_processes, **options)
 
     def find_or_rollout(self, acting: "NamedPolicy", seeds: np.ndarray) -> Artifact:
-        """Return the artifact of a policy's episodes on these consecutive seeds, from the store or collected now."""
+        """Return the artifact of a policy's episodes on consecutive seeds, from the store or collected now."""
         canonical_config = {
             "env": self.env.identity(),
             "policy": acting.identity,
@@ -89,8 +89,8 @@ class NamedPolicy:
     Attributes:
         policy: the policy.
         name: name of its rollouts' folders, before the hash.
-        identity: all that decides its actions, besides `deterministic`.
-        deterministic: whether it takes the most likely action or a sample.
+        identity: everything that determines its actions, besides `deterministic`.
+        deterministic: whether it takes the most likely action instead of sampling.
         parents: the artifacts that it was loaded from.
     """
 

@@ -27,21 +27,21 @@ def rollout(
 ) -> Episodes:
     """Run one episode per seed and return them in the order of `seeds`.
 
-    Each episode is decided by its seed alone: process, slot and the other active episodes do not matter, beyond the
-    last bit of a batched matrix product.
+    Each episode depends only on the policy and its seed. The process, the slot and the other active episodes do not
+    matter, except for rounding in batched matrix products.
 
     Args:
         spec: the environment.
-        policy: chooses the actions. Each of several processes has its own copy, on the CPU.
+        policy: chooses the actions. With several processes, each has its own copy, on the CPU.
         seeds: (E,) integers.
         n_envs: number of active episodes in each process.
-        n_processes: number of processes, at most the number of seeds; with 1, this process runs all.
+        n_processes: number of processes, limited to the number of seeds; with 1, this process runs all episodes.
         on_episode: called with the return of each finished episode, for progress displays.
 
     Raises:
         ValueError: there are no seeds, or the policy returns anything but actions of the environment.
         PlainError: there is too little memory.
-        WorkerDied: some seeds kill every process that runs them; the error has the other episodes.
+        WorkerDied: some seeds kill every process that runs them; the error contains the other episodes.
     """
     seeds = np.asarray(seeds, dtype=np.int64)
     if len(seeds) == 0:
@@ -69,7 +69,7 @@ def rollout(
 
 @contextmanager
 def limited_threads(threads: int) -> Iterator[None]:
-    """Set the number of CPU threads of torch and NumPy inside the context, or in a function that this decorates."""
+    """Set the number of CPU threads of torch and NumPy inside the context or the decorated function."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -81,7 +81,7 @@ def limited_threads(threads: int) -> Iterator[None]:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Use one thread: for batches of a few dozen rows, the synchronization of threads costs more than it gains."""
+    """Use one thread: for batches of a few dozen rows, synchronizing threads costs more than they gain."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

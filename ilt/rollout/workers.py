@@ -1,4 +1,4 @@
-"""Worker processes: started once, reused by every rollout, ended with their parent. Imports nothing heavy."""
+"""Worker processes: started once, reused by every rollout, ended with their parent. The imports here are light."""
 
 import errno
 import logging
@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 from ilt.rollout.sockets import FOLDER
 
 PRELOADED = ["ilt.rollout.sockets", "ilt.rollout.parallel", "ilt.tracking.run_folder", "hydra"]
-"""Modules that the fork server imports once for all workers: rollouts, and what the entry points import."""
+"""Modules that the fork server imports once for all workers: those of rollouts and of the entry points."""
 
 SILENCE = 60.0
-"""Seconds without an episode after which processes that were stopped are named."""
+"""Seconds without an episode after which stopped processes are reported."""
 
 log = logging.getLogger(__name__)
 
@@ -34,13 +34,13 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Died:
-    """A worker's process ended during its task; `how` names the process and says how it ended."""
+    """A worker process ended during its task; `how` names the process and says how it ended."""
 
     how: str
 
 
 def n_processes(cfg: Any) -> int:
-    """Return the number of processes by the config key `processes`; for null, one per core."""
+    """Return the config's `processes`, or one per core if it is null."""
     return cores() if cfg.processes is None else int(cfg.processes)
 
 
@@ -50,15 +50,15 @@ def cores() -> int:
 
 
 def start_early(cfg: Any) -> None:
-    """Start the imports of the workers in the background, and return at once."""
+    """Start importing the workers' modules in the background, and return immediately."""
     if n_processes(cfg) > 1:
         _start_server()
 
 
 def _start_server() -> None:
-    """Start the process from which workers are forked, if it does not run yet."""
+    """Start the process from which workers are forked, if it is not running yet."""
     if multiprocessing.get_start_method(allow_none=True) not in (None, *multiprocessing.get_all_start_methods()):
-        multiprocessing.set_start_method(_METHOD, force=True)  # workers do not know joblib's own method
+        multiprocessing.set_start_method(_METHOD, force=True)  # workers do not know joblib's own start method
     if _METHOD == "forkserver":
         resource_tracker.ensure_running()  # otherwise the server starts it and unblocks interrupts again
         with _as_a_worker():
@@ -75,9 +75,9 @@ def run(
 ) -> Generator[tuple[int, Item | Died], None, None]:
     """Iterate over `function(*task)` for all tasks at the same time, each in its own worker.
 
-    Yield (number of the task, item) as items arrive, in no fixed order between tasks; if a task's worker dies, its last
+    Yield (number of the task, item) as items arrive, in no fixed order between tasks. If a task's worker dies, its last
     item is (number, `Died`). Raise what `function` raised, with the worker's traceback as a note, and RuntimeError if
-    workers cannot start. Close the generator if you do not iterate to its end: this kills the workers that are busy.
+    workers cannot start. Close the generator if you do not iterate to its end; this kills the busy workers.
     """
     busy: dict[Connection, tuple[int, _Worker]] = {}
     try:
@@ -107,7 +107,7 @@ def run(
 
 
 def report_stopped(pids: Sequence[int | None]) -> None:
-    """Warn of the processes among these that somebody has stopped (SIGSTOP, Ctrl-Z), and for which others wait."""
+    """Log a warning for each of these processes that is stopped (SIGSTOP, Ctrl-Z), since others wait for it."""
     for pid in pids:
         with suppress(OSError):  # it has ended, or this is not Linux
             if Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(") ")[2].startswith(("T", "t")):
@@ -115,13 +115,13 @@ def report_stopped(pids: Sequence[int | None]) -> None:
 
 
 def stop() -> None:
-    """End the idle workers; the next rollout starts new ones."""
+    """End the idle workers. The next rollout starts new ones."""
     while _IDLE:
         _IDLE.pop().kill()
 
 
 class _Worker:
-    """A process that serves tasks, seen from its parent."""
+    """The parent's handle to a process that serves tasks."""
 
     def __init__(self) -> None:
         _start_server()
@@ -145,7 +145,7 @@ class _Worker:
             self.connection.send((function, task))
 
     def receive(self) -> tuple[str, Any]:
-        """Return the next item, the end or the error of its task, or a `Died` as its last item."""
+        """Return the next item, the end or the error of the worker's task, or `Died` if the worker died."""
         try:
             kind, content = self.connection.recv()
         except (EOFError, OSError):
@@ -167,8 +167,8 @@ class _Worker:
         self.kill()
         if code == 1 and not self._ready:
             raise RuntimeError(
-                "a worker process could not import what is __main__ here (its own message stands above). A script "
-                'that starts workers must be a file whose work stands below `if __name__ == "__main__":`'
+                "a worker process could not import what is __main__ here (its own message is above). A script that "
+                'starts workers must be a file that does its work below `if __name__ == "__main__":`'
             )
         if code == errno.ENOMEM:
             return f"worker process {pid} ran out of memory"
@@ -196,7 +196,7 @@ def _idle_or_new() -> _Worker:
 
 
 def serve(connection: Connection) -> None:
-    """Run one task after the other, until the parent closes the connection or dies."""
+    """Run one task after another, until the parent closes the connection or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches all processes; the parent decides
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         connection.send((_READY, None))
@@ -220,14 +220,14 @@ def sendable(error: Exception) -> Exception:
     """Return the error if it can be pickled, otherwise a RuntimeError with the same text."""
     try:
         ForkingPickler.loads(ForkingPickler.dumps(error))
-    except Exception:  # whatever its class does when it is pickled; the text is kept
+    except Exception:  # pickling it can raise anything; the text is kept
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
 
 
 @contextmanager
 def _as_a_worker() -> Iterator[None]:
-    """Let processes started here ignore Ctrl-C, even while they import, and use one thread."""
+    """Make processes started here ignore Ctrl-C, even during their imports, and use one thread."""
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     before = {name: os.environ.get(name) for name in one_thread}
     masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None

@@ -1,4 +1,4 @@
-"""Callbacks of a training: rollout evaluation, pruning, weight averaging, and the learning curve."""
+"""Training callbacks: rollout evaluation, pruning, weight averaging, and the learning curve."""
 
 import logging
 import time
@@ -20,18 +20,18 @@ log = logging.getLogger(__name__)
 
 
 class RolloutEvaluation(Callback):
-    """Runs the student on selection seeds at every validation and logs `rollout/return_mean` and other metrics.
+    """Runs the student on selection seeds at every validation, and logs `rollout/return_mean` and other metrics.
 
-    The trainer's `val_check_interval` and `check_val_every_n_epoch` say how often. The callback must come before a
-    weight-averaging callback, which swaps in the averaged weights during validation, so that these act. If several
-    processes train together, rank 0 runs the rollouts and broadcasts the metrics.
+    The trainer's `val_check_interval` and `check_val_every_n_epoch` set how often. The callback must come before a
+    weight-averaging callback, which swaps in the averaged weights during validation, so that they act in the rollouts.
+    If several processes train together, rank 0 runs the rollouts and broadcasts the metrics.
 
     Args:
         ctx: the environment and the rollout settings.
         head: the distribution that the student's outputs parametrize.
-        n_episodes: number of selection seeds, the same each time.
-        context_length: how many steps the student sees; None for all that the model allows.
-        deterministic: whether the student takes its most likely action, or samples.
+        n_episodes: number of selection seeds, which are the same each time.
+        context_length: how many steps the student sees; None for the model's context length.
+        deterministic: whether the student takes its most likely action instead of sampling.
 
     Attributes:
         history: one entry per evaluation: `step`, `return_mean` and the other metrics.
@@ -54,7 +54,7 @@ class RolloutEvaluation(Callback):
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         averaging = [i for i, callback in enumerate(callbacks) if isinstance(callback, WeightAveraging)]
         if averaging and averaging[0] < callbacks.index(self):
-            raise ValueError("callbacks: rollout must stand before ema, or the student acts without averaged weights")
+            raise ValueError("callbacks: rollout must come before ema, or the student acts without averaged weights")
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking:
@@ -67,7 +67,7 @@ class RolloutEvaluation(Callback):
         self.history.append({"step": trainer.global_step, **metrics})
 
     def _evaluate(self, step: int, pl_module: pl.LightningModule) -> dict[str, float]:
-        """Return the metrics of a rollout, without those that this environment lacks, and its `seconds`."""
+        """Return the metrics of a rollout, without those that the environment does not define, and its `seconds`."""
         started = time.monotonic()
         policy = SequencePolicy(
             pl_module.model,  # type: ignore[arg-type]  # Lightning types every attribute as Tensor or Module
@@ -94,14 +94,14 @@ class RolloutEvaluation(Callback):
 
 
 class Pruning(Callback):
-    """Reports the return of each rollout evaluation, and ends an unpromising training.
+    """Reports the return of each rollout evaluation, and stops an unpromising training run.
 
     Args:
-        report: takes a mean return on selection seeds and a step, and returns whether to end. None in processes other
+        report: takes a mean return on selection seeds and a step, and returns whether to stop. None in processes other
             than rank 0, which broadcasts its answer.
 
     Attributes:
-        pruned: whether the training was ended.
+        pruned: whether the training run was stopped.
     """
 
     def __init__(self, report: Callable[[float, int], bool] | None) -> None:
@@ -116,10 +116,10 @@ class Pruning(Callback):
 
 
 class EMA(WeightAveraging):
-    """Lightning's weight averaging, exponential, with a decay that begins small.
+    """Lightning's weight averaging as an exponential moving average, with a decay that starts small.
 
-    After n steps the decay is min(decay, (1 + n) / (10 + n)), as in TensorFlow's ExponentialMovingAverage: with a
-    constant decay, the average after a few hundred steps would mostly be the random initialization.
+    After n steps the decay is min(decay, (1 + n) / (10 + n)), as in TensorFlow's ExponentialMovingAverage. With a
+    constant decay, the average after a few hundred steps would still be mostly the random initialization.
 
     Args:
         decay: final weight of the previous average at a step.
@@ -133,11 +133,11 @@ class EMA(WeightAveraging):
 
 
 class LearningCurve(Callback):
-    """Keeps the metrics of a training, also when it is resumed.
+    """Records the metrics of a training run, even if it is resumed.
 
     Attributes:
         rows: dictionaries with `step` and either `train/loss` or all metrics of a validation.
-        batches, seconds: training steps of this process, and their duration without validations.
+        batches, seconds: training steps of this process, and their duration in seconds without validations.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Lightning's checkpoints: how they are written, and the callbacks that save the last weights and the best ones."""
+"""Lightning's checkpoints: how they are written, and the callbacks that save the last and the best weights."""
 
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,10 @@ from ilt.tracking.checkpoints import save_checkpoint
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Writes checkpoints by `ilt.tracking.checkpoints`, beside their target.
+    """Writes checkpoints with `ilt.tracking.checkpoints`, next to their target.
 
-    Lightning writes to the temporary folder first. From another file system the file is then copied into place, so a
-    kill or a full disk would destroy the last checkpoint.
+    Lightning writes to the temporary folder first. If that is on another file system, it then copies the file into
+    place, so a kill or a full disk would destroy the last checkpoint.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -24,7 +24,7 @@ class CheckpointFiles(TorchCheckpointIO):
 
 class _Moveable(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state also if the folder was moved; Lightning would forget the best score."""
+        """Restore the state even if the folder was moved; Lightning would forget the best score."""
 
         def here(path: str) -> str:
             return str(Path(str(self.dirpath), Path(path).name)) if path else path
@@ -35,7 +35,7 @@ class _Moveable(ModelCheckpoint):
 
 
 class Last(_Moveable):
-    """Saves `last.ckpt` at every validation; a killed run resumes from it.
+    """Saves `last.ckpt` at every validation; an interrupted run resumes from it.
 
     Args:
         dirpath: the folder of checkpoints.
@@ -46,7 +46,7 @@ class Last(_Moveable):
 
 
 class Best(_Moveable):
-    """Saves `best.ckpt` at each validation with a new highest mean return on selection seeds.
+    """Saves `best.ckpt` at each validation that reaches a new highest mean return on selection seeds.
 
     Args:
         dirpath: the folder of checkpoints.

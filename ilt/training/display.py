@@ -1,4 +1,4 @@
-"""The progress display of a training."""
+"""The progress display of training."""
 
 import time
 from typing import Any
@@ -13,7 +13,7 @@ EVERY = 0.1
 
 
 class TrainingDisplay(Callback):
-    """Shows steps done, time left and, on a terminal, the last rollout return; only rank 0 shows it."""
+    """Shows the steps done, the time left and, on a terminal, the last rollout return. Only rank 0 shows it."""
 
     def __init__(self) -> None:
         self._progress: Progress | None = None

@@ -45,19 +45,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_AFRESH = "resume=false begins the run afresh"
+_AFRESH = "resume=false starts the run over"
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """The results of a training, which are also in `training.json` and `curve.csv`.
+    """The results of a training run, which are also in `training.json` and `curve.csv`.
 
     Attributes:
         weights: files of student weights: `last`, and `best` by selection-seed return.
-        rows: the learning curve, as `LearningCurve` keeps it.
+        rows: the learning curve, as in `LearningCurve.rows`.
         n_parameters: number of parameters.
-        windows_per_second: speed of training steps, without validations; None if this process made none.
-        resumed: whether training was resumed from a checkpoint, so that durations are those of the last part only.
+        windows_per_second: speed of training steps, without validations; None if this process ran no steps.
+        resumed: whether training was resumed from a checkpoint, so that durations cover only the last part.
         imitation: the expert labels and rounds, as `LabelBudget.results` returns them.
     """
 
@@ -69,13 +69,13 @@ class Fitted:
     imitation: Mapping[str, Any]
 
     def at(self, name: str) -> dict[str, float]:
-        """Return the validation and rollout metrics of these weights."""
+        """Return the validation and rollout metrics of the `last` or `best` weights."""
         rows = [row for row in self.rows if "rollout/return_mean" in row]
         return rows[-1] if name == "last" else max(rows, key=lambda row: row["rollout/return_mean"])
 
     @classmethod
     def read(cls, folder: Path) -> "Fitted | None":
-        """Read the results of a finished training from its run's folder; None if it is not finished."""
+        """Read the results of a finished training run from its folder; return None if it is not finished."""
         path = folder / TRAINING
         if not path.is_file():
             return None
@@ -100,19 +100,20 @@ def fit(
     *,
     report: Callable[[float, int], bool] | None = None,
 ) -> Fitted | None:
-    """Train on the demonstrations, from the run's last checkpoint if there is one; write weights to the run folder.
+    """Train on the demonstrations, from the run's last checkpoint if there is one. Write weights to the run's folder.
 
-    The other processes of `trainer.devices` take part in the training only.
+    The other processes of `trainer.devices` only take part in training. Return None if `report` stopped the run.
 
     Args:
-        cfg: a whole config of `ilt train`.
-        report: as `Pruning` takes it. Return None if it ended the training.
+        cfg: a complete config of `ilt train`.
+        report: as in `Pruning`.
     """
     checkpoint = newest_whole(run.checkpoints / "last.ckpt", advice=_AFRESH)
     if checkpoint is not None:
         log.info("resuming from %s", checkpoint)
     pruning, others_pruning = ([Pruning(report)], [Pruning(None)]) if report is not None else ([], [])
-    unlocked = RunFolder(run.path, run.config, run.identity, resume=True, started=0.0)  # the lock is this process's
+    # only this process holds the lock
+    unlocked = RunFolder(run.path, run.config, run.identity, resume=True, started=0.0)
     arguments = ctx, cfg, unlocked, demos, expert, checkpoint, others_pruning
     with joined(_learn_beside, arguments, n_ranks=n_ranks(cfg.trainer), on_gpus=on_gpus(cfg.trainer)) as strategy:
         spec, model, curve, labels = _learn(ctx, cfg, run, demos, expert, checkpoint, pruning, strategy, logger)
@@ -147,7 +148,7 @@ def _learn(
     strategy: "Strategy | None",
     logger: Logger | None = None,
 ) -> tuple[ModelSpec, SequenceModel, LearningCurve, LabelBudget]:
-    """Train, in every process alike, except for the strategy, which knows the rank, and the logger."""
+    """Train. All processes do the same, except for the strategy, which knows the rank, and the logger."""
     pl.seed_everything(cfg.seed, verbose=False)
     demonstrations = take_episodes(Episodes.load(demos.file("demonstrations.npz")), cfg.dataset.episodes)
     labels = _labels(ctx, cfg, run, demos, expert, demonstrations)
@@ -179,7 +180,7 @@ def _learn(
     n_steps = int(trainer.estimated_stepping_batches)
     if trainer.global_step < n_steps and not any(callback.pruned for callback in pruning):
         raise PlainError(
-            f"the training was ended at step {trainer.global_step} of {n_steps} by a callback; "
+            f"a callback ended the training at step {trainer.global_step} of {n_steps}, but "
             "a run is finished at its last step"
         )
     return spec, model, next(callback for callback in callbacks if isinstance(callback, LearningCurve)), labels
@@ -197,7 +198,7 @@ def model_spec(ctx: Context, cfg: DictConfig) -> ModelSpec:
 
 
 def check_components(ctx: Context, cfg: DictConfig) -> None:
-    """Build a config's components; raise ConfigError, naming the key, for what does not fit, before any long work."""
+    """Build a config's components, before any long work. Raise ConfigError, naming the key, if one does not fit."""
     make_imitation(cfg.imitation)
     check_source(cfg.demos, ctx.env)
     check_expert_config(cfg.expert, ctx.env)
@@ -257,7 +258,7 @@ def _make_optimizer(values: Any, model: torch.nn.Module, **known: Any) -> Any:
 
 
 def _make_callbacks(ctx: Context, cfg: DictConfig, folder: Path, head: ActionHead) -> list[pl.Callback]:
-    """Build the config's callbacks in its order. Raise ConfigError, naming the key that is wrong."""
+    """Build the config's callbacks, in order. Raise ConfigError, naming the key, if one is wrong."""
     known = {
         "ctx": ctx,
         "head": head,
@@ -282,7 +283,7 @@ def _make_callbacks(ctx: Context, cfg: DictConfig, folder: Path, head: ActionHea
 
 
 _NEEDED = {"curve": LearningCurve, "best": Best, "last": Last}
-"""What results are made from."""
+"""Classes of the callbacks that results are made from."""
 
 
 def _make_trainer(
@@ -300,7 +301,7 @@ def _make_trainer(
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     # few demonstrations make short epochs, and logging counts steps
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
-    # Lightning uses a function of torch's pytree that is deprecated
+    # Lightning uses a deprecated function of torch's pytree
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     options = {
         **own_keys("trainer", cfg.trainer),
@@ -319,7 +320,7 @@ def _make_trainer(
 
 
 def _export(spec: ModelSpec, model: SequenceModel, run: RunFolder, name: str) -> Path:
-    """Export the weights of a checkpoint's validation (averaged, if there is averaging) as safetensors."""
+    """Export the weights that a checkpoint's validation used (averaged, if there is averaging) as safetensors."""
     source = run.checkpoints / f"{name}.ckpt"
     try:
         checkpoint = read_checkpoint(source)
@@ -334,7 +335,7 @@ def _export(spec: ModelSpec, model: SequenceModel, run: RunFolder, name: str) ->
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write one line per row; the columns are the keys of all rows, in order of first appearance."""
+    """Write one line per row. The columns are the keys of all rows, in order of first appearance."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with replacing(path) as new, new.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)

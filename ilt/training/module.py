@@ -1,4 +1,4 @@
-"""Imitation as a LightningModule: it joins model, loss, logging and optimizer, independent of the environment."""
+"""Imitation as a LightningModule, which joins model, loss, logging and optimizer, independently of the environment."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,10 +15,10 @@ from ilt.training.ranks import total
 
 
 def seed_draws(seed: int, device: torch.device) -> None:
-    """Seed the generator that dropout on this device draws from.
+    """Seed the generators that dropout draws from on this device.
 
-    `torch.manual_seed` would seed every kind of accelerator too; without one, it records a stack trace each time, which
-    takes milliseconds of every step.
+    `torch.manual_seed` would also seed every kind of accelerator. On a machine without one, it records a stack trace
+    each time, which costs milliseconds per step.
     """
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
@@ -28,13 +28,13 @@ def seed_draws(seed: int, device: torch.device) -> None:
 class ImitationModule(pl.LightningModule):
     """Learns P(a_t | s_0, a_0, …, s_t) by the action head's loss at every real step of a window.
 
-    Dropout is decided by seed and step, so that a resumed run draws the same numbers as an uninterrupted one. If
-    several processes train together, each draws its own.
+    Dropout depends only on seed and step, so that a resumed run draws the same numbers as an uninterrupted one. If
+    several processes train together, each draws different numbers.
 
     Args:
         model: maps observations (B, K, obs_dim), actions (B, K[, dim]) and mask (B, K) to outputs (B, K, n_outputs).
         head: the distribution that the outputs parametrize.
-        seed: decides dropout.
+        seed: determines dropout.
         make_optimizer: takes the model, `total_steps` and `fused`; see `ilt.training.optimizer.adamw`.
     """
 
@@ -60,7 +60,7 @@ class ImitationModule(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Log loss and agreement; every process sees all steps, so that there is nothing to sum."""
+        """Log loss and agreement. Every process sees all steps, so there is nothing to sum."""
         outputs = _at_least_float32(self.model(batch["observations"], batch["actions"], batch["mask"]))
         scored = batch.get("scored", batch["mask"])
         outputs, targets = outputs[scored], batch.get("targets", batch["actions"])[scored]
@@ -73,7 +73,7 @@ class ImitationModule(pl.LightningModule):
         self.log(f"val/{name}", value, prog_bar=True, **options)  # type: ignore[arg-type]
 
     def on_validation_epoch_start(self) -> None:
-        """Raise PlainError, before anything is saved, if a weight is not finite."""
+        """Raise PlainError if a weight is not finite, before anything is saved."""
         for name, parameter in self.model.named_parameters():
             self._check(f"weight {name}", parameter)
 
@@ -95,11 +95,11 @@ def _at_least_float32(outputs: Tensor) -> Tensor:
 
 
 def agreement(chosen: np.ndarray, wanted: np.ndarray) -> tuple[str, float]:
-    """Measure how well actions (n,) or (n, dim) in model units agree with others.
+    """Measure how well actions (n,) or (n, dim) agree with the wanted ones, both in model units.
 
     Returns:
-        `action_accuracy`, the fraction of equal actions, for choices; `action_error`, the mean absolute error, for
-        numbers.
+        the name and value of the metric: `action_accuracy`, the fraction of equal actions, for choices; or
+        `action_error`, the mean absolute error, for numbers.
     """
     if wanted.dtype.kind == "f":
         return "action_error", float(np.abs(np.clip(chosen, -1, 1) - wanted).mean())

@@ -18,16 +18,19 @@ def adamw(
     warmup_fraction: float,
     final_learning_rate_fraction: float,
 ) -> dict[str, Any]:
-    """Build AdamW with linear warm-up and cosine decay, and weight decay by `decay_groups`, as Lightning takes it.
+    """Build AdamW with linear warm-up and cosine decay, as Lightning takes it. See `decay_groups` for weight decay.
 
-    To use another optimizer, name a function `(model, *, total_steps, **keys)` as `optimizer._target_`. It returns a
-    torch optimizer, or anything that `LightningModule.configure_optimizers` may return.
+    To use another optimizer, set `optimizer._target_` to the path of a function `(model, *, total_steps, **keys)`. It
+    returns a torch optimizer, or anything else that `LightningModule.configure_optimizers` may return.
 
     Args:
         model: the model to train.
-        total_steps: steps of the whole training.
-        fused: whether to use the fused kernel, for which Lightning does not clip gradients in mixed precision.
-        warmup_fraction: fraction of all steps in which the learning rate rises linearly.
+        total_steps: number of training steps.
+        fused: whether to use the fused kernel, with which Lightning cannot clip gradients in mixed precision.
+        learning_rate: peak learning rate.
+        betas: decay rates of the first and second moments.
+        weight_decay: weight decay of linear and recurrent weights.
+        warmup_fraction: fraction of all steps during which the learning rate rises linearly.
         final_learning_rate_fraction: final learning rate, as a fraction of `learning_rate`.
     """
     groups = decay_groups(model, weight_decay)
@@ -49,7 +52,7 @@ def warmup_cosine(step: int, *, total_steps: int, warmup_fraction: float, final_
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split parameters into two groups: weights of linear and recurrent layers, with weight decay, and all others."""
+    """Split parameters into two groups: weights of linear and recurrent layers, which are decayed, and all others."""
     decayed = {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Linear)}
     recurrent = [layer for layer in model.modules() if isinstance(layer, nn.RNNBase)]
     decayed |= {id(p) for layer in recurrent for name, p in layer.named_parameters() if "weight" in name}

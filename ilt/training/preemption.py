@@ -1,4 +1,4 @@
-"""Preemption: save a checkpoint and end when a scheduler announces the end of a job."""
+"""Preemption: save a checkpoint and exit when a scheduler announces the end of a job."""
 
 import logging
 import signal
@@ -16,16 +16,16 @@ from ilt.training.ranks import total
 log = logging.getLogger(__name__)
 
 ANNOUNCED_BY = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
-"""Schedulers send one of these some time before they kill a job; SIGUSR2 is submitit's."""
+"""Signals that schedulers send some time before they kill a job; submitit uses SIGUSR2."""
 
 
 class Preemption(Callback):
-    """On SIGTERM, SIGUSR1 or SIGUSR2, saves a checkpoint at the end of the step, and ends the process.
+    """On SIGTERM, SIGUSR1 or SIGUSR2, saves a checkpoint at the end of the step and ends the process.
 
-    If a validation is due after that step, the training ends one step later, since Lightning would not make up for a
-    missed validation. After saving, the previous signal handler runs, such as submitit's requeueing; without one, the
-    process exits with the shell's exit code for the signal. The same command resumes from there. If several processes
-    train together, rank 0 handles the signal and all end together.
+    If a validation is due after that step, training ends one step later, since Lightning would not make up for a missed
+    validation. After saving, the previous signal handler runs, such as submitit's requeueing; without one, the process
+    exits with the shell's exit code for the signal. The same command resumes from there. If several processes train
+    together, rank 0 handles the signal and all end together.
 
     Args:
         dirpath: the folder of `last.ckpt`.
@@ -70,7 +70,7 @@ class Preemption(Callback):
             raise SystemExit
         number, frame = self._received
         name = signal.Signals(number).name
-        log.info("%s: saved at step %d; the same command goes on from there", name, trainer.global_step)
+        log.info("%s: saved at step %d; the same command resumes from there", name, trainer.global_step)
         handler = self._before[number]
         self._restore()
         if callable(handler):
@@ -84,7 +84,7 @@ class Preemption(Callback):
 
 
 def _validation_is_due(trainer: pl.Trainer) -> bool:
-    """Return whether a validation follows the last step."""
+    """Return whether a validation follows the step that was just done."""
     every = trainer.check_val_every_n_epoch
     if every is None:
         return trainer.global_step % trainer.val_check_interval == 0

@@ -1,7 +1,7 @@
-"""Training with several processes: those on this machine that a config asks for, or those of torchrun or srun.
+"""Training with several processes: those that a config asks for on this machine, or those of torchrun or srun.
 
-Lightning's own launcher runs the whole command again in every process, with its locks, its sweep and its expert, and
-cannot do so within a job of a sweep. Here the other processes run only the training, which rank 0 sends to them.
+Lightning's own launcher runs the whole command again in every process, including its locks, its sweep and its expert,
+and cannot do so within a job of a sweep. Here the other processes only train, with arguments that rank 0 sends them.
 """
 
 import functools
@@ -37,7 +37,7 @@ from ilt.rollout.workers import SILENCE, report_stopped
 from ilt.schema import ConfigError
 
 GRACE = 3.0
-"""Seconds to wait, when this process fails, for another one whose failure may be the cause."""
+"""Seconds to wait, when this process fails, for another process whose failure may be the cause."""
 
 _POLL = 0.1
 _TRAINING = "ilt/training"
@@ -45,7 +45,7 @@ _Result = TypeVar("_Result")
 
 
 def cluster() -> ClusterEnvironment | None:
-    """Return the environment of the processes that torchrun or srun started together; None for a single process."""
+    """Return the environment of processes that torchrun or srun started together; None for a single process."""
     found: ClusterEnvironment
     if TorchElasticEnvironment.detect():
         found = TorchElasticEnvironment()
@@ -59,7 +59,8 @@ def cluster() -> ClusterEnvironment | None:
 def led(job: Callable[[], _Result]) -> _Result:
     """Run a job in rank 0 of the processes that torchrun or srun may have started.
 
-    The others wait for its training, take part in it, and exit; without a training they exit when the job is done.
+    The others wait until the job trains, take part, and exit. If the job does not train, they exit when it is done.
+    Raise ConfigError if these processes have already trained a run.
     """
     if (environment := cluster()) is None:
         return job()
@@ -84,24 +85,24 @@ def _meeting() -> Store:
     """Return the store that the processes of torchrun or srun share."""
     environment = cluster()
     assert environment is not None
-    assert environment.main_address  # reading them sets the variables that torch reads
+    assert environment.main_address  # reading these properties sets the variables that torch reads
     assert environment.main_port
     store, _, _ = next(rendezvous("env://", environment.global_rank(), environment.world_size()))
     return store
 
 
 def _wait_for(store: Store) -> bytes:
-    """Wait for the training that rank 0 sends; empty if there is none. `Store.wait` would not react to Ctrl-C."""
+    """Wait for the training task from rank 0; empty if there is none. `Store.wait` would not react to Ctrl-C."""
     try:
         while not store.check([_TRAINING]):
             time.sleep(_POLL)
         return store.get(_TRAINING)
-    except DistError:  # under srun rank 0 serves the store, and has ended
+    except DistError:  # under srun, rank 0 serves the store and has ended
         return b""
 
 
 class Joined(DDPStrategy):
-    """Lightning's DistributedDataParallel among running processes of this machine.
+    """Lightning's DistributedDataParallel strategy for processes that already run on this machine.
 
     Args:
         rank: rank of this process.
@@ -111,7 +112,7 @@ class Joined(DDPStrategy):
         super().__init__(cluster_environment=_Rank(rank))
 
     def _configure_launcher(self) -> None:
-        """Do nothing: all processes run already, and Lightning must not set the number of threads."""
+        """Do nothing: all processes are already running, and Lightning must not set the number of threads."""
 
 
 class _Rank(LightningEnvironment):
@@ -129,13 +130,13 @@ def joined(
 ) -> Iterator[DDPStrategy | None]:
     """Run `learn(*arguments, strategy)` in n_ranks − 1 other processes, within a context that waits for them.
 
-    Processes that torchrun or srun started get the same arguments; see `led`. Yield this process's own strategy, None
-    if it is alone. Rank 0 stays in this process, which logs, prints and handles signals. If it fails, the others are
-    killed. If one of them dies, raise RuntimeError: on CPUs at once, on GPUs after NCCL's timeout (ten minutes).
+    Processes that torchrun or srun started get the same arguments; see `led`. Yield this process's own strategy, or
+    None if it is alone. This process is rank 0; it logs, prints and handles signals. If it fails, the others are
+    killed. If one of them dies, raise RuntimeError: immediately on CPUs, after NCCL's timeout (ten minutes) on GPUs.
 
     Args:
         learn, arguments: a function at the top level of its module, and arguments that can be pickled.
-        n_ranks: number of processes.
+        n_ranks: number of processes on this machine.
         on_gpus: whether the process of rank r uses GPU r.
     """
     if (environment := cluster()) is not None:
@@ -149,7 +150,7 @@ def joined(
     context = multiprocessing.get_context("spawn")  # threads and CUDA contexts do not survive a fork
     others: list[tuple[SpawnProcess, Connection]] = []
     with tempfile.TemporaryDirectory() as folder:
-        meeting = Path(folder) / "store"  # a file, since no port is certain to be free
+        meeting = Path(folder) / "store"  # a file, since a port may be taken
         try:
             for rank in range(1, n_ranks):
                 receiver, sender = context.Pipe(duplex=False)
@@ -179,7 +180,7 @@ def joined(
 
 
 def total(value: Tensor) -> Tensor:
-    """Sum a value over the processes that train together; return it unchanged in a single process."""
+    """Sum a value over the processes that train together. Return it unchanged in a single process."""
     if distributed.is_initialized():
         value = value.clone()
         distributed.all_reduce(value)
@@ -210,7 +211,7 @@ def _join(
 
 
 def _watch(others: list[SpawnProcess]) -> None:
-    """Name processes that were stopped, while this one waits for them."""
+    """Report processes that were stopped while this one waits for them."""
     while any(process.is_alive() for process in others):
         report_stopped([process.pid for process in others])
         time.sleep(SILENCE)
@@ -230,5 +231,5 @@ def _raise_for_dead(others: list[SpawnProcess], error: Exception | None) -> None
         process.join(max(until - time.monotonic(), 0))
         if process.exitcode:
             raise RuntimeError(
-                f"the process of rank {rank} ended with exit code {process.exitcode}; its own message stands above"
+                f"the process of rank {rank} ended with exit code {process.exitcode}; its own message is above"
             ) from error

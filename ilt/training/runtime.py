@@ -16,8 +16,8 @@ def set_up(threads: int | None) -> None:
     """Set the number of CPU threads, and keep freed memory.
 
     Args:
-        threads: number of threads of torch and of NumPy, whose idle threads would spin during rollouts. None for the
-            libraries' defaults.
+        threads: number of threads of torch and NumPy; idle ones would spin during rollouts. None for the libraries'
+            defaults.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -26,7 +26,7 @@ def set_up(threads: int | None) -> None:
 
 
 def check_devices(trainer: Any, batch_size: int) -> None:
-    """Raise ConfigError unless the devices and processes that a config's `trainer` asks for are there."""
+    """Raise ConfigError unless the devices and processes that a config's `trainer` asks for exist."""
     environment = cluster()
     if environment is None and n_nodes(trainer) > 1:
         raise ConfigError(
@@ -36,7 +36,9 @@ def check_devices(trainer: Any, batch_size: int) -> None:
         try:
             environment.validate_settings(n_ranks(trainer), n_nodes(trainer))
         except ValueError as error:
-            raise ConfigError(f"trainer.devices and trainer.num_nodes are not what was started: {error}") from error
+            raise ConfigError(
+                f"trainer.devices and trainer.num_nodes do not match the processes that were started: {error}"
+            ) from error
     n = n_ranks(trainer) * n_nodes(trainer)
     if batch_size % n:
         raise ConfigError(
@@ -58,7 +60,7 @@ def on_gpus(trainer: Any) -> bool:
 
 
 def n_ranks(trainer: Any) -> int:
-    """Return how many processes per machine train together: `trainer.devices`; for auto, one per GPU."""
+    """Return how many processes per machine train together: `trainer.devices`, or one per GPU if it is auto."""
     if trainer.devices == "auto":
         return torch.cuda.device_count() if on_gpus(trainer) else 1
     return int(trainer.devices)
@@ -72,8 +74,8 @@ def n_nodes(trainer: Any) -> int:
 def keep_freed_memory() -> None:
     """Let the C library keep freed memory instead of returning it to the kernel.
 
-    A training step frees and allocates the same large blocks each time, which would cost 10,000 page faults and a tenth
-    of the time of a step of `small`.
+    Every training step frees and allocates the same large blocks. Returning them each time would cost 10,000 page
+    faults and a tenth of the time of a step of `small`.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h of glibc

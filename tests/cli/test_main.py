@@ -74,7 +74,7 @@ MISTAKES = {
     ),
     "outputs=/etc/passwd/x": "outputs must be a folder, but /etc/passwd is a file",
     "outputs=/proc/x": "outputs must be a folder that can be written to, got /proc/x: No such file or directory",
-    f"outputs={'x' * 256}": f"outputs must be a folder, whose name has at most 255 bytes, got {'x' * 256}",
+    f"outputs={'x' * 256}": f"outputs must be a folder whose name has at most 255 bytes, got {'x' * 256}",
     "+search.trial=3": "search.trial cannot be set: a search numbers its trials",
     "+logger.foo=1": "logger.foo is not a key",
     "logger.project=a/b": (

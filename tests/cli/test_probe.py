@@ -136,5 +136,5 @@ def test_code_named_by_a_foreign_env_is_not_called(copy: Path) -> None:
     config = read_config(copy)
     config["env"]["wrappers"]["physics"]["_target_"] = "os.abort"
     (copy / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(ConfigError, match=r"os\.abort is no component of ilt"):
+    with pytest.raises(ConfigError, match=r"os\.abort is not a component of ilt"):
         probe(copy)

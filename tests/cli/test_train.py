@@ -205,7 +205,7 @@ def test_evaluate_calls_no_code_that_a_run_names(group: str, copy: Path) -> None
     results = results_of(copy)
     results["files"]["config.yaml"] = sha256(copy / "config.yaml")
     write_with_digest(copy / "results.json", results)
-    with pytest.raises(ConfigError, match=rf"{group}\._target_=os\.abort is no component of ilt"):
+    with pytest.raises(ConfigError, match=rf"{group}\._target_=os\.abort is not a component of ilt"):
         evaluated(copy, "seeds=test:4")
 
 
@@ -243,7 +243,7 @@ def test_incompatible_arguments_are_a_one_line_error_before_any_work(
 def test_without_training_a_missing_expert_is_described_by_its_differences(tmp_path: Path) -> None:
     said = refusal("train", *SMOKE, "expert.gamma=0.98", "expert.train=false", f"outputs={tmp_path}")
     assert said.startswith("expert.train must be true")
-    assert "ppo for LunarLander-v3 must be trained, since no such expert is there (the one most like it is ppo-" in said
+    assert "ppo for LunarLander-v3 must be trained, since no such expert exists (the most similar one is ppo-" in said
     assert "expert.gamma=0.98 (there: 0.999)" in said
     assert said.endswith("for 4,096 steps")  # the smoke test's limit
 

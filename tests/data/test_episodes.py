@@ -214,7 +214,7 @@ def test_a_file_that_declares_more_data_than_it_contains_is_refused(two_episodes
             changed = data.replace(shape + b", }        ", b"(999999999,), }") if name == "rewards.npy" else data
             assert name != "rewards.npy" or changed != data
             archive.writestr(name, changed)
-    with pytest.raises(ValueError, match=r"rewards\.npy has other data than its header says"):
+    with pytest.raises(ValueError, match=r"rewards\.npy has data that do not match its header"):
         Episodes.load(path)
 
 

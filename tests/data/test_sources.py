@@ -69,7 +69,7 @@ def test_a_function_can_be_a_source() -> None:
     [
         ({"_target_": "tests.data.test_sources.recordings", "amount": 1}, None, "cannot be called with env, block and"),
         ({"_target_": "tests.data.test_sources.recordings"}, (), r"trust=\[tests\]"),
-        ({"_target_": "tests.data.test_sources.nothing"}, None, r"demos\._target_=.* names nothing"),
+        ({"_target_": "tests.data.test_sources.nothing"}, None, r"demos\._target_=.* does not exist"),
         ({"_target_": "ilt.data.sources.EpisodesFile", "path": "a"}, None, r"demos\.validation_path must be given"),
     ],
 )
@@ -91,7 +91,7 @@ def test_episodes_of_another_environment_are_refused(two_episodes: Episodes) -> 
         with pytest.raises(ValueError, match=r"it must return actions of shape"):
             check_fits(two_episodes, env, source="it")
     outside = np.full((5, 6), 50, np.float32)
-    with pytest.raises(ValueError, match="it has actions outside of their bounds"):
+    with pytest.raises(ValueError, match="it has actions outside their bounds"):
         check_fits(replace(two_episodes, actions=outside), echo(VECTOR, TENSOR), source="it")
 
 

@@ -62,7 +62,7 @@ def test_observations_without_a_fixed_size_are_refused(space: spaces.Space[Any])
         _ = echo(space).observations
     env = gym.make("CartPole-v1")
     env.observation_space = spaces.Box(0, 1, (0,))
-    with pytest.raises(ConfigError, match="observations must hold a number"):
+    with pytest.raises(ConfigError, match="observations must contain a number"):
         ObservationLayout.of(env, key="env.id")
 
 

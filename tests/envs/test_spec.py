@@ -125,7 +125,7 @@ def test_code_of_another_package_runs_only_if_trusted(changes: Any, dim: int, me
         ({"wrappers": {"mask": {}}}, r"env\.wrappers\.mask must have a _target_"),
         ({"wrappers": {"mask": {"_target_": "nowhere.Mask"}}}, r"env\.wrappers\.mask\._target_ must be the dotted"),
         ({"wrappers": {"mask": {**MASK, "hid": 1}}}, r"env\.wrappers\.mask\.hid is not a key .* mean .*\.mask\.hide"),
-        ({"wrappers": {"mask": {**MASK, "hide": [4]}}}, "hide must be some of the places 0 to 3, each once, got"),
+        ({"wrappers": {"mask": {**MASK, "hide": [4]}}}, "hide must be some of the indices 0 to 3, each once, got"),
         ({"wrappers": {"time": {**LIMIT, "max_episode_steps": -2}}}, "cannot wrap"),
     ],
 )

@@ -42,7 +42,7 @@ def test_a_spec_applies_wrappers_in_config_order(lander: EnvSpec) -> None:
 
 @pytest.mark.parametrize("hide", [[], [8], [-1], [2, 2], list(range(8))])
 def test_invalid_places_to_hide_are_refused(hide: list[int]) -> None:
-    with pytest.raises(ConfigError, match=r"hide must be some of the places 0 to 7, each once"):
+    with pytest.raises(ConfigError, match=r"hide must be some of the indices 0 to 7, each once"):
         MaskObservation(bare(), hide=hide)
 
 

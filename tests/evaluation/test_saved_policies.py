@@ -147,5 +147,5 @@ def test_code_named_by_foreign_files_is_not_called(lander: EnvSpec, run: Path, t
     changes = {f"{group}___target_": "os.abort" for group in ("model", "expert", "optimizer")}
     assert read(copy(run, tmp_path / "foreign", **changes), lander).identity == read(run, lander).identity
     name = publish(tmp_path, lander, name="foreign", _target_="os.abort")
-    with pytest.raises(ConfigError, match=r"expert\._target_=os\.abort is no component of ilt"):
+    with pytest.raises(ConfigError, match=r"expert\._target_=os\.abort is not a component of ilt"):
         read(name, lander, tmp_path)

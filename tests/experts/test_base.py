@@ -87,7 +87,7 @@ def test_functions_objects_and_experts_receive_the_keys_of_the_config(
         ({"_target_": f"{HERE}.NoPolicy"}, r"expert\._target_=.*NoPolicy cannot be made .*policy"),
         ({"_target_": f"{HERE}.no_arguments"}, r"expert\._target_=.*no_arguments must take observations"),
         ({"_target_": f"{HERE}.NUMBER"}, r"expert\._target_=.*NUMBER must be a function"),
-        ({"_target_": f"{HERE}.nobody"}, r"expert\._target_=.*nobody names nothing"),
+        ({"_target_": f"{HERE}.nobody"}, r"expert\._target_=.*nobody does not exist"),
         ({"_target_": "nowhere.nobody"}, r"expert\._target_ must be the dotted path"),
     ],
 )

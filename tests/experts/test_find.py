@@ -51,7 +51,7 @@ def test_training_is_announced_with_a_reason_or_refused(tmp_path: Path, caplog: 
         first = find_or_train(ctx, config())
         find_or_train(ctx, config(gamma=0.5))
     said = [record.getMessage() for record in caplog.records if "must be trained" in record.getMessage()]
-    assert "no such expert is there for this environment, for 64 steps, about" in said[0]
+    assert "no such expert exists for this environment, for 64 steps, about" in said[0]
     assert f"{first.name}, which differs in expert.gamma=0.5 (there: 0.999)), for 64 steps, about" in said[1]
     assert re.search(r"about \d+ (seconds|minutes)$", said[1])
     message = r"expert\.train must be true.*differs in expert\.seed=1 \(there: its default\)"

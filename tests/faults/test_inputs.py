@@ -47,9 +47,9 @@ callbacks=foo -> callbacks must be one of ['best', 'curve', 'default', 'ema', 'l
 callbacks=null -> callbacks=null is not an option of a group; a group takes a name, such as model=tiny
 callbacks.ema.decay=1 -> callbacks.ema.decay must be a number at least 0 and below 1, got 1
 callbacks.ema.decay=nan -> callbacks.ema.decay must be a number at least 0 and below 1, got nan
-callbacks.rollout=null -> callbacks.rollout must be there; results are made from it. Only ema may be null
-callbacks.best=null -> callbacks.best must be there; results are made from it. Only ema may be null
-callbacks.last=null -> callbacks.last must be there; results are made from it. Only ema may be null
+callbacks.rollout=null -> callbacks.rollout must be set; results are made from it. Only ema may be null
+callbacks.best=null -> callbacks.best must be set; results are made from it. Only ema may be null
+callbacks.last=null -> callbacks.last must be set; results are made from it. Only ema may be null
 callbacks.rollout.n_episodes=0 -> callbacks.rollout.n_episodes must be an integer of at least 1, got 0
 callbacks.rollout.n_episodes=2.5 -> callbacks.rollout.n_episodes must be an integer of at least 1, got 2.5
 +callbacks.own=3 -> callbacks.own must be a mapping, got 3
@@ -85,15 +85,15 @@ trainer.detect_anomaly=3 -> trainer.detect_anomaly must be true or false, got 3
 +trainer.max_time=00:01 -> trainer.max_time cannot be set: a run is finished at its last step; trainer.max_steps
 +trainer.accumulate_grad_batches=2 -> trainer.accumulate_grad_batches cannot be set: a resumed run finds its
 +trainer.overfit_batches=1 -> trainer.overfit_batches cannot be set: training and validation data are different;
-+trainer.logger=false -> trainer.logger cannot be set: loggers are a group of their own, such as logger=csv
-+trainer.callbacks=[] -> trainer.callbacks cannot be set: callbacks are a group of their own, such as
++trainer.logger=false -> trainer.logger cannot be set: loggers have their own group, such as logger=csv
++trainer.callbacks=[] -> trainer.callbacks cannot be set: callbacks have their own group, such as
 [train: other keys]
 seed=4294967296 -> seed must be an integer from 0 to 4294967295, got 4294967296
 seed=9223372036854775808 -> seed must be an integer from 0 to 4294967295, got 9223372036854775808
 search.space={} -> search.space is not a key
 outputs=GIVEN/text -> outputs must be a folder, but
-run_name=../../evil -> run_name must be a folder's name of at most 200 bytes, which does not begin with a
-run_name=.. -> run_name must be a folder's name of at most 200 bytes, which does not begin with a
+run_name=../../evil -> run_name must be a folder name of at most 200 bytes that does not start with a
+run_name=.. -> run_name must be a folder name of at most 200 bytes that does not start with a
 outputs= -> outputs must be text, got ''
 search.trial=3 -> search.trial is not a key
 +search.trial=3 -> search.trial cannot be set: a search numbers its trials
@@ -159,7 +159,7 @@ env._target_=3 -> env._target_ must be the dotted path of something that can be 
 +env.trust=[os] -> env.trust is not a key
 +env.foo=1 -> env.foo is not a key
 env.foo=1 -> env.foo is not a key
-env._target_=os.getcwd -> env._target_ must be ilt.envs.spec.EnvSpec, and env.id an environment of yours, got
+env._target_=os.getcwd -> env._target_ must be ilt.envs.spec.EnvSpec, with env.id naming your environment, got
 [train: without a GPU]
 trainer=gpu -> trainer.accelerator must be one that this machine has, got gpu; trainer=cpu needs none
 trainer.accelerator=gpu -> trainer.accelerator must be one that this machine has, got gpu; trainer=cpu needs none
@@ -181,7 +181,7 @@ demos=foo -> demos must be one of ['expert', 'file'], got 'foo'
 demos.n_episodes=0 -> demos.n_episodes must be an integer of at least 1, got 0
 demos.n_episodes=10.0 -> demos.n_episodes must be an integer of at least 1, got 10.0
 demos.n_validation_episodes=0 -> demos.n_validation_episodes must be an integer of at least 1, got 0
-demos.n_validation_episodes=10000000 -> demos.n_validation_episodes must be at most 1000000, the seeds that
+demos.n_validation_episodes=10000000 -> demos.n_validation_episodes must be at most 1000000, the size of
 demos.filters.min_return=high -> demos.filters.min_return must be a number, or null, got 'high'
 demos.filters.min_return=nan -> demos.filters.min_return must be a number, or null, got nan
 demos.filters.drop_truncated=3 -> demos.filters.drop_truncated must be true or false, got 3
@@ -190,7 +190,7 @@ demos.filters=3 -> demos.filters must be a mapping, got 3
 +demos.foo=1 -> demos.foo is not a key
 demos=file -> demos.path must be given; it must be text
 demos=file demos.path=GIVEN/text demos.validation_path=GIVEN/text -> demos.path must be a file that can be read, got
-demos=file demos.path=GIVEN/empty.zip demos.validation_path=GIVEN/empty.zip -> demos.path must be a file that holds
+demos=file demos.path=GIVEN/empty.zip demos.validation_path=GIVEN/empty.zip -> demos.path must be a file that contains
 [train: model]
 model.d_model=1e8 -> model.d_model must be an integer of at least 1, got 100000000.0
 model.d_model=100000000 -> model.d_model=100000000, model.n_layer=2 must be smaller: at least 1,920,000,000 GB
@@ -215,7 +215,7 @@ model=mlp_stack model.d_action=0 -> model.d_action must be an integer of at leas
 model._target_=nowhere.Model -> model._target_ must be the dotted path of something that can be imported, got
 [train: expert]
 +expert.foo=1 -> expert.foo is not a key
-expert=sb3 expert.path=GIVEN/empty.zip -> expert.path must be a file that holds data, policy.pth, got
+expert=sb3 expert.path=GIVEN/empty.zip -> expert.path must be a file that contains data, policy.pth, got
 expert=sb3 -> expert.path must be given; it must be text
 expert=sb3 expert.path=nowhere.zip -> expert.path must be a file, got nowhere.zip
 expert=foo -> expert must be one of ['a2c', 'a2c_privileged', 'heuristic', 'ppo', 'ppo_privileged',
@@ -293,7 +293,7 @@ expert=a2c expert.clip_range=0.2 -> expert.clip_range is not a key
 -m seed=0,1 hydra/launcher=joblib hydra.launcher.n_jobs=0 -> hydra.launcher.n_jobs must be a number of jobs, or -1
 -m seed=0,1 hydra/launcher=joblib hydra.launcher.n_jobs=x -> Error merging override hydra.launcher.n_jobs=x: Value
 -m seed=0,1 hydra/launcher=joblib hydra.launcher.foo=x -> hydra.launcher.foo is not a key; +hydra.launcher.foo=…
--m seed=0,1 run_name=a/b -> run_name must be a folder's name of at most 200 bytes, which does not begin with a
+-m seed=0,1 run_name=a/b -> run_name must be a folder name of at most 200 bytes that does not start with a
 [train: logger]
 +logger.foo=1 -> logger.foo is not a key
 logger=csv +logger.foo=1 -> logger.foo is not a key
@@ -311,7 +311,7 @@ logger.tags=[1] -> logger.tags must be a list of text, got [1]
 ~env.seed_blocks.test -> env.seed_blocks must name ['demonstrations', 'validation', 'selection', 'test'], got
 ~expert -> expert must be given; it must be one of ['a2c', 'a2c_keys', 'a2c_privileged',
 ~model -> model must be given; it must be one of ['base', 'gru', 'lstm', 'mini', 'mlp',
-~callbacks.curve -> callbacks.curve must be there; results are made from it. Only ema may be null
+~callbacks.curve -> callbacks.curve must be set; results are made from it. Only ema may be null
 model -> model is not an override such as key=value: missing EQUAL at '<EOF>'
 model.n_layer=[1 -> model.n_layer=[1 is not an override such as key=value: no viable alternative at input
 =3 -> =3 is not an option of a group; a group takes a name, such as model=tiny
@@ -388,7 +388,7 @@ seed=3 -> seed is not a key; did you mean expert.seed?
 +expert.foo=1 -> expert.foo is not a key
 env.id=Foo -> env.id must be an environment that Gymnasium knows, got Foo: Environment `Foo`
 demos.n_episodes=3 -> demos.n_episodes is not a key; did you mean expert.gate_episodes?
-expert=sb3 expert.path=GIVEN/empty.zip -> expert.path must be a file that holds data, policy.pth, got
+expert=sb3 expert.path=GIVEN/empty.zip -> expert.path must be a file that contains data, policy.pth, got
 expert=heuristic env=gymnasium env.id=CartPole-v1 -> env.heuristic must name a controller for expert=heuristic, got
 outputs=GIVEN/text -> outputs must be a folder, but
 outputs= -> outputs must be text, got ''
@@ -396,7 +396,7 @@ expert._target_=nowhere.Expert -> expert._target_ must be the dotted path of som
 [collect: everything]
 demos.n_episodes=0 -> demos.n_episodes must be an integer of at least 1, got 0
 demos=foo -> demos must be one of ['expert', 'file'], got 'foo'
-demos.n_validation_episodes=10000000 -> demos.n_validation_episodes must be at most 1000000, the seeds that
+demos.n_validation_episodes=10000000 -> demos.n_validation_episodes must be at most 1000000, the size of
 expert.gamma=7 -> expert.gamma must be a number at least 0 and at most 1, got 7
 env.id=Foo -> env.id must be an environment that Gymnasium knows, got Foo: Environment `Foo`
 +demos.filters.foo=1 -> demos.filters.foo is not a key
@@ -439,11 +439,11 @@ policies=foo -> policies must be one of ['adapt', 'blind', 'unseen'], got 'foo'
 +policies.random=ppo-091d97b2b3 -> policies.random must be random, which is always compared, got ppo-091d97b2b3
 +policies.a=random name=a/b -> name must be a name of letters, digits, _ and -, got 'a/b'
 +policies.a=random name= -> name must be a name of letters, digits, _ and -, got ''
-+policies.a=random seeds=test:0 -> seeds must stay in env.seed_blocks.test, which holds 1000000, got 'test:0'
++policies.a=random seeds=test:0 -> seeds must stay in env.seed_blocks.test, which has 1000000 seeds, got 'test:0'
 +policies.a=random seeds=test -> seeds must be BLOCK:COUNT or BLOCK:OFFSET:COUNT with one of ['demonstrations',
 +policies.a=random seeds=tests:10 -> seeds must be BLOCK:COUNT or BLOCK:OFFSET:COUNT with one of ['demonstrations',
 +policies.a=random seeds=test:-1 -> seeds must be BLOCK:COUNT or BLOCK:OFFSET:COUNT with one of ['demonstrations',
-+policies.a=random seeds=test:99999999 -> seeds must stay in env.seed_blocks.test, which holds 1000000, got
++policies.a=random seeds=test:99999999 -> seeds must stay in env.seed_blocks.test, which has 1000000 seeds, got
 +policies.a=random seeds=test:a -> seeds must be BLOCK:COUNT or BLOCK:OFFSET:COUNT with one of ['demonstrations',
 +policies.a=random seeds=10 -> seeds must be BLOCK:COUNT or BLOCK:OFFSET:COUNT, such as test:1000, got 10
 +policies.a=random reference=foo -> reference must name one of policies = ['a', 'random'], got foo
@@ -547,7 +547,7 @@ help -> ilt: help is not a command; ilt --help lists the commands
 LATE = r"""
 [train: code and files of somebody else]
 model._target_=torch.nn.Linear -> model.n_layer is not a key of model._target_=torch.nn.modules.linear.Linear
-optimizer._target_=torch.optim.Foo -> optimizer._target_=torch.optim.Foo names nothing
+optimizer._target_=torch.optim.Foo -> optimizer._target_=torch.optim.Foo does not exist
 optimizer._target_=os.getcwd -> optimizer.learning_rate is not a key of optimizer._target_=posix.getcwd
 trainer._target_=os.getcwd -> trainer.accelerator is not a key of trainer._target_=posix.getcwd
 expert._target_=os.getcwd -> expert.

@@ -219,7 +219,7 @@ def test_a_missing_round_of_a_checkpoint_is_an_error(tmp_path: Path) -> None:
     made = toy(tmp_path, "imitation=dagger")
     fit(*made)
     shutil.rmtree(tmp_path / "rounds")
-    with pytest.raises(ValueError, match=r"round 1 of this run, .* resume=false begins afresh"):
+    with pytest.raises(ValueError, match=r"round 1 of this run, .* resume=false starts over"):
         fit(*made)
 
 

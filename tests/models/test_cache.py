@@ -115,7 +115,7 @@ def test_caching_suits_decoders_that_split_the_context_over_layers_without_learn
 
 def test_caching_refuses_other_models() -> None:
     assert not CachedDecoder.suits(nn.Linear(3, 4))
-    with pytest.raises(AssertionError, match="change while its window slides"):
+    with pytest.raises(AssertionError, match="change as the window slides"):
         CachedDecoder(decoder(attention="full"))
 
 

@@ -49,7 +49,7 @@ class Foreign(Recurrent):
 def test_code_of_other_packages_runs_only_if_trusted(tmp_path: Path) -> None:
     saved = replace(spec("nano", BOX), model={"_target_": f"{__name__}.Foreign"})
     saved.save(saved.build()[0], tmp_path / "model.safetensors")
-    with pytest.raises(ConfigError, match=r"model\._target_=.*Foreign is no component of ilt.*trust=\[tests\]"):
+    with pytest.raises(ConfigError, match=r"model\._target_=.*Foreign is not a component of ilt.*trust=\[tests\]"):
         ModelSpec.load(tmp_path / "model.safetensors")
     assert isinstance(ModelSpec.load(tmp_path / "model.safetensors", trust=["tests"])[1], Foreign)
 
@@ -70,7 +70,7 @@ def test_a_file_that_asks_for_more_memory_than_its_weights_need_is_refused(
 def test_a_target_in_a_file_is_not_called(tmp_path: Path) -> None:
     saved = spec("nano", BOX)
     replace(saved, head={"_target_": "os.abort"}).save(saved.build()[0], tmp_path / "model.safetensors")
-    with pytest.raises(ConfigError, match=r"head\._target_=os\.abort is no component of ilt"):
+    with pytest.raises(ConfigError, match=r"head\._target_=os\.abort is not a component of ilt"):
         ModelSpec.load(tmp_path / "model.safetensors")
 
 

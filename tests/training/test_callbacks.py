@@ -171,7 +171,7 @@ def test_the_model_returns_to_training_mode_after_a_rollout(plain: SimpleNamespa
 
 
 def test_averaging_before_the_rollout_is_refused() -> None:
-    with pytest.raises(ValueError, match="callbacks: rollout must stand before ema"):
+    with pytest.raises(ValueError, match="callbacks: rollout must come before ema"):
         fit(decoder(), [EMA(decay=0.9), evaluation_of()])
 
 
