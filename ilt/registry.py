@@ -1,16 +1,23 @@
-"""The registry of all schemas, and a reader of `conf/` without Hydra for the Python API."""
+"""All groups, parts and schemas of a config, and a reader of `conf/` without Hydra for the Python API."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from importlib.resources import files
 from typing import Any
 
 import yaml
+from omegaconf import DictConfig
 
-from ilt.schema import COMPONENTS, Component, ConfigError
+from ilt.schema import COMPONENTS, Component, ConfigError, schema_of
 
 ROOMS = ("envs", "data", "models", "experts", "imitation", "training", "evaluation", "studies", "tracking", "cli")
+
+GROUPS = ("env", "expert", "demos", "dataset", "head", "imitation", "model", "optimizer", "trainer")
+"""Groups of a config that name one component each."""
+
+PARTS = ("logger", "evaluation", "search", "callbacks")
+"""Other groups and parts of a config, which are not a single component."""
 
 for _schemas in ("envs.spec", *(f"{room}.config" for room in ROOMS)):
     import_module(f"ilt.{_schemas}")
@@ -71,6 +78,18 @@ def merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]
         inner = merged.get(name)
         merged[name] = merge(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
     return merged
+
+
+def parts_of(cfg: DictConfig) -> Iterator[tuple[str, Component | None, Any]]:
+    """Yield the key, schema and values of every part of a config that has its own schema."""
+    for group in (*GROUPS, *PARTS):
+        several = {"callbacks": "callbacks", "env": "env.wrappers"}.get(group)
+        if group in cfg and group != "callbacks" and (group in GROUPS or cfg[group]):
+            yield group, schema_of(group, cfg[group]), cfg[group]
+        if group in cfg and several:
+            for name, values in (cfg[group] if group == "callbacks" else cfg.env.get("wrappers") or {}).items():
+                if values is not None:
+                    yield f"{several}.{name}", schema_of(several, values, prefix=f"{several}.{name}"), values
 
 
 def _options(group: str) -> list[Component]:

@@ -1,26 +1,17 @@
 """A complete config: its groups, the checks across them, and the identity of the training run that it describes."""
 
 import dataclasses
-import os
 import re
-import sys
-import tempfile
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ilt import registry
 from ilt.envs.spec import BLOCKS, EnvSpec, check_disjoint
-from ilt.memory import check_memory
-from ilt.models.config import check_head
+from ilt.machine import check_precision, check_writable, existing
+from ilt.registry import GROUPS, load_option, options_of, parts_of
+from ilt.rules import COUNT, FOLDER, TEXT
 from ilt.schema import (
-    COUNT,
-    FOLDER,
-    TEXT,
-    Component,
     ConfigError,
     canonical,
     check,
@@ -28,17 +19,10 @@ from ilt.schema import (
     config_hash,
     did_you_mean,
     leaves,
-    locate,
     named,
     plain,
     schema_of,
 )
-
-GROUPS = ("env", "expert", "demos", "dataset", "head", "imitation", "model", "optimizer", "trainer")
-"""Groups of a config that name one component each."""
-
-PARTS = ("logger", "evaluation", "search", "callbacks")
-"""Other groups and parts of a config, which are not a single component."""
 
 NOT_OF_THE_RUN = (
     "hydra", "outputs", "run_name", "resume", "logger", "threads", "processes", "n_envs", "search", "evaluation"
@@ -64,11 +48,11 @@ def check_config(cfg: DictConfig, command: str = "train", *, partial: bool = Fal
     if not partial:
         complete(keys, cfg)
         if command == "train" and (absent := [group for group in GROUPS if group not in cfg]):
-            raise ConfigError(f"{absent[0]} must be given; it must be one of {registry.options_of(absent[0])}")
+            raise ConfigError(f"{absent[0]} must be given; it must be one of {options_of(absent[0])}")
     check(dataclasses.replace(keys, open=True), cfg, prefix="")
     if not partial:
-        _existing(cfg.outputs)
-    for prefix, found, values in _parts(cfg):
+        existing(cfg.outputs)
+    for prefix, found, values in parts_of(cfg):
         complete(found, values)
         check(found, values, prefix=prefix)
     if "env" in cfg and schema_of("env", cfg.env) is None:
@@ -92,97 +76,13 @@ def check_config(cfg: DictConfig, command: str = "train", *, partial: bool = Fal
         check_search(cfg.search)
 
 
-def check_environment(cfg: DictConfig) -> None:
-    """Raise ConfigError, naming the key, unless a config fits its environment, its files and this machine.
-
-    The only heavy imports are Gymnasium and the environment.
-    """
-    check_writable(cfg.outputs)
-    check_memory(cfg)
-    for prefix, found, values in _parts(cfg):
-        for name, field in (found.fields if found else {}).items():
-            if field.metadata["file"]:
-                _check_zip(f"{prefix}.{name}", Path(values[name]), field.metadata["file"])
-    if "trainer" in cfg:
-        _check_machine(cfg.trainer)
-    space = EnvSpec.from_config(cfg.env).action_space
-    by_hand = "expert" in cfg and cfg.expert._target_ == named("expert", "heuristic").target
-    if by_hand and not callable(locate(cfg.env.heuristic, key="env.heuristic")):
-        raise ConfigError(f"env.heuristic must be a function from observations to actions, got {cfg.env.heuristic}")
-    if "head" in cfg:
-        check_head(cfg.head, space)
-    for prefix, found, values in _parts(cfg):
-        if "_target_" in values and (found is None or values._target_ != found.target):
-            locate(values._target_, key=f"{prefix}._target_")  # a user's own component, which may import a lot
-
-
-def _check_zip(key: str, path: Path, members: Sequence[str]) -> None:
-    """Raise ConfigError, naming the key, unless a zip file contains these members."""
-    if not path.is_file():
-        raise ConfigError(f"{key} must be a file, got {path}")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            absent = sorted(set(members) - set(archive.namelist()))
-    except (OSError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{key} must be a file that can be read, got {path}: {error}") from error
-    if absent:
-        raise ConfigError(f"{key} must be a file that contains {', '.join(members)}, got {path} without {absent[0]}")
-
-
-def _check_machine(trainer: DictConfig) -> None:
-    """Raise ConfigError for devices that this machine lacks, as far as can be told without torch."""
-    if sys.platform == "linux" and not any(map(os.path.exists, _GPU_DEVICES)):
-        if trainer.accelerator == "gpu":
-            raise ConfigError("trainer.accelerator must be one that this machine has, got gpu; trainer=cpu needs none")
-        check_precision(trainer, on_gpus=False)
-    if trainer.get("num_nodes", 1) > 1 and not STARTERS & os.environ.keys():
-        raise ConfigError(
-            f"trainer.num_nodes must be 1 where neither torchrun nor srun starts the processes, got {trainer.num_nodes}"
-        )
-    n_cores = os.cpu_count() or 1  # of the machine; srun may have given this process fewer
-    if trainer.accelerator == "cpu" and trainer.devices != "auto" and trainer.devices > n_cores:
-        raise ConfigError(f"trainer.devices must be at most {n_cores}, the CPU cores here, got {trainer.devices}")
-
-
-STARTERS = {"WORLD_SIZE", "SLURM_STEP_ID"}
-"""Environment variables of processes started by torchrun or srun."""
-
-_GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, Windows Subsystem for Linux
-
-
-def check_precision(trainer: Any, *, on_gpus: bool) -> None:
-    """Raise ConfigError if a config's `trainer` asks for a precision that the device does not support."""
-    if trainer.precision == "16-mixed" and not on_gpus:
-        raise ConfigError("trainer.precision must be 32-true, bf16-mixed or 64-true on a CPU, got 16-mixed")
-
-
-def outputs_of(cfg: DictConfig) -> Path:
-    """Return `outputs` for reading. Raise ConfigError if it is not a folder; only the default one may be missing."""
-    outputs = Path(cfg.outputs)
-    if not outputs.is_dir() and (outputs.exists() or cfg.outputs != named("command", "train").defaults["outputs"]):
-        raise ConfigError(f"outputs must be a folder, got {outputs}")
-    return outputs
-
-
-def _parts(cfg: DictConfig) -> Iterator[tuple[str, Component | None, Any]]:
-    """Yield the key, schema and values of every part of a config that has its own schema."""
-    for group in (*GROUPS, *PARTS):
-        several = {"callbacks": "callbacks", "env": "env.wrappers"}.get(group)
-        if group in cfg and group != "callbacks" and (group in GROUPS or cfg[group]):
-            yield group, schema_of(group, cfg[group]), cfg[group]
-        if group in cfg and several:
-            for name, values in (cfg[group] if group == "callbacks" else cfg.env.get("wrappers") or {}).items():
-                if values is not None:
-                    yield f"{several}.{name}", schema_of(several, values, prefix=f"{several}.{name}"), values
-
-
 def training_config(cfg: DictConfig) -> dict[str, Any]:
     """Return everything that determines a run's weights, in canonical form; see `ilt.schema.canonical`.
 
     Scoring, figures and logging are not part of it.
     """
     cfg = cfg.copy()
-    for _, found, values in _parts(cfg):
+    for _, found, values in parts_of(cfg):
         complete(found, values)
     env = EnvSpec.from_config(cfg.env)
     kept: dict[str, Any] = {
@@ -410,31 +310,6 @@ def _checked_outputs(outputs: Any) -> str:
     return str(outputs)
 
 
-def check_writable(outputs: str) -> None:
-    """Raise ConfigError if the folder `outputs` cannot be made or written to."""
-    try:
-        tempfile.TemporaryFile(dir=_existing(outputs)).close()
-    except OSError as error:
-        raise ConfigError(
-            f"outputs must be a folder that can be written to, got {outputs}: {error.strerror}"
-        ) from error
-
-
-def _existing(outputs: str) -> Path:
-    """Return `outputs`, or its nearest existing parent if missing. Raise ConfigError if it cannot be a folder."""
-    path = Path(outputs).absolute()
-    there = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
-    if not there.is_dir():
-        raise ConfigError(f"outputs must be a folder, but {there} is a file")
-    for name in path.relative_to(there).parts:
-        if len(name.encode()) > _LONGEST_NAME:
-            raise ConfigError(f"outputs must be a folder whose name has at most {_LONGEST_NAME} bytes, got {name}")
-    return there
-
-
-_LONGEST_NAME = 255  # bytes in a file's name, on Linux and macOS
-
-
 def _run_hash(*, _root_: DictConfig) -> str:
     """Return the hash in a run's name, which Hydra resolves first. Raise ConfigError if the config is invalid."""
     try:
@@ -463,14 +338,14 @@ def hints(cfg: DictConfig, choices: Mapping[str, Any]) -> list[str]:
     """
     advice, option, env = [], str(choices.get("env")), cfg.env
     if _own_id(env.id, option) != env.id:
-        own = registry.load_option("env", option)
+        own = load_option("env", option)
         rules = ("success_return", "crash_reward", "gate", "heuristic")
         kept = [f"{key}={env[key]}" for key in rules if env[key] is not None and env[key] == own[key]]
         if kept:
             advice.append(f"env.id={env.id} keeps {', '.join(kept)} of env={option}; env=gymnasium has no such rules")
     trains_expert = "total_steps" in cfg.expert  # as those of the experiments do
-    for experiment in registry.options_of("experiment") if trains_expert and not choices.get("experiment") else ():
-        if registry.load_option("experiment", experiment).get("env", {}).get("id") == env.id:
+    for experiment in options_of("experiment") if trains_expert and not choices.get("experiment") else ():
+        if load_option("experiment", experiment).get("env", {}).get("id") == env.id:
             advice.append(f"experiment={experiment} has settings that suit env.id={env.id}")
     return advice
 
@@ -478,7 +353,7 @@ def hints(cfg: DictConfig, choices: Mapping[str, Any]) -> list[str]:
 def _own_id(env_id: str, option: str) -> str:
     """Return the id that an option of `env` describes; `env_id` if the option is the user's own."""
     try:
-        return str(registry.load_option("env", option).get("id"))
+        return str(load_option("env", option).get("id"))
     except ConfigError:
         return env_id
 

@@ -14,13 +14,13 @@ ORDER = (
 """A package may import itself and the packages listed before it."""
 RANK = {package: rank for rank, packages in enumerate(ORDER.split(" < ")) for package in packages.split(", ")}
 ANYWHERE = (
-    "data.episodes, memory, registry, rollout.sockets, rollout.workers, schema, settings, tracking.checkpoints, "
-    "tracking.progress, tracking.reading, tracking.run_folder, tracking.store, tracking.weights"
+    "data.episodes, machine, memory, registry, rollout.sockets, rollout.workers, rules, schema, settings, "
+    "tracking.checkpoints, tracking.progress, tracking.reading, tracking.run_folder, tracking.store, tracking.weights"
 )
 FREE = {f"ilt.{name}" for name in ANYWHERE.split(", ")}
 """Any module may import these."""
 OPENS_LATE = {"ilt.data.sources", "ilt.envs.spec", "ilt.models.config"}
-"""`ilt.settings` imports these to read identities and check heads, although any module may import `ilt.settings`."""
+"""`ilt.machine` and `ilt.settings`, which any module may import, import these to check heads and read identities."""
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 

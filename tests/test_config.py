@@ -20,9 +20,10 @@ from ilt.cli import app  # noqa: F401  (registers the schemas with Hydra)
 from ilt.envs.spec import EnvSpec
 from ilt.experts.base import make_expert
 from ilt.experts.find import find
+from ilt.registry import GROUPS
 from ilt.rollout.recorded import Context
 from ilt.schema import COMPONENTS, ConfigError, config_hash, own_keys
-from ilt.settings import GROUPS, NOT_OF_THE_RUN, check_config, parse_seeds, run_config, training_config, training_hash
+from ilt.settings import NOT_OF_THE_RUN, check_config, parse_seeds, run_config, training_config, training_hash
 from ilt.tracking.store import SHIPPED, Store
 from ilt.training.fit import check_components, model_spec
 from tests.test_plugin import CONF as PLUGIN_CONF

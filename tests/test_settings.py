@@ -11,9 +11,10 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
 from ilt.cli import app  # noqa: F401  (registers the schemas with Hydra)
+from ilt.machine import check_environment
 from ilt.registry import load_option
 from ilt.schema import ConfigError
-from ilt.settings import check_config, check_environment, hints
+from ilt.settings import check_config, hints
 
 
 def checked(*overrides: str) -> DictConfig:

@@ -34,8 +34,9 @@ class SearchSweeper(Sweeper):
         Raise ConfigError, before anything is written, if the search or one of its values is not allowed.
         """
         from ilt.cli.app import check_overrides
+        from ilt.machine import check_environment
         from ilt.schema import ConfigError
-        from ilt.settings import check_config, check_environment, check_search
+        from ilt.settings import check_config, check_search
 
         HydraConfig.instance().set_config(self.config)  # interpolated names contain the chosen options
         if self.config.get("search") is None:

@@ -25,9 +25,8 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from hydra_plugins.ilt_ray.launcher import RayLauncher
 from hydra_plugins.ilt_search.sweeper import SearchSweeper
-from ilt.registry import store_schemas
+from ilt.registry import GROUPS, PARTS, store_schemas
 from ilt.schema import COMPONENTS, ConfigError, PlainError, common_keys
-from ilt.settings import GROUPS, PARTS
 
 store_schemas(ConfigStore.instance().store)
 # Hydra copies the store once per listed group but only reads the copy; this took three quarters of --help's time

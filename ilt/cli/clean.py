@@ -12,7 +12,8 @@ from omegaconf import DictConfig
 from ilt.cli.app import app
 from ilt.cli.list import COLUMNS, FAILED, SET_ASIDE, UNFINISHED, Entry, find_entries, lock_of, row
 from ilt.evaluation.tables import print_table
-from ilt.settings import check_config, outputs_of
+from ilt.machine import outputs_of
+from ilt.settings import check_config
 
 log = logging.getLogger(__name__)
 

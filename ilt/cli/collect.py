@@ -5,8 +5,9 @@ import logging
 from omegaconf import DictConfig
 
 from ilt.cli.app import app
+from ilt.machine import check_environment
 from ilt.rollout.workers import start_early
-from ilt.settings import check_config, check_environment
+from ilt.settings import check_config
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,10 @@ from omegaconf import DictConfig
 from ilt.cli.app import app
 from ilt.envs.spec import EnvSpec
 from ilt.evaluation.policy_files import RANDOM, check_policies
+from ilt.machine import check_environment
 from ilt.rollout.workers import start_early
 from ilt.schema import ConfigError
-from ilt.settings import check_config, check_environment, parse_seeds, parse_subset
+from ilt.settings import check_config, parse_seeds, parse_subset
 
 log = logging.getLogger(__name__)
 

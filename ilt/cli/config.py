@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ilt.schema import FOLDER, LARGEST_SEED, MAPPING, NAME, PROJECT, TEXT, Rule, component, key, list_of
+from ilt.rules import FOLDER, LARGEST_SEED, MAPPING, NAME, PROJECT, TEXT, Rule, list_of
+from ilt.schema import component, key
 
 _SEEDS = Rule(TEXT.allows, "BLOCK:COUNT or BLOCK:OFFSET:COUNT, such as test:1000")
 _FIT_SEEDS = Rule(TEXT.allows, "BLOCK:COUNT or BLOCK:OFFSET:COUNT, such as selection:1000")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from ilt.cli.app import app
-from ilt.settings import check_config, check_writable
+from ilt.machine import check_writable
+from ilt.settings import check_config
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Section, Workspace

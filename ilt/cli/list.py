@@ -17,8 +17,9 @@ from omegaconf import DictConfig
 from ilt.cli.app import app
 from ilt.cli.report import set_aside
 from ilt.evaluation.tables import print_table
+from ilt.machine import outputs_of
 from ilt.schema import ConfigError
-from ilt.settings import check_config, outputs_of
+from ilt.settings import check_config
 from ilt.tracking.reading import UnreadableFileError, is_regular, read_text, reading
 from ilt.tracking.run_folder import COMMAND, CONFIG, ERROR, RESULTS, read_config, read_results
 from ilt.tracking.store import MANIFEST, SHIPPED, paths_below, read_manifest

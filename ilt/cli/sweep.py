@@ -23,9 +23,11 @@ from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from ilt.cli.app import check_overrides, exit_on_mistakes
+from ilt.machine import check_environment
+from ilt.registry import GROUPS, PARTS
 from ilt.rollout.workers import cores, sendable
 from ilt.schema import ConfigError, config_hash
-from ilt.settings import GROUPS, PARTS, check_config, check_environment, is_of_the_run
+from ilt.settings import check_config, is_of_the_run
 from ilt.tracking.reading import open_regular
 from ilt.tracking.run_folder import COMMAND, CONFIG, RESULTS, write_error
 

@@ -15,7 +15,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ilt.cli.app import app
-from ilt.settings import check_config, outputs_of
+from ilt.machine import outputs_of
+from ilt.settings import check_config
 from ilt.tracking.reading import UnreadableFileError, open_regular, reading
 from ilt.tracking.store import SHIPPED, paths_below
 

@@ -11,9 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from ilt.cli import FIRST_JOB_STARTED
 from ilt.cli.app import app
+from ilt.machine import STARTERS, check_environment
 from ilt.rollout.workers import start_early
 from ilt.schema import ConfigError, config_hash
-from ilt.settings import STARTERS, check_config, check_environment, hints, run_config, training_config
+from ilt.settings import check_config, hints, run_config, training_config
 from ilt.tracking.run_folder import RunFolder, discard_unused, selection_return, shown
 
 log = logging.getLogger(__name__)

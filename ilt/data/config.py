@@ -1,6 +1,7 @@
 """Schemas of the config groups `dataset` and `demos`."""
 
-from ilt.schema import COUNT, Rule, component, key
+from ilt.rules import COUNT, Rule
+from ilt.schema import component, key
 
 AMOUNT = Rule(
     lambda v: COUNT.allows(v) or (isinstance(v, float) and 0 < v <= 1),

@@ -8,7 +8,8 @@ from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from ilt.schema import MAPPING, ConfigError, accepted, component, integer, key, list_of, locate, plain
+from ilt.rules import MAPPING, integer, list_of
+from ilt.schema import ConfigError, accepted, component, key, locate, plain
 from ilt.schema import canonical as canonical_config
 
 if TYPE_CHECKING:

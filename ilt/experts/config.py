@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from ilt.schema import LARGEST_COUNT, LARGEST_SEED, NAME, component, key
+from ilt.rules import LARGEST_COUNT, LARGEST_SEED, NAME
+from ilt.schema import component, key
 
 
 @component("expert")

@@ -1,6 +1,7 @@
 """Schema of the config's part `search`."""
 
-from ilt.schema import LARGEST_SEED, MAPPING, NAME, component, key
+from ilt.rules import LARGEST_SEED, MAPPING, NAME
+from ilt.schema import component, key
 
 
 @component("search")

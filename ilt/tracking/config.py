@@ -1,6 +1,7 @@
 """Schemas of the config group `logger`; loggers without a schema are checked against their constructors."""
 
-from ilt.schema import PROJECT, Rule, component, key
+from ilt.rules import PROJECT, Rule
+from ilt.schema import component, key
 
 _ANY_TEXT = Rule(lambda v: isinstance(v, str), "text")
 _BY_THE_JOB = "the job sets it"

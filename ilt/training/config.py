@@ -1,6 +1,7 @@
 """Schemas of the config groups `optimizer`, `trainer` and `callbacks`."""
 
-from ilt.schema import COUNT, LARGEST_COUNT, Rule, component, key
+from ilt.rules import COUNT, LARGEST_COUNT, Rule
+from ilt.schema import component, key
 
 
 @component("optimizer", "adamw", "ilt.training.optimizer.adamw")

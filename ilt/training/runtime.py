@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
+from ilt.machine import check_precision
 from ilt.schema import ConfigError
-from ilt.settings import check_precision
 from ilt.training.ranks import cluster
 
 
