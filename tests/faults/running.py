@@ -28,7 +28,7 @@ SECONDS = 300
 
 
 CARTPOLE = ["env=gymnasium", "env.id=CartPole-v1", "expert=a2c", "expert.gate=null", "expert.selection_episodes=4"]
-CARTPOLE += ["expert.score_every=1000"]
+CARTPOLE += ["expert.score_every=1000", "processes=1"]
 STUDENT = ["experiment=smoke", *CARTPOLE, "evaluation.video=false", "evaluation.n_episodes=10", "demos.n_episodes=10"]
 SHORT = [*STUDENT, "expert.total_steps=2000", "trainer.max_steps=40", "trainer.val_check_interval=20"]
 AGAIN = ["train", *SHORT, "run_name=one"]

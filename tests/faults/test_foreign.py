@@ -28,8 +28,15 @@ EVIL = f"open({RAN!r}, 'w').close()\ndef __getattr__(name):\n    return print\n"
 """A module in the current folder, which is on the import path: importing it writes a file."""
 
 EVALUATE = ["evaluate", "run=outputs/runs/one", "seeds=selection:0:5", "logger=none", "processes=1"]
-COMPARE = ["compare", *CARTPOLE[:2], "+policies.student=outputs/runs/one", "seeds=selection:0:5", "logger=none"]
-PROBE = ["probe", "run=outputs/runs/one", "logger=none", "n_episodes=8"]
+COMPARE = [
+    "compare",
+    *CARTPOLE[:2],
+    "+policies.student=outputs/runs/one",
+    "seeds=selection:0:5",
+    "logger=none",
+    "processes=1",
+]
+PROBE = ["probe", "run=outputs/runs/one", "logger=none", "n_episodes=8", "processes=1"]
 REPORT, LIST = ["report", "runs=outputs/runs"], ["list"]
 NEW = [*AGAIN, "seed=5", "run_name=new"]
 
