@@ -43,7 +43,7 @@ test-slow: install  ## run only the slow tests: experts trained from scratch, th
 	$(PY) -m pytest -m slow $(ARGS)
 
 test-faults: install  ## test kills, full disks, damaged and malicious files, wrong input (ILT_FAULTS_SEED, ILT_FAULTS_KILLS)
-	$(PY) -m pytest -m slow tests/faults -s $(ARGS)
+	$(PY) -m pytest -n 2 --dist worksteal -m slow tests/faults $(ARGS)
 
 lint: install  ## check with ruff, without changing anything
 	$(BIN)/ruff check .
