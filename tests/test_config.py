@@ -191,9 +191,9 @@ WRONG_VALUES = [
     ("n_envs", 0, "an integer of at least 1"),
     ("threads", 0, "an integer from 1 to 1024, or null"),
     ("run_name", "../../evil", "a folder name of at most 200 bytes that does not start with a dot and contains no /"),
-    ("run_name", "..", "a folder's name"),
+    ("run_name", "..", "a folder name"),
     ("run_name", "ü" * 101, "a folder name of at most 200 bytes"),
-    ("run_name", "two\nlines", "a folder's name"),
+    ("run_name", "two\nlines", "a folder name"),
     ("processes", 0, "an integer from 1 to 1024, or null"),
     ("env.id", 3, "text"),
     ("env.kwargs", "windy", "a mapping"),
@@ -452,7 +452,7 @@ def test_a_missing_required_value_is_refused(entry_point: str, key: str) -> None
         cfg = compose(entry_point)
     assert OmegaConf.missing_keys(cfg) == {key}
     with pytest.raises(
-        ConfigError, match=f"{key} must be given; it must be (the|a) folder (of a|that holds) finished run"
+        ConfigError, match=f"{key} must be given; it must be (the|a) folder (of a|that contains) finished run"
     ):
         check_config(cfg, entry_point)
 

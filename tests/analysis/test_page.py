@@ -87,8 +87,8 @@ def test_runs_are_sorted_by_selection_return_and_averaged(html: str, runs: list[
     assert html.count(' aria-sort="descending"><button') == 3  # one per table
     configs = body(html, "configs")
     # means and intervals, rates, number of seeds, stride, d_model
-    assert "stride=1 60.0 30.0 30.0 … 30.0 31.0 -1.0 -1.0 … -1.0 25.0 % 50.0 % 2 1 32" in configs
-    assert "stride=2 80.0 30.0 28.0 … 32.0 31.0 -1.0 -1.5 … -0.5 25.0 % 50.0 % 1 2 64" in configs
+    assert "stride=1 60.0 30.0 30.0 … 30.0 31.0 −1.0 −1.0 … −1.0 25.0 % 50.0 % 2 1 32" in configs
+    assert "stride=2 80.0 30.0 28.0 … 32.0 31.0 −1.0 −1.5 … −0.5 25.0 % 50.0 % 1 2 64" in configs
 
 
 def test_only_differing_keys_are_listed(runs: list[RunRecord], tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_card_compares_a_config_with_expert_and_random(html: str, runs: list[R
     first, second = re.findall(r"<article.*?</article>", html, flags=re.DOTALL)
     said = " ".join(re.sub("<[^>]*>", " ", first).split())
     assert said.startswith("stride=2 1 training seed Return, 95 % interval 30.0 28.0 … 32.0 Expert 31.0")
-    assert "Difference -1.0 -1.5 … -0.5 Random -70.0 Success 25.0 % Crashes 50.0 %" in said
+    assert "Difference −1.0 −1.5 … −0.5 Random −70.0 Success 25.0 % Crashes 50.0 %" in said
     assert "30.0 at step 100, 80.0 at step 200" in said
     assert "2 training seeds" in second
     once = replace(runs[0], curve={"rollout/return_mean": {100: 5.0}})

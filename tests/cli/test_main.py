@@ -164,6 +164,7 @@ def test_the_error_of_one_job_is_the_last_line_after_all_jobs(launcher: str, tmp
     assert len(list(tmp_path.glob("multirun/*/*/error.txt"))) == 1
 
 
+@pytest.mark.slow
 def test_our_sweeper_and_launcher_are_found_from_any_folder(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ilt", "train", "-m", "sweep=optuna", "hydra/launcher=ray", "model.n_layer=0"]
     process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

@@ -194,6 +194,7 @@ def test_workers_do_not_outlive_a_killed_parent(running: subprocess.Popen[str]) 
     assert gone(running.pid, 20), members(running.pid)
 
 
+@pytest.mark.slow
 def test_a_joblib_worker_can_start_its_own_workers() -> None:
     work = "Parallel(n_jobs=2)(delayed(light_results)() for _ in range(2))"
     code = f"from joblib import Parallel, delayed; from tests.rollout.test_workers import light_results; print({work})"

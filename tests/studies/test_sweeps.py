@@ -172,7 +172,7 @@ def test_jobs_are_finished_failed_or_not_finished(tmp_path: Path) -> None:
     assert jobs[0].overrides == {"seed": "0", "expert.extra": "1", "~callbacks.ema": ""}
 
 
-@pytest.mark.parametrize("launcher", [[], JOBLIB])
+@pytest.mark.parametrize("launcher", [[], pytest.param(JOBLIB, marks=pytest.mark.slow)])
 def test_a_failing_job_does_not_affect_the_others(launcher: list[str], tmp_path: Path) -> None:
     process = run(command(*COUNT, "model.dropout=0.5,0.0,2.0", "model=nano,tiny", *launcher, outputs=tmp_path))
     assert process.returncode == 1

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock, call
@@ -57,6 +58,9 @@ def option(name: str, outputs: Path) -> Any:
 def written(outputs: Path, kind: str) -> list[dict[str, Any]]:
     """Return the records of one kind in the only W&B run."""
     (path,) = outputs.glob("wandb/offline-run-*/run-*.wandb")
+    until = time.monotonic() + 30  # W&B may still be writing
+    while not any(record["type"] == "exit" for record in records(path)) and time.monotonic() < until:
+        time.sleep(0.1)
     return [record[kind] for record in records(path) if record["type"] == kind]
 
 

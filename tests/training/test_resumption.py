@@ -165,7 +165,7 @@ def test_without_its_best_weights_a_run_says_how_to_continue(tmp_path: Path) -> 
     demos = demonstrations(tmp_path)
     train(config(tmp_path, by_steps(3)), tmp_path / "run", demos)
     (tmp_path / "run" / "checkpoints" / "best.ckpt").write_bytes(b"")
-    with pytest.raises(DamagedArtifactError, match=r"best.ckpt cannot be used: .*; resume=false begins"):
+    with pytest.raises(DamagedArtifactError, match=r"best.ckpt cannot be used: .*; resume=false starts the run over"):
         train(config(tmp_path, by_steps(3)), tmp_path / "run", demos)
 
 
@@ -176,7 +176,7 @@ def test_without_its_best_weights_a_run_says_how_to_continue(tmp_path: Path) -> 
             "optimizer.learning_rate=1e30",
             "the training diverged: at step .* not finite; a lower optimizer.learning_rate",
         ),
-        ("+trainer.max_time='00:00:00:00'", "was ended at step . of 15 by a callback"),
+        ("+trainer.max_time='00:00:00:00'", "a callback ended the training at step . of 15"),
     ],
 )
 def test_a_training_that_diverges_or_ends_early_is_an_error(tmp_path: Path, change: str, message: str) -> None:
