@@ -57,7 +57,8 @@ API = {
     ),
     "Experts": (
         "Policies that demonstrate and label: trained here, read from a file, or a function.",
-        ["Expert", "experts.base.FunctionExpert", "experts.ppo.PPO", "experts.a2c.A2C", "experts.sb3_file.SB3File"],
+        ["Expert", "experts.find.LoadedExpert", "experts.base.FunctionExpert", "experts.ppo.PPO", "experts.a2c.A2C",
+         "experts.sb3_file.SB3File"],
     ),
     "Models": (
         "Networks from windows of observations and actions to outputs.",
@@ -75,7 +76,7 @@ API = {
     ),
     "Policies": (
         "Policies act in many environments at once.",
-        ["Policy", "rollout.policies.SequencePolicy", "rollout.policies.FunctionPolicy"],
+        ["Policy", "rollout.policies.Labeling", "rollout.policies.SequencePolicy", "rollout.policies.FunctionPolicy"],
     ),
     "Statistics": (
         "The numbers behind every table.",
