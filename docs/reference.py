@@ -39,50 +39,62 @@ GROUPS = {
 
 API = {
     "Functions": (
-        "The commands as functions. Results go to the same store, under the same names.",
+        "The commands as functions. Results go to the same store, under the same names. "
+        "See [Get started](../get-started.md#the-same-from-python).",
         ["make_env", "load_expert", "collect", "train", "evaluate", "compare", "load_policy", "Demonstrations", "Run"],
     ),
     "Checks": (
-        "Each check raises `ValueError` and says what is wrong; call them in your own tests.",
+        "Each check raises `ValueError` and says what is wrong; call them in your own tests, "
+        "as in [Your own model](../tutorials/own-model.md#check-it).",
         ["check_env", "check_expert", "check_model"],
     ),
     "Environments": (
-        "An environment is anything that `gymnasium.make` returns, with rules for success and blocks of seeds.",
+        "An environment is anything that `gymnasium.make` returns, with rules for success and blocks of seeds. "
+        "See [Your own environment](../tutorials/own-environment.md).",
         ["EnvSpec", "ActionSpace", "envs.observations.ObservationLayout", "envs.wrappers.MaskObservation"],
     ),
     "Demonstrations": (
-        "Episodes, their sources, and windows over them.",
+        "Episodes, their sources, and windows over them. "
+        "See [Your own demonstrations](../tutorials/own-demonstrations.md).",
         ["Episodes", "DataSource", "data.sources.ExpertEpisodes", "data.sources.EpisodesFile",
          "data.windows.WindowDataset"],
     ),
     "Experts": (
-        "Policies that demonstrate and label: trained here, read from a file, or a function.",
-        ["Expert", "experts.base.FunctionExpert", "experts.ppo.PPO", "experts.a2c.A2C", "experts.sb3_file.SB3File"],
+        "Policies that demonstrate and label: trained here, read from a file, or a function. "
+        "See [Your own expert](../tutorials/own-expert.md).",
+        ["Expert", "experts.find.LoadedExpert", "experts.base.FunctionExpert", "experts.ppo.PPO", "experts.a2c.A2C",
+         "experts.sb3_file.SB3File"],
     ),
     "Models": (
-        "Networks from windows of observations and actions to outputs.",
+        "Networks from windows of observations and actions to outputs. "
+        "See [Your own model](../tutorials/own-model.md).",
         ["SequenceModel", "Stepper", "embed_actions", "models.decoder.Decoder", "models.mlp.MLP", "models.mlp.MLPStack",
          "models.recurrent.Recurrent"],
     ),
     "Action heads": (
-        "Distributions over actions, parametrized by a model's outputs.",
+        "Distributions over actions, parametrized by a model's outputs. "
+        "See [Action heads](../tutorials/own-model.md#action-heads).",
         ["ActionHead", "models.heads.Categorical", "models.heads.Gaussian", "models.heads.GaussianMixture",
          "models.heads.Discretized", "models.heads.Regression"],
     ),
     "Imitation algorithms": (
-        "How many expert labels are used, in which rounds, from whose episodes.",
+        "How many expert labels are used, in which rounds, from whose episodes. "
+        "See [Your own algorithm](../tutorials/own-algorithm.md).",
         ["Imitation", "Round", "imitation.base.BC", "imitation.dagger.DAgger", "imitation.dart.DART"],
     ),
     "Policies": (
-        "Policies act in many environments at once.",
-        ["Policy", "rollout.policies.SequencePolicy", "rollout.policies.FunctionPolicy"],
+        "Policies act in many environments at once. See [Exporting policies](../guides/exporting.md).",
+        ["Policy", "rollout.policies.Labeling", "rollout.policies.SequencePolicy", "rollout.policies.FunctionPolicy"],
     ),
     "Statistics": (
-        "The numbers behind every table.",
+        "The numbers behind every table. See [Evaluation and its statistics](../concepts/evaluation.md).",
         ["evaluation.statistics.mean_interval", "evaluation.statistics.mean_interval_of_runs",
          "evaluation.statistics.performance"],
     ),
-    "Errors": ("What is wrong with a config or an argument.", ["ConfigError"]),
+    "Errors": (
+        "What is wrong with a config or an argument. See [Troubleshooting](../troubleshooting.md).",
+        ["ConfigError"],
+    ),
 }  # fmt: skip
 """The sections of the API page: an introduction, and names in `ilt`."""
 

@@ -85,6 +85,14 @@ def make_env(id: str, *, wrappers: Sequence[Mapping[str, Any]] = (), **settings:
         id: the name of an option, such as `lunar_lander_hidden`; a Gymnasium id; or `module:Name-v0`.
         wrappers: mappings of a `_target_` and its arguments, innermost wrapper first.
         settings: other keys of the config's `env`, such as `kwargs` and `success_return`.
+
+    Example:
+        ```python
+        env = ilt.make_env("lunar_lander_hidden")
+        pendulum = ilt.make_env("Pendulum-v1", success_return=-200.0)
+        hide = {"_target_": "ilt.envs.wrappers.MaskObservation", "hide": [1, 3]}
+        cartpole = ilt.make_env("CartPole-v1", wrappers=[hide])
+        ```
     """
     values = load_option("env", id) if id in options_of("env") else {**load_option("env", "gymnasium"), "id": id}
     if wrappers:
@@ -116,11 +124,23 @@ def load_expert(
         outputs: folder of the store.
         deterministic: whether it takes its most likely action instead of sampling.
         privileged: whether it sees what the environment hides from students.
-        settings: other keys of the config's `expert`, such as `total_steps` and `gate`.
+        settings: other keys of the config's `expert`, such as `total_steps` and `gate`. A function or a policy has no
+            settings and no gate.
+
+    Returns:
+        the expert, which `collect`, `train`, `evaluate` and `compare` accept.
 
     Raises:
         ConfigError: a setting is not valid.
         GateError: the expert does not pass its gate.
+
+    Example:
+        ```python
+        env = ilt.make_env("lunar_lander")
+        shipped = ilt.load_expert("ppo", env)
+        saved = ilt.load_expert("lander.zip", env, gate=200.0)  # a file saved by Stable-Baselines3
+        idle = ilt.load_expert(lambda observations: np.zeros(len(observations), int), env)
+        ```
     """
     if isinstance(expert, Policy) or callable(expert):
         if settings:
@@ -160,10 +180,22 @@ def collect(
 ) -> Demonstrations:
     """Collect an expert's episodes on the first seeds of the demonstrations and validation blocks.
 
+    Repeating the call loads the episodes from the store. A function or a policy has no identity, so each `load_expert`
+    of it counts as a new expert.
+
     Args:
+        expert: the expert, from `load_expert`.
+        env: the environment that it acts in.
         n_episodes: training episodes, one per seed.
         n_validation_episodes: validation episodes, one per seed; None for a tenth of `n_episodes`.
         outputs: folder of the store.
+
+    Example:
+        ```python
+        demos = ilt.collect(expert, env, n_episodes=100)
+        print(len(demos), demos.episodes.returns.mean())
+        demos.episodes.save(Path("demonstrations.npz"))
+        ```
     """
     ctx = _context(env, outputs)
     counts = {"demonstrations": n_episodes, "validation": n_validation_episodes or max(n_episodes // 10, 1)}
@@ -193,6 +225,7 @@ def train(
 
     Args:
         demos: demonstrations from `collect`, or any episodes, of which the last tenth is kept for validation.
+        env: the environment that the student acts in to be scored.
         model: an option of `conf/model`, or a mapping with a `_target_`.
         context_length: K, the longest window in steps.
         expert: the expert that the student is compared with and that labels rounds of DAgger; None for the expert of
@@ -203,6 +236,19 @@ def train(
         logger: a mapping, as the config's `logger`; None for no logger.
         settings: other groups of the config: the name of an option, a mapping of keys, or a tuple of both, such as
             `imitation="dagger"`, `optimizer={"learning_rate": 1e-3}`, `evaluation={"n_episodes": 200}`.
+
+    Returns:
+        the finished run, with its results and the student as a policy.
+
+    Raises:
+        ConfigError: a setting is not valid, or the demonstrations do not fit the environment.
+
+    Example:
+        ```python
+        run = ilt.train(demos, env=env, model="mini", context_length=32, imitation="dagger", seed=1)
+        print(run.path, run.results["return_mean"], run.results["expert_return_mean"])
+        lstm = ilt.train(demos, env=env, model={"_target_": "my_lab.LSTM", "width": 64})
+        ```
     """
     started = time.monotonic()
     if isinstance(demos, Episodes):
@@ -246,10 +292,24 @@ def load_policy(
     deterministic: bool = True,
     trust: Sequence[str] | None = (),
 ) -> Policy:
-    """Load the policy of a finished run or of an expert by its folder or name. To act with it, see `Policy.predict`.
+    """Load the policy of a finished run or of an expert. To act with it, see [`predict`][ilt.Policy.predict].
 
     Args:
+        where: the folder of a run or an expert, an expert's name, or `random`.
+        env: the environment to act in, which its observations and actions must fit.
+        outputs: folder of the store, in which a name is looked up.
+        deterministic: whether it takes its most likely action instead of sampling.
         trust: packages besides `ilt` whose code may be run to build it; None for all, if the files are your own.
+
+    Raises:
+        ConfigError: there is no such policy, it does not fit the environment, or its code is not trusted.
+
+    Example:
+        ```python
+        policy = ilt.load_policy("outputs/runs/NAME", env, trust=["my_lab"])
+        action, state = policy.predict(observation)  # at the start of an episode
+        action, state = policy.predict(next_observation, state)
+        ```
     """
     saved = read_policy("where", str(where), _context(env, outputs), deterministic=deterministic, trust=trust)
     saved.policy.flatten = partial(env.observations.flatten, privileged=saved.policy.privileged)
@@ -264,7 +324,23 @@ def evaluate(
     """Run a policy and return the metrics of its episodes, with a 95% confidence interval for the mean return.
 
     Args:
+        policy: a policy, an expert from `load_expert`, or a run from `train`.
+        env: the environment that it acts in.
+        n_episodes: test episodes, one per seed; ignored if `seeds` is given.
         seeds: BLOCK:COUNT or BLOCK:OFFSET:COUNT; None for the first `n_episodes` seeds of the test block.
+
+    Returns:
+        a mapping with `return_mean`, `return_std`, `return_median` and `return_p05` (fifth percentile);
+            `return_mean_interval`, the bounds [low, high]; `success_rate`, `crash_rate` (None if the environment has no
+            such rule) and `truncation_rate`, as fractions; `length_mean` in steps; and `n_episodes`.
+
+    Example:
+        ```python
+        scores = ilt.evaluate(run, env, n_episodes=200)
+        low, high = scores["return_mean_interval"]
+        print(f"{scores['return_mean']:.1f} ({low:.1f} to {high:.1f})")
+        others = ilt.evaluate(run, env, seeds="test:1000:500")  # 500 other test episodes
+        ```
     """
     block, offset, count = parse_seeds(seeds or f"test:{n_episodes}", env.seed_blocks)
     actor = policy if isinstance(policy, Policy) else policy.policy
@@ -285,8 +361,25 @@ def compare(
     """Run policies on the same seeds. Return metrics by name, with paired differences from the reference.
 
     Args:
-        policies: policies by name; each may be anything that `load_policy` takes. A random policy is always included.
+        policies: by name, a policy, an expert, a run, or anything that `load_policy` takes as `where`. A random policy
+            is always included, with the name `random`.
+        env: the environment that they act in.
+        seeds: BLOCK:COUNT or BLOCK:OFFSET:COUNT.
         reference: name of the policy that the others are compared with; None for the first.
+        outputs: folder of the store, in which names are looked up.
+        trust: as in `load_policy`.
+
+    Returns:
+        by name, a mapping with the keys of `evaluate`; with `performance`, which is 0 for the random policy and 1 for
+            the reference (None if the two have the same return); and with `difference`, the `mean` and `interval` of
+            the paired differences from the reference.
+
+    Example:
+        ```python
+        table = ilt.compare({"student": run, "expert": expert}, env, reference="expert")
+        print(table["student"]["performance"])
+        print(table["student"]["difference"]["interval"])
+        ```
     """
     block, offset, count = parse_seeds(seeds, env.seed_blocks)
     chosen, ctx = env.seeds(block, count, offset), _context(env, outputs)

@@ -321,6 +321,10 @@ class Learner:
 class A2C(Expert):
     """Our own advantage actor-critic; see `Learner` for the algorithm and its hyperparameters.
 
+    It is the synchronous form of Mnih et al. 2016, ["Asynchronous methods for deep reinforcement
+    learning"](https://arxiv.org/abs/1602.01783), with [generalized advantage
+    estimation](https://arxiv.org/abs/1506.02438) (Schulman et al. 2016).
+
     Args:
         total_steps: environment steps of training.
         score_every: environment steps between scorings on selection seeds.

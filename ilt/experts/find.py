@@ -28,7 +28,15 @@ _SECONDS_PER_GRADIENT = 0.003
 
 
 class LoadedExpert(NamedPolicy):
-    """An expert that can act in an environment."""
+    """An expert that can act in an environment, as `ilt.load_expert` returns it.
+
+    Attributes:
+        policy: the expert as a policy, which may be privileged.
+        name: its name in the names of runs and folders.
+        identity: everything that determines its actions, besides `deterministic`.
+        deterministic: whether it takes its most likely action instead of sampling.
+        parents: the artifacts that it was loaded from.
+    """
 
     @property
     def artifact(self) -> Artifact | None:

@@ -153,7 +153,9 @@ def restore(model: OnPolicyAlgorithm, state: dict[str, Any]) -> None:
 
 
 class PPO(Expert):
-    """Proximal policy optimization (Schulman et al. 2017), with tanh networks for actor and critic.
+    """Stable-Baselines3's proximal policy optimization, with tanh networks for actor and critic.
+
+    Schulman et al. 2017, ["Proximal policy optimization algorithms"](https://arxiv.org/abs/1707.06347).
 
     Args:
         total_steps: environment steps of training.

@@ -1,12 +1,5 @@
 """The contract of an imitation algorithm: which expert labels a student is trained on, and from whose episodes.
 
-To write your own, subclass `Imitation` and set `imitation._target_` to the path of your class, which is called with the
-config's own keys. `round_policy` returns the policy that acts in a round:
-
-    class MyAlgorithm(Imitation):
-        def round_policy(self, round):
-            return MyPolicy(round.student, round.expert), {}
-
 Every algorithm gets the same budget: as many expert labels as the demonstrations have steps. A fraction
 `initial_fraction` of them comes from the demonstrations; `rounds` rounds, evenly spaced over training, share the rest
 equally.
@@ -59,6 +52,16 @@ class Round:
 class Imitation(ABC):
     """An imitation algorithm.
 
+    To write your own, subclass it and set `imitation._target_` to the path of your class, which is called with the
+    config's own keys. `round_policy` returns the policy that acts in a round.
+
+    Example:
+        ```python
+        class MyAlgorithm(ilt.Imitation):
+            def round_policy(self, round):
+                return MyPolicy(round.student, round.expert), {}
+        ```
+
     Args:
         rounds: number of rounds in which the expert labels more steps during training; 0 for none.
         initial_fraction: fraction of all labels that come from the demonstrations.
@@ -87,7 +90,11 @@ class Imitation(ABC):
 
 
 class BC(Imitation):
-    """Behavior cloning: training on the expert's demonstrations only."""
+    """Behavior cloning: training on the expert's demonstrations only.
+
+    Pomerleau 1991, ["Efficient training of artificial neural networks for autonomous
+    navigation"](https://doi.org/10.1162/neco.1991.3.1.88).
+    """
 
     def round_policy(self, round: Round) -> tuple[Policy, Mapping[str, Any]]:
         raise AssertionError("behavior cloning has no rounds")

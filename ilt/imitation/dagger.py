@@ -1,7 +1,4 @@
-"""DAgger: the student acts, and the expert labels every step (Ross et al. 2011).
-
-The paper is "A reduction of imitation learning and structured prediction to no-regret online learning".
-"""
+"""DAgger: the student acts, and the expert labels every step (Ross et al. 2011)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +11,9 @@ from ilt.rollout.policies import MIXING, EpisodeRNG, Policy, SequencePolicy
 
 class DAgger(Imitation):
     """In each round the student acts, mixed with the expert, and the expert labels every step.
+
+    Ross, Gordon and Bagnell 2011, ["A reduction of imitation learning and structured prediction to no-regret online
+    learning"](https://arxiv.org/abs/1011.0686).
 
     Args:
         rounds, initial_fraction: see `Imitation`.

@@ -20,6 +20,8 @@ class DART(Imitation):
 
     The noise maximizes the likelihood of the student's actions on validation episodes. For choices it is the confusion
     matrix of student and expert; for numbers it is a Gaussian with the covariance of the student's errors.
+
+    Laskey et al. 2017, ["DART: noise injection for robust imitation learning"](https://arxiv.org/abs/1703.09327).
     """
 
     def round_policy(self, round: Round) -> tuple[Policy, Mapping[str, Any]]:

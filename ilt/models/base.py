@@ -1,20 +1,5 @@
 """The contract of a model: from windows of observations and actions to outputs, and how it acts step by step.
 
-To write your own, subclass `SequenceModel`, declare your options as keyword arguments of `__init__`, and set
-`model._target_` to the path of your class. The other keys are passed to `__init__`:
-
-    class MyModel(SequenceModel):
-        def __init__(self, *, hidden: int = 64, **sizes):
-            super().__init__(**sizes)
-            self.embed_actions = embed_actions(self.action_space, hidden)
-            ...
-            self.out = nn.Linear(hidden, self.n_outputs)
-
-        def forward(self, observations, actions, mask=None):
-            x = self.normalize(observations)
-            ...
-            return self.out(x)
-
 `ilt.check_model(model)` checks that a model meets this contract.
 """
 
@@ -49,6 +34,24 @@ class Stepper(Protocol):
 
 class SequenceModel(nn.Module):
     """P(a_t | s_0, a_0, …, s_t), as n_outputs numbers for each step of a window.
+
+    To write your own, subclass it, declare your options as keyword arguments of `__init__`, and set `model._target_` to
+    the path of your class. The other keys are passed to `__init__`.
+
+    Example:
+        ```python
+        class MyModel(ilt.SequenceModel):
+            def __init__(self, *, hidden: int = 64, **sizes):
+                super().__init__(**sizes)
+                self.embed_actions = ilt.embed_actions(self.action_space, hidden)
+                ...
+                self.out = nn.Linear(hidden, self.n_outputs)
+
+            def forward(self, observations, actions, mask=None):
+                x = self.normalize(observations)
+                ...
+                return self.out(x)
+        ```
 
     Args:
         observation_dim: size of one observation.

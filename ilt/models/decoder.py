@@ -22,6 +22,10 @@ class Decoder(SequenceModel):
     that have left the window. Refilling a cache now and then would show the student fewer than K steps most of the
     time; one band of K steps in every layer would show it n_layer times `context_length`.
 
+    States and actions are tokens as in [Decision Transformer](https://arxiv.org/abs/2106.01345) (Chen et al. 2021), but
+    without returns. Rotary positions are from [RoFormer](https://arxiv.org/abs/2104.09864) (Su et al. 2021), sliding
+    windows of attention from [Longformer](https://arxiv.org/abs/2004.05150) (Beltagy et al. 2020).
+
     Args:
         observation_dim, action_space, n_outputs, context_length: see `SequenceModel`.
         n_layer, n_head, d_model: depth, heads per layer, width.
@@ -30,7 +34,7 @@ class Decoder(SequenceModel):
         positions: `rotary` (relative), `learned` (one vector per step of the window) or `none`.
         tokens: `states_actions` or `states`.
         action_dropout: probability of blanking a past action's token in training, so that students do not just copy
-            their last action (de Haan et al. 2019, causal confusion).
+            their last action ([causal confusion](https://arxiv.org/abs/1905.11979), de Haan et al. 2019).
     """
 
     rope_cache: Tensor | None

@@ -230,7 +230,8 @@ class SequencePolicy(Policy):
     """A sequence model as a policy: it predicts the next action from the last steps of every slot's episode.
 
     It sees what it saw in training: up to `context_length` steps, including the true start of the episode. A decoder
-    with a key-value cache acts with the weights that it had when the policy was made.
+    with a key-value cache acts with the weights that it had when the policy was made. To act in a single environment,
+    see [`predict`][ilt.Policy.predict].
 
     Args:
         model, head: the student, and the distribution that its outputs parametrize.
