@@ -1,8 +1,9 @@
 """Wrong input gives a one-line error that names the key, and leaves no files: `make test-faults`.
 
-Each input runs in its own process in an empty folder.
+Each input runs in a process of its own in an empty folder, forked from one that has imported the commands.
 """
 
+import json
 import os
 import re
 import shlex
@@ -12,6 +13,7 @@ import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,12 +23,26 @@ from ilt.cli.main import COMMANDS
 pytestmark = pytest.mark.slow
 
 PROGRAM = """
-import atexit, runpy, sys
-atexit.register(lambda: print("torch" in sys.modules))
-sys.argv[0] = "ilt"
-runpy.run_module("ilt", run_name="__main__")
+import atexit, importlib, json, os, signal, sys
+from ilt.cli import main
+for command in main.COMMANDS:
+    importlib.import_module(f"ilt.cli.{command}")
+for line in sys.stdin:
+    folder, arguments = json.loads(line)
+    if (child := os.fork()):
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        continue
+    signal.alarm(300)
+    for descriptor, name in ((1, "printed"), (2, "said")):
+        os.dup2(os.open(f"{folder}.{name}", os.O_WRONLY | os.O_CREAT), descriptor)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.chdir(folder)
+    atexit.register(lambda: print("torch" in sys.modules))
+    sys.argv = ["ilt", *arguments]
+    main.main()
+    sys.exit()
 """
-"""`python -m ilt`, printing at the end whether torch was imported."""
+"""Types inputs, each in a child process, and prints the exit code of each. A child prints whether it imported torch."""
 
 WITHOUT_KEYS = {"WANDB_MODE": "offline", "WANDB_API_KEY": "", "NETRC": os.devnull, "OMP_NUM_THREADS": "1"}
 EMPTY = {Path(), Path("outputs"), Path("outputs/runs")}
@@ -591,34 +607,40 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def faults_of(number: int, arguments: str, words: str, *, folder: Path, given: Path, imports: bool) -> list[str]:
-    """Run one input; return the faults in its message."""
-    place = folder / str(number)
-    place.mkdir()
-    typed = shlex.split(arguments.replace("GIVEN", str(given)))
-    process = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *typed],
-        cwd=place,
+def faults_of(lines: list[tuple[int, tuple[str, str]]], *, folder: Path, given: Path, imports: bool) -> list[str]:
+    """Type numbered inputs one after the other, and return everything that is wrong with the answers."""
+    inputs = []
+    for number, (arguments, _) in lines:
+        (folder / str(number)).mkdir()
+        inputs.append([str(folder / str(number)), shlex.split(arguments.replace("GIVEN", str(given)))])
+    typed = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
         env={**os.environ, **WITHOUT_KEYS},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
+        input="".join(f"{json.dumps(each)}\n" for each in inputs),
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=600 if imports else 60,
+        check=True,
     )
-    left = {path.relative_to(place) for path in place.rglob("*")} - EMPTY
-    faults = {
-        f"it exits with {process.returncode}": process.returncode not in (1, 2),
-        f"it says {process.stderr[-2000:]!r}": process.stderr.count("\n") != 1 or not process.stderr.startswith(words),
-        f"it leaves {sorted(map(str, left))}": bool(left),
-        f"it prints {process.stdout[-2000:]!r}": not imports and not process.stdout.endswith("False\n"),
-    }
-    return [f"ilt {arguments}: {fault}" for fault, found in faults.items() if found]
+    found = []
+    for (number, (arguments, words)), code in zip(lines, map(int, typed.stdout.split()), strict=True):
+        place = folder / str(number)
+        said, printed = (Path(f"{place}.{name}").read_text() for name in ("said", "printed"))
+        left = {path.relative_to(place) for path in place.rglob("*")} - EMPTY
+        faults = {
+            f"it exits with {code}": code not in (1, 2),
+            f"it says {said[-2000:]!r}": said.count("\n") != 1 or not said.startswith(words),
+            f"it leaves {sorted(map(str, left))}": bool(left),
+            f"it prints {printed[-2000:]!r}": not imports and not printed.endswith("False\n"),
+        }
+        found += [f"ilt {arguments}: {fault}" for fault, is_one in faults.items() if is_one]
+    return found
 
 
-def try_all(lines: list[tuple[str, str]], **options: object) -> None:
-    """Run every input, two at a time, and fail with the list of faults."""
+def try_all(lines: list[tuple[str, str]], **options: Any) -> None:
+    """Type every input, two at a time, and fail with everything that is wrong."""
+    numbered = list(enumerate(lines))
     with ThreadPoolExecutor(2) as pool:
-        found = pool.map(lambda each: faults_of(each[0], *each[1], **options), enumerate(lines))  # type: ignore[arg-type]
+        found = pool.map(lambda half: faults_of(half, **options), (numbered[::2], numbered[1::2]))
         faults = [fault for each in found for fault in each]
     assert not faults, "\n".join(faults)
 
