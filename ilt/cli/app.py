@@ -136,7 +136,8 @@ def _mistake(error: Exception) -> str | None:
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
         known = [name for name in error.options if not re.fullmatch(_SCHEMA, name)]
-        return f"{group} must be one of {known}, got {option!r}{_did_you_mean(option, known)}"
+        own = "; yours needs a file with its _target_ in --config-dir" if "." in option else ""
+        return f"{group} must be one of {known}, got {option!r}{_did_you_mean(option, known) or own}"
     if said.startswith("Config group override must be"):
         given = next(argument for argument in sys.argv[1:] if _is_no_option(argument))
         return f"{given} is not an option of a group; a group takes a name, such as model=tiny"
@@ -168,6 +169,8 @@ def _unknown(name: str, error: OmegaConfBaseException) -> str:
         return f"{name} cannot be set: {found.refused[str(error.key)]}"
     takes_more = bool(parent) and not common_keys(parent.rstrip(".")) and (found is None or found.open)
     hint = _did_you_mean(name, known if "." in name else [*known, *_groups("")], parent)
+    if not hint and parent and found is not None and not takes_more:
+        hint = f"; its keys are {', '.join(key for key in known if key != '_target_')}"
     return f"{name} is not a key{hint or takes_more * f'; +{name}=… adds it'}"
 
 
