@@ -37,6 +37,7 @@ for _plugin in (RayLauncher, SearchSweeper):
 _CONFIGS, _VERSION_BASE = "ilt.conf", "1.3"
 _SCHEMA = r"\w+_keys\b"
 _ADVICE = ("To append to", "See https://", "Config search path", "provider=", "full_key:", "object_type=")
+_MOST_LISTED = 8  # keys in an error
 _command_line = sys.argv
 argparse.ArgumentParser.print_usage = lambda *_: None  # type: ignore[method-assign]  # keep errors to one line
 
@@ -169,8 +170,9 @@ def _unknown(name: str, error: OmegaConfBaseException) -> str:
         return f"{name} cannot be set: {found.refused[str(error.key)]}"
     takes_more = bool(parent) and not common_keys(parent.rstrip(".")) and (found is None or found.open)
     hint = _did_you_mean(name, known if "." in name else [*known, *_groups("")], parent)
-    if not hint and parent and found is not None and not takes_more:
-        hint = f"; its keys are {', '.join(key for key in known if key != '_target_')}"
+    own = [key for key in known if key != "_target_"]
+    if not hint and parent and not takes_more and len(own) <= _MOST_LISTED:
+        hint = f"; the keys of {parent.rstrip('.')} are {', '.join(own)}"
     return f"{name} is not a key{hint or takes_more * f'; +{name}=… adds it'}"
 
 
