@@ -156,5 +156,14 @@ def test_each_file_that_a_page_links_to_exists(page: str) -> None:
     assert [link for link in missing if not any(part in link for part in generated)] == []
 
 
+def test_each_page_of_the_site_that_the_readme_links_to_exists() -> None:
+    (site,) = re.findall(r"^site_url: (\S+)$", (ROOT / "docs/mkdocs.yml").read_text(), flags=re.MULTILINE)
+    links = re.findall(rf"\({re.escape(site)}(?:([^)#]*)/)?(?:#([^)]*))?\)", README)
+    assert len(links) == README.count(site) > 10
+    for page, heading in links:
+        (source,) = (ROOT / "docs/pages").glob(f"{page or 'index'}.*")  # Markdown, or a notebook
+        assert not heading or f"\n## {heading.capitalize()}\n" in source.read_text()
+
+
 def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= 150
