@@ -78,3 +78,8 @@ def test_loading_a_file_never_runs_code() -> None:
             assert given.get("weights_only", "True") == "True", f"{path}:{call.lineno}"
             assert name != "torch.load" or "weights_only" in given, f"{path}:{call.lineno}"
             assert name not in {"yaml.load", "yaml.unsafe_load", "yaml.full_load"}, f"{path}:{call.lineno}"
+
+
+def test_constraints_name_no_builds_that_pypi_lacks() -> None:
+    lines = (ROOT.parent / "constraints.txt").read_text().splitlines()
+    assert [line for line in lines if "+" in line.partition(";")[0] and not line.startswith("#")] == []
