@@ -8,7 +8,7 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ilt import pipeline
 from ilt.data.episodes import Episodes
-from ilt.data.sources import check_fits
+from ilt.data.sources import check_fits, warn_of_units
 from ilt.envs.spec import EnvSpec
 from ilt.evaluation.comparison import ALL, compare_policies
 from ilt.evaluation.saved_policies import read_policy
@@ -72,8 +72,8 @@ class Run:
     """
 
     path: Path
-    results: Mapping[str, Any]
-    policy: Policy
+    results: Mapping[str, Any] = field(repr=False)
+    policy: Policy = field(repr=False)
 
 
 def make_env(id: str, *, wrappers: Sequence[Mapping[str, Any]] = (), **settings: Any) -> EnvSpec:
@@ -252,6 +252,7 @@ def train(
     """
     started = time.monotonic()
     if isinstance(demos, Episodes):
+        warn_of_units(demos, env, source="demos")
         n = max(len(demos) // 10, 1)
         demos = Demonstrations(demos.first(len(demos) - n), demos.select(np.arange(len(demos) - n, len(demos))))
     for each in (demos.episodes, demos.validation):
@@ -299,7 +300,8 @@ def load_policy(
         env: the environment to act in, which its observations and actions must fit.
         outputs: folder of the store, in which a name is looked up.
         deterministic: whether it takes its most likely action instead of sampling.
-        trust: packages besides `ilt` whose code may be run to build it; None for all, if the files are your own.
+        trust: packages whose code may be run to build it, besides `ilt` and the package of `env`; None for all, if the
+            files are your own.
 
     Raises:
         ConfigError: there is no such policy, it does not fit the environment, or its code is not trusted.
@@ -311,7 +313,10 @@ def load_policy(
         action, state = policy.predict(next_observation, state)
         ```
     """
-    saved = read_policy("where", str(where), _context(env, outputs), deterministic=deterministic, trust=trust)
+    ctx, package = _context(env, outputs), env.id.rpartition(":")[0].partition(".")[0]
+    if trust is not None and package:
+        trust = [*trust, package]
+    saved = read_policy("where", str(where), ctx, deterministic=deterministic, trust=trust)
     saved.policy.flatten = partial(env.observations.flatten, privileged=saved.policy.privileged)
     saved.policy.action_space = env.action_space
     return saved.policy
@@ -343,6 +348,10 @@ def evaluate(
         ```
     """
     block, offset, count = parse_seeds(seeds or f"test:{n_episodes}", env.seed_blocks)
+    if not isinstance(policy, Policy | LoadedExpert | Run):
+        raise ConfigError(
+            f"policy must be a policy, an expert or a run, got {policy!r}; ilt.load_policy reads a folder"
+        )
     actor = policy if isinstance(policy, Policy) else policy.policy
     episodes, _ = _context(env, "outputs").rollout(actor, env.seeds(block, count, offset), title=f"{block} seeds")
     return summarize(episodes, env)
@@ -394,6 +403,8 @@ def compare(
 
 
 def _context(env: EnvSpec, outputs: str | Path) -> Context:
+    if not isinstance(env, EnvSpec):
+        raise ConfigError(f"env must come from ilt.make_env, got {env!r}")
     return Context(env, Store(Path(outputs)), n_processes=1)
 
 

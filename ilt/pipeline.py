@@ -138,7 +138,7 @@ def make_figures(
         try:
             make()
         except Exception as error:
-            log.warning("no figure (%s): %s", make.__name__, error)
+            log.warning("no figure (%s): %s", make.__name__, str(error).rstrip(": ") or type(error).__name__)
     log_comparison(logger, results, episodes)
     logger.summarize({"selection/return_mean": results["selection_return_mean"]})
     logger.log_figures(made)

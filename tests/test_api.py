@@ -160,13 +160,20 @@ RATE = "optimizer.learning_rate"
         ),
         ("load_expert", {"expert": "ppo", "totl_steps": 1}, "expert.totl_steps is not a key; .*expert.total_steps"),
         ("load_expert", {"expert": lean, "gate": 1}, "gate is not a setting of a function or policy"),
+        ("load_policy", {"env": "CartPole-v1"}, r"env must come from ilt\.make_env, got 'CartPole-v1'"),
+        (
+            "evaluate",
+            {"policy": "outputs/runs/it"},
+            "policy must be a policy, an expert or a run, got",
+        ),
     ],
 )
 def test_errors_name_the_wrong_argument(
     function: str, arguments: dict[str, Any], message: str, demos: ilt.Demonstrations, tmp_path: Path
 ) -> None:
     given = {"make_env": {}, "load_expert": {"env": ENV, "outputs": tmp_path}}
-    given["train"] = {"demos": demos, **given["load_expert"]}
+    given |= {"train": {"demos": demos, **given["load_expert"]}, "load_policy": {"where": "random"}}
+    given["evaluate"] = {"env": ENV}
     with pytest.raises(ilt.ConfigError, match=message):
         getattr(ilt, function)(**{**given[function], **arguments})
 

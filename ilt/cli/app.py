@@ -37,6 +37,7 @@ for _plugin in (RayLauncher, SearchSweeper):
 _CONFIGS, _VERSION_BASE = "ilt.conf", "1.3"
 _SCHEMA = r"\w+_keys\b"
 _ADVICE = ("To append to", "See https://", "Config search path", "provider=", "full_key:", "object_type=")
+_MOST_LISTED = 8  # keys in an error
 _command_line = sys.argv
 argparse.ArgumentParser.print_usage = lambda *_: None  # type: ignore[method-assign]  # keep errors to one line
 
@@ -136,7 +137,8 @@ def _mistake(error: Exception) -> str | None:
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
         known = [name for name in error.options if not re.fullmatch(_SCHEMA, name)]
-        return f"{group} must be one of {known}, got {option!r}{_did_you_mean(option, known)}"
+        own = "; yours needs a file with its _target_ in --config-dir" if "." in option else ""
+        return f"{group} must be one of {known}, got {option!r}{_did_you_mean(option, known) or own}"
     if said.startswith("Config group override must be"):
         given = next(argument for argument in sys.argv[1:] if _is_no_option(argument))
         return f"{given} is not an option of a group; a group takes a name, such as model=tiny"
@@ -168,6 +170,9 @@ def _unknown(name: str, error: OmegaConfBaseException) -> str:
         return f"{name} cannot be set: {found.refused[str(error.key)]}"
     takes_more = bool(parent) and not common_keys(parent.rstrip(".")) and (found is None or found.open)
     hint = _did_you_mean(name, known if "." in name else [*known, *_groups("")], parent)
+    own = [key for key in known if key != "_target_"]
+    if not hint and parent and not takes_more and len(own) <= _MOST_LISTED:
+        hint = f"; the keys of {parent.rstrip('.')} are {', '.join(own)}"
     return f"{name} is not a key{hint or takes_more * f'; +{name}=… adds it'}"
 
 

@@ -21,11 +21,12 @@ def main(cfg: DictConfig) -> float:
     from ilt.cli.job import job_info
     from ilt.data.episodes import Episodes
     from ilt.data.sources import check_source
-    from ilt.evaluation.tables import demonstration_rows
+    from ilt.evaluation.tables import demonstration_rows, short
     from ilt.experts.base import check_expert_config
     from ilt.experts.find import find_or_collect, find_or_train, load
     from ilt.pipeline import prepare
     from ilt.tracking.loggers import open_run
+    from ilt.tracking.run_folder import shown
 
     ctx = prepare(cfg)
     check_source(cfg.demos, ctx.env)
@@ -40,6 +41,7 @@ def main(cfg: DictConfig) -> float:
         rows = demonstration_rows(Episodes.load(demos.file("demonstrations.npz")))
         logger.log_tables({"demonstrations": rows})
     for block, numbers in demos.metrics.items():
-        log.info("%s: %s", block, {name: value for name, value in numbers.items() if value is not None})
-    log.info("%s", demos.path)
+        known = [f"{name} {short(value)}" for name, value in numbers.items() if value is not None]
+        log.info("%s: %s", block, ", ".join(known))
+    log.info("%s", shown(demos.path))
     return float(demos.metrics["demonstrations"]["return_mean"])

@@ -51,7 +51,11 @@ def find_student(cfg: DictConfig, key: str) -> tuple["Context", Student]:
 
     folder = Path(cfg[key])
     run, trained = read_finished(folder, key=key)
-    _ = EnvSpec.from_config(run.env, trust=cfg.trust).action_space  # fail before the imports that take seconds
+    if not EnvSpec.from_config(run.env, trust=cfg.trust).observations.privileged_names:
+        raise ConfigError(
+            f"{key} must be a run whose env hides something from the student, such as env=lunar_lander_hidden, "
+            f"got {cfg[key]}"
+        )
     from ilt.models.spec import ModelSpec
     from ilt.pipeline import prepare
 
@@ -190,11 +194,6 @@ def main(cfg: DictConfig) -> None:
     from ilt.tracking.loggers import open_run
     from ilt.tracking.store import place_for
 
-    if not ctx.env.observations.privileged_names:
-        raise ConfigError(
-            f"run must be one whose env hides something from the student, such as env=lunar_lander_hidden, "
-            f"got {cfg.run}"
-        )
     seeds = choose_seeds(cfg, ctx.env)
     instead = Path(cfg.outputs, "probes", f"{student.name}-{config_hash(str(Path(cfg.run).resolve()))}")
     folder = place_for(Path(cfg.run) / "probe", instead)

@@ -12,17 +12,24 @@ The simplest source is a function `(env, block) -> Episodes`, where `block` is "
 """
 
 import inspect
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 
 from ilt.data.episodes import Episodes
 from ilt.envs.spec import EnvSpec
 from ilt.schema import ConfigError, accepted, locate, own_keys, path_of
-from ilt.tracking.store import sha256
+from ilt.tracking.store import file_digests, sha256
+
+log = logging.getLogger(__name__)
+
+_TOLERANCE = 1e-3
+"""How far a recorded observation may lie outside its bounds, since recordings are rounded."""
 
 Demonstrate = Callable[[np.ndarray, str], Episodes]
 """Runs the expert: takes seeds (E,) int64 and a title for the progress bar, and returns one episode per seed."""
@@ -98,10 +105,16 @@ class EpisodesFile(DataSource):
 
 
 class FunctionSource(DataSource):
-    """A data source from a plain function that maps an environment and a block to episodes."""
+    """A data source from a plain function that maps an environment and a block to episodes.
+
+    Arguments that are paths of files are identified by the files' contents.
+    """
 
     def __init__(self, function: Callable[..., Episodes], **options: Any) -> None:
         self._function, self._options = function, options
+
+    def identity(self) -> dict[str, Any]:
+        return file_digests(self._options)
 
     def episodes(self, env: EnvSpec, block: str, demonstrate: Demonstrate) -> Episodes:
         return self._function(env, block, **self._options)
@@ -130,15 +143,44 @@ def check_source(values: Any, env: EnvSpec) -> None:
 
 
 def check_fits(episodes: Episodes, env: EnvSpec, *, source: str) -> None:
-    """Raise ConfigError unless observations fit the environment, and ValueError unless actions do."""
+    """Raise ConfigError unless observations, actions and rewards fit the environment, and all are finite."""
     dim = env.observations.dim
     if episodes.observations.shape[1] != dim:
         raise ConfigError(
             f"{source} has observations of {episodes.observations.shape[1]} numbers, but env shows students {dim}"
         )
-    inside = env.action_space.check(episodes.actions, len(episodes.actions), source=source)
+    for name, offsets in (("observations", episodes.observation_offsets), ("rewards", episodes.step_offsets)):
+        array = getattr(episodes, name)
+        if not np.isfinite(array).all():
+            row = int(np.argwhere(~np.isfinite(array))[0, 0])
+            e = int(np.searchsorted(offsets, row, side="right")) - 1
+            raise ConfigError(
+                f"{source} has {name} that are not finite: {array[row]} at step {row - offsets[e]} of episode {e}"
+            )
+    try:
+        inside = env.action_space.check(episodes.actions, len(episodes.actions), source=source)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     if not np.array_equal(inside, episodes.actions):
-        raise ValueError(f"{source} has actions outside their bounds: record the actions that the simulator executed")
+        row = int(np.argwhere(inside != episodes.actions)[0, 0])
+        raise ConfigError(
+            f"{source} has actions outside their bounds, such as {episodes.actions[row]}; the nearest within is "
+            f"{inside[row]}: record the actions that the simulator executed, in its units"
+        )
+
+
+def warn_of_units(episodes: Episodes, env: EnvSpec, *, source: str) -> None:
+    """Warn if recorded observations exceed the bounds of the environment's space, as in other units."""
+    space: Any = spaces.flatten_space(env.observations.space)
+    low, high = episodes.observations.min(axis=0, initial=np.inf), episodes.observations.max(axis=0, initial=-np.inf)
+    outside = np.flatnonzero((low < space.low - _TOLERANCE) | (high > space.high + _TOLERANCE))
+    if len(outside):
+        i = outside[0]
+        log.warning(
+            "%s has observations beyond the bounds of env: %s is from %g to %g, but should be from %g to %g; are the "
+            "units the same?",
+            source, env.observations.names[i], low[i], high[i], space.low[i], space.high[i],
+        )  # fmt: skip
 
 
 def filter_episodes(episodes: Episodes, filters: Mapping[str, Any]) -> tuple[Episodes, dict[str, int]]:

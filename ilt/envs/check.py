@@ -28,7 +28,8 @@ def check_env(env: EnvSpec) -> None:
         if not np.array_equal(getattr(again, what), getattr(first, what)):
             raise ValueError(
                 f"{env.id}: the seed given to reset must determine an episode, but with the same seed and actions the "
-                f"{what} of a used environment differ from those of a fresh one"
+                f"{what} of a used environment differ from those of a fresh one; draw from self.np_random, after "
+                "super().reset(seed=seed)"
             )
 
 
@@ -59,7 +60,8 @@ class _Run:
             rewards.append(float(reward))
         if not any(self.ends) and env.max_episode_steps is None:
             raise ValueError(
-                f"{env.id}: an episode must end, but one with random actions did not end within {limit} steps"
+                f"{env.id}: an episode must end, but one with random actions did not end within {limit} steps; pass "
+                "max_episode_steps to gymnasium.register"
             )
         self.observations, self.rewards = np.array(rows), np.array(rewards)
         if not np.isfinite(self.rewards).all():

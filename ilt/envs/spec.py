@@ -163,7 +163,10 @@ class EnvSpec:
         try:
             return gym.spec(name)
         except gym.error.Error as error:
-            raise ConfigError(f"env.id must be an environment that Gymnasium knows, got {self.id}: {error}") from error
+            advice = f"register it in {module} with gymnasium.register" if module else "yours is named module:Name-v0"
+            raise ConfigError(
+                f"env.id must be an environment that Gymnasium knows, got {self.id}: {error} ({advice})"
+            ) from error
 
     @cached_property
     def _probe(self) -> "tuple[ObservationLayout, ActionSpace, tuple[str, ...]]":

@@ -4,7 +4,7 @@ import html
 import logging
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,7 @@ def _row(name: str, metrics: Mapping[str, Any], expert: float, random: float) ->
         f"{metrics['return_p05']:.1f}",
         percent(metrics["success_rate"]),
         percent(metrics["crash_rate"]),
-        f"{(metrics['return_mean'] - random) / span:z.3f}" if span else "–",
+        f"{(metrics['return_mean'] - random) / span:z.3f}" if span > 0 else "–",
     ]
 
 
@@ -98,14 +98,19 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     console = Console()
     if not console.is_terminal:
         console = Console(width=1000)
-    table = Table(
-        title=Text(printable(title)), title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0)
-    )
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
+    if title:
+        console.print(Text(printable(title), style="italic"), soft_wrap=True)  # a table would wrap it to its own width
     console.print(table)
+
+
+def short(value: Any) -> str:
+    """Return a value for a table: a float with four digits, a dash for None."""
+    return f"{value:.4g}" if isinstance(value, float) else "–" if value is None else str(value)
 
 
 def printable(text: str) -> str:
@@ -118,9 +123,28 @@ def show(path: Path) -> None:
     results = read_results(path)
     print_table(f"{results['n_episodes']} test episodes of {results['env']}, {path.name}", *result_table(results))
     print_table("", ["stage", "seconds"], [[name, f"{value:.1f}"] for name, value in results["seconds"].items()])
+    for advice in _advice(results):
+        log.warning(advice)
     log.info("everything is in %s", shown(path))
     run, runs = (shlex.quote(shown(place)) for place in (path, path.parent))
-    log.info("next: ilt evaluate run=%s (or ilt figures, ilt probe, ilt show), or ilt report runs=%s", run, runs)
+    module = results["env"].rpartition(":")[0].partition(".")[0]
+    trust = f" trust=[{module}]" if module else ""
+    log.info("next: ilt evaluate run=%s%s (or ilt figures, ilt show), or ilt report runs=%s", run, trust, runs)
+
+
+def _advice(results: Mapping[str, Any]) -> Iterator[str]:
+    """Say what the numbers do not say by themselves: that the expert is bad, or the student far from it."""
+    expert, random = results["expert_return_mean"], results["random_return_mean"]
+    if expert <= random:
+        yield (
+            "the expert is no better than the random policy, so performance means nothing: train it for longer "
+            "(expert.total_steps), and let env.gate refuse such an expert"
+        )
+    elif results["return_mean"] - random < (expert - random) / 2:
+        yield (
+            "the student is far from its expert: more training (trainer.max_steps), more demonstrations "
+            "(demos.n_episodes) or imitation=dagger may help"
+        )
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

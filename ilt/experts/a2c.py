@@ -333,6 +333,7 @@ class A2C(Expert):
 
     def __init__(self, *, total_steps: int, score_every: int, **hyperparameters: Any) -> None:
         self.total_steps, self._score_every, self._hyperparameters = total_steps, score_every, hyperparameters
+        self.rollout_steps = hyperparameters["n_envs"] * hyperparameters["n_steps"]
         self.gradient_steps = total_steps * hyperparameters["critic_epochs"] // hyperparameters["batch_size"]
 
     def train(

@@ -28,6 +28,7 @@ import numpy as np
 from ilt.envs.spec import EnvSpec
 from ilt.rollout.policies import FunctionPolicy, Policy, RandomPolicy
 from ilt.schema import ConfigError, accepted, locate, own_keys
+from ilt.tracking.store import file_digests
 
 Score = Callable[[Policy], float]
 """Returns a policy's mean return on the selection seeds that are used to pick checkpoints."""
@@ -42,11 +43,13 @@ class Expert(ABC):
     Attributes:
         version: increase it when the results change, so that older artifacts are not reused.
         total_steps: environment steps of training; 0 if the expert is not trained.
+        rollout_steps: environment steps between updates; training ends after a multiple of them.
         gradient_steps: optimizer steps of training, for estimating the duration.
     """
 
     version = 1
     total_steps: int = 0
+    rollout_steps: int = 1
     gradient_steps: int = 0
 
     def identity(self) -> dict[str, Any]:
@@ -88,10 +91,14 @@ class FunctionExpert(Expert):
     Args:
         function: maps observations (n, obs_dim) float32 to n actions in the simulator's units.
         source: the function's name in error messages.
+        options: its other arguments; those that are paths of files are identified by the files' contents.
     """
 
-    def __init__(self, function: Callable[[np.ndarray], np.ndarray], *, source: str = "the expert") -> None:
-        self._function, self._source = function, source
+    def __init__(self, function: Callable[..., np.ndarray], *, source: str = "the expert", **options: Any) -> None:
+        self._function, self._source, self._options = partial(function, **options), source, options
+
+    def identity(self) -> dict[str, Any]:
+        return file_digests(self._options)
 
     def policy(self, env: EnvSpec, folder: Path, *, privileged: bool, deterministic: bool) -> Policy:
         return FunctionPolicy(self._function, env.action_space, privileged=privileged, source=self._source)
@@ -141,6 +148,4 @@ def make_expert(values: Any, *, trust: Sequence[str] | None = None) -> Expert:
     if first is None:
         raise ConfigError(f"{source} must take observations, but takes no argument")
     given = accepted(target, options, {first: None}, prefix="expert")
-    return FunctionExpert(
-        partial(target, **{name: value for name, value in given.items() if name != first}), source=source
-    )
+    return FunctionExpert(target, **{name: value for name, value in given.items() if name != first}, source=source)

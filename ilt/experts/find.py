@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ilt.data.episodes import Episodes
-from ilt.data.sources import check_fits, filter_episodes, make_source
+from ilt.data.sources import check_fits, filter_episodes, make_source, warn_of_units
 from ilt.experts.base import Expert, make_expert
 from ilt.experts.gate import check_gate
 from ilt.rollout.metrics import episode_metrics
@@ -151,6 +151,8 @@ def find_or_collect(ctx: Context, demos: Any, expert: Any, loaded: LoadedExpert)
 
             episodes = source.episodes(ctx.env, block, demonstrate)
             check_fits(episodes, ctx.env, source=f"demos, block {block},")
+            if not source.uses_expert:
+                warn_of_units(episodes, ctx.env, source=f"demos, block {block},")
             kept, dropped = filter_episodes(episodes, demos.filters)
             if len(kept) == 0:
                 raise ValueError(f"demos.filters drop every one of the {len(episodes)} {block} episodes: {dropped}")
@@ -177,10 +179,11 @@ def _train(
 ) -> dict[str, Any] | None:
     seeds = ctx.env.seeds("selection", expert.selection_episodes)
     arguments: dict[str, Any] = {"seed": expert.seed, "privileged": expert.privileged}
+    n = made.rollout_steps
     # more threads would change the weights and, with small batches, only wait for each other
     with (
         limited_threads(1),
-        Progress(f"expert {expert.name}", total=max(made.total_steps, 1), unit="steps") as progress,
+        Progress(f"expert {expert.name}", total=max(-(-made.total_steps // n) * n, 1), unit="steps") as progress,
     ):
 
         def report(steps: int, return_mean: float | None) -> None:
@@ -218,7 +221,8 @@ def _why(ctx: Context, expert: Any, config: Mapping[str, Any]) -> str:
             differing = sorted(k for k in {*wanted, *there} if wanted.get(k) != there.get(k))
             rank = ("env.id" in differing, "expert.component" in differing, len(differing))
             default = "its default"
-            values = [f"{k}={wanted.get(k, default)} (there: {there.get(k, default)})" for k in differing]
+            values = [f"{k}={wanted.get(k, default)} (there: {there.get(k, default)})" for k in differing[:3]]
+            values += [f"{len(differing) - 3} other keys"] if len(differing) > 3 else []
             differences.append((rank, path.parent.name, ", ".join(values)))
     if not differences or min(differences)[0][0]:
         return f"{reason} for this environment" if differences else reason

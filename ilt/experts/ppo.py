@@ -129,6 +129,7 @@ class PPO(Expert):
         **hyperparameters: Any,
     ) -> None:
         self.total_steps, self._score_every, self._n_envs = total_steps, score_every, n_envs
+        self.rollout_steps = n_envs * hyperparameters["n_steps"]
         self.gradient_steps = total_steps * hyperparameters["n_epochs"] // hyperparameters["batch_size"]
         self._policy_kwargs = {"net_arch": list(hidden), "activation_fn": torch.nn.Tanh, "log_std_init": log_std_init}
         self._normalize = {"norm_obs": normalize_observations, "norm_reward": normalize_rewards}

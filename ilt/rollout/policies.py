@@ -65,6 +65,8 @@ class Policy(ABC):
             the action or actions, and the state to pass to the next call.
         """
         seen = np.asarray(observation if self.flatten is None else self.flatten(observation), dtype=np.float32)
+        if not np.isfinite(seen).all():
+            raise ValueError(f"an observation must be finite, got {seen}")
         single = seen.ndim == 1
         rows = seen[None] if single else seen
         if state is None:
@@ -159,10 +161,10 @@ class FunctionPolicy(Policy):
         try:
             actions = self._function(observations)
         except Exception as error:
-            seen = "with" if self.privileged else "without"
             raise ConfigError(
-                f"{self._source} fails on observations of shape {observations.shape}, {seen} what env hides "
-                f"(expert.privileged={str(self.privileged).lower()}): {type(error).__name__}: {error}"
+                f"{self._source} must map a batch of observations to as many actions, but fails on shape "
+                f"{observations.shape} with expert.privileged={str(self.privileged).lower()}: "
+                f"{type(error).__name__}: {error}"
             ) from error
         return self.action_space.check(actions, len(slots), source=self._source)
 

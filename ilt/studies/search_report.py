@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 
 from ilt.evaluation.figure_style import write
 from ilt.evaluation.statistics import mean_interval_of_runs
-from ilt.evaluation.tables import markdown_table
+from ilt.evaluation.tables import markdown_table, short
 from ilt.studies.search_figures import figures_of_search
 from ilt.tracking.run_folder import read_results
 from ilt.tracking.store import write_json, write_text
@@ -77,7 +77,7 @@ def _in_words(summary: dict[str, Any], table: str, figures: Sequence[str]) -> st
             trial["state"],
             "–" if trial["value"] is None else f"{trial['value']:.1f}",
             ", ".join(f"{value:.1f}" for value in trial["returns"] or []) or "–",
-            *(_short(trial["params"].get(name)) for name in names),
+            *(short(trial["params"].get(name)) for name in names),
             (trial["error"] or "")[:200],
         ]
         for trial in ranked
@@ -87,7 +87,7 @@ def _in_words(summary: dict[str, Any], table: str, figures: Sequence[str]) -> st
         f"{len(trials)} trials: {states}. A trial's value is its mean return on selection seeds, over training seeds "
         f"{_listed(summary['seeds'])}. A pruned trial's value is the last return that its first seed reported.",
         f"## The winner: trial {winner['trial']}",
-        markdown_table(["key", "value"], [[name, _short(value)] for name, value in winner["params"].items()]),
+        markdown_table(["key", "value"], [[name, short(value)] for name, value in winner["params"].items()]),
         f"In the search: {winner['value']:.1f} on selection seeds. As the largest of many values, it is optimistic.",
         f"Retrained with fresh seeds {_listed(again['seeds'])}: {again['selection_return_mean']:.1f} on selection "
         f"seeds, and **{again['return_mean']:.1f}** on {test['count']} {test['block']} seeds "
@@ -104,10 +104,6 @@ def _in_words(summary: dict[str, Any], table: str, figures: Sequence[str]) -> st
         *(f"![{name}]({name}.png)" for name in figures),
     ]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else "–" if value is None else str(value)
 
 
 def _listed(seeds: Sequence[int]) -> str:

@@ -306,6 +306,12 @@ def paths_below(folder: Path, pattern: str) -> Iterator[Path]:
         yield from (Path(parent, name) for name in fnmatch.filter([*folders, *files], pattern))
 
 
+def file_digests(options: Mapping[str, Any]) -> dict[str, str]:
+    """Return the SHA-256 of every file that a value of `options` names, by key."""
+    paths = {name: Path(value) for name, value in options.items() if isinstance(value, str) and value}
+    return {name: sha256(path) for name, path in paths.items() if path.is_file()}
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 digest of a file in hexadecimal."""
     with path.open("rb") as file:

@@ -67,7 +67,10 @@ MISTAKES = {
     "~model": f"model must be given; it must be one of {options_of('model')}",
     "demos.filters=null": "demos.filters must be a mapping, got None",
     "+env.foo=1": "env.foo is not a key",
-    "optimizer={lr: 1}": "optimizer.lr is not a key",
+    "optimizer={lr: 1}": (
+        "optimizer.lr is not a key; the keys of optimizer are learning_rate, betas, weight_decay, warmup_fraction, "
+        "final_learning_rate_fraction"
+    ),
     "env.seed_blocks={}": (
         "env.seed_blocks={} removes nothing, as mappings are merged; ~env.seed_blocks.KEY removes "
         "['demonstrations', 'validation', 'selection', 'test']"

@@ -103,7 +103,7 @@ def test_any_model_can_be_probed_but_only_transformers_have_attention_maps(
 
 
 def test_a_run_with_nothing_hidden_is_refused(runs: Path) -> None:
-    with pytest.raises(ConfigError, match=r"run must be one whose env hides something"):
+    with pytest.raises(ConfigError, match=r"run must be a run whose env hides something"):
         probe(runs / "plain")
     assert not (runs / "plain" / "probe").exists()
 
@@ -111,7 +111,7 @@ def test_a_run_with_nothing_hidden_is_refused(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("other={runs}/plain", "other must be another run in the environment of"),
+        ("other={runs}/plain", "other must be a run whose env hides something"),
         ("other={runs}/student", "other must be another run in the environment of"),
         ("other=nowhere", "other must be the folder of a run"),
         ("fit_seeds=test:50:60", "fit_seeds must not overlap seeds=test:55, got test:50:60"),

@@ -56,6 +56,22 @@ def test_a_finished_run_shows_its_inputs_its_results_and_the_next_command(tmp_pa
     assert lines[-1].endswith(f"ilt report runs={run.parent}")
 
 
+@pytest.mark.parametrize(
+    ("changed", "advice"),
+    [
+        ({"return_mean": 250.0}, "the student is far from its expert: "),
+        ({"expert_return_mean": 20.0}, "the expert is no better than the random policy, so performance means nothing"),
+    ],
+)
+def test_a_poor_expert_or_student_is_pointed_out(
+    changed: dict[str, float], advice: str, tmp_path: Path, capsys: Captured
+) -> None:
+    run = write_run(tmp_path / "runs" / "it", results={**RESULTS, **changed, "env": "my_lab.envs:Own-v0"})
+    lines = shown(run, capsys)
+    assert lines[-3].startswith(advice)
+    assert lines[-1].startswith(f"next: ilt evaluate run={run} trust=[my_lab] (")
+
+
 def test_a_failed_run_shows_the_error_and_the_command_to_resume(tmp_path: Path, capsys: Captured) -> None:
     run = write_run(tmp_path / "runs" / "it", error="ValueError: no luck\n\nTraceback …")
     (run / ".hydra" / "overrides.yaml").write_text(json.dumps(["env.id=Own Env", "seed=1", "resume=false"]))

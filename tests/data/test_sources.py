@@ -9,7 +9,7 @@ import pytest
 
 import ilt.registry  # noqa: F401  (registers all schemas)
 from ilt.data.episodes import Episodes
-from ilt.data.sources import DataSource, check_fits, filter_episodes, make_source
+from ilt.data.sources import DataSource, check_fits, filter_episodes, make_source, warn_of_units
 from ilt.envs.spec import EnvSpec
 from ilt.rollout.policies import RandomPolicy
 from ilt.rollout.run import rollout
@@ -24,6 +24,10 @@ def nobody(seeds: np.ndarray, title: str) -> Episodes:
 def recordings(env: EnvSpec, block: str, *, count: int = 2) -> Episodes:
     """Return episodes; a data source may be a function."""
     return rollout(env, RandomPolicy(env.action_space), env.seeds(block, count))
+
+
+def logged(env: EnvSpec, block: str, *, path: str, other: str) -> Episodes:
+    raise AssertionError("only its identity is asked for")
 
 
 def test_the_expert_demonstrates_on_the_first_seeds_of_each_block() -> None:
@@ -91,8 +95,40 @@ def test_episodes_of_another_environment_are_refused(two_episodes: Episodes) -> 
         with pytest.raises(ValueError, match=r"it must return actions of shape"):
             check_fits(two_episodes, env, source="it")
     outside = np.full((5, 6), 50, np.float32)
-    with pytest.raises(ValueError, match="it has actions outside their bounds"):
+    with pytest.raises(ConfigError, match=r"it has actions outside their bounds, such as \[50"):
         check_fits(replace(two_episodes, actions=outside), echo(VECTOR, TENSOR), source="it")
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "where"), [("observations", 5, "step 1 of episode 1"), ("rewards", 2, "step 2")]
+)
+def test_numbers_that_are_not_finite_are_refused_with_their_place(
+    name: str, row: int, where: str, two_episodes: Episodes
+) -> None:
+    damaged = getattr(two_episodes, name).copy()
+    damaged[row] = np.nan
+    fitting = replace(two_episodes, actions=two_episodes.actions % 3)
+    with pytest.raises(ConfigError, match=f"it has {name} that are not finite: .*nan.* at {where}"):
+        check_fits(replace(fitting, **{name: damaged}), countdown(), source="it")
+
+
+def test_recorded_observations_in_other_units_give_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    env = EnvSpec(id="Pendulum-v1")
+    episodes = recordings(env, "test")
+    warn_of_units(episodes, env, source="demos")
+    assert not caplog.records
+    warn_of_units(replace(episodes, observations=episodes.observations * 57.3), env, source="demos")
+    assert "demos has observations beyond the bounds of env: observation[0] is from -57" in caplog.text
+
+
+def test_a_file_that_a_function_reads_is_identified_by_its_content(tmp_path: Path) -> None:
+    values = {"_target_": "tests.data.test_sources.logged", "path": str(tmp_path / "log.csv"), "other": "no file"}
+    (tmp_path / "log.csv").write_text("1")
+    before = make_source(values).identity()
+    (tmp_path / "log.csv").write_text("2")
+    after = make_source(values).identity()
+    assert before.keys() == after.keys() == {"path"}
+    assert before != after
 
 
 @pytest.mark.parametrize(

@@ -150,3 +150,9 @@ def test_a_privileged_policy_predicts_from_the_full_observation() -> None:
     policy.flatten = partial(spec.observations.flatten, privileged=True)
     observation, _ = spec.make().reset(seed=1)
     assert policy.predict(observation)[0] == int(observation["privileged"][1] > 0)
+
+
+def test_predict_refuses_observations_that_are_not_finite() -> None:
+    policy = FunctionPolicy(lambda observations: np.zeros(len(observations), np.int64), countdown().action_space)
+    with pytest.raises(ValueError, match=r"an observation must be finite, got \[nan"):
+        policy.predict(np.array([np.nan, 0.0], np.float32))
