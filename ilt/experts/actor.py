@@ -101,21 +101,16 @@ class NumpyActor:
 
 
 def actor_policy(actor: Actor, action_space: ActionSpace, *, privileged: bool, deterministic: bool) -> NetworkPolicy:
-    """Build the policy of an actor, which takes the most likely action or samples; with `squash`, the former."""
-    of_space: type[ActionHead] = Categorical
+    """Build the policy of an actor: it takes the most likely action or samples; with `squash`, always the former."""
+    head: ActionHead = Categorical(action_space=action_space)
     if action_space.continuous:
-        of_space = Regression if actor.squash else Gaussian
-    return NetworkPolicy(
-        NumpyActor(actor),
-        of_space(action_space=action_space),
-        action_space,
-        deterministic=deterministic or actor.squash,
-        privileged=privileged,
-    )
+        head = Regression(action_space=action_space) if actor.squash else Gaussian(action_space=action_space)
+    always = deterministic or actor.squash
+    return NetworkPolicy(NumpyActor(actor), head, action_space, deterministic=always, privileged=privileged)
 
 
 def mlp(sizes: Sequence[int], activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
-    """Build linear layers with an activation between them and orthogonal weights, the usual initialization for PPO and A2C.
+    """Build linear layers with activations between them and orthogonal weights, as is usual for PPO and A2C.
 
     The gains are √2 for hidden layers and 0.01 for the output, so that a new policy is close to uniform
     (Andrychowicz et al. 2021, "What matters for on-policy deep actor-critic methods?", section 3.2).
