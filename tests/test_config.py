@@ -213,6 +213,7 @@ WRONG_VALUES = [
     ("demos.n_episodes", 10.0, "an integer of at least 1"),
     ("demos.filters.min_return", "200", "a number, or null"),
     ("demos.filters.drop_truncated", None, "true or false"),
+    ("demos.filters.top_fraction", 0, "a number above 0 and at most 1, or null"),
     ("dataset.context_length", 0, "an integer of at least 1"),
     ("dataset.context_length", True, "an integer of at least 1"),
     ("dataset.context_length", 8.0, "an integer of at least 1"),

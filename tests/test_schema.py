@@ -110,7 +110,7 @@ def checked(group: str, values: Any, *, as_config: bool) -> Any:
 def test_omitted_keys_take_their_defaults(as_config: bool) -> None:
     given = {"_target_": EXPERT_EPISODES, "n_episodes": 5}
     made = checked("demos", dict(given), as_config=as_config)
-    filters = {"min_return": None, "drop_truncated": False}
+    filters = {"min_return": None, "drop_truncated": False, "top_fraction": None}
     assert made == {**given, "n_validation_episodes": 100, "filters": filters}
     made["filters"]["min_return"] = 3.0
     assert named("demos", "expert").defaults["filters"] == filters

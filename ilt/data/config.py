@@ -33,6 +33,9 @@ class Filters:
 
     min_return: float | None = key(None, "Keep episodes with at least this return.")
     drop_truncated: bool = key(False, "Drop truncated episodes.")
+    top_fraction: float | None = key(
+        None, "Keep this share of the other episodes, those with the highest returns (%BC).", gt=0, le=1
+    )
 
 
 @component("demos")

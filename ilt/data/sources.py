@@ -186,9 +186,16 @@ def warn_of_units(episodes: Episodes, env: EnvSpec, *, source: str) -> None:
 def filter_episodes(episodes: Episodes, filters: Mapping[str, Any]) -> tuple[Episodes, dict[str, int]]:
     """Return the episodes that pass every filter, and how many episodes each filter drops.
 
-    An episode that several filters drop counts for each of them.
+    An episode that several filters drop counts for each of them. `top_fraction` comes last: it keeps a share of the
+    episodes that pass the others, at least one, those with the highest returns; of equal returns, the earlier episodes.
     """
-    least = filters.get("min_return")
+    least, share = filters.get("min_return"), filters.get("top_fraction")
     low = episodes.returns < (-np.inf if least is None else least)
     cut = episodes.truncated & bool(filters.get("drop_truncated"))
-    return episodes.select(~(low | cut)), {"min_return": int(low.sum()), "drop_truncated": int(cut.sum())}
+    passed = np.flatnonzero(~(low | cut))
+    best = passed
+    if share is not None and len(passed):
+        n_best = max(round(share * len(passed)), 1)
+        best = np.sort(passed[np.argsort(-episodes.returns[passed], kind="stable")[:n_best]])
+    dropped = {"min_return": int(low.sum()), "drop_truncated": int(cut.sum())}
+    return episodes.select(best), {**dropped, "top_fraction": len(passed) - len(best)}

@@ -3,19 +3,22 @@
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ilt.envs.actions import ActionSpace
-from ilt.models.heads import Categorical, Gaussian, for_deviation
+from ilt.models.heads import ActionHead, Categorical, Gaussian, Regression, for_deviation
 from ilt.rollout.policies import NetworkPolicy
 from ilt.tracking.weights import load_module, load_weights, save_weights
 
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+
 
 class Actor(nn.Module):
-    """A tanh MLP from one observation to a distribution over actions, including the normalization of observations.
+    """An MLP from one observation to a distribution over actions, including the normalization of observations.
 
     Args:
         observation_dim: size of one observation.
@@ -23,6 +26,8 @@ class Actor(nn.Module):
         hidden: width of each hidden layer.
         continuous: whether actions are numbers. Their log standard deviations are parameters, the same in every state.
         log_std_init: initial log standard deviation.
+        activation: between the layers, `tanh` or `relu`.
+        squash: whether the outputs are numbers, kept in [−1, 1] by tanh, without a deviation.
     """
 
     observation_mean: Tensor
@@ -36,19 +41,25 @@ class Actor(nn.Module):
         hidden: Sequence[int],
         continuous: bool = False,
         log_std_init: float = 0.0,
+        activation: str = "tanh",
+        squash: bool = False,
     ) -> None:
         super().__init__()
-        self.sizes = {
+        self.sizes: dict[str, Any] = {
             "observation_dim": observation_dim, "n_outputs": n_outputs, "hidden": list(hidden), "continuous": continuous
         }  # fmt: skip
+        if (activation, squash) != ("tanh", False):  # written only if they differ, so that older files stay the same
+            self.sizes |= {"activation": activation, "squash": squash}
+        self.activation, self.squash = activation, squash
         self.register_buffer("observation_mean", torch.zeros(observation_dim))
         self.register_buffer("observation_std", torch.ones(observation_dim))
-        self.layers = mlp([observation_dim, *hidden, n_outputs])
+        self.layers = mlp([observation_dim, *hidden, n_outputs], _ACTIVATIONS[activation])
         self.log_std = nn.Parameter(torch.full((n_outputs,), log_std_init)) if continuous else None
 
     def forward(self, observations: Tensor) -> Tensor:
         """Map observations (B, observation_dim) float32 to logits or means (B, n_outputs) float32."""
-        return self.layers((observations - self.observation_mean) / self.observation_std)
+        outputs = self.layers((observations - self.observation_mean) / self.observation_std)
+        return outputs.tanh() if self.squash else outputs
 
     def save(self, path: Path) -> None:
         """Write weights and sizes to one safetensors file."""
@@ -73,27 +84,33 @@ class NumpyActor:
         linears = [layer for layer in actor.layers if isinstance(layer, nn.Linear)]
         *self._inner, self._last = [(_copy(linear.weight).T, _copy(linear.bias)) for linear in linears]
         self._log_std = None if actor.log_std is None else for_deviation(_copy(actor.log_std))
+        self._squash, self._between = actor.squash, np.tanh if actor.activation == "tanh" else _relu
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
-        """Map (n, obs_dim) float32 to logits (n, A) float32, or to means and log standard deviations (n, 2 · dim)."""
+        """Map (n, obs_dim) float32 to logits (n, A) float32, or to numbers (n, dim) with their deviations, if any."""
         x = (observations - self._mean) / self._std
         for weight, bias in self._inner:
-            x = np.tanh(x @ weight + bias)
+            x = self._between(x @ weight + bias)
         weight, bias = self._last
         outputs = x @ weight + bias
+        if self._squash:
+            return np.tanh(outputs)
         if self._log_std is None:
             return outputs
         return np.concatenate([outputs, np.broadcast_to(self._log_std, outputs.shape)], axis=1)
 
 
 def actor_policy(actor: Actor, action_space: ActionSpace, *, privileged: bool, deterministic: bool) -> NetworkPolicy:
-    """Build the policy of an actor, which either takes the most likely action or samples."""
-    head = Gaussian(action_space=action_space) if action_space.continuous else Categorical(action_space=action_space)
-    return NetworkPolicy(NumpyActor(actor), head, action_space, deterministic=deterministic, privileged=privileged)
+    """Build the policy of an actor: it takes the most likely action or samples; with `squash`, always the former."""
+    head: ActionHead = Categorical(action_space=action_space)
+    if action_space.continuous:
+        head = Regression(action_space=action_space) if actor.squash else Gaussian(action_space=action_space)
+    always = deterministic or actor.squash
+    return NetworkPolicy(NumpyActor(actor), head, action_space, deterministic=always, privileged=privileged)
 
 
-def mlp(sizes: Sequence[int]) -> nn.Sequential:
-    """Build linear layers with tanh between them and orthogonal weights, the usual initialization for PPO and A2C.
+def mlp(sizes: Sequence[int], activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
+    """Build linear layers with activations between them and orthogonal weights, as is usual for PPO and A2C.
 
     The gains are √2 for hidden layers and 0.01 for the output, so that a new policy is close to uniform
     (Andrychowicz et al. 2021, "What matters for on-policy deep actor-critic methods?", section 3.2).
@@ -104,9 +121,13 @@ def mlp(sizes: Sequence[int]) -> nn.Sequential:
         linear = nn.Linear(n_in, n_out)
         nn.init.orthogonal_(linear.weight, 0.01 if last else 2**0.5)
         nn.init.zeros_(linear.bias)
-        layers += [linear] if last else [linear, nn.Tanh()]
+        layers += [linear] if last else [linear, activation()]
     return nn.Sequential(*layers)
 
 
 def _copy(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy().copy()
+
+
+def _relu(x: np.ndarray) -> np.ndarray:
+    return np.maximum(x, 0.0)

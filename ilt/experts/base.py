@@ -56,6 +56,9 @@ class Expert(ABC):
         """Return what determines the expert besides the config, such as a file's content. It is hashed as well."""
         return {}
 
+    def check(self, env: EnvSpec) -> None:  # noqa: B027 (most experts fit any environment)
+        """Raise ConfigError, naming the key, if the expert cannot act in the environment; before any long work."""
+
     def train(
         self, env: EnvSpec, folder: Path, *, seed: int, privileged: bool, score: Score, report: Report
     ) -> dict[str, Any] | None:
@@ -104,6 +107,9 @@ class FunctionExpert(Expert):
 class HeuristicExpert(Expert):
     """The hand-written controller that the environment's config names, a function from observations to actions."""
 
+    def check(self, env: EnvSpec) -> None:
+        self.policy(env, Path(), privileged=False, deterministic=True)
+
     def policy(self, env: EnvSpec, folder: Path, *, privileged: bool, deterministic: bool) -> Policy:
         if env.heuristic is None:
             raise ConfigError(f"env.heuristic must name a controller for expert=heuristic, got null for {env.id}")
@@ -120,10 +126,8 @@ class RandomExpert(Expert):
 
 
 def check_expert_config(values: Any, env: EnvSpec) -> None:
-    """Raise ConfigError, naming the key, if an expert cannot be made, or names a controller that does not exist."""
-    expert = make_expert(values)
-    if isinstance(expert, HeuristicExpert):
-        expert.policy(env, Path(), privileged=values.privileged, deterministic=values.deterministic)
+    """Raise ConfigError, naming the key, if an expert cannot be made, or cannot act in the environment."""
+    make_expert(values).check(env)
 
 
 def make_expert(values: Any, *, trust: Sequence[str] | None = None) -> Expert:

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
-from ilt.rules import LARGEST_COUNT, LARGEST_SEED, NAME
+from ilt.rules import LARGEST_COUNT, LARGEST_SEED, NAME, Rule, number
 from ilt.schema import component, key
+
+_ENTROPY = Rule(lambda v: v == "auto" or number(0).allows(v), "a number at least 0, or auto")
 
 
 @component("expert")
@@ -45,6 +47,10 @@ class _Trained(AnyExpert):
     hidden: list[int] = key([64, 64], "Width of each hidden layer of actor and critic.", ge=1)
     n_envs: int = key(16, "Environments stepped together.", ge=1)
     gamma: float = key(0.99, "Discount factor.", ge=0, le=1)
+
+
+@dataclass(kw_only=True)
+class _OnPolicy(_Trained):
     gae_lambda: float = key(
         0.95, "Trade-off between bias and variance in generalized advantage estimation.", ge=0, le=1
     )
@@ -57,7 +63,7 @@ class _Trained(AnyExpert):
 
 
 @component("expert", "ppo", "ilt.experts.ppo.PPO")
-class PPO(_Trained):
+class PPO(_OnPolicy):
     """Stable-Baselines3's PPO."""
 
     n_steps: int = key(1024, "Steps of each environment between updates.", ge=1)
@@ -69,7 +75,7 @@ class PPO(_Trained):
 
 
 @component("expert", "a2c", "ilt.experts.a2c.A2C")
-class A2C(_Trained):
+class A2C(_OnPolicy):
     """Our own advantage actor-critic."""
 
     n_steps: int = key(128, "Steps of each environment between updates.", ge=1)
@@ -78,6 +84,34 @@ class A2C(_Trained):
     normalize_observations: bool = key(True, "Standardize observations by running moments.")
     normalize_rewards: bool = key(True, "Divide rewards by the running standard deviation of the discounted return.")
     log_std_init: float = key(0.0, "Initial log standard deviation of the policy, for Box actions.")
+
+
+@component("expert", "sac", "ilt.experts.off_policy.SAC")
+class SAC(_Trained):
+    """Stable-Baselines3's soft actor-critic, for continuous actions."""
+
+    score_every: int = key(
+        10_000, "Environment steps between scorings; an interrupted run resumes from the last one.", ge=1
+    )
+    hidden: list[int] = key([256, 256], "Width of each hidden layer of actor and critics.", ge=1)
+    n_envs: int = key(1, "Environments stepped together.", ge=1)
+    learning_rate: float = key(0.0003, "Learning rate, which stays constant.", gt=0)
+    ent_coef: str | float = key("auto", "Weight of the entropy; `auto` learns it.", rule=_ENTROPY)
+    batch_size: int = key(256, "Replayed steps per gradient step.", ge=2)
+    buffer_size: int = key(1_000_000, "Steps that the replay buffer holds; a resumed run has them all.", ge=1)
+    learning_starts: int = key(10_000, "Random steps before learning.", ge=0)
+    train_freq: int = key(1, "Steps of each environment between updates.", ge=1)
+    gradient_steps: int = key(1, "Gradient steps of an update.", ge=1)
+    tau: float = key(0.005, "Share of the critics that the target critics take over at each gradient step.", gt=0, le=1)
+
+
+@component("expert", "tqc", "ilt.experts.off_policy.TQC")
+class TQC(SAC):
+    """sb3-contrib's truncated quantile critics, for continuous actions; needs the extra `experts`."""
+
+    n_critics: int = key(2, "Critics in the ensemble.", ge=1)
+    n_quantiles: int = key(25, "Quantiles of each critic.", ge=1)
+    top_quantiles_to_drop_per_net: int = key(2, "Largest quantiles of each critic that are left out.", ge=0)
 
 
 @component("expert", "sb3", "ilt.experts.sb3_file.SB3File")

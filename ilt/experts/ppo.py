@@ -1,4 +1,4 @@
-"""Stable-Baselines3's PPO, on a vector env that adds no overhead to `Env.step`."""
+"""Stable-Baselines3's PPO."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,66 +7,17 @@ from typing import Any
 import numpy as np
 import stable_baselines3
 import torch
-from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from ilt.envs.actions import ActionSpace
 from ilt.envs.spec import EnvSpec
 from ilt.experts.actor import Actor, actor_policy
 from ilt.experts.base import Expert, Report, Score
+from ilt.experts.sb3 import BatchedVecEnv, global_rng, restore_global_rng
 from ilt.experts.training import TrainingLog
-from ilt.experts.training_envs import TrainingEnvs
 from ilt.rollout.policies import Policy
-
-
-class BatchedVecEnv(VecEnv):
-    """`TrainingEnvs` as a Stable-Baselines3 VecEnv, with autoreset and `terminal_observation`."""
-
-    def __init__(self, spec: EnvSpec, n_envs: int, entropy: list[int], *, privileged: bool = False) -> None:
-        self.envs = TrainingEnvs(spec, n_envs, entropy, privileged=privileged)
-        self._batch = self.envs.batch
-        super().__init__(self._batch.n_envs, self._batch.observation_space, model_units(self._batch.action_space))
-
-    def reset(self) -> np.ndarray:
-        self.envs.begin()
-        return self._batch.observations.copy()
-
-    def step_async(self, actions: np.ndarray) -> None:
-        self._actions = self._batch.action_space.decode(np.asarray(actions))
-
-    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        rewards, terminated, truncated, final = self.envs.step(self._actions)
-        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        for slot, seen in final.items():
-            infos[slot] = {"terminal_observation": seen, "TimeLimit.truncated": bool(truncated[slot])}
-        return self._batch.observations.copy(), rewards.astype(np.float32), terminated | truncated, infos
-
-    def close(self) -> None:
-        self._batch.close()
-
-    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        return [None] * self.num_envs  # SB3 only asks for render_mode, and nothing is rendered
-
-    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        raise NotImplementedError
-
-    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        raise NotImplementedError
-
-    def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
-        return [False] * self.num_envs
-
-
-def model_units(action_space: ActionSpace) -> spaces.Space[Any]:
-    """Return the Gymnasium space of actions in model units: choices that start at 0, or numbers in [−1, 1]."""
-    if action_space.continuous:
-        return spaces.Box(-1.0, 1.0, (action_space.dim,), np.float32)
-    if action_space.flat:
-        return spaces.Discrete(action_space.n_choices[0])
-    return spaces.MultiDiscrete(np.array(action_space.n_choices))
 
 
 class _Callback(BaseCallback):
@@ -117,8 +68,6 @@ def state_of(model: OnPolicyAlgorithm) -> dict[str, Any]:
         for name in ("obs_rms", "ret_rms") if envs.norm_obs else ("ret_rms",):
             rms = getattr(envs, name)
             moments[name] = {"mean": torch.tensor(rms.mean), "var": torch.tensor(rms.var), "count": float(rms.count)}
-    numpy_state: Any = np.random.get_state()  # noqa: NPY002 (SB3 draws from it)
-    _, keys, *others = numpy_state
     # SB3 has no public name for the observations that the next rollout starts from
     last = {"observations": torch.tensor(model._last_obs), "starts": torch.tensor(model._last_episode_starts)}
     return {
@@ -128,9 +77,8 @@ def state_of(model: OnPolicyAlgorithm) -> dict[str, Any]:
         "discounted": torch.tensor(getattr(envs, "returns", np.zeros(0))),
         "last": last,
         "envs": envs.unwrapped.envs.state(),
-        "torch_rng": torch.get_rng_state(),
-        "numpy_rng": [torch.tensor(keys.astype(np.int64)), *others],
         "steps": model.num_timesteps,
+        **global_rng(),
     }
 
 
@@ -147,9 +95,7 @@ def restore(model: OnPolicyAlgorithm, state: dict[str, Any]) -> None:
         envs.returns = state["discounted"].numpy()
     envs.unwrapped.envs.restore(state["envs"])
     model._last_obs, model._last_episode_starts = (state["last"][name].numpy() for name in ("observations", "starts"))
-    torch.set_rng_state(state["torch_rng"])
-    keys, *others = state["numpy_rng"]
-    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), *others))  # noqa: NPY002
+    restore_global_rng(state)
 
 
 class PPO(Expert):

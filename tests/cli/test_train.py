@@ -73,7 +73,8 @@ def test_demonstrations_come_from_their_own_blocks(run: Path) -> None:
     assert Episodes.load(folder / "demonstrations.npz").seeds.tolist() == list(range(20))
     assert Episodes.load(folder / "validation.npz").seeds.tolist() == list(range(10_000_000, 10_000_004))
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["metrics"]["demonstrations"]["dropped"] == {"min_return": 0, "drop_truncated": 0}
+    dropped = manifest["metrics"]["demonstrations"]["dropped"]
+    assert dropped == {"min_return": 0, "drop_truncated": 0, "top_fraction": 0}
     assert manifest["parents"][0].startswith("ppo-")
 
 

@@ -134,16 +134,19 @@ def test_a_file_that_a_function_reads_is_identified_by_its_content(tmp_path: Pat
 @pytest.mark.parametrize(
     ("filters", "kept", "dropped"),
     [
-        ({}, [7, 8], (0, 0)),
-        ({"min_return": None, "drop_truncated": False}, [7, 8], (0, 0)),
-        ({"min_return": 6.0}, [7], (1, 0)),
-        ({"drop_truncated": True}, [8], (0, 1)),
-        ({"min_return": 7.0, "drop_truncated": True}, [], (2, 1)),
+        ({}, [7, 8], (0, 0, 0)),
+        ({"min_return": None, "drop_truncated": False, "top_fraction": None}, [7, 8], (0, 0, 0)),
+        ({"min_return": 6.0}, [7], (1, 0, 0)),
+        ({"drop_truncated": True}, [8], (0, 1, 0)),
+        ({"min_return": 7.0, "drop_truncated": True}, [], (2, 1, 0)),
+        ({"top_fraction": 0.5}, [7], (0, 0, 1)),
+        ({"top_fraction": 1.0}, [7, 8], (0, 0, 0)),
+        ({"drop_truncated": True, "top_fraction": 0.01}, [8], (0, 1, 0)),
     ],
 )
 def test_filters_drop_episodes_and_count_them(
-    two_episodes: Episodes, filters: dict[str, Any], kept: list[int], dropped: tuple[int, int]
+    two_episodes: Episodes, filters: dict[str, Any], kept: list[int], dropped: tuple[int, int, int]
 ) -> None:
     episodes, counts = filter_episodes(two_episodes, filters)
     assert episodes.seeds.tolist() == kept
-    assert counts == dict(zip(("min_return", "drop_truncated"), dropped, strict=True))
+    assert counts == dict(zip(("min_return", "drop_truncated", "top_fraction"), dropped, strict=True))

@@ -7,7 +7,8 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from ilt.experts.actor import actor_policy
-from ilt.experts.ppo import BatchedVecEnv, actor_of
+from ilt.experts.ppo import actor_of
+from ilt.experts.sb3 import BatchedVecEnv
 from tests.experts.toys import SPACES, learned_from, target
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from ilt.envs.spec import EnvSpec
 from ilt.experts.a2c import A2C
 from ilt.experts.base import Expert
+from ilt.experts.off_policy import SAC, TQC
 from ilt.experts.ppo import PPO
 from ilt.registry import load_option
 from ilt.rollout.policies import Policy
@@ -61,3 +62,33 @@ def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
     networks = [each["state"].get("net") or each["state"]["policy"] for each in last]
     assert all(torch.equal(networks[0][key], networks[1][key]) for key in networks[0])
+
+
+@pytest.mark.parametrize("name", ["sac", "tqc"])
+def test_a_killed_off_policy_training_resumes_with_its_replay_buffer(name: str, tmp_path: Path) -> None:
+    small = {"total_steps": 600, "score_every": 100, "hidden": [8], "learning_starts": 250, "batch_size": 16}
+    options = {**own_keys("expert", load_option("expert", name)), **small}
+
+    def run(folder: Path, scores_before_kill: int | None = None) -> dict[str, torch.Tensor]:
+        scored = [0]
+
+        def score(policy: Policy) -> float:
+            if scored[0] == scores_before_kill:
+                raise Killed
+            scored[0] += 1
+            return float(
+                policy.act(np.arange(64), np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)).mean()
+            )
+
+        folder.mkdir(exist_ok=True)
+        expert = {"sac": SAC, "tqc": TQC}[name](**options)
+        report = lambda steps, mean: None  # noqa: E731
+        expert.train(EnvSpec(id="Pendulum-v1"), folder, seed=0, privileged=False, score=score, report=report)
+        return load_file(folder / "actor.safetensors")
+
+    whole = run(tmp_path / "whole")
+    for kills in (1, 2, 1):
+        with pytest.raises(Killed):
+            run(tmp_path / "killed", kills)
+    resumed = run(tmp_path / "killed")
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
