@@ -36,6 +36,11 @@ class ConfigError(ValueError):
     """A config key has a value that is not allowed. Commands print it on one line, without a traceback."""
 
 
+def printable(text: str) -> str:
+    """Replace characters that could control a terminal with `?`."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def key(
     default: Any,
     doc: str,

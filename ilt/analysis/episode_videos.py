@@ -10,11 +10,10 @@ import numpy as np
 
 from ilt.analysis.video import side_by_side, write_mp4, write_poster
 from ilt.envs.spec import EnvSpec
-from ilt.evaluation.tables import printable
 from ilt.models.spec import ModelSpec
 from ilt.rollout.policies import SequencePolicy
 from ilt.rollout.run import rollout
-from ilt.schema import config_hash
+from ilt.schema import config_hash, printable
 from ilt.tracking.reading import is_regular
 from ilt.tracking.records import RunRecord
 from ilt.tracking.run_folder import check_run_files

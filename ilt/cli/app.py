@@ -26,7 +26,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from hydra_plugins.ilt_ray.launcher import RayLauncher
 from hydra_plugins.ilt_search.sweeper import SearchSweeper
 from ilt.registry import GROUPS, PARTS, store_schemas
-from ilt.schema import COMPONENTS, ConfigError, PlainError, common_keys
+from ilt.schema import COMPONENTS, ConfigError, PlainError, common_keys, printable
 
 store_schemas(ConfigStore.instance().store)
 # Hydra copies the store once per listed group but only reads the copy; this took three quarters of --help's time
@@ -109,7 +109,7 @@ def exit_on_mistakes() -> Iterator[None]:
         line = _mistake(error)
         if line is None or _full_error:
             raise
-        sys.exit(line)
+        sys.exit(printable(line))
 
 
 @contextlib.contextmanager

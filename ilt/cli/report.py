@@ -11,8 +11,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from ilt.cli.app import app
-from ilt.evaluation.tables import printable
-from ilt.schema import ConfigError, config_hash
+from ilt.schema import ConfigError, config_hash, printable
 from ilt.settings import check_config, run_config
 from ilt.tracking.reading import is_regular, read_bytes
 from ilt.tracking.store import paths_below

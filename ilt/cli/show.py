@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 
 from ilt.cli.app import app
 from ilt.cli.list import FAILED, FINISHED, RUNNING, Entry, find_entry
-from ilt.evaluation.tables import print_table, printable, show
-from ilt.schema import leaves
+from ilt.evaluation.tables import print_table, show
+from ilt.schema import leaves, printable
 from ilt.settings import check_config
 from ilt.tracking.reading import read_text, read_yaml, reading
 from ilt.tracking.run_folder import COMMAND, ERROR, RESULTS, RunFolder, read_results, shown

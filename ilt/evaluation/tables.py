@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ilt.schema import printable
 from ilt.tracking.run_folder import read_results, shown
 
 if TYPE_CHECKING:
@@ -111,11 +112,6 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 def short(value: Any) -> str:
     """Return a value for a table: a float with four digits, a dash for None."""
     return f"{value:.4g}" if isinstance(value, float) else "–" if value is None else str(value)
-
-
-def printable(text: str) -> str:
-    """Replace characters that could control a terminal with `?`."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def show(path: Path) -> None:

@@ -56,7 +56,7 @@ class Expert(ABC):
         """Return what determines the expert besides the config, such as a file's content. It is hashed as well."""
         return {}
 
-    def check(self, env: EnvSpec) -> None:  # noqa: B027 (most experts fit any environment)
+    def check(self, env: EnvSpec, *, privileged: bool) -> None:  # noqa: B027 (most experts fit any environment)
         """Raise ConfigError, naming the key, if the expert cannot act in the environment; before any long work."""
 
     def train(
@@ -107,8 +107,8 @@ class FunctionExpert(Expert):
 class HeuristicExpert(Expert):
     """The hand-written controller that the environment's config names, a function from observations to actions."""
 
-    def check(self, env: EnvSpec) -> None:
-        self.policy(env, Path(), privileged=False, deterministic=True)
+    def check(self, env: EnvSpec, *, privileged: bool) -> None:
+        self.policy(env, Path(), privileged=privileged, deterministic=True)
 
     def policy(self, env: EnvSpec, folder: Path, *, privileged: bool, deterministic: bool) -> Policy:
         if env.heuristic is None:
@@ -127,7 +127,7 @@ class RandomExpert(Expert):
 
 def check_expert_config(values: Any, env: EnvSpec) -> None:
     """Raise ConfigError, naming the key, if an expert cannot be made, or cannot act in the environment."""
-    make_expert(values).check(env)
+    make_expert(values).check(env, privileged=values.privileged)
 
 
 def make_expert(values: Any, *, trust: Sequence[str] | None = None) -> Expert:

@@ -121,7 +121,7 @@ class SAC(Expert):
         self._policy_kwargs: dict[str, Any] = {"net_arch": list(hidden)}
         self._hyperparameters = {"buffer_size": min(buffer_size, total_steps), **hyperparameters}
 
-    def check(self, env: EnvSpec) -> None:
+    def check(self, env: EnvSpec, *, privileged: bool) -> None:
         if not env.action_space.continuous:
             raise ConfigError(
                 f"expert must be one for choices, such as ppo or a2c, where env.id={env.id} has the actions "
@@ -135,7 +135,7 @@ class SAC(Expert):
     def train(
         self, env: EnvSpec, folder: Path, *, seed: int, privileged: bool, score: Score, report: Report
     ) -> dict[str, Any]:
-        self.check(env)
+        self.check(env, privileged=privileged)
         log = TrainingLog(
             folder / "training", env, score=score, every=self._score_every, report=report, privileged=privileged
         )

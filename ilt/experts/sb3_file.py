@@ -48,9 +48,18 @@ class SB3File(Expert):
     def identity(self) -> dict[str, Any]:
         return {"sha256": sha256(self._path)} if self._path.is_file() else {}
 
+    def check(self, env: EnvSpec, *, privileged: bool) -> None:
+        self._read(env, privileged=privileged)
+
     def train(
         self, env: EnvSpec, folder: Path, *, seed: int, privileged: bool, score: Score, report: Report
     ) -> dict[str, Any]:
+        tensors, about = self._read(env, privileged=privileged)
+        save_tensors(tensors, folder / "policy.safetensors", about)
+        return {"from": self._path.name, "kind": about["kind"]}
+
+    def _read(self, env: EnvSpec, *, privileged: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Read the policy's tensors and what they mean. ConfigError if it is not such a file, or does not fit `env`."""
         try:
             with self._path.open("rb") as file:
                 check_zip(file)
@@ -83,10 +92,7 @@ class SB3File(Expert):
         if numbers != space.continuous or gives != (space.dim if numbers else sum(space.n_choices)):
             what = "numbers" if numbers else "values of choices"
             raise ConfigError(f"expert.path={self._path} gives {gives} {what}, but the actions of env are {space}")
-        save_tensors(
-            tensors, folder / "policy.safetensors", {"kind": kind, "activation": activation, "n_layers": len(layers)}
-        )
-        return {"from": self._path.name, "kind": kind}
+        return tensors, {"kind": kind, "activation": activation, "n_layers": len(layers)}
 
     def policy(self, env: EnvSpec, folder: Path, *, privileged: bool, deterministic: bool) -> Policy:
         config, state = load_weights(path := folder / "policy.safetensors")

@@ -51,7 +51,13 @@ class ModelSpec:
     def build_head(self, *, trust: Sequence[str] | None = None) -> ActionHead:
         """Build the action head. Raise ConfigError, naming the key, if the config is wrong."""
         check_head(self.head, self.action_space)
-        return build("head", self.head, known={"action_space": self.action_space}, trust=trust)
+        head = build("head", self.head, known={"action_space": self.action_space}, trust=trust)
+        if not isinstance(head, ActionHead):
+            raise ConfigError(
+                f"head._target_ must be a subclass of ilt.ActionHead, got {self.head['_target_']}, "
+                f"which makes a {type(head).__name__}"
+            )
+        return head
 
     def save(self, model: SequenceModel, path: Path) -> None:
         """Write a model's weights, and everything that is needed to build it, to one safetensors file."""

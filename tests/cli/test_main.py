@@ -67,6 +67,8 @@ MISTAKES = {
     "~model": f"model must be given; it must be one of {options_of('model')}",
     "demos.filters=null": "demos.filters must be a mapping, got None",
     "+env.foo=1": "env.foo is not a key",
+    "model.attention='\x1b[2J'": "model.attention must be one of ['banded', 'full'], got '\\x1b[2J'",
+    "run_name=\x1bc": "run_name=?c is not an override such as key=value: LexerNoViableAltException: run_name=?c ^",
     "optimizer={lr: 1}": (
         "optimizer.lr is not a key; the keys of optimizer are learning_rate, betas, weight_decay, warmup_fraction, "
         "final_learning_rate_fraction"

@@ -15,7 +15,7 @@ from ilt.experts.off_policy import SAC, TQC
 from ilt.experts.ppo import PPO
 from ilt.registry import load_option
 from ilt.rollout.policies import Policy
-from ilt.schema import own_keys
+from ilt.schema import ConfigError, own_keys
 
 SMALL = {"total_steps": 3072, "score_every": 512, "hidden": [8], "n_envs": 4, "n_steps": 32, "batch_size": 32}
 EXPERTS = {"a2c": A2C, "ppo": PPO}
@@ -92,3 +92,12 @@ def test_a_killed_off_policy_training_resumes_with_its_replay_buffer(name: str, 
             run(tmp_path / "killed", kills)
     resumed = run(tmp_path / "killed")
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+@pytest.mark.parametrize("algorithm", [SAC, TQC])
+def test_off_policy_experts_need_continuous_actions(algorithm: type[SAC]) -> None:
+    name = algorithm.__name__.lower()
+    expert = algorithm(**own_keys("expert", load_option("expert", name)))
+    expert.check(EnvSpec(id="Pendulum-v1"), privileged=False)
+    with pytest.raises(ConfigError, match=rf"expert must be .* env\.id=CartPole-v1 has the actions .*, got {name}"):
+        expert.check(EnvSpec(id="CartPole-v1"), privileged=False)

@@ -160,8 +160,11 @@ def test_an_incompatible_network_is_refused(
     algorithm: str, kind: str, options: Any, env: str, message: str, lander: EnvSpec, tmp_path: Path
 ) -> None:
     _, path = saved(tmp_path, algorithm, kind, **options)
+    chosen = lander if env == "lander" else target(env)
     with pytest.raises(ConfigError, match=message):
-        read(path, lander if env == "lander" else target(env))
+        read(path, chosen)
+    with pytest.raises(ConfigError, match=message):  # also before any folder is made
+        SB3File(path=str(path)).check(chosen, privileged=False)
 
 
 def test_the_content_of_the_file_is_its_identity(tmp_path: Path) -> None:

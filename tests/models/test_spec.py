@@ -77,6 +77,8 @@ def test_a_target_in_a_file_is_not_called(tmp_path: Path) -> None:
 def test_a_target_other_than_a_model_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"model\._target_ must be a subclass of ilt\.SequenceModel"):
         replace(spec("nano", BOX), model={"_target_": "ilt.envs.actions.ActionSpace"}).build()
+    with pytest.raises(ConfigError, match=r"head\._target_ must be a subclass of ilt\.ActionHead, got .*ActionSpace"):
+        replace(spec("nano", BOX), head={"_target_": "ilt.envs.actions.ActionSpace"}).build()
 
 
 def test_a_wrong_key_is_named() -> None:
