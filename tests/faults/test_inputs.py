@@ -234,7 +234,7 @@ model._target_=nowhere.Model -> model._target_ must be the dotted path of someth
 expert=sb3 expert.path=GIVEN/empty.zip -> expert.path must be a file that contains data, policy.pth, got
 expert=sb3 -> expert.path must be given; it must be text
 expert=sb3 expert.path=nowhere.zip -> expert.path must be a file, got nowhere.zip
-expert=foo -> expert must be one of ['a2c', 'a2c_privileged', 'heuristic', 'ppo', 'ppo_privileged',
+expert=foo -> expert must be one of ['a2c', 'a2c_privileged', 'heuristic', 'ppo', 'ppo_acrobot',
 expert.seed=-1 -> expert.seed must be an integer from 0 to 4294967295, got -1
 expert.seed=4294967296 -> expert.seed must be an integer from 0 to 4294967295, got 4294967296
 expert.gamma=1.5 -> expert.gamma must be a number at least 0 and at most 1, got 1.5
@@ -397,7 +397,7 @@ evaluation=null -> evaluation=null is not an option of a group; a group takes a 
 -m expert.seed=0,1 expert.n_envs=0 -> expert.n_envs must be an integer of at least 1, got 0
 [expert: everything]
 logger.project=a/b -> logger.project must be a name of at most 128 characters, none of them one of / \ # ?
-expert=foo -> expert must be one of ['a2c', 'a2c_privileged', 'heuristic', 'ppo', 'ppo_privileged',
+expert=foo -> expert must be one of ['a2c', 'a2c_privileged', 'heuristic', 'ppo', 'ppo_acrobot',
 expert.n_envs=0 -> expert.n_envs must be an integer of at least 1, got 0
 expert.seed=-1 -> expert.seed must be an integer from 0 to 4294967295, got -1
 seed=3 -> seed is not a key; did you mean expert.seed?
