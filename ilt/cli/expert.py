@@ -17,10 +17,12 @@ def main(cfg: DictConfig) -> float:
     check_config(cfg, "expert")
     check_environment(cfg)
     from ilt.cli.job import job_info
+    from ilt.evaluation.tables import short
     from ilt.experts.base import check_expert_config
     from ilt.experts.find import find_or_train
     from ilt.pipeline import prepare
     from ilt.tracking.loggers import ExpertCurve, open_run
+    from ilt.tracking.run_folder import shown
     from ilt.tracking.store import read_json
 
     ctx = prepare(cfg)
@@ -36,9 +38,10 @@ def main(cfg: DictConfig) -> float:
         logger.summarize({f"{mode}/{key}": value for mode in modes for key, value in metrics[mode].items()})
         logger.log_artifacts(expert=expert)
     for mode in modes:
-        known = {name: round(value, 3) for name, value in metrics[mode].items() if value is not None}
-        log.info("%s: %s", mode, known)
-    if expert.metrics["training"]:
-        log.info("training: %s", expert.metrics["training"])
-    log.info("%s", expert.path)
+        known = [f"{name} {short(value)}" for name, value in metrics[mode].items() if value is not None]
+        log.info("%s: %s", mode, ", ".join(known))
+    if "best" in (training := expert.metrics["training"] or {}):
+        best = training["best"]
+        log.info("best after %d of %d steps: return %s", best["steps"], training["steps"], short(best["return_mean"]))
+    log.info("%s", shown(expert.path))
     return float(metrics["deterministic" if cfg.expert.deterministic else "sampled"]["return_mean"])
