@@ -101,7 +101,7 @@ class NumpyActor:
 
 
 def actor_policy(actor: Actor, action_space: ActionSpace, *, privileged: bool, deterministic: bool) -> NetworkPolicy:
-    """Build the policy of an actor: it takes the most likely action or samples; with `squash`, always the former."""
+    """Build the policy of an actor: it takes the most likely action or samples. With `squash`, it never samples."""
     head: ActionHead = Categorical(action_space=action_space)
     if action_space.continuous:
         head = Regression(action_space=action_space) if actor.squash else Gaussian(action_space=action_space)

@@ -6,13 +6,12 @@ from typing import Any
 
 import torch
 from stable_baselines3 import SAC as SB3SAC
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from ilt.envs.spec import EnvSpec
 from ilt.experts.actor import Actor, actor_policy
 from ilt.experts.base import Expert, Report, Score
-from ilt.experts.sb3 import BatchedVecEnv, global_rng, restore_global_rng
+from ilt.experts.sb3 import BatchedVecEnv, ScoringCallback, global_rng, restore_global_rng
 from ilt.experts.training import TrainingLog
 from ilt.experts.training_envs import restore_rng, rng_state
 from ilt.rollout.policies import Policy
@@ -20,21 +19,6 @@ from ilt.schema import ConfigError
 
 _STORED = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 """Arrays of SB3's replay buffer."""
-
-
-class _Callback(BaseCallback):
-    """Reports, scores and saves before each rollout."""
-
-    def __init__(self, log: TrainingLog) -> None:
-        super().__init__()
-        self._log = log
-
-    def _on_step(self) -> bool:
-        return True
-
-    def _on_rollout_start(self) -> None:
-        model: Any = self.model
-        self._log.after(self.num_timesteps, lambda: actor_of(model), lambda: state_of(model))
 
 
 def actor_of(model: Any) -> Actor:
@@ -146,7 +130,11 @@ class SAC(Expert):
         if (state := log.resume()) is not None:
             restore(model, state)
         if model.num_timesteps < self.total_steps:
-            model.learn(self.total_steps - model.num_timesteps, callback=_Callback(log), reset_num_timesteps=False)
+            model.learn(
+                self.total_steps - model.num_timesteps,
+                callback=ScoringCallback(log, actor_of, state_of),
+                reset_num_timesteps=False,
+            )
         return log.finish(model.num_timesteps, actor_of(model), lambda: state_of(model), folder)
 
     def policy(self, env: EnvSpec, folder: Path, *, privileged: bool, deterministic: bool) -> Policy:

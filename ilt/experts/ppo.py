@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import stable_baselines3
 import torch
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
@@ -15,25 +14,9 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from ilt.envs.spec import EnvSpec
 from ilt.experts.actor import Actor, actor_policy
 from ilt.experts.base import Expert, Report, Score
-from ilt.experts.sb3 import BatchedVecEnv, global_rng, restore_global_rng
+from ilt.experts.sb3 import BatchedVecEnv, ScoringCallback, global_rng, restore_global_rng
 from ilt.experts.training import TrainingLog
 from ilt.rollout.policies import Policy
-
-
-class _Callback(BaseCallback):
-    """Reports, scores and saves after each rollout of PPO."""
-
-    def __init__(self, log: TrainingLog) -> None:
-        super().__init__()
-        self._log = log
-
-    def _on_step(self) -> bool:
-        return True
-
-    def _on_rollout_start(self) -> None:
-        model = self.model
-        assert isinstance(model, stable_baselines3.PPO)
-        self._log.after(self.num_timesteps, lambda: actor_of(model), lambda: state_of(model))
 
 
 def actor_of(model: OnPolicyAlgorithm) -> Actor:
@@ -152,7 +135,11 @@ class PPO(Expert):
         if (state := log.resume()) is not None:
             restore(model, state)
         if model.num_timesteps < self.total_steps:
-            model.learn(self.total_steps - model.num_timesteps, callback=_Callback(log), reset_num_timesteps=False)
+            model.learn(
+                self.total_steps - model.num_timesteps,
+                callback=ScoringCallback(log, actor_of, state_of),
+                reset_num_timesteps=False,
+            )
         return log.finish(model.num_timesteps, actor_of(model), lambda: state_of(model), folder)
 
     def policy(self, env: EnvSpec, folder: Path, *, privileged: bool, deterministic: bool) -> Policy:

@@ -1,14 +1,18 @@
-"""What Stable-Baselines3's algorithms share here: a vector env without overhead, and the state of global generators."""
+"""What the algorithms of Stable-Baselines3 share: a vector env without overhead, scoring, and random states."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from ilt.envs.actions import ActionSpace
 from ilt.envs.spec import EnvSpec
+from ilt.experts.actor import Actor
+from ilt.experts.training import TrainingLog
 from ilt.experts.training_envs import TrainingEnvs
 
 
@@ -57,6 +61,27 @@ def model_units(action_space: ActionSpace) -> spaces.Space[Any]:
     if action_space.flat:
         return spaces.Discrete(action_space.n_choices[0])
     return spaces.MultiDiscrete(np.array(action_space.n_choices))
+
+
+class ScoringCallback(BaseCallback):
+    """Reports, scores and saves before each rollout, when the model's state is complete.
+
+    Args:
+        log: where to.
+        actor_of, state_of: functions that return the model's actor, and everything that a resumed run needs.
+    """
+
+    def __init__(
+        self, log: TrainingLog, actor_of: Callable[[Any], Actor], state_of: Callable[[Any], dict[str, Any]]
+    ) -> None:
+        super().__init__()
+        self._log, self._actor_of, self._state_of = log, actor_of, state_of
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        self._log.after(self.num_timesteps, lambda: self._actor_of(self.model), lambda: self._state_of(self.model))
 
 
 def global_rng() -> dict[str, Any]:

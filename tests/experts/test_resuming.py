@@ -67,7 +67,7 @@ def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(
 @pytest.mark.parametrize("name", ["sac", "tqc"])
 def test_a_killed_off_policy_training_resumes_with_its_replay_buffer(name: str, tmp_path: Path) -> None:
     small = {"total_steps": 600, "score_every": 100, "hidden": [8], "learning_starts": 250, "batch_size": 16}
-    options = {**own_keys("expert", load_option("expert", name)), **small}
+    options = {**own_keys("expert", load_option("expert", f"{name}_keys")), **small}
 
     def run(folder: Path, scores_before_kill: int | None = None) -> dict[str, torch.Tensor]:
         scored = [0]
@@ -97,7 +97,7 @@ def test_a_killed_off_policy_training_resumes_with_its_replay_buffer(name: str, 
 @pytest.mark.parametrize("algorithm", [SAC, TQC])
 def test_off_policy_experts_need_continuous_actions(algorithm: type[SAC]) -> None:
     name = algorithm.__name__.lower()
-    expert = algorithm(**own_keys("expert", load_option("expert", name)))
+    expert = algorithm(**own_keys("expert", load_option("expert", f"{name}_keys")))
     expert.check(EnvSpec(id="Pendulum-v1"), privileged=False)
     with pytest.raises(ConfigError, match=rf"expert must be .* env\.id=CartPole-v1 has the actions .*, got {name}"):
         expert.check(EnvSpec(id="CartPole-v1"), privileged=False)
