@@ -14,7 +14,7 @@ from ilt.models.heads import ActionHead, Categorical, Gaussian, Regression, for_
 from ilt.rollout.policies import NetworkPolicy
 from ilt.tracking.weights import load_module, load_weights, save_weights
 
-_ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
 class Actor(nn.Module):
@@ -53,7 +53,7 @@ class Actor(nn.Module):
         self.activation, self.squash = activation, squash
         self.register_buffer("observation_mean", torch.zeros(observation_dim))
         self.register_buffer("observation_std", torch.ones(observation_dim))
-        self.layers = mlp([observation_dim, *hidden, n_outputs], _ACTIVATIONS[activation])
+        self.layers = mlp([observation_dim, *hidden, n_outputs], ACTIVATIONS[activation])
         self.log_std = nn.Parameter(torch.full((n_outputs,), log_std_init)) if continuous else None
 
     def forward(self, observations: Tensor) -> Tensor:

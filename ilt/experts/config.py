@@ -72,6 +72,7 @@ class PPO(_OnPolicy):
     clip_range: float = key(0.2, "Clipping range of the probability ratio between the new and the old policy.", gt=0)
     vf_coef: float = key(0.5, "Weight of the critic's loss.", ge=0)
     log_std_init: float = key(0.0, "Initial log standard deviation of the policy, for Box actions.")
+    activation: str = key("tanh", "Activation between the layers of actor and critic.", choices=("tanh", "relu"))
 
 
 @component("expert", "a2c", "ilt.experts.a2c.A2C")

@@ -12,7 +12,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from ilt.envs.spec import EnvSpec
-from ilt.experts.actor import Actor, actor_policy
+from ilt.experts.actor import ACTIVATIONS, Actor, actor_policy
 from ilt.experts.base import Expert, Report, Score
 from ilt.experts.sb3 import BatchedVecEnv, ScoringCallback, global_rng, restore_global_rng
 from ilt.experts.training import TrainingLog
@@ -20,7 +20,7 @@ from ilt.rollout.policies import Policy
 
 
 def actor_of(model: OnPolicyAlgorithm) -> Actor:
-    """Copy the network of an MLP policy into an `Actor`. It must use tanh and share no layers with the critic."""
+    """Copy the network of an MLP policy into an `Actor`. It must use tanh or ReLU, and share no layers with the critic."""
     policy = model.policy
     layers = [*policy.mlp_extractor.policy_net, policy.action_net]
     linears = [layer for layer in layers if isinstance(layer, torch.nn.Linear)]
@@ -30,6 +30,7 @@ def actor_of(model: OnPolicyAlgorithm) -> Actor:
         n_outputs=int(linears[-1].out_features),  # a NumPy integer for MultiDiscrete
         hidden=[layer.out_features for layer in linears[:-1]],
         continuous=log_std is not None,
+        activation="relu" if policy.activation_fn is torch.nn.ReLU else "tanh",
     )
     targets = [layer for layer in actor.layers if isinstance(layer, torch.nn.Linear)]
     for target, source in zip(targets, linears, strict=True):
@@ -82,7 +83,7 @@ def restore(model: OnPolicyAlgorithm, state: dict[str, Any]) -> None:
 
 
 class PPO(Expert):
-    """Stable-Baselines3's proximal policy optimization, with tanh networks for actor and critic.
+    """Stable-Baselines3's proximal policy optimization, with separate networks for actor and critic.
 
     Schulman et al. 2017, ["Proximal policy optimization algorithms"](https://arxiv.org/abs/1707.06347).
 
@@ -94,6 +95,7 @@ class PPO(Expert):
         learning_rate: initial rate; decays linearly to `final_learning_rate_fraction` of it.
         normalize_observations, normalize_rewards: by running moments, as in SB3's VecNormalize.
         log_std_init: initial log standard deviation, for Box actions.
+        activation: between the layers, `tanh` or `relu`.
         hyperparameters: other arguments of `stable_baselines3.PPO`.
     """
 
@@ -109,12 +111,15 @@ class PPO(Expert):
         normalize_observations: bool,
         normalize_rewards: bool,
         log_std_init: float,
+        activation: str,
         **hyperparameters: Any,
     ) -> None:
         self.total_steps, self._score_every, self._n_envs = total_steps, score_every, n_envs
         self.rollout_steps = n_envs * hyperparameters["n_steps"]
         self.gradient_steps = total_steps * hyperparameters["n_epochs"] // hyperparameters["batch_size"]
-        self._policy_kwargs = {"net_arch": list(hidden), "activation_fn": torch.nn.Tanh, "log_std_init": log_std_init}
+        self._policy_kwargs = {
+            "net_arch": list(hidden), "activation_fn": ACTIVATIONS[activation], "log_std_init": log_std_init
+        }  # fmt: skip
         self._normalize = {"norm_obs": normalize_observations, "norm_reward": normalize_rewards}
         final = learning_rate * final_learning_rate_fraction
         self._hyperparameters = {"learning_rate": LinearSchedule(learning_rate, final, 1.0), **hyperparameters}

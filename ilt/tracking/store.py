@@ -7,8 +7,11 @@ import json
 import logging
 import os
 import platform
+import re
+import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +36,9 @@ TRAINING = "training"
 """The folder where `make` keeps what it needs to resume; it is not published."""
 
 _ADVICE = "remove the folder to have it made again"
-_PACKAGES = ("torch", "pytorch-lightning", "stable-baselines3", "gymnasium", "box2d", "numpy", "hydra-core")
+_PACKAGES = ("torch", "pytorch-lightning", "stable-baselines3", "gymnasium", "box2d", "mujoco", "numpy", "hydra-core")
+_PLACES = ("outputs", "logger", "hydra", "processes", "n_envs")
+"""Keys that say where and how a command runs, not what it makes."""
 
 
 class DamagedArtifactError(PlainError, ValueError):
@@ -126,6 +131,7 @@ class Store:
                 "parents": [artifact.name for artifact in parents],
                 "metrics": measured,
                 "seconds": round(time.monotonic() - started, 2),
+                "command": command(),
                 **provenance(),
                 "files": {path.name: sha256(path) for path in sorted(partial.iterdir()) if is_regular(path)},
             }
@@ -239,7 +245,7 @@ def provenance() -> dict[str, Any]:
     return {
         "git_commit": _git_commit(),
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
@@ -281,6 +287,22 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def command() -> str | None:
+    """Return the `ilt` command that this process runs, without the keys that say where; None for other programs."""
+    program, *arguments = sys.argv
+    if program.split()[0:1] != ["ilt"]:
+        return None
+    kept = [argument for argument in arguments if re.split(r"[.=/]", argument.lstrip("+~"))[0] not in _PLACES]
+    return f"{program} {shlex.join(kept)}".strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _git_commit() -> str | None:
