@@ -291,11 +291,11 @@ def write_json(path: Path, content: Any) -> None:
 
 def command() -> str | None:
     """Return the `ilt` command that this process runs, without the keys that say where; None for other programs."""
-    program, *arguments = sys.argv
-    if program.split()[0:1] != ["ilt"]:
+    program, *arguments = Path(sys.argv[0]), *sys.argv[1:]
+    if program.name != "ilt" and program.parts[-2:] != ("ilt", "__main__.py"):
         return None
     kept = [argument for argument in arguments if re.split(r"[.=/]", argument.lstrip("+~"))[0] not in _PLACES]
-    return f"{program} {shlex.join(kept)}".strip()
+    return f"ilt {shlex.join(kept)}"
 
 
 def _version(package: str) -> str | None:
