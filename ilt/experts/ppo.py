@@ -111,7 +111,7 @@ class PPO(Expert):
         normalize_observations: bool,
         normalize_rewards: bool,
         log_std_init: float,
-        activation: str,
+        activation: str = "tanh",  # experts made before the key existed have none
         **hyperparameters: Any,
     ) -> None:
         self.total_steps, self._score_every, self._n_envs = total_steps, score_every, n_envs
