@@ -16,7 +16,7 @@ ILT := $(BIN)/ilt
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test coverage test-slow test-faults lint format check expert demos train evaluate probe report compare seeds adapt search sync dashboard bench docs docs-serve clean
+.PHONY: help install run test coverage test-slow test-faults lint format check expert demos train evaluate probe report compare seeds adapt search sync dashboard bench zoo docs docs-serve clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -116,6 +116,9 @@ dashboard: install  ## build the W&B workspace for all runs; without a key, writ
 
 bench: install  ## measure the speed of each stage, its limit and references (prints): make bench only=score
 	$(PY) -m tests.benchmarks $(if $(only),only=$(only)) $(ARGS)
+
+zoo: install  ## score the shipped experts on test seeds, with videos (minutes): make zoo ARGS=NAME for one
+	$(PY) docs/zoo.py $(ARGS)
 
 # without it, Material prints a banner about MkDocs 2
 MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs

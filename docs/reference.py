@@ -1,10 +1,10 @@
 """The reference pages, generated from the schemas, the options of `conf/`, the shipped experts and the docstrings."""
 
 import inspect
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import yaml
@@ -12,9 +12,13 @@ import yaml
 from ilt.cli.main import COMMANDS, HELP
 from ilt.registry import load_option, options_of
 from ilt.schema import COMPONENTS, Component, leaves
+from ilt.tracking.reading import read_json
 from ilt.tracking.store import SHIPPED, read_manifest
 
 CONF = files("ilt.conf")
+SCORES = Path(__file__).parent.parent / "outputs" / "reference" / "zoo.json"
+"""The shipped experts' test scores, written by `docs/zoo.py`."""
+VIDEOS = Path(__file__).parent / "pages" / "figures" / "zoo"
 
 GROUPS = {
     "env": "The environment, its rules for success and crash, and its seeds for each purpose.",
@@ -150,15 +154,27 @@ def zoo_page() -> str:
         "Settings of environment, expert and training that were tested together: `ilt train experiment=NAME`.",
         _table(["experiment", "environment", "about"], map(_experiment, options_of("experiment"))),
         "## Shipped experts",
-        "These ship with the package, so they need no training. Returns are means over selection seeds that were "
-        f"not used to pick a checkpoint ({_episodes()} of them), with the most likely actions and 95 % confidence "
-        "intervals (normal approximation). Times include the training and its evaluations, on two cores.",
+        "These ship with the package, so they need no training. Returns are means over test seeds, with the most "
+        "likely actions and 95 % confidence intervals (bootstrap over episodes); `make zoo` scores all of them again. Times "
+        "include the training and its evaluations, on two cores. Each video shows the first seconds of the "
+        "episode with the median return.",
         _table(
-            ["expert", "environment", "sees", "environment steps", "return", "95 % interval", "success", "time"],
+            [
+                "environment",
+                "expert",
+                "sees",
+                "steps of training",
+                "time",
+                "return",
+                "95 % interval",
+                "random",
+                "episodes",
+            ],
             map(_expert, _manifests()),
         ),
+        *map(_video, _manifests()),
         "These commands find the shipped experts; with a changed setting they train another one:",
-        "```bash\n" + "\n".join(dict.fromkeys(_command(manifest) for manifest in _manifests())) + "\n```",
+        "```bash\n" + "\n".join(dict.fromkeys(manifest["command"] for manifest in _manifests())) + "\n```",
         "`ilt list kind=experts` lists them together with your own.",
     ]
     return _join(parts)
@@ -329,51 +345,40 @@ def _manifests() -> list[dict[str, Any]]:
     return [read_manifest(path.parent) for path in sorted(SHIPPED["experts"].glob("*/manifest.json"))]
 
 
-def _episodes() -> str:
-    return " or ".join(sorted({str(manifest["metrics"]["selection"]["seeds"][1]) for manifest in _manifests()}))
+def _scores() -> dict[str, Any]:
+    return read_json(SCORES)["experts"]
 
 
 def _expert(manifest: Mapping[str, Any]) -> list[str]:
-    config, measured = manifest["config"], manifest["metrics"]["selection"]["deterministic"]
-    n_episodes = manifest["metrics"]["selection"]["seeds"][1]
-    wrappers = [w["component"].rpartition(".")[2] for w in config["env"].get("wrappers", ())]
-    half = 1.96 * measured["return_std"] / math.sqrt(n_episodes)
-    mean, success = measured["return_mean"], measured.get("success_rate")
+    measured = _scores()[manifest["name"]]
+    low, high = measured["return_mean_interval"]
     return [
+        f"`{measured['env']}`",
         f"`{manifest['name']}`",
-        " + ".join(f"`{part}`" for part in [config["env"]["id"], *wrappers]),
         "everything (privileged)" if manifest["expert"]["privileged"] else "what students see",
         f"{manifest['metrics']['training']['steps']:,}",
-        f"{mean:.1f}",
-        f"{mean - half:.1f} … {mean + half:.1f}",
-        "–" if success is None else f"{100 * success:.1f} %",
         _duration(manifest["seconds"]),
+        f"{measured['return_mean']:.1f}",
+        f"{low:.1f} … {high:.1f}",
+        f"{measured['random_return_mean']:.1f}",
+        f"{measured['n_episodes']:,}",
     ]
+
+
+def _video(manifest: Mapping[str, Any]) -> str:
+    """Return a player for an expert's video, or nothing if there is none."""
+    name = manifest["name"]
+    if not (VIDEOS / f"{name}.mp4").is_file():
+        return ""
+    about = f"{_scores()[name]['env']}, {name}"
+    return (
+        f'<figure><video src="../../figures/zoo/{name}.mp4" width="320" controls muted loop preload="metadata"></video>'
+        f"<figcaption>{about}</figcaption></figure>"
+    )
 
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-
-
-def _command(manifest: Mapping[str, Any]) -> str:
-    """Return the command that finds a shipped expert, from the options that match its manifest."""
-    config = manifest["env"]
-
-    def same(values: Mapping[str, Any]) -> bool:
-        return values.get("id") == config["id"] and values.get("wrappers", {}) == config["wrappers"]
-
-    name, privileged = manifest["expert"]["name"], manifest["expert"]["privileged"]
-    experts = [e for e in options_of("expert") if load_option("expert", e).get("name") == name]
-    option = experts[0] if experts else name
-    for env in _envs():
-        if same({"wrappers": {}, **load_option("env", env)}):
-            extra = " expert.privileged=true" if privileged and not load_option("expert", option)["privileged"] else ""
-            return f"ilt expert env={env} expert={option}{extra}"
-    return f"ilt train experiment={next(e for e in options_of('experiment') if _runs(e, config['id']))}"
-
-
-def _runs(experiment: str, env_id: str) -> bool:
-    return _file("experiment", experiment).get("env", {}).get("id") == env_id
 
 
 def _table(columns: Sequence[str], rows: Any) -> str:

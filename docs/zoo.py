@@ -1,6 +1,6 @@
-"""Score the shipped experts on test seeds: `python docs/zoo.py [NAME …]` writes `outputs/reference/zoo.json` and videos.
+"""Score the shipped experts on test seeds: `python docs/zoo.py [NAME …]` writes `outputs/reference/zoo.json`.
 
-Each expert acts deterministically in 1,000 test episodes, in MuJoCo's simulators in 100. The video shows the first
+It also writes their videos. Each expert acts deterministically in 1,000 test episodes, in MuJoCo's simulators in 100. The video shows the first
 seconds of the episode with the median return. MuJoCo renders without a display if `MUJOCO_GL` is `egl` or `osmesa`.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from omegaconf import OmegaConf
+from reference import SCORES, VIDEOS
 
 from ilt.analysis.video import NoVideoError, Video, side_by_side, write_mp4
 from ilt.envs.spec import EnvSpec
@@ -25,9 +26,6 @@ from ilt.rollout.workers import cores
 from ilt.tracking.reading import read_json
 from ilt.tracking.store import SHIPPED, Store, open_artifact, provenance, write_json
 
-ROOT = Path(__file__).parent.parent
-SCORES = ROOT / "outputs" / "reference" / "zoo.json"
-VIDEOS = ROOT / "docs" / "pages" / "figures" / "zoo"
 SECONDS = 10
 """Length of the videos."""
 
@@ -65,7 +63,7 @@ def score(folder: Path) -> dict[str, Any]:
     spec = EnvSpec.from_config(OmegaConf.create(load_option("env", option)))
     privileged = bool(config.privileged)
     policy = make_expert(config).policy(spec, artifact.path, privileged=privileged, deterministic=True)
-    ctx = Context(spec, Store(ROOT / "outputs"), n_processes=cores())
+    ctx = Context(spec, Store(SCORES.parent.parent), n_processes=cores())
     seeds = spec.seeds("test", n_episodes(spec))
     started = time.monotonic()
     episodes = ctx.quiet_rollout(policy, seeds)

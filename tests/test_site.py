@@ -83,6 +83,14 @@ def test_the_commands_of_the_expert_zoo_find_the_shipped_experts(tmp_path: Path)
     assert found == {path.parent.name for path in SHIPPED["experts"].glob("*/manifest.json")}
 
 
+def test_every_shipped_expert_has_a_test_score_and_passes_its_gate_there() -> None:
+    scores = read_json(reference.SCORES)["experts"]
+    assert sorted(scores) == sorted(path.parent.name for path in SHIPPED["experts"].glob("*/manifest.json"))
+    for name, score in scores.items():
+        gate = load_option("env", score["env"])["gate"]
+        assert score["return_mean"] >= gate, name
+
+
 def test_the_attention_figure_matches_the_decoder() -> None:
     space = ilt.make_env("CartPole-v1").action_space
     sizes = {"observation_dim": 4, "action_space": space, "n_outputs": 2, "context_length": 4}
