@@ -155,21 +155,11 @@ def zoo_page() -> str:
         _table(["experiment", "environment", "about"], map(_experiment, options_of("experiment"))),
         "## Shipped experts",
         "These ship with the package, so they need no training. Returns are means over test seeds, with the most "
-        "likely actions and 95 % confidence intervals (bootstrap over episodes); `make zoo` scores all of them again. Times "
-        "include the training and its evaluations, on two cores. Each video shows the first seconds of the "
+        "likely actions and 95 % confidence intervals (bootstrap over episodes); `make zoo` scores all of them again. "
+        "Times include the training and its evaluations, on two cores. Each video shows the first seconds of the "
         "episode with the median return.",
         _table(
-            [
-                "environment",
-                "expert",
-                "sees",
-                "steps of training",
-                "time",
-                "return",
-                "95 % interval",
-                "random",
-                "episodes",
-            ],
+            ["environment", "expert", "sees", "steps", "time", "return", "95 % interval", "random", "episodes"],
             map(_expert, _manifests()),
         ),
         *map(_video, _manifests()),

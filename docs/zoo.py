@@ -1,6 +1,6 @@
 """Score the shipped experts on test seeds: `python docs/zoo.py [NAME …]` writes `outputs/reference/zoo.json`.
 
-It also writes their videos. Each expert acts deterministically in 1,000 test episodes, in MuJoCo's simulators in 100. The video shows the first
+Each expert acts deterministically in 1,000 test episodes, in MuJoCo's simulators in 100. Its video shows the first
 seconds of the episode with the median return. MuJoCo renders without a display if `MUJOCO_GL` is `egl` or `osmesa`.
 """
 

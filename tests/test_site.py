@@ -25,10 +25,11 @@ from ilt.cli.main import COMMANDS
 from ilt.envs.spec import EnvSpec
 from ilt.experts.find import canonical_config_of
 from ilt.models.decoder import Decoder
-from ilt.registry import options_of
+from ilt.registry import load_option, options_of
 from ilt.rollout.recorded import Context
 from ilt.schema import COMPONENTS, config_hash
 from ilt.settings import check_config
+from ilt.tracking.reading import read_json
 from ilt.tracking.store import SHIPPED, Store
 from tests.test_readme import PAGES, blocks_of
 
