@@ -55,7 +55,7 @@ def _least_memory(cfg: Any) -> Iterator[tuple[str, float]]:
     if found.name == "mlp_stack":
         inputs = length * (1 + model.d_action)
         yield f"dataset.context_length={length}, model.d_action={model.d_action}", _GRADIENT * inputs * width
-    outputs = cfg.head.get("n_bins") or cfg.head.get("n_components") or 1
+    outputs = cfg.head.chunk * (cfg.head.get("n_bins") or cfg.head.get("n_components") or 1)
     yield f"head={cfg.head}", _GRADIENT * width * outputs
     if cfg.trainer.accelerator == "cpu":
         numbers = batch_size // cfg.trainer.num_nodes * tokens * max(width if tokens > 1 else 1, outputs)

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ilt.envs.spec import BLOCKS, EnvSpec, check_disjoint
 from ilt.machine import check_precision, check_writable, existing
+from ilt.models.config import check_chunk
 from ilt.registry import GROUPS, load_option, options_of, parts_of
 from ilt.rules import COUNT, FOLDER, TEXT
 from ilt.schema import (
@@ -70,6 +71,8 @@ def check_config(cfg: DictConfig, command: str = "train", *, partial: bool = Fal
         _check_dataset(cfg)
     if "model" in cfg:
         _check_model(cfg)
+    if "head" in cfg:
+        check_chunk(cfg.head)
     if "trainer" in cfg:
         _check_trainer(cfg)
     if cfg.get("search") is not None:

@@ -59,6 +59,9 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
     - `mask` (B, K) bool: True at real steps, False at padding;
     - `scored` (B, K) bool, only with `as_deployed`: the steps at which the model sees what it would see in a rollout.
 
+    With `chunk` = H above 1, `targets` are the expert's actions at each step and the H − 1 steps after it, of shape
+    (B, K, H) or (B, K, H, dim). They may be after the window. `target_mask` (B, K, H) bool is False after the episode.
+
     Args:
         episodes: the source of the windows; `step/label` in their extras contains expert labels, if there are any.
         action_space: the environment's actions, to convert them to model units.
@@ -67,6 +70,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         as_deployed: whether to add `scored`, for validation. It marks each step once, in the window in which the model
             sees the K − 1 steps before it, or all steps since the start of the episode if they are fewer. Requires
             stride 1.
+        chunk: H, how many actions are targets at each step.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         context_length: int,
         stride: int = 1,
         as_deployed: bool = False,
+        chunk: int = 1,
     ) -> None:
         assert 1 <= stride <= context_length
         assert stride == 1 or not as_deployed, "some steps would never be scored"
@@ -92,7 +97,8 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         self._lengths = torch.from_numpy(episodes.lengths)
         self._first_steps = torch.from_numpy(episodes.step_offsets)
         self._positions = torch.arange(context_length)
-        self._as_deployed = as_deployed
+        self._as_deployed, self._chunk = as_deployed, chunk
+        self._ahead = torch.arange(chunk)
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -100,7 +106,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
     def to(self, device: torch.device) -> "WindowDataset":
         """Move the demonstrations to a device, so that batches are gathered there instead of being copied to it."""
         self._windows.to(device)
-        for name in ("_observations", "_actions", "_lengths", "_first_steps", "_positions"):
+        for name in ("_observations", "_actions", "_lengths", "_first_steps", "_positions", "_ahead"):
             setattr(self, name, getattr(self, name).to(device))
         self._targets = None if self._targets is None else self._targets.to(device)
         return self
@@ -126,14 +132,18 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         episode, start = self._windows.find(torch.as_tensor(indices, device=self._positions.device))
         n_real = (self._lengths[episode] - start)[:, None]
         inside = torch.minimum(self._positions, n_real - 1)  # padding repeats the last real step
-        steps = (self._first_steps[episode] + start)[:, None] + inside
+        first = (self._first_steps[episode] + start)[:, None]
+        steps = first + inside
         batch = {
             "observations": self._observations[steps + episode[:, None]],  # each episode has one more observation
             "actions": self._actions[steps],
             "mask": self._positions < n_real,
         }
-        if self._targets is not None:
-            batch["targets"] = self._targets[steps]
+        if self._chunk > 1:
+            ahead, left = self._positions[:, None] + self._ahead, n_real[..., None]
+            batch["target_mask"], steps = ahead < left, first[..., None] + torch.minimum(ahead, left - 1)
+        if self._targets is not None or self._chunk > 1:
+            batch["targets"] = (self._actions if self._targets is None else self._targets)[steps]
         if self._as_deployed:
             last = self._positions == n_real.clamp(max=len(self._positions)) - 1
             batch["scored"] = last | ((start == 0)[:, None] & batch["mask"])

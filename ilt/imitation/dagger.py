@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from ilt.imitation.base import Imitation, Round
-from ilt.rollout.policies import MIXING, EpisodeRNG, Policy, SequencePolicy
+from ilt.rollout.policies import Policy, SequencePolicy
+from ilt.rollout.sampling import MIXING, EpisodeRNG
 
 
 class DAgger(Imitation):

@@ -12,7 +12,8 @@ from ilt.data.windows import WindowDataset
 from ilt.envs.actions import ActionSpace
 from ilt.imitation.base import Imitation, Round
 from ilt.models.heads import sample_categorical
-from ilt.rollout.policies import MIXING, EpisodeRNG, Policy
+from ilt.rollout.policies import Policy
+from ilt.rollout.sampling import MIXING, EpisodeRNG
 
 
 class DART(Imitation):

@@ -69,27 +69,42 @@ class LSTM(GRU):
     """An LSTM over observations and past actions. In rollouts, it carries its state from the start of the episode."""
 
 
+@component("head")
+class AnyHead:
+    """Keys of every action head, also of one of your own."""
+
+    chunk: int = key(1, "H, the number of future actions that are predicted at each step (action chunking).", ge=1)
+    execute: int = key(
+        1, "How many actions of a chunk are executed before the next prediction is used, from 1 to H.", ge=1
+    )
+    ensemble: float | None = key(
+        None,
+        "Average all predictions of an action (temporal ensembling), with weight exp(-m·i) for the i-th, oldest first; "
+        "below 0, new ones count more.",
+    )
+
+
 @component("head", "auto", "ilt.models.heads.default_head")
-class Auto:
+class Auto(AnyHead):
     """`categorical` for discrete actions, `mse` for continuous ones."""
 
 
 @component("head", "categorical", "ilt.models.heads.Categorical")
-class Categorical:
+class Categorical(AnyHead):
     """A categorical distribution over each discrete choice."""
 
     continuous = False
 
 
 @component("head", "gaussian", "ilt.models.heads.Gaussian")
-class Gaussian:
+class Gaussian(AnyHead):
     """An independent Gaussian for each number of a continuous action."""
 
     continuous = True
 
 
 @component("head", "gaussian_mixture", "ilt.models.heads.GaussianMixture")
-class GaussianMixture:
+class GaussianMixture(AnyHead):
     """A weighted mixture of Gaussians over continuous actions."""
 
     continuous = True
@@ -97,7 +112,7 @@ class GaussianMixture:
 
 
 @component("head", "discretized", "ilt.models.heads.Discretized")
-class Discretized:
+class Discretized(AnyHead):
     """A categorical distribution over bins of equal width, for each number of a continuous action."""
 
     continuous = True
@@ -105,7 +120,7 @@ class Discretized:
 
 
 @component("head", "mse", "ilt.models.heads.Regression")
-class Regression:
+class Regression(AnyHead):
     """The continuous action itself, learned by least squares."""
 
     continuous = True
@@ -121,3 +136,23 @@ def check_head(values: Mapping[str, Any], action_space: "ActionSpace") -> None:
             "Box actions; head=categorical is for Discrete and MultiDiscrete",
         )
         raise ConfigError(f"head={found.name} is for {kinds[continuous]}")
+    if values.get("ensemble") is not None and not action_space.continuous:
+        raise ConfigError(
+            "head.ensemble must be null for Discrete and MultiDiscrete actions, since choices have no average, "
+            f"got {values['ensemble']}"
+        )
+
+
+def check_chunk(values: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless a `head`'s `chunk`, `execute` and `ensemble` go together."""
+    chunk, execute, ensemble = (values[name] for name in ("chunk", "execute", "ensemble"))
+    if not 1 <= execute <= chunk:
+        raise ConfigError(f"head.execute must be from 1 to head.chunk = {chunk}, got {execute}")
+    if ensemble is not None and chunk == 1:
+        raise ConfigError(
+            f"head.ensemble must be null where head.chunk is 1, since each action is predicted once, got {ensemble}"
+        )
+    if ensemble is not None and execute > 1:
+        raise ConfigError(
+            f"head.execute must be 1 where head.ensemble is set, since each step uses its new chunk, got {execute}"
+        )

@@ -7,9 +7,10 @@ from typing import Any
 
 from ilt.envs.actions import ActionSpace
 from ilt.models.base import SequenceModel
+from ilt.models.chunks import ActionChunks
 from ilt.models.config import check_head
 from ilt.models.heads import ActionHead
-from ilt.schema import ConfigError, build
+from ilt.schema import ConfigError, build, common_keys
 from ilt.tracking.reading import UnreadableFileError
 from ilt.tracking.weights import load_module, load_weights, save_weights
 
@@ -57,7 +58,10 @@ class ModelSpec:
                 f"head._target_ must be a subclass of ilt.ActionHead, got {self.head['_target_']}, "
                 f"which makes a {type(head).__name__}"
             )
-        return head
+        common = common_keys("head")
+        assert common is not None
+        chunk = {name: self.head.get(name, default) for name, default in common.defaults.items()}
+        return head if chunk == common.defaults else ActionChunks(head, **chunk)
 
     def save(self, model: SequenceModel, path: Path) -> None:
         """Write a model's weights, and everything that is needed to build it, to one safetensors file."""

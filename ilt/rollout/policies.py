@@ -14,10 +14,8 @@ from ilt.envs.actions import ActionSpace
 from ilt.models.base import SequenceModel
 from ilt.models.heads import ActionHead
 from ilt.models.steppers import stepper_of
+from ilt.rollout.sampling import ActionSampler, EpisodeRNG, make_sampler
 from ilt.schema import ConfigError
-
-_SAMPLING = 0x5A17  # separates a policy's random stream from the environment's, which has the same seed
-MIXING = 0x313C  # separates the stream that decides who acts, or which noise is added, from a policy's samples
 
 
 class Policy(ABC):
@@ -102,29 +100,6 @@ class Labeling(Protocol):
     labels: np.ndarray
 
 
-class EpisodeRNG:
-    """One random stream per slot, seeded by the episode that runs there.
-
-    Args:
-        purpose: a number that must differ between uses; otherwise two uses in a rollout would draw the same numbers.
-    """
-
-    def __init__(self, purpose: int = _SAMPLING) -> None:
-        self._purpose = purpose
-        self._generators: dict[int, np.random.Generator] = {}
-
-    def reset(self, slots: np.ndarray, seeds: np.ndarray) -> None:
-        """Start the streams of these seeds (n,) in these slots (n,)."""
-        for slot, seed in zip(slots.tolist(), seeds.tolist(), strict=True):
-            self._generators[slot] = np.random.default_rng([self._purpose, seed])
-
-    def uniform(self, slots: np.ndarray, size: int | None = None) -> np.ndarray:
-        """Draw (n,) float64 in [0, 1), or (n, size), from each slot's own stream."""
-        if size == 1:
-            return self.uniform(slots)[:, None]  # the same numbers, but faster
-        return np.array([self._generators[slot].random(size) for slot in slots.tolist()])
-
-
 class RandomPolicy(Policy):
     """Uniformly random actions."""
 
@@ -167,32 +142,6 @@ class FunctionPolicy(Policy):
                 f"{type(error).__name__}: {error}"
             ) from error
         return self.action_space.check(actions, len(slots), source=self._source)
-
-
-class ActionSampler:
-    """Maps an action head's outputs to actions: the most likely one, or a sample that depends on the episode's seed.
-
-    Args:
-        head: the distribution that the outputs parametrize.
-        action_space: converts actions to the simulator's units.
-        deterministic: whether to take the most likely action.
-    """
-
-    def __init__(self, head: ActionHead, action_space: ActionSpace, *, deterministic: bool) -> None:
-        self._head, self._action_space = head, action_space
-        self.deterministic, self._rng = deterministic, EpisodeRNG()
-
-    def reset(self, slots: np.ndarray, seeds: np.ndarray) -> None:
-        """Start episodes with these seeds (n,) in these slots (n,)."""
-        if not self.deterministic:
-            self._rng.reset(slots, seeds)
-
-    def choose(self, slots: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        """Map outputs (n, n_outputs) to actions (n,) or (n, dim) in the simulator's units."""
-        if self.deterministic:
-            return self._action_space.decode(self._head.mode(outputs))
-        uniforms = self._rng.uniform(slots, self._head.n_uniforms)
-        return self._action_space.decode(self._head.sample(outputs, uniforms))
 
 
 class NetworkPolicy(Policy):
@@ -257,7 +206,7 @@ class SequencePolicy(Policy):
                 f"context_length must be from 1 to the model's {model.context_length}, got {context_length}"
             )
         self.action_space: ActionSpace = model.action_space
-        self._sampler = ActionSampler(head, model.action_space, deterministic=deterministic)
+        self._sampler = make_sampler(head, model.action_space, deterministic=deterministic)
         self._stepper = stepper_of(model, context_length=length, recompute=recompute)
         self._previous = model.action_space.zeros(0)  # the last action of each slot, in model units
 
@@ -273,12 +222,19 @@ class SequencePolicy(Policy):
 
     def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
         actions = self._sampler.choose(slots, self.outputs(slots, observations))
-        self.observe_action(slots, actions)
+        self._previous[slots] = self.action_space.encode(actions)
         return actions
 
     def observe_action(self, slots: np.ndarray, actions: np.ndarray) -> None:
-        """Record the actions executed in these slots (n,), if they differ from the chosen ones."""
-        self._previous[slots] = self.action_space.encode(actions)
+        """Record the actions executed in these slots (n,), if they differ from the chosen ones.
+
+        Where one does, the rest of an action chunk is dropped, because it assumes that its first actions were executed:
+        the next action is a new prediction.
+        """
+        executed = self.action_space.encode(actions)
+        differs = executed != self._previous[slots]
+        self._sampler.replan(slots[differs if differs.ndim == 1 else differs.any(axis=1)])
+        self._previous[slots] = executed
 
     def outputs(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
         """Process one observation per slot. Return outputs (n, n_outputs) float32 for the actions to choose."""

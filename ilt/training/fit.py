@@ -153,12 +153,13 @@ def _learn(
     demonstrations = take_episodes(Episodes.load(demos.file("demonstrations.npz")), cfg.dataset.episodes)
     labels = _labels(ctx, cfg, run, demos, expert, demonstrations)
     space, validation = ctx.env.action_space, Episodes.load(demos.file("validation.npz"))
+    known = {"action_space": space, "chunk": cfg.head.chunk}
     data = WindowData(
-        build("dataset", cfg.dataset, known={"episodes": labels.first, "action_space": space}),
+        build("dataset", cfg.dataset, known={"episodes": labels.first, **known}),
         build(
             "dataset",
             {**plain(cfg.dataset), "stride": 1},
-            known={"episodes": validation, "action_space": space, "as_deployed": True},
+            known={"episodes": validation, "as_deployed": True, **known},
         ),
         batch_size=cfg.dataset.batch_size,
         seed=cfg.seed,
@@ -202,8 +203,13 @@ def check_components(ctx: Context, cfg: DictConfig) -> None:
     make_imitation(cfg.imitation)
     check_source(cfg.demos, ctx.env)
     check_expert_config(cfg.expert, ctx.env)
-    known = {"episodes": None, "action_space": None, "as_deployed": True}
-    accepted(_located("dataset", cfg), own_keys("dataset", cfg.dataset), known, prefix="dataset")
+    known = {"episodes": None, "action_space": None, "as_deployed": True, "chunk": cfg.head.chunk}
+    given = accepted(_located("dataset", cfg), own_keys("dataset", cfg.dataset), known, prefix="dataset")
+    if cfg.head.chunk > 1 and "chunk" not in given:
+        raise ConfigError(
+            f"head.chunk must be 1, got {cfg.head.chunk}: dataset._target_={cfg.dataset['_target_']} has no parameter "
+            "`chunk`, the number of actions that are targets at each step"
+        )
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         model, head = model_spec(ctx, cfg).build()
         _check_acting(model, head, target=cfg.model["_target_"])

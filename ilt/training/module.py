@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ilt.models.base import SequenceModel
+from ilt.models.chunks import ActionChunks
 from ilt.models.heads import ActionHead
 from ilt.schema import PlainError
 from ilt.training.ranks import total
@@ -49,9 +50,9 @@ class ImitationModule(pl.LightningModule):
         rank = (self.global_rank,) if self.global_rank > 0 else ()  # rank 0 draws as a single process does
         seed_draws(hash((self._seed, self.global_step, *rank)) % 2**63, self.device)
         outputs, mask = self.model(batch["observations"], batch["actions"], batch["mask"]), batch["mask"]
-        loss = self._head.loss(_at_least_float32(outputs[mask]), batch.get("targets", batch["actions"])[mask])
-        if self.trainer.world_size > 1:  # DDP averages gradients, whatever the share of real steps
-            n_real = batch["mask"].sum()
+        loss = self._loss(_at_least_float32(outputs[mask]), batch, mask)
+        if self.trainer.world_size > 1:  # DDP averages gradients, whatever the share of real targets
+            n_real = batch.get("target_mask", mask).sum()
             loss = loss * (n_real * self.trainer.world_size / total(n_real))
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             # not at every step: logging takes longer than the optimizer
@@ -61,16 +62,24 @@ class ImitationModule(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log loss and agreement. Every process sees all steps, so there is nothing to sum."""
-        outputs = _at_least_float32(self.model(batch["observations"], batch["actions"], batch["mask"]))
+        outputs = self.model(batch["observations"], batch["actions"], batch["mask"])
         scored = batch.get("scored", batch["mask"])
-        outputs, targets = outputs[scored], batch.get("targets", batch["actions"])[scored]
+        outputs, targets = _at_least_float32(outputs[scored]), batch.get("targets", batch["actions"])[scored]
         options = {"batch_size": len(targets), "sync_dist": True}
-        loss = self._head.loss(outputs, targets)
+        loss = self._loss(outputs, batch, scored)
         self._check("validation loss", loss)
         self.log("val/loss", loss, **options)  # type: ignore[arg-type]
-        chosen, wanted = self._head.mode(outputs.cpu().numpy()), targets.cpu().numpy()
+        present = targets[:, 0] if "target_mask" in batch else targets  # a chunk begins with the present action
+        chosen, wanted = self._head.mode(outputs.cpu().numpy()), present.cpu().numpy()
         name, value = agreement(chosen, wanted)
         self.log(f"val/{name}", value, prog_bar=True, **options)  # type: ignore[arg-type]
+
+    def _loss(self, outputs: Tensor, batch: dict[str, Tensor], at: Tensor) -> Tensor:
+        """Return the head's loss of outputs (N, n_outputs) at the N steps of a batch that `at` (B, K) marks."""
+        targets = batch.get("targets", batch["actions"])[at]
+        if isinstance(self._head, ActionChunks):
+            return self._head.loss(outputs, targets, batch["target_mask"][at])
+        return self._head.loss(outputs, targets)
 
     def on_validation_epoch_start(self) -> None:
         """Raise PlainError if a weight is not finite, before anything is saved."""
