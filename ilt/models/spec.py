@@ -10,7 +10,7 @@ from ilt.models.base import SequenceModel
 from ilt.models.chunks import ActionChunks
 from ilt.models.config import check_head
 from ilt.models.heads import ActionHead
-from ilt.schema import ConfigError, build, common_keys
+from ilt.schema import ConfigError, build, check, common_keys
 from ilt.tracking.reading import UnreadableFileError
 from ilt.tracking.weights import load_module, load_weights, save_weights
 
@@ -61,6 +61,7 @@ class ModelSpec:
         common = common_keys("head")
         assert common is not None
         chunk = {name: self.head.get(name, default) for name, default in common.defaults.items()}
+        check(common, chunk, prefix="head")
         return head if chunk == common.defaults else ActionChunks(head, **chunk)
 
     def save(self, model: SequenceModel, path: Path) -> None:

@@ -54,9 +54,9 @@ def large_random_model(spec: EnvSpec, *, kind: type[Decoder] = Decoder, **change
     """Return a model with weights so large that every token affects the logits."""
     torch.manual_seed(0)
     observation_dim, space = spec.observations.dim, spec.action_space
-    given = {"context_length": 5, "n_layer": 2, "n_head": 2, "d_model": 16, **changes}
     n_outputs = default_head(action_space=space).n_outputs
-    model = kind(observation_dim=observation_dim, action_space=space, n_outputs=n_outputs, **given)
+    given = {"n_outputs": n_outputs, "context_length": 5, "n_layer": 2, "n_head": 2, "d_model": 16, **changes}
+    model = kind(observation_dim=observation_dim, action_space=space, **given)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     model.set_normalization(torch.full((observation_dim,), 0.1), torch.full((observation_dim,), 0.5))
