@@ -510,7 +510,7 @@ def test_equal_configs_have_equal_hashes(base: DictConfig) -> None:
 DECIDES_WEIGHTS = """
 seed=1
 dataset.context_length=7 dataset.episodes=0.5 dataset.batch_size=128
-model.dropout=0.05 head={"_target_":"ilt.models.heads.Categorical"}
+model.dropout=0.05 head={"_target_":"ilt.models.heads.Categorical"} head.chunk=2
 expert.seed=1 expert.gamma=0.9 expert.privileged=true expert.deterministic=false expert.train_at_most=4096
 demos.n_episodes=500 demos.filters.min_return=200.0
 env.kwargs={"gravity":-8.0} env.wrappers={"mask":{"_target_":"ilt.envs.wrappers.MaskObservation","hide":[2]}}
@@ -527,7 +527,7 @@ expert.gate=null expert.train=false expert.name=other
 env.gate=3.0 env.success_return=null env.crash_reward=null env.seed_blocks.test=[40_000_000,1_000_000]
 trainer.log_every_n_steps=7 callbacks.preemption=null
 evaluation.n_episodes=7 evaluation.video=false evaluation.reported_checkpoint=best
-model.dropout=0.0
+model.dropout=0.0 head.chunk=1 head.execute=1 head.ensemble=null
 """
 
 

@@ -11,7 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ilt import pipeline
+from ilt.data.episodes import Episodes
+from ilt.data.windows import WindowDataset
+from ilt.envs.actions import ActionSpace
 from ilt.models.base import SequenceModel
+from ilt.models.chunks import ActionChunks
 from ilt.models.heads import Gaussian
 from ilt.models.spec import ModelSpec
 from ilt.schema import ConfigError
@@ -78,6 +82,45 @@ def test_every_precision_trains_every_head(tmp_path: Path, precision: str, head:
     assert "nan" not in (tmp_path / "run" / "curve.csv").read_text()
     _, model, _ = ModelSpec.load(tmp_path / "run" / "weights" / "last.safetensors")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("imitation", ["bc", "dagger", "dart"])
+@pytest.mark.parametrize("how", ["execute=3", "ensemble=0.1"])
+def test_chunks_train_and_score_with_every_algorithm(tmp_path: Path, imitation: str, how: str) -> None:
+    changes = ["head.chunk=3", f"head.{how}", f"imitation={imitation}"]
+    changes += ["imitation.rounds=1"] if imitation != "bc" else []
+    changes += ["imitation.beta=0.5"] if imitation == "dagger" else []
+    cfg = follow_config(tmp_path, "gaussian", *SHORT, *changes)
+    results = run(cfg, tmp_path / "run")
+    assert 0 <= results["action_error"] < 2
+    _, model, head = ModelSpec.load(tmp_path / "run" / "weights" / "last.safetensors")
+    assert isinstance(head, ActionChunks)
+    assert model.n_outputs == 3 * head.step_head.n_outputs
+    assert weights_of(run(cfg, tmp_path / "run")) == weights_of(results)
+
+
+class WithoutChunks(WindowDataset):
+    """A data set that knows nothing of chunks."""
+
+    def __init__(
+        self, episodes: Episodes, *, action_space: ActionSpace, context_length: int, as_deployed: bool = False
+    ) -> None:
+        super().__init__(episodes, action_space=action_space, context_length=context_length, as_deployed=as_deployed)
+
+
+def test_a_data_set_without_chunks_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    own = {"_target_": f"{__name__}.WithoutChunks", "context_length": 2, "batch_size": 4, "episodes": 1.0}
+    for chunk in (1, 2):
+        cfg = train_config(tmp_path, f"head.chunk={chunk}")
+        OmegaConf.update(cfg, "dataset", own, merge=False)
+        check_config(cfg)
+        if chunk == 1:
+            check_components(context(cfg), cfg)
+            continue
+        with pytest.raises(
+            ConfigError, match=r"head\.chunk must be 1, got 2: .*WithoutChunks has no parameter `chunk`"
+        ):
+            check_components(context(cfg), cfg)
 
 
 def test_losses_are_computed_in_float32_in_mixed_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

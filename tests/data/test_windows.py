@@ -199,3 +199,65 @@ def test_an_extended_data_set_equals_one_built_from_all_episodes_and_labels() ->
     expected = whole(windows_of(replace(together, extras={"step/label": labels}), context_length=3, stride=2))
     assert_equal(whole(dataset), expected)
     assert set((expected["targets"] - expected["actions"]).unique().tolist()) == {0, 1000}
+
+
+# --- chunks of actions ---
+
+
+def test_targets_of_a_chunk_may_be_after_the_window_but_not_after_the_episode() -> None:
+    batch = whole(windows_of(episodes_of(4, 1), context_length=2, chunk=3))
+    assert batch["actions"].tolist() == [[0, 1], [1, 2], [2, 3], [100, 100]]
+    rows = zip(batch["targets"].flatten(0, 1), batch["target_mask"].flatten(0, 1), strict=True)
+    assert [targets[mask].tolist() for targets, mask in rows] == [
+        [0, 1, 2],
+        [1, 2, 3],
+        [1, 2, 3],
+        [2, 3],
+        [2, 3],
+        [3],
+        [100],
+        [],
+    ]
+    assert batch["targets"].max() == 100  # whatever is masked is of the same episode
+
+
+@pytest.mark.parametrize("context_length", [1, 2, 5])
+@pytest.mark.parametrize("chunk", [2, 3, 9])
+def test_every_step_of_a_chunk_is_the_label_of_its_step(context_length: int, chunk: int) -> None:
+    episodes = episodes_of(3, 1, 7, 2)
+    labeled = replace(episodes, extras={"step/label": episodes.actions + 1000})
+    options = {"context_length": context_length, "as_deployed": True}
+    batch, plain = (whole(windows_of(labeled, **options, **more)) for more in ({"chunk": chunk}, {}))
+    first = batch["target_mask"][..., 0]
+    assert torch.equal(first, plain["mask"])
+    assert torch.equal(batch["targets"][..., 0][first], plain["targets"][first])
+    for name in ("observations", "actions", "mask", "scored"):
+        assert torch.equal(batch[name], plain[name])
+    ahead = torch.arange(chunk)
+    steps, lengths = batch["actions"][..., None] % 100, torch.from_numpy(episodes.lengths)[batch["actions"] // 100]
+    assert torch.equal(batch["target_mask"], (steps + ahead < lengths[..., None]) & batch["mask"][..., None])
+    expected = batch["actions"][..., None] + ahead + 1000
+    assert torch.equal(batch["targets"][batch["target_mask"]], expected[batch["target_mask"]])
+
+
+def test_a_chunk_of_one_action_changes_no_batch(two_episodes: Episodes) -> None:
+    one, plain = (whole(windows_of(two_episodes, context_length=2, **more)) for more in ({"chunk": 1}, {}))
+    assert_equal(one, plain)
+
+
+def test_an_extended_data_set_has_chunks_of_old_and_new_episodes() -> None:
+    dataset = windows_of(episodes_of(5, 2), context_length=3, chunk=2)
+    dataset.extend(replace(episodes_of(1, 4), extras={"step/label": episodes_of(1, 4).actions + 1000}))
+    together = Episodes.concatenate([episodes_of(5, 2), episodes_of(1, 4)])
+    labels = together.actions + 1000 * (np.arange(12) >= 7)
+    labeled = replace(together, extras={"step/label": labels})
+    assert_equal(whole(dataset), whole(windows_of(labeled, context_length=3, chunk=2)))
+
+
+def test_chunks_of_vectors_of_numbers() -> None:
+    spec = echo(VECTOR, TENSOR)
+    episodes = rollout(spec, RandomPolicy(spec.action_space), np.arange(2))
+    batch = whole(WindowDataset(episodes, action_space=spec.action_space, context_length=2, chunk=3))
+    encoded = torch.from_numpy(spec.action_space.encode(episodes.actions))
+    assert batch["targets"].shape == (len(batch["mask"]), 2, 3, 6)
+    assert torch.equal(batch["targets"][0, 1], encoded[1:4])

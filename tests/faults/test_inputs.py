@@ -370,6 +370,16 @@ head=mse -> head=mse is for Box actions; head=categorical is for Discrete and Mu
 env=gymnasium env.id=Pendulum-v1 head=discretized head.n_bins=1 -> head.n_bins must be an integer of at least 2,
 env=gymnasium env.id=Pendulum-v1 head=gaussian_mixture head.n_components=0 -> head.n_components must be an integer
 +head.foo=1 -> head.foo is not a key
+head.chunk=0 -> head.chunk must be an integer of at least 1, got 0
+head.chunk=1.5 -> head.chunk must be an integer of at least 1, got 1.5
+head.chunk=3 head.execute=4 -> head.execute must be from 1 to head.chunk = 3, got 4
+head.execute=2 -> head.execute must be from 1 to head.chunk = 1, got 2
+head.ensemble=0.1 -> head.ensemble must be null where head.chunk is 1, since each action is predicted once, got 0.1
+head.chunk=3 head.execute=2 head.ensemble=0.1 -> head.execute must be 1 where head.ensemble is set, since each step
+head.chunk=3 head.ensemble=0.1 -> head.ensemble must be null for Discrete and MultiDiscrete actions, since choices have
+head.chunk=3 head.ensemble=nan -> head.ensemble must be a number, or null, got nan
+head.chunk=1000000000 -> head={
+dataset._target_=os.getcwd head.chunk=2 -> dataset.
 [train: optimizer]
 optimizer=foo -> optimizer must be one of ['adamw'], got 'foo'
 optimizer.learning_rate=0 -> optimizer.learning_rate must be a number above 0, got 0

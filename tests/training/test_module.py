@@ -17,13 +17,15 @@ from ilt.data.datamodule import WindowData
 from ilt.data.episodes import Episodes
 from ilt.data.windows import WindowDataset
 from ilt.envs.actions import ActionSpace
+from ilt.models.chunks import ActionChunks
 from ilt.models.decoder import Decoder
-from ilt.models.heads import Categorical
-from ilt.rollout.policies import Policy, SequencePolicy
+from ilt.models.heads import ActionHead, Categorical, Regression
+from ilt.rollout.policies import FunctionPolicy, Policy, SequencePolicy
 from ilt.rollout.run import rollout
 from ilt.training.module import ImitationModule, agreement, seed_draws
 from ilt.training.optimizer import adamw, decay_groups, warmup_cosine
 from tests.models.test_decoder import POSITIONS, TOKENS, each
+from tests.rollout.test_chunks import COUNTER
 from tests.toys import recall
 from tests.training.toy_training import QUIET
 
@@ -44,9 +46,11 @@ def decoder(**changes: Any) -> Decoder:
     return Decoder(**{**task, "n_layer": 1, "n_head": 2, "d_model": 16, **changes})
 
 
-def module_of(model: Any, *, seed: int = 0, space: ActionSpace = FOUR) -> ImitationModule:
+def module_of(
+    model: Any, *, seed: int = 0, space: ActionSpace = FOUR, head: ActionHead | None = None
+) -> ImitationModule:
     make_optimizer = functools.partial(adamw, **OPTIMIZER)
-    return ImitationModule(model, Categorical(action_space=space), seed=seed, make_optimizer=make_optimizer)
+    return ImitationModule(model, head or Categorical(action_space=space), seed=seed, make_optimizer=make_optimizer)
 
 
 def windows_of(episodes: Episodes, context_length: int = 3, space: ActionSpace = FOUR) -> WindowDataset:
@@ -73,9 +77,10 @@ def learn(
     seed: int = 0,
     batch_size: int = 2,
     space: ActionSpace = FOUR,
+    head: ActionHead | None = None,
     **changes: Any,
 ) -> tuple[pl.Trainer, Recorded]:
-    recorded, module = Recorded(), module_of(model, seed=seed, space=space)
+    recorded, module = Recorded(), module_of(model, seed=seed, space=space, head=head)
     trainer = pl.Trainer(
         **QUIET | {"limit_val_batches": 0} | changes, max_steps=max_steps, callbacks=[*callbacks, recorded]
     )
@@ -125,6 +130,38 @@ def test_padding_does_not_count_and_gets_no_gradient(garbage: float, action: int
     assert torch.equal(logits.grad[1, 1], torch.zeros(2))
     by_hand = torch.tensor([[[1 / 2, -1 / 2], [-1 / 4, 1 / 4]], [[-3 / 4, 3 / 4], [0.0, 0.0]]]) / 3
     torch.testing.assert_close(logits.grad, by_hand)
+
+
+def test_actions_after_the_episode_do_not_count_and_validation_judges_the_first_of_a_chunk() -> None:
+    """One window of two steps, with chunks of two actions, of which the last is after the episode."""
+    space = ActionSpace(low=(-1.0,), high=(1.0,), shape=(1,))
+    outputs, actions = torch.tensor([[[0.1, 0.2], [0.3, 9.0]]]), torch.zeros(1, 2, 1)
+    module = module_of(lambda *_: outputs, head=ActionChunks(Regression(action_space=space), chunk=2))
+    module._trainer = SimpleNamespace(global_rank=0, world_size=1, global_step=7, log_every_n_steps=100)
+    batch = {"observations": torch.zeros(1, 2, 1), "actions": actions, "mask": torch.ones(1, 2, dtype=torch.bool)}
+    batch |= {"targets": torch.zeros(1, 2, 2, 1), "target_mask": torch.tensor([[[True, True], [True, False]]])}
+    assert module.training_step(batch, 0).item() == pytest.approx((0.01 + 0.04 + 0.09) / 3)
+    logged: dict[str, float] = {}
+    module.log = lambda name, value, **_: logged.update({name: float(value)})  # type: ignore[method-assign]
+    module.validation_step(batch, 0)
+    assert logged == {
+        "val/loss": pytest.approx((0.01 + 0.04 + 0.09) / 3),
+        "val/action_error": pytest.approx((0.1 + 0.3) / 2),
+    }
+
+
+@pytest.mark.parametrize("execute", [1, 3])
+def test_a_student_learns_to_act_in_chunks(execute: int) -> None:
+    """The right actions of the next steps are known from the observation, so a chunk can be executed blindly."""
+    expert = FunctionPolicy(lambda seen: seen / 10, COUNTER.action_space)
+    windows = WindowDataset(
+        rollout(COUNTER, expert, np.arange(2)), action_space=COUNTER.action_space, context_length=3, chunk=3
+    )
+    head = ActionChunks(Regression(action_space=COUNTER.action_space), chunk=3, execute=execute)
+    model = decoder(observation_dim=1, action_space=COUNTER.action_space, n_outputs=3)
+    model.set_normalization(torch.tensor([4.0]), torch.tensor([2.5]))
+    learn(model, windows, 300, batch_size=8, head=head)
+    assert rollout(COUNTER, SequencePolicy(model, head), [0]).returns[0] > -0.5  # of nine steps
 
 
 def test_agreement_is_accuracy_for_choices_and_error_for_numbers() -> None:
