@@ -79,7 +79,7 @@ API = {
         "Distributions over actions, parametrized by a model's outputs. "
         "See [Action heads](../tutorials/own-model.md#action-heads).",
         ["ActionHead", "models.heads.Categorical", "models.heads.Gaussian", "models.heads.GaussianMixture",
-         "models.heads.Discretized", "models.heads.Regression"],
+         "models.heads.Discretized", "models.heads.Regression", "models.chunks.ActionChunks"],
     ),
     "Imitation algorithms": (
         "How many expert labels are used, in which rounds, from whose episodes. "
