@@ -379,7 +379,6 @@ head.chunk=3 head.execute=2 head.ensemble=0.1 -> head.execute must be 1 where he
 head.chunk=3 head.ensemble=0.1 -> head.ensemble must be null for Discrete and MultiDiscrete actions, since choices have
 head.chunk=3 head.ensemble=nan -> head.ensemble must be a number, or null, got nan
 head.chunk=1000000000 -> head={
-dataset._target_=os.getcwd head.chunk=2 -> dataset.
 [train: optimizer]
 optimizer=foo -> optimizer must be one of ['adamw'], got 'foo'
 optimizer.learning_rate=0 -> optimizer.learning_rate must be a number above 0, got 0
