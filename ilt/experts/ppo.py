@@ -20,7 +20,10 @@ from ilt.rollout.policies import Policy
 
 
 def actor_of(model: OnPolicyAlgorithm) -> Actor:
-    """Copy the network of an MLP policy into an `Actor`. It must use tanh or ReLU, and share no layers with the critic."""
+    """Copy the network of an MLP policy into an `Actor`. It must use tanh or ReLU.
+
+    Actor and critic must share no layers.
+    """
     policy = model.policy
     layers = [*policy.mlp_extractor.policy_net, policy.action_net]
     linears = [layer for layer in layers if isinstance(layer, torch.nn.Linear)]
