@@ -27,7 +27,7 @@ from ilt.tracking.weights import load_weights, save_tensors
 log = logging.getLogger(__name__)
 
 _LAYERS = {
-    "actor-critic": ("mlp_extractor.shared_net.", "mlp_extractor.policy_net.", "action_net."),  # PPO, A2C, TRPO
+    "actor-critic": ("mlp_extractor.shared_net.", "mlp_extractor.policy_net.", "action_net.weight"),  # PPO, A2C, TRPO
     "q-network": ("q_net.q_net.",),  # DQN
     "quantiles": ("quantile_net.quantile_net.",),  # QR-DQN
     "squashed": ("actor.latent_pi.", "actor.mu."),  # SAC, TQC
@@ -44,7 +44,7 @@ _EXTRACTORS = ("FlattenExtractor", "CombinedExtractor")
 """Feature extractors that only flatten observations, in the order of Gymnasium."""
 
 EXPORT = (
-    "import pickle, numpy; v = pickle.load(open('vecnormalize.pkl', 'rb')); numpy.savez('stats.npz', "
+    "import numpy; v = numpy.load('vecnormalize.pkl', allow_pickle=True); numpy.savez('stats.npz', "
     "mean=v.obs_rms.mean, var=v.obs_rms.var, epsilon=v.epsilon, clip_obs=v.clip_obs)"
 )
 """Python that writes the statistics of a VecNormalize's own pickle, which can run any code, to a plain file."""
