@@ -84,10 +84,11 @@ def acts(made: Expert, observations: list[list[float]]) -> list[int]:
     return policy.act(np.arange(len(observations)), np.array(observations, dtype=np.float32)).tolist()
 
 
-def named(where: str, name: str, **keys: Any) -> dict[str, Any]:
+def named(where: str, code: str, **keys: Any) -> dict[str, Any]:
     """Return a config's `expert` that names code by `_target_` or, for `function`, by `expert=function`."""
-    target = "ilt.experts.base.FunctionExpert" if where == "function" else name
-    return {"_target_": target, **({"function": name} if where == "function" else {}), **keys}
+    if where == "_target_":
+        return {"_target_": code, **keys}
+    return {"_target_": "ilt.experts.base.FunctionExpert", "function": code, **keys}
 
 
 @pytest.mark.parametrize("where", ["_target_", "function"])
@@ -123,7 +124,11 @@ def test_a_policy_with_a_memory_is_copied_for_each_use(privileged: bool) -> None
 @pytest.mark.parametrize(
     ("name", "keys", "message"),
     [
-        (f"{HERE}.above", {"treshold": 1}, r"expert\.treshold is not a key of .*above; did you mean expert\.threshold\?"),
+        (
+            f"{HERE}.above",
+            {"treshold": 1},
+            r"expert\.treshold is not a key of .*above; .* expert\.threshold\?",
+        ),
         (f"{HERE}.Above", {"limit": 1}, r"expert\.limit is not a key of .*\.Above$"),
         (f"{HERE}.Above", {}, r"expert\.threshold must be given"),
         (f"{HERE}.Always", {"act": 1}, r"expert\.act is not a key .* did you mean expert\.action\?"),
@@ -140,14 +145,14 @@ def test_expert_errors_name_the_key(where: str, name: str, keys: dict[str, Any],
         make_expert(named(where, name, **keys))
 
 
-def test_one_function_is_one_expert_however_it_is_named(tmp_path: Path) -> None:
-    def identity(where: str, name: str, **keys: Any) -> dict[str, Any]:
-        values = named(where, name, **keys)
-        return {**canonical("expert", values), **make_expert(values).identity()}
-
-    plain = identity("_target_", f"{HERE}.above")
-    assert plain == identity("function", f"{HERE}:above") == identity("function", f"{HERE}.above", threshold=0.5)
-    assert identity("function", f"{HERE}:above", threshold=0.8) != plain != identity("function", f"{HERE}:Above")
+def test_one_function_is_one_expert_however_it_is_named() -> None:
+    plain = canonical("expert", named("_target_", f"{HERE}.above"))
+    assert plain["component"] == f"{HERE}.above"
+    assert canonical("expert", named("_target_", f"{HERE}:above")) == plain
+    assert canonical("expert", named("function", f"{HERE}:above")) == plain
+    assert canonical("expert", named("function", f"{HERE}.above", threshold=0.5)) == plain
+    assert canonical("expert", named("function", f"{HERE}:above", threshold=0.8)) != plain
+    assert canonical("expert", named("function", f"{HERE}:acts")) != plain
 
 
 def test_code_of_another_package_runs_only_if_trusted() -> None:

@@ -305,9 +305,7 @@ def test_images_are_refused(tmp_path: Path) -> None:
             return np.zeros((3, 36, 36), np.uint8)
 
     _, path = saved(tmp_path, "DQN", env=Images(Target("discrete")), policy="CnnPolicy")
-    with pytest.raises(
-        ConfigError, match=r"must contain an MLP policy without other layers, got q_net\.features_ex"
-    ):
+    with pytest.raises(ConfigError, match=r"must contain an MLP policy without other layers, got q_net\.features_ex"):
         read(path, target("discrete"))
 
 
