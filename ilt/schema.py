@@ -336,6 +336,8 @@ def canonical(group: str, values: Any, *, prefix: str = "") -> dict[str, Any]:
     if found is not None and found.target == target:
         return {"component": found.name, "version": found.version, **_differing(found, values, {})}
     code = locate(target, key=f"{prefix or group}.{name}")
+    if not callable(code):
+        raise ConfigError(f"{prefix or group}.{name}={target} must be a function or class, got {type(code).__name__}")
     parameters = inspect.signature(code).parameters.values()
     defaults = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in parameters}
     version = getattr(code, "version", _source_hash(code) if inspect.isfunction(code) else 1)

@@ -237,7 +237,7 @@ expert=sb3 expert.path=GIVEN/sb3.zip expert.activation=swish -> expert.activatio
 expert=function -> expert.function must be given; it must be text
 expert=function expert.function=nowhere:act -> expert.function must be the dotted path of something that can be imported
 expert=function expert.function=os:nobody -> expert.function=os.nobody does not exist
-expert=function expert.function=os.sep -> expert.function=os.sep must be a function from observations to actions
+expert=function expert.function=os.sep -> expert.function=os.sep must be a function or class, got str
 expert=function expert.function=os.getcwd -> expert.function=os.getcwd must take observations, but takes no argument
 expert=function expert.function=os.listdir expert.gain=2 -> expert.gain is not a key; did you mean expert.train?
 expert=function expert.function=os.listdir +expert.gain=2 -> expert.gain is not a key of posix.listdir
