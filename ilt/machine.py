@@ -14,7 +14,7 @@ from ilt.envs.spec import EnvSpec
 from ilt.memory import check_memory
 from ilt.models.config import check_head
 from ilt.registry import parts_of
-from ilt.schema import ConfigError, locate, named
+from ilt.schema import ConfigError, code_of, locate, named
 
 
 def check_environment(cfg: DictConfig) -> None:
@@ -37,8 +37,9 @@ def check_environment(cfg: DictConfig) -> None:
     if "head" in cfg:
         check_head(cfg.head, space)
     for prefix, found, values in parts_of(cfg):
-        if "_target_" in values and (found is None or values._target_ != found.target):
-            locate(values._target_, key=f"{prefix}._target_")  # a user's own component, which may import a lot
+        name, target = code_of(found, values)
+        if target and (found is None or target != found.target):
+            locate(target, key=f"{prefix}.{name}")  # a user's own component, which may import a lot
 
 
 def _check_zip(key: str, path: Path, members: Sequence[str]) -> None:

@@ -85,6 +85,7 @@ class Component:
         target: dotted path of the class or function to call; empty for a part of a config that is not a component.
         version: increased when the component's results change.
         open: whether other keys are passed on to the target.
+        code: the key that names the code to call with the other keys, for a component that is as good as `_target_`.
         watches: whether it only observes training, so that it is not part of an identity.
         refused: parameters of the target that cannot be keys, with the reason and what to use instead.
     """
@@ -95,6 +96,7 @@ class Component:
     target: str = ""
     version: int = 1
     open: bool = False
+    code: str = ""
     watches: bool = False
     refused: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -212,9 +214,11 @@ def locate(target: str, *, key: str, trust: Sequence[str] | None = None) -> Any:
     """Import the object at a dotted path. Raise ConfigError if it does not exist or is not trusted.
 
     Args:
+        target: the path, which may have a colon after the module, as in `package.module:name`.
         key: the config key that contains the path, for error messages.
         trust: packages besides ilt's components whose code may be run; None for all, if the config is the caller's own.
     """
+    target = target.replace(":", ".")
     if trust is not None and (package := target.split(".")[0]) not in trust:
         importlib.import_module("ilt.registry")
         if target not in {c.target for c in COMPONENTS}:  # other functions of ilt and its imports could do anything
@@ -236,6 +240,12 @@ def locate(target: str, *, key: str, trust: Sequence[str] | None = None) -> Any:
         except AttributeError as error:
             raise ConfigError(f"{key}={target} does not exist: {error}") from error
     raise ConfigError(f"{key} must be the dotted path of something that can be imported, got {target}")
+
+
+def code_of(found: Component | None, values: Any) -> tuple[str, str]:
+    """Return the key of a component's values that names the code to call, and the code's dotted path."""
+    name = found.code if found and found.code else "_target_"
+    return name, str(values.get(name) or (found.target if found else "")).replace(":", ".")
 
 
 def own_keys(group: str, values: Any) -> dict[str, Any]:
@@ -278,7 +288,7 @@ def accepted(target: Any, options: Mapping[str, Any], known: Mapping[str, Any], 
         if name not in parameters and not anything:
             common = common_keys(prefix)
             hint = did_you_mean(name, [*parameters, *(common.fields if common else ())], f"{prefix}.")
-            raise ConfigError(f"{prefix}.{name} is not a key of {prefix}._target_={path_of(target)}{hint}")
+            raise ConfigError(f"{prefix}.{name} is not a key of {path_of(target)}{hint}")
     given = {**{k: v for k, v in known.items() if k in parameters or anything}, **options}
     for name, parameter in inspect.signature(target).parameters.items():
         if parameter.kind in _NAMED and parameter.default is parameter.empty and name not in given:
@@ -315,17 +325,19 @@ def canonical(group: str, values: Any, *, prefix: str = "") -> dict[str, Any]:
     """Return the canonical form of a config group, which stays the same when code moves or keys are added.
 
     It contains the component's registered name and version, and the values that differ from its defaults. For a
-    component without a schema, it contains the target, its `version` (by default 1, or for a function the hash of its
-    source), and the values that differ from its defaults.
+    component without a schema, it contains the code's path, its `version` (by default 1, or for a function the hash of
+    its source), and the values that differ from its defaults.
 
     Args:
         prefix: key of the values in the config, if not `group`.
     """
     found = schema_of(group, values, prefix=prefix)
-    target = values.get("_target_") or (found.target if found else "")
+    name, target = code_of(found, values)
     if found is not None and found.target == target:
         return {"component": found.name, "version": found.version, **_differing(found, values, {})}
-    code = locate(target, key=f"{prefix or group}._target_")
+    code = locate(target, key=f"{prefix or group}.{name}")
+    if not callable(code):
+        raise ConfigError(f"{prefix or group}.{name}={target} must be a function or class, got {type(code).__name__}")
     parameters = inspect.signature(code).parameters.values()
     defaults = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in parameters}
     version = getattr(code, "version", _source_hash(code) if inspect.isfunction(code) else 1)
@@ -344,11 +356,12 @@ def _differing(found: Component | None, values: Any, defaults: Mapping[str, Any]
     """Return the values that are part of an identity and differ from their schema's defaults and from `defaults`."""
     kept: dict[str, Any] = {}
     known = {**defaults, **(found.defaults if found else {})}
+    names_code = {"_target_", code_of(found, values)[0]}
     for name, value in plain(values).items():
         inner = common_keys(f"{found.group}.{name}") if found else None
         if inner is not None:
             value, known[name] = _differing(inner, value, {}), {}
-        ignored = name == "_target_" or (found and name in found.fields and not found.fields[name].metadata["identity"])
+        ignored = name in names_code or (found and name in found.fields and not found.fields[name].metadata["identity"])
         if not ignored and (name not in known or value != known[name]):
             kept[str(name)] = value
     return kept

@@ -16,14 +16,17 @@ from ilt.schema import (
     ConfigError,
     canonical,
     check,
+    code_of,
     complete,
     config_hash,
     did_you_mean,
     leaves,
     named,
+    own_keys,
     plain,
     schema_of,
 )
+from ilt.tracking.store import file_digests
 
 NOT_OF_THE_RUN = (
     "hydra", "outputs", "run_name", "resume", "logger", "threads", "processes", "n_envs", "search", "evaluation"
@@ -60,8 +63,10 @@ def check_config(cfg: DictConfig, command: str = "train", *, partial: bool = Fal
         own = named("env", "gymnasium").target
         raise ConfigError(f"env._target_ must be {own}, with env.id naming your environment, got {cfg.env._target_}")
     if "expert" in cfg and cfg.expert.name is None:
-        found, target = schema_of("expert", cfg.expert), str(cfg.expert._target_)
-        cfg.expert.name = found.name if found and found.name else re.sub(r"\W", "_", target.rpartition(".")[2])
+        found = schema_of("expert", cfg.expert)
+        path = code_of(found, cfg.expert)[1]
+        registered = found.name if found and found.target == path else ""
+        cfg.expert.name = registered or re.sub(r"\W", "_", path.rpartition(".")[2])
     if "env" in cfg:
         check_disjoint(plain(cfg.env.seed_blocks))
         _check_seeds(cfg)
@@ -91,7 +96,11 @@ def training_config(cfg: DictConfig) -> dict[str, Any]:
     kept: dict[str, Any] = {
         "env": env.identity(),
         "seed_blocks": {block: list(env.seed_blocks[block]) for block in BLOCKS if block != "test"},
-        "expert": {**canonical("expert", cfg.expert), "deterministic": cfg.expert.deterministic},
+        "expert": {
+            **canonical("expert", cfg.expert),
+            **file_digests(own_keys("expert", cfg.expert)),  # another file under the same name is another expert
+            "deterministic": cfg.expert.deterministic,
+        },
         "callbacks": {
             str(name): canonical("callbacks", callback, prefix=f"callbacks.{name}")
             for name, callback in cfg.callbacks.items()

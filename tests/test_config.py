@@ -49,6 +49,7 @@ FORCED = {
 REQUIRED = {
     ("env", "gymnasium"): ["env.id=CartPole-v1"],
     ("expert", "sb3"): ["expert.path=expert.zip"],
+    ("expert", "function"): ["expert.function=tests.experts.test_base:above"],
     ("demos", "file"): ["demos.path=a.npz", "demos.validation_path=b.npz"],
 }
 """Values that an option requires from the user."""
@@ -109,7 +110,7 @@ def test_every_entry_point_has_a_valid_config(entry_point: str) -> None:
 def test_groups_offer_the_expected_options() -> None:
     wanted = {
         "model": {"nano", "tiny", "small", "base", "mlp", "mlp_stack", "gru", "lstm"},
-        "expert": {"ppo", "a2c", "sb3", "heuristic", "random"},
+        "expert": {"ppo", "a2c", "sb3", "function", "heuristic", "random"},
         "imitation": {"bc", "dagger", "dart"},
         "trainer": {"cpu", "gpu", "smoke"},
         "logger": {"wandb", "csv", "none"},

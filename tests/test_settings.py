@@ -14,7 +14,7 @@ from ilt.cli import app  # noqa: F401  (registers the schemas with Hydra)
 from ilt.machine import check_environment
 from ilt.registry import load_option
 from ilt.schema import ConfigError
-from ilt.settings import check_config, hints
+from ilt.settings import check_config, hints, training_hash
 
 
 def checked(*overrides: str) -> DictConfig:
@@ -115,6 +115,21 @@ def test_likely_mistakes_give_a_hint(overrides: list[str], choices: dict[str, st
         assert re.search(hint, given)
 
 
+@pytest.mark.parametrize("option", ["sb3", "function"])
+def test_another_file_of_an_expert_is_another_run_and_a_moved_file_is_not(option: str, tmp_path: Path) -> None:
+    def hash_of(name: str) -> str:
+        function = "expert.function=tests.experts.test_base:above" if option == "function" else "expert.activation=relu"
+        key = "+expert.threshold" if option == "function" else "expert.path"
+        return training_hash(checked(f"expert={option}", function, f"{key}={tmp_path / name}"))
+
+    (tmp_path / "model.zip").write_bytes(b"first")
+    first = hash_of("model.zip")
+    (tmp_path / "model.zip").write_bytes(b"second")
+    second = hash_of("model.zip")
+    (tmp_path / "model.zip").rename(tmp_path / "moved.zip")
+    assert first != second == hash_of("moved.zip")
+
+
 @pytest.mark.parametrize(
     ("expert", "name"),
     [
@@ -122,6 +137,7 @@ def test_likely_mistakes_give_a_hint(overrides: list[str], choices: dict[str, st
         ({"_target_": "my_package.steady", "name": "mine"}, "mine"),
         (load_option("expert", "ppo_keys"), "ppo"),
         (load_option("expert", "sb3") | {"path": "model.zip"}, "sb3"),
+        (load_option("expert", "function") | {"function": "my_package.controllers:steady"}, "steady"),
     ],
 )
 def test_an_expert_without_a_name_is_named_after_its_class_or_function(expert: dict[str, object], name: str) -> None:

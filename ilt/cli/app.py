@@ -168,12 +168,14 @@ def _unknown(name: str, error: OmegaConfBaseException) -> str:
     found = next((c for c in COMPONENTS if c.target and c.target == values.get("_target_")), None)
     if found is not None and error.key in found.refused:
         return f"{name} cannot be set: {found.refused[str(error.key)]}"
-    takes_more = bool(parent) and not common_keys(parent.rstrip(".")) and (found is None or found.open)
+    yours = found.open if found else "_target_" in values or not common_keys(parent.rstrip("."))
+    takes_more = bool(parent) and yours
     hint = _did_you_mean(name, known if "." in name else [*known, *_groups("")], parent)
     own = [key for key in known if key != "_target_"]
     if not hint and parent and not takes_more and len(own) <= _MOST_LISTED:
         hint = f"; the keys of {parent.rstrip('.')} are {', '.join(own)}"
-    return f"{name} is not a key{hint or takes_more * f'; +{name}=… adds it'}"
+    adds = f"{' ' if hint else '; '}+{name}=… adds it" if takes_more else ""
+    return f"{name} is not a key{hint}{adds}"
 
 
 def _is_no_option(argument: str) -> bool:

@@ -1,14 +1,12 @@
 """Episodes as flat, concatenated arrays of observations, actions and rewards, and their file format."""
 
-import math
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from ilt.tracking.reading import UnreadableFileError, check_zip
+from ilt.tracking.reading import UnreadableFileError, read_npz
 from ilt.tracking.store import replacing
 
 _REQUIRED = ("observations", "actions", "rewards", "lengths", "terminated", "truncated", "seeds")
@@ -180,13 +178,7 @@ class Episodes:
     def load(cls, path: Path) -> "Episodes":
         """Read what `save` wrote, with unknown keys in `extras`. Raise UnreadableFileError if it is not such a file."""
         try:
-            with path.open("rb") as opened:
-                check_zip(opened)
-                with zipfile.ZipFile(opened) as archive:
-                    _check_sizes(archive)
-                opened.seek(0)
-                with np.load(opened, allow_pickle=False) as file:
-                    arrays = {name: file[name] for name in file.files}
+            arrays = read_npz(path)
         except Exception as error:  # a damaged or foreign file can raise anything
             reason = error or type(error).__name__
             raise UnreadableFileError(f"{path} is not a readable episode file: {reason}") from error
@@ -197,17 +189,6 @@ class Episodes:
             return cls(**{name: arrays.pop(name) for name in _REQUIRED}, extras=arrays)
         except (ValueError, TypeError) as error:
             raise UnreadableFileError(f"{path} is not an episode file: {error}") from error
-
-
-def _check_sizes(archive: zipfile.ZipFile) -> None:
-    """Raise ValueError if a header declares a larger array than its data, since NumPy would allocate that much."""
-    for info in archive.infolist():
-        with archive.open(info) as file:
-            version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read(file)
-            if not dtype.hasobject and math.prod(shape) * dtype.itemsize != info.file_size - file.tell():
-                raise ValueError(f"{info.filename} has data that do not match its header")
 
 
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

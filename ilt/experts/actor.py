@@ -84,7 +84,7 @@ class NumpyActor:
         linears = [layer for layer in actor.layers if isinstance(layer, nn.Linear)]
         *self._inner, self._last = [(_copy(linear.weight).T, _copy(linear.bias)) for linear in linears]
         self._log_std = None if actor.log_std is None else for_deviation(_copy(actor.log_std))
-        self._squash, self._between = actor.squash, np.tanh if actor.activation == "tanh" else _relu
+        self._squash, self._between = actor.squash, np.tanh if actor.activation == "tanh" else relu
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
         """Map (n, obs_dim) float32 to logits (n, A) float32, or to numbers (n, dim) with their deviations, if any."""
@@ -129,5 +129,6 @@ def _copy(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy().copy()
 
 
-def _relu(x: np.ndarray) -> np.ndarray:
+def relu(x: np.ndarray) -> np.ndarray:
+    """Return the positive part of each number."""
     return np.maximum(x, 0.0)

@@ -1,9 +1,9 @@
 """The contract of an expert: how it is trained or read, and how it acts.
 
-The simplest expert is a function from observations (n, obs_dim) float32 to n actions in the simulator's units. Set
-`expert._target_` to its dotted path. Its other arguments become keys of the config, as do the arguments of a class with
-callable instances. An expert that is trained, or read from a file, is a subclass of `Expert`, which is called with the
-config's own keys:
+The simplest expert is a function from observations (n, obs_dim) float32 to n actions in the simulator's units, such as
+`expert=function expert.function=my_package.module:controller`. Its other arguments become keys of the config. So do the
+arguments of a class whose instances are called like a function, or of a `Policy`, which may remember each episode. An
+expert that is trained, or read from a file, is a subclass of `Expert`, which is called with the config's own keys:
 
     class MyExpert(Expert):
         def __init__(self, *, path: str):
@@ -16,6 +16,7 @@ The files that `train` writes to its folder become an artifact, which later runs
 them. `ilt.check_expert(expert, env)` checks that an expert meets this contract.
 """
 
+import copy
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ import numpy as np
 
 from ilt.envs.spec import EnvSpec
 from ilt.rollout.policies import FunctionPolicy, Policy, RandomPolicy
-from ilt.schema import ConfigError, accepted, locate, own_keys
+from ilt.schema import ConfigError, accepted, code_of, locate, own_keys, schema_of
 from ilt.tracking.store import file_digests
 
 Score = Callable[[Policy], float]
@@ -104,6 +105,23 @@ class FunctionExpert(Expert):
         return FunctionPolicy(self._function, env.action_space, privileged=privileged, source=self._source)
 
 
+class PolicyExpert(Expert):
+    """A policy that needs neither training nor files.
+
+    Args:
+        policy: copied for each use, since it may remember the episodes in progress.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def policy(self, env: EnvSpec, folder: Path, *, privileged: bool, deterministic: bool) -> Policy:
+        policy = copy.deepcopy(self._policy)
+        policy.privileged = privileged
+        policy.set_deterministic(deterministic)
+        return policy
+
+
 class HeuristicExpert(Expert):
     """The hand-written controller that the environment's config names, a function from observations to actions."""
 
@@ -131,19 +149,31 @@ def check_expert_config(values: Any, env: EnvSpec) -> None:
 
 
 def make_expert(values: Any, *, trust: Sequence[str] | None = None) -> Expert:
-    """Build the expert of a config's `expert`, a subclass of `Expert` or a function. Raise ConfigError otherwise."""
-    target = locate(values["_target_"], key="expert._target_", trust=trust)
-    options, source = own_keys("expert", values), f"expert._target_={values['_target_']}"
+    """Build the expert of a config's `expert`: a function, or a class of functions, policies or experts.
+
+    Raise ConfigError, naming the key, if it is none of these or does not accept the config's own keys.
+    """
+    name, path = code_of(schema_of("expert", values), values)
+    target = locate(path, key=f"expert.{name}", trust=trust)
+    options, source = own_keys("expert", values), f"expert.{name}={path}"
+    options.pop(name, None)
     if isinstance(target, type):
         given = accepted(target, options, {}, prefix="expert")
         try:
             target, options = target(**given), {}
-        except TypeError as error:
-            raise ConfigError(f"{source} cannot be made with {given}: {error}") from error
+        except ConfigError:
+            raise
+        except Exception as error:  # somebody's class can raise anything
+            raise ConfigError(f"{source} cannot be made with {given}: {type(error).__name__}: {error}") from error
         if isinstance(target, Expert):
             return target
+        if isinstance(target, Policy):
+            return PolicyExpert(target)
     if not callable(target):
-        raise ConfigError(f"{source} must be a function from observations to actions, or a subclass of ilt.Expert")
+        raise ConfigError(
+            f"{source} must be a function from observations to actions, or a class of such functions, of ilt.Policy or "
+            f"of ilt.Expert, got {type(target).__name__}"
+        )
     first = next(iter(inspect.signature(target).parameters), None)
     if first is None:
         raise ConfigError(f"{source} must take observations, but takes no argument")

@@ -117,11 +117,29 @@ class TQC(SAC):
 
 @component("expert", "sb3", "ilt.experts.sb3_file.SB3File")
 class SB3File(AnyExpert):
-    """A policy saved by Stable-Baselines3."""
+    """A policy saved by Stable-Baselines3 or sb3-contrib."""
 
     path: str = key(
-        "???", "Zip file of a PPO, A2C, DQN, SAC, TQC, TD3 or DDPG with an MLP policy.", file=("data", "policy.pth")
+        "???",
+        "Zip file of a PPO, A2C, TRPO, DQN, QR-DQN, SAC, TQC, TD3 or DDPG with an MLP policy.",
+        file=("data", "policy.pth"),
     )
+    normalization: str | None = key(
+        None,
+        "The .npz file of VecNormalize's statistics; null if the policy was trained without VecNormalize.",
+    )
+    activation: str | None = key(
+        None,
+        "Activation between the layers; null for the one that the file names, or else SB3's default.",
+        choices=("tanh", "relu", "elu", "leaky_relu", "silu", "gelu"),
+    )
+
+
+@component("expert", "function", "ilt.experts.base.FunctionExpert", open=True, code="function")
+class Function(AnyExpert):
+    """A function from observations to actions, or a class of such functions or policies; its arguments are keys."""
+
+    function: str = key("???", "Its path: package.module:name, or with a dot instead of the colon.")
 
 
 @component("expert", "heuristic", "ilt.experts.base.HeuristicExpert")

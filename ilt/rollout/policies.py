@@ -117,8 +117,8 @@ class RandomPolicy(Policy):
 class FunctionPolicy(Policy):
     """Any function from observations (n, obs_dim) float32 to n actions in the simulator's units.
 
-    `act` raises ConfigError, naming the `source`, if the function fails, and ValueError if it does not return n actions
-    of the environment.
+    `act` raises ConfigError, naming the `source`, if the function fails or does not return n actions of the
+    environment.
     """
 
     def __init__(
@@ -141,7 +141,10 @@ class FunctionPolicy(Policy):
                 f"{observations.shape} with expert.privileged={str(self.privileged).lower()}: "
                 f"{type(error).__name__}: {error}"
             ) from error
-        return self.action_space.check(actions, len(slots), source=self._source)
+        try:
+            return self.action_space.check(actions, len(slots), source=self._source)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
 
 
 class NetworkPolicy(Policy):

@@ -291,8 +291,10 @@ def write_json(path: Path, content: Any) -> None:
 
 def command() -> str | None:
     """Return the `ilt` command that this process runs, without the keys that say where; None for other programs."""
-    program, *arguments = Path(sys.argv[0]), *sys.argv[1:]
-    if program.name != "ilt" and program.parts[-2:] != ("ilt", "__main__.py"):
+    first, *arguments = sys.argv
+    if first.startswith("ilt "):  # in a multirun, as in `cli.app`
+        arguments = [*first.split()[1:], *arguments]
+    elif Path(first).name != "ilt" and Path(first).parts[-2:] != ("ilt", "__main__.py"):
         return None
     kept = [argument for argument in arguments if re.split(r"[.=/]", argument.lstrip("+~"))[0] not in _PLACES]
     return f"ilt {shlex.join(kept)}"

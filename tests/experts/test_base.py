@@ -14,7 +14,7 @@ from ilt.envs.spec import EnvSpec
 from ilt.experts.base import Expert, FunctionExpert, HeuristicExpert, RandomExpert, make_expert
 from ilt.experts.check import check_expert
 from ilt.rollout.policies import FunctionPolicy, Policy, RandomPolicy
-from ilt.schema import ConfigError
+from ilt.schema import ConfigError, canonical
 from tests.experts.toys import SPACES, target
 from tests.toys import countdown, recall
 
@@ -34,6 +34,29 @@ class Above:
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
         return above(observations, self._threshold)
+
+
+class Alternating(Policy):
+    """Takes the actions 0, 1, 0, … in each episode, starting with `first`."""
+
+    def __init__(self, *, first: int = 0) -> None:
+        self._first, self._next = first, np.zeros(0, np.int64)
+
+    def reset(self, slots: np.ndarray, seeds: np.ndarray) -> None:
+        self._next = np.resize(self._next, max(len(self._next), slots.max() + 1))
+        self._next[slots] = self._first
+
+    def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
+        taken = self._next[slots]
+        self._next[slots] = 1 - taken
+        return taken
+
+
+class Broken:
+    """A class that cannot be made."""
+
+    def __init__(self) -> None:
+        raise KeyError("weights")
 
 
 class Always(Expert):
@@ -61,6 +84,14 @@ def acts(made: Expert, observations: list[list[float]]) -> list[int]:
     return policy.act(np.arange(len(observations)), np.array(observations, dtype=np.float32)).tolist()
 
 
+def named(where: str, code: str, **keys: Any) -> dict[str, Any]:
+    """Return a config's `expert` that names code by `_target_` or, for `function`, by `expert=function`."""
+    if where == "_target_":
+        return {"_target_": code, **keys}
+    return {"_target_": "ilt.experts.base.FunctionExpert", "function": code, **keys}
+
+
+@pytest.mark.parametrize("where", ["_target_", "function"])
 @pytest.mark.parametrize(
     ("target", "keys", "expected"),
     [
@@ -72,34 +103,63 @@ def acts(made: Expert, observations: list[list[float]]) -> list[int]:
     ],
 )
 def test_functions_objects_and_experts_receive_the_keys_of_the_config(
-    target: str, keys: Any, expected: list[int]
+    where: str, target: str, keys: Any, expected: list[int]
 ) -> None:
-    assert acts(make_expert({"_target_": f"{HERE}.{target}", **keys}), [[0.2], [0.7], [0.9]]) == expected
+    for name in (f"{HERE}.{target}", f"{HERE}:{target}"):
+        assert acts(make_expert(named(where, name, **keys)), [[0.2], [0.7], [0.9]]) == expected
 
 
+@pytest.mark.parametrize("privileged", [False, True])
+def test_a_policy_with_a_memory_is_copied_for_each_use(privileged: bool) -> None:
+    made = make_expert(named("function", f"{HERE}:Alternating", first=1))
+    policies = [made.policy(recall(), Path(), privileged=privileged, deterministic=True) for _ in range(2)]
+    for policy in policies:
+        policy.reset(np.arange(2), np.arange(2))
+        shown = [policy.act(np.array(slots), np.zeros((len(slots), 1))).tolist() for slots in ([0, 1], [0], [0, 1])]
+        assert (shown, policy.privileged) == ([[1, 1], [0], [1, 0]], privileged)
+    check_expert(made, recall())
+
+
+@pytest.mark.parametrize("where", ["_target_", "function"])
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("name", "keys", "message"),
     [
-        ({"_target_": f"{HERE}.above", "treshold": 1}, r"expert\.treshold is not a key .* mean expert\.threshold\?"),
-        ({"_target_": f"{HERE}.Above", "limit": 1}, r"expert\.limit is not a key of expert\._target_="),
-        ({"_target_": f"{HERE}.Above"}, r"expert\.threshold must be given"),
-        ({"_target_": f"{HERE}.Always", "act": 1}, r"expert\.act is not a key .* did you mean expert\.action\?"),
-        ({"_target_": f"{HERE}.NoPolicy"}, r"expert\._target_=.*NoPolicy cannot be made .*policy"),
-        ({"_target_": f"{HERE}.no_arguments"}, r"expert\._target_=.*no_arguments must take observations"),
-        ({"_target_": f"{HERE}.NUMBER"}, r"expert\._target_=.*NUMBER must be a function"),
-        ({"_target_": f"{HERE}.nobody"}, r"expert\._target_=.*nobody does not exist"),
-        ({"_target_": "nowhere.nobody"}, r"expert\._target_ must be the dotted path"),
+        (
+            f"{HERE}.above",
+            {"treshold": 1},
+            r"expert\.treshold is not a key of .*above; .* expert\.threshold\?",
+        ),
+        (f"{HERE}.Above", {"limit": 1}, r"expert\.limit is not a key of .*\.Above$"),
+        (f"{HERE}.Above", {}, r"expert\.threshold must be given"),
+        (f"{HERE}.Always", {"act": 1}, r"expert\.act is not a key .* did you mean expert\.action\?"),
+        (f"{HERE}.NoPolicy", {}, r"expert\.WHERE=.*NoPolicy cannot be made .*policy"),
+        (f"{HERE}.Broken", {}, r"expert\.WHERE=.*Broken cannot be made .*KeyError: 'weights'"),
+        (f"{HERE}.no_arguments", {}, r"expert\.WHERE=.*no_arguments must take observations"),
+        (f"{HERE}.NUMBER", {}, r"expert\.WHERE=.*NUMBER must be a function from observations .*, got int$"),
+        (f"{HERE}.nobody", {}, r"expert\.WHERE=.*nobody does not exist"),
+        ("nowhere:nobody", {}, r"expert\.WHERE must be the dotted path .*, got nowhere\.nobody"),
     ],
 )
-def test_expert_errors_name_the_key(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        make_expert(values)
+def test_expert_errors_name_the_key(where: str, name: str, keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace("WHERE", where)):
+        make_expert(named(where, name, **keys))
+
+
+def test_one_function_is_one_expert_however_it_is_named() -> None:
+    plain = canonical("expert", named("_target_", f"{HERE}.above"))
+    assert plain["component"] == f"{HERE}.above"
+    assert canonical("expert", named("_target_", f"{HERE}:above")) == plain
+    assert canonical("expert", named("function", f"{HERE}:above")) == plain
+    assert canonical("expert", named("function", f"{HERE}.above", threshold=0.5)) == plain
+    assert canonical("expert", named("function", f"{HERE}:above", threshold=0.8)) != plain
+    assert canonical("expert", named("function", f"{HERE}:acts")) != plain
 
 
 def test_code_of_another_package_runs_only_if_trusted() -> None:
-    assert isinstance(make_expert({"_target_": f"{HERE}.above"}, trust=["tests"]), FunctionExpert)
-    with pytest.raises(ConfigError, match=r"trust=\[tests\]"):
-        make_expert({"_target_": f"{HERE}.above"}, trust=[])
+    for where in ("_target_", "function"):
+        assert isinstance(make_expert(named(where, f"{HERE}:above"), trust=["tests"]), FunctionExpert)
+        with pytest.raises(ConfigError, match=rf"^expert\.{where}=.*above is not .* trust=\[tests\]"):
+            make_expert(named(where, f"{HERE}:above"), trust=[])
 
 
 @pytest.mark.parametrize(
@@ -113,7 +173,7 @@ def test_code_of_another_package_runs_only_if_trusted() -> None:
 def test_a_function_that_returns_invalid_actions_is_named(kind: str, function: Any, message: str) -> None:
     made = FunctionExpert(function, source="expert._target_=my.function")
     policy = made.policy(target(kind), Path(), privileged=False, deterministic=True)
-    with pytest.raises(ValueError, match=rf"^expert\._target_=my\.function {message}"):
+    with pytest.raises(ConfigError, match=rf"^expert\._target_=my\.function {message}"):
         policy.act(np.arange(4), np.zeros((4, 2), np.float32))
     with pytest.raises(ValueError, match="the expert must return"):
         check_expert(function, target(kind))

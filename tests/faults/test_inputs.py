@@ -233,8 +233,16 @@ model._target_=nowhere.Model -> model._target_ must be the dotted path of someth
 +expert.foo=1 -> expert.foo is not a key
 expert=sb3 expert.path=GIVEN/empty.zip -> expert.path must be a file that contains data, policy.pth, got
 expert=sb3 -> expert.path must be given; it must be text
+expert=sb3 expert.path=GIVEN/sb3.zip expert.activation=swish -> expert.activation must be one of ['tanh', 'relu', 'elu',
+expert=function -> expert.function must be given; it must be text
+expert=function expert.function=nowhere:act -> expert.function must be the dotted path of something that can be imported
+expert=function expert.function=os:nobody -> expert.function=os.nobody does not exist
+expert=function expert.function=os.sep -> expert.function=os.sep must be a function or class, got str
+expert=function expert.function=os.getcwd -> expert.function=os.getcwd must take observations, but takes no argument
+expert=function expert.function=os.listdir expert.gain=2 -> expert.gain is not a key; did you mean expert.train?
+expert=function expert.function=os.listdir +expert.gain=2 -> expert.gain is not a key of posix.listdir
 expert=sb3 expert.path=nowhere.zip -> expert.path must be a file, got nowhere.zip
-expert=foo -> expert must be one of ['a2c', 'a2c_privileged', 'heuristic', 'ppo', 'ppo_acrobot',
+expert=foo -> expert must be one of ['a2c', 'a2c_privileged', 'function', 'heuristic', 'ppo',
 expert.seed=-1 -> expert.seed must be an integer from 0 to 4294967295, got -1
 expert.seed=4294967296 -> expert.seed must be an integer from 0 to 4294967295, got 4294967296
 expert.gamma=1.5 -> expert.gamma must be a number at least 0 and at most 1, got 1.5
@@ -406,7 +414,7 @@ evaluation=null -> evaluation=null is not an option of a group; a group takes a 
 -m expert.seed=0,1 expert.n_envs=0 -> expert.n_envs must be an integer of at least 1, got 0
 [expert: everything]
 logger.project=a/b -> logger.project must be a name of at most 128 characters, none of them one of / \ # ?
-expert=foo -> expert must be one of ['a2c', 'a2c_privileged', 'heuristic', 'ppo', 'ppo_acrobot',
+expert=foo -> expert must be one of ['a2c', 'a2c_privileged', 'function', 'heuristic', 'ppo',
 expert.n_envs=0 -> expert.n_envs must be an integer of at least 1, got 0
 expert.seed=-1 -> expert.seed must be an integer from 0 to 4294967295, got -1
 seed=3 -> seed is not a key; did you mean expert.seed?
@@ -571,10 +579,10 @@ help -> ilt: help is not a command; ilt --help lists the commands
 """
 LATE = r"""
 [train: code and files of somebody else]
-model._target_=torch.nn.Linear -> model.n_layer is not a key of model._target_=torch.nn.modules.linear.Linear
+model._target_=torch.nn.Linear -> model.n_layer is not a key of torch.nn.modules.linear.Linear
 optimizer._target_=torch.optim.Foo -> optimizer._target_=torch.optim.Foo does not exist
-optimizer._target_=os.getcwd -> optimizer.learning_rate is not a key of optimizer._target_=posix.getcwd
-trainer._target_=os.getcwd -> trainer.accelerator is not a key of trainer._target_=posix.getcwd
+optimizer._target_=os.getcwd -> optimizer.learning_rate is not a key of posix.getcwd
+trainer._target_=os.getcwd -> trainer.accelerator is not a key of posix.getcwd
 expert._target_=os.getcwd -> expert.
 imitation._target_=os.getcwd -> imitation.
 dataset._target_=os.getcwd -> dataset.

@@ -64,6 +64,30 @@ def test_the_manifest_records_provenance(tmp_path: Path) -> None:
     assert {"torch", "numpy", "gymnasium"} <= manifest["packages"].keys()
 
 
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        (["/opt/venv/bin/ilt", "expert", "expert=a2c", "seed=1"], "ilt expert expert=a2c seed=1"),
+        (["/home/me/ilt/__main__.py", "train"], "ilt train"),
+        (["ilt expert", "-m", "expert.seed=0,1"], "ilt expert -m expert.seed=0,1"),
+        (
+            ["/bin/ilt", "collect", "outputs=/tmp/out", "logger=none", "+logger.project=mine", "hydra/launcher=joblib",
+             "hydra.job.chdir=true", "processes=2", "n_envs=4", "expert.n_envs=8", "env.id=my lab:A-v0"],
+            "ilt collect expert.n_envs=8 'env.id=my lab:A-v0'",
+        ),
+        (["/usr/bin/pytest", "tests"], None),
+        (["/home/me/ilt/train.py", "expert=a2c"], None),
+        ([""], None),
+        (["-c"], None),
+    ],
+)  # fmt: skip
+def test_the_manifest_has_the_command_without_places(
+    line: list[str], command: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", line)
+    assert made(tmp_path).manifest["command"] == command
+
+
 def test_a_failed_maker_publishes_nothing_and_the_next_try_resumes(tmp_path: Path) -> None:
     def try_until_third(folder: Path) -> Mapping[str, Any]:
         assert published(tmp_path) == []  # not visible while it is being made
