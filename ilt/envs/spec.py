@@ -52,7 +52,10 @@ class EnvSpec:
         identity=False,
     )
     heuristic: str | None = key(
-        None, "Dotted path of the hand-written controller that expert=heuristic runs.", identity=False
+        None,
+        "Dotted path of the hand-written controller that expert=heuristic runs: a function from observations to "
+        "actions, or a subclass of ilt.Policy that is made without arguments.",
+        identity=False,
     )
     seed_blocks: Mapping[str, Sequence[int]] = key(
         {

@@ -105,7 +105,10 @@ class FunctionExpert(Expert):
 
 
 class HeuristicExpert(Expert):
-    """The hand-written controller that the environment's config names, a function from observations to actions."""
+    """The hand-written controller that the environment's config names.
+
+    It is a function from observations to actions, or a class of policies that is made without arguments.
+    """
 
     def check(self, env: EnvSpec, *, privileged: bool) -> None:
         self.policy(env, Path(), privileged=privileged, deterministic=True)
@@ -113,9 +116,13 @@ class HeuristicExpert(Expert):
     def policy(self, env: EnvSpec, folder: Path, *, privileged: bool, deterministic: bool) -> Policy:
         if env.heuristic is None:
             raise ConfigError(f"env.heuristic must name a controller for expert=heuristic, got null for {env.id}")
-        function = locate(env.heuristic, key="env.heuristic", trust=env.trust)
+        controller = locate(env.heuristic, key="env.heuristic", trust=env.trust)
+        if isinstance(controller, type) and issubclass(controller, Policy):
+            policy = controller()
+            policy.privileged, policy.action_space = privileged, env.action_space
+            return policy
         source = f"env.heuristic={env.heuristic}"
-        return FunctionPolicy(function, env.action_space, privileged=privileged, source=source)
+        return FunctionPolicy(controller, env.action_space, privileged=privileged, source=source)
 
 
 class RandomExpert(Expert):
