@@ -21,7 +21,7 @@ import numpy as np
 from gymnasium import spaces
 
 from ilt.envs.observations import OBSERVATION, PRIVILEGED
-from ilt.schema import ConfigError
+from ilt.schema import ConfigError, path_of
 
 _PHYSICS = 0x9417  # separates the random stream of the physics from the simulator's, which has the same seed
 
@@ -143,7 +143,7 @@ def factors_of(env: gym.Env[Any, Any]) -> Mapping[str, Factor]:
     if env.has_wrapper_attr("physics_factors"):
         return env.get_wrapper_attr("physics_factors")
     for base in type(env.unwrapped).__mro__:
-        if (family := FAMILIES.get(f"{base.__module__}.{base.__qualname__}")) is not None:
+        if (family := FAMILIES.get(path_of(base))) is not None:
             return family(env.unwrapped)
     raise ConfigError(
         f"env.wrappers: RandomizedPhysics does not know what can vary in {env.unwrapped}; give the environment an "

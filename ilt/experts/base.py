@@ -117,11 +117,14 @@ class HeuristicExpert(Expert):
         if env.heuristic is None:
             raise ConfigError(f"env.heuristic must name a controller for expert=heuristic, got null for {env.id}")
         controller = locate(env.heuristic, key="env.heuristic", trust=env.trust)
+        source = f"env.heuristic={env.heuristic}"
         if isinstance(controller, type) and issubclass(controller, Policy):
-            policy = controller()
+            try:
+                policy = controller()
+            except TypeError as error:
+                raise ConfigError(f"{source} must be made without arguments: {error}") from error
             policy.privileged, policy.action_space = privileged, env.action_space
             return policy
-        source = f"env.heuristic={env.heuristic}"
         return FunctionPolicy(controller, env.action_space, privileged=privileged, source=source)
 
 
