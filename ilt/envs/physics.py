@@ -75,23 +75,20 @@ class RandomizedPhysics(gym.Wrapper[Any, Any, Any, Any]):
         if not ranges:
             raise ConfigError(f"env.wrappers: RandomizedPhysics must be given ranges of some of {list(table)}")
         self.privileged_names = tuple(name for name in table if name in ranges)
-        factors = [table[name] for name in self.privileged_names]
-        low, high = np.array([ranges[name] for name in self.privileged_names], dtype=np.float64).T
-        self._factors, self._low, self._span = factors, low, high - low
-        self._n_drawn = len(table)
-        self._places = np.array([place for place, name in enumerate(table) if name in ranges])
-        self._nominal, self._scale = np.array([[each.nominal, each.scale] for each in factors]).T
-        bounds = [(np.array([getattr(f, end) for f in factors]) - self._nominal) / self._scale for end in ("low", "high")]
-        self.observation_space = spaces.Dict(
-            {OBSERVATION: env.observation_space, PRIVILEGED: spaces.Box(*(np.float32(bound) for bound in bounds))}
-        )
+        self._places, self._n_drawn = [place for place, name in enumerate(table) if name in ranges], len(table)
+        self._factors = [table[name] for name in self.privileged_names]
+        self._low, high = np.array([ranges[name] for name in self.privileged_names], dtype=np.float64).T
+        self._span = high - self._low
+        self._nominal, self._scale = np.array([[each.nominal, each.scale] for each in self._factors]).T
+        least, most = (self._observe(ends) for ends in np.array([[each.low, each.high] for each in self._factors]).T)
+        self.observation_space = spaces.Dict({OBSERVATION: env.observation_space, PRIVILEGED: spaces.Box(least, most)})
         self._shared = [
             (owner, name, getattr(owner, name), place)
-            for place, factor in enumerate(factors)
+            for place, factor in enumerate(self._factors)
             for owner, name in factor.shared
         ]
         self._values: list[float] = []
-        self._hidden = np.zeros(len(factors), dtype=np.float32)
+        self._hidden = self._observe(self._nominal)
         self._rng = np.random.default_rng()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -99,7 +96,7 @@ class RandomizedPhysics(gym.Wrapper[Any, Any, Any, Any]):
             self._rng = np.random.default_rng([_PHYSICS, seed])
         # always one number for each factor of the table, so that the range of one does not change the others
         values = self._low + self._span * self._rng.random(self._n_drawn)[self._places]
-        self._hidden = ((values - self._nominal) / self._scale).astype(np.float32)
+        self._hidden = self._observe(values)
         self._values = values.tolist()
         for factor, value in zip(self._factors, self._values, strict=True):
             if factor.set is not None:
@@ -114,6 +111,10 @@ class RandomizedPhysics(gym.Wrapper[Any, Any, Any, Any]):
         else:
             observation, reward, terminated, truncated, info = self.env.step(action)
         return {OBSERVATION: observation, PRIVILEGED: self._hidden}, reward, terminated, truncated, info
+
+    def _observe(self, values: np.ndarray) -> np.ndarray:
+        """Return what a privileged teacher sees of the factors' values."""
+        return ((values - self._nominal) / self._scale).astype(np.float32)
 
     def _run(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function while shared constants have this episode's values."""
