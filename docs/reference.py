@@ -55,7 +55,8 @@ API = {
     "Environments": (
         "An environment is anything that `gymnasium.make` returns, with rules for success and blocks of seeds. "
         "See [Your own environment](../tutorials/own-environment.md).",
-        ["EnvSpec", "ActionSpace", "envs.observations.ObservationLayout", "envs.wrappers.MaskObservation"],
+        ["EnvSpec", "ActionSpace", "envs.observations.ObservationLayout", "envs.wrappers.MaskObservation",
+         "envs.physics.RandomizedPhysics", "envs.physics.Factor", "envs.physics.scaled"],
     ),
     "Demonstrations": (
         "Episodes, their sources, and windows over them. "

@@ -12,10 +12,11 @@ from gymnasium.envs.box2d import lunar_lander
 from PIL import Image, ImageDraw
 
 from ilt.envs.observations import OBSERVATION, PRIVILEGED
+from ilt.envs.physics import check_ranges
 from ilt.schema import ConfigError
 
 _PHYSICS = 0x9417  # separates the random stream of the physics from the simulator's, which has the same seed
-_DISCRETE = SimpleNamespace(unwrapped=SimpleNamespace(continuous=False))
+_DISCRETE, _CONTINUOUS = (SimpleNamespace(unwrapped=SimpleNamespace(continuous=kind)) for kind in (False, True))
 _ARROW = 180  # length in pixels of the arrow for the strongest wind
 
 
@@ -67,7 +68,7 @@ class RandomizedPhysics(gym.Wrapper[Any, Any, Any, Any]):
     privileged_names = (*PARAMETERS, "wind_force", "wind_torque")
 
     def __init__(self, env: gym.Env[Any, Any], **ranges: Sequence[float]) -> None:
-        check_ranges(ranges)
+        check_ranges(ranges, {name: (each.low, each.high) for name, each in PARAMETERS.items()})
         super().__init__(env)
         if not isinstance(env, lunar_lander.LunarLander):
             raise ConfigError(f"env.wrappers: RandomizedPhysics must be the first wrapper of a LunarLander, got {env}")
@@ -147,16 +148,10 @@ def heuristic(observations: np.ndarray) -> np.ndarray:
     return np.array([lunar_lander.heuristic(_DISCRETE, observation) for observation in observations], dtype=np.int64)
 
 
-def check_ranges(ranges: Mapping[str, Sequence[float]]) -> None:
-    """Raise ConfigError, naming the config key, unless each range lies within the bounds of a parameter."""
-    for name, given in ranges.items():
-        key = f"env.wrappers.randomized_physics.{name}"
-        if name not in PARAMETERS:
-            raise ConfigError(f"{key} must be one of {list(PARAMETERS)}")
-        low, high = PARAMETERS[name].low, PARAMETERS[name].high
-        numbers = isinstance(given, Sequence) and all(type(value) in (int, float) for value in given)
-        if not numbers or len(given) != 2 or not low <= given[0] <= given[1] <= high:
-            raise ConfigError(f"{key} must be [lowest, highest] within [{low:g}, {high:g}], got {given}")
+def heuristic_continuous(observations: np.ndarray) -> np.ndarray:
+    """Map observations (n, 8) float32 to actions (n, 2) float32 in [−1, 1] with Gymnasium's own controller."""
+    actions = [lunar_lander.heuristic(_CONTINUOUS, observation) for observation in observations]
+    return np.array(actions, dtype=np.float32)
 
 
 def _gust(index: int) -> float:

@@ -52,7 +52,10 @@ class EnvSpec:
         identity=False,
     )
     heuristic: str | None = key(
-        None, "Dotted path of the hand-written controller that expert=heuristic runs.", identity=False
+        None,
+        "Dotted path of the hand-written controller that expert=heuristic runs: a function from observations to "
+        "actions, or a subclass of ilt.Policy that is made without arguments.",
+        identity=False,
     )
     seed_blocks: Mapping[str, Sequence[int]] = key(
         {
@@ -109,7 +112,8 @@ class EnvSpec:
     def make(self, **kwargs: Any) -> "gym.Env[Any, Any]":
         """Make one environment, without Gymnasium's checker, order enforcer and time limit. `EnvBatch` limits the time.
 
-        Wrappers in the environment's registration are kept, and so is the time limit inside them.
+        Wrappers in the environment's registration are kept, and so is the time limit inside them. Environments that
+        would not follow from their seed are repaired; see `ilt.envs.repairs`.
 
         Args:
             kwargs: arguments of `gymnasium.make`, in addition to `self.kwargs`.
@@ -118,6 +122,8 @@ class EnvSpec:
             ConfigError: the environment or a wrapper cannot be made.
         """
         import gymnasium as gym
+
+        from ilt.envs.repairs import repair
 
         registered = copy.deepcopy(self._registered)
         registered.order_enforce = False
@@ -131,6 +137,7 @@ class EnvSpec:
             env: gym.Env[Any, Any] = gym.make(registered, **{**given, **kwargs})
         except (TypeError, AssertionError, ValueError, gym.error.Error) as error:
             raise ConfigError(f"env.kwargs must be arguments of {self.id}, got {dict(given)}: {error}") from error
+        repair(env.unwrapped)
         for name, arguments in self.wrappers.items():
             env = self._wrap(env, str(name), dict(arguments or {}))
         return env

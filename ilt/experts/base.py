@@ -123,7 +123,10 @@ class PolicyExpert(Expert):
 
 
 class HeuristicExpert(Expert):
-    """The hand-written controller that the environment's config names, a function from observations to actions."""
+    """The hand-written controller that the environment's config names.
+
+    It is a function from observations to actions, or a class of policies that is made without arguments.
+    """
 
     def check(self, env: EnvSpec, *, privileged: bool) -> None:
         self.policy(env, Path(), privileged=privileged, deterministic=True)
@@ -131,9 +134,16 @@ class HeuristicExpert(Expert):
     def policy(self, env: EnvSpec, folder: Path, *, privileged: bool, deterministic: bool) -> Policy:
         if env.heuristic is None:
             raise ConfigError(f"env.heuristic must name a controller for expert=heuristic, got null for {env.id}")
-        function = locate(env.heuristic, key="env.heuristic", trust=env.trust)
+        controller = locate(env.heuristic, key="env.heuristic", trust=env.trust)
         source = f"env.heuristic={env.heuristic}"
-        return FunctionPolicy(function, env.action_space, privileged=privileged, source=source)
+        if isinstance(controller, type) and issubclass(controller, Policy):
+            try:
+                policy = controller()
+            except TypeError as error:
+                raise ConfigError(f"{source} must be made without arguments: {error}") from error
+            policy.privileged, policy.action_space = privileged, env.action_space
+            return policy
+        return FunctionPolicy(controller, env.action_space, privileged=privileged, source=source)
 
 
 class RandomExpert(Expert):

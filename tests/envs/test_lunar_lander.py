@@ -12,6 +12,7 @@ from ilt.envs.lunar_lander import PARAMETERS, RandomizedPhysics
 from ilt.envs.observations import ObservationLayout
 from ilt.envs.spec import EnvSpec
 from ilt.envs.wrappers import MaskObservation
+from ilt.registry import load_option
 from ilt.schema import ConfigError, locate
 
 RANGES = {"gravity": [-11.5, -5.0], "wind_power": [0.0, 20.0], "turbulence_power": [0.0, 2.0]}
@@ -162,3 +163,13 @@ def test_the_heuristic_acts_as_gymnasium_does_on_any_observation(lander: EnvSpec
     actions = locate(str(lander.heuristic), key="env.heuristic")(observations)
     assert actions.tolist() == [lunar_lander.heuristic(bare(), observation) for observation in observations]
     assert (set(actions.tolist()), actions.dtype) == ({0, 1, 2, 3}, np.int64)
+
+
+def test_the_heuristic_for_continuous_thrust_acts_as_gymnasium_does() -> None:
+    observations = np.random.default_rng(0).normal(0, 0.5, (100, 8)).astype(np.float32)
+    observations[:, 6:] = observations[:, 6:] > 0.5
+    env = load_option("env", "lunar_lander_continuous")
+    actions = locate(env["heuristic"], key="env.heuristic")(observations)
+    expected = [lunar_lander.heuristic(bare(continuous=True), observation) for observation in observations]
+    np.testing.assert_array_equal(actions, np.array(expected, dtype=np.float32))
+    assert np.ptp(actions, axis=0).tolist() == [2.0, 2.0]

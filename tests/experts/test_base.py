@@ -187,7 +187,41 @@ def test_the_heuristic_expert_uses_the_environments_controller() -> None:
         HeuristicExpert().policy(recall(), Path(), privileged=False, deterministic=True)
 
 
+def test_a_heuristic_may_be_a_class_of_policies() -> None:
+    spec = replace(recall(), heuristic=f"{HERE}.Alternates")
+    policies = [HeuristicExpert().policy(spec, Path(), privileged=flag, deterministic=True) for flag in (False, True)]
+    assert [policy.privileged for policy in policies] == [False, True]
+    assert policies[0].action_space == spec.action_space
+    policies[0].reset(np.arange(2), np.arange(2))
+    taken = [policies[0].act(np.arange(2), np.zeros((2, 1))).tolist() for _ in range(3)]
+    assert taken == [[0, 0], [1, 1], [0, 0]]
+    with pytest.raises(ConfigError, match=r"env\.heuristic=.*Needs must be made without arguments"):
+        HeuristicExpert().check(replace(recall(), heuristic=f"{HERE}.Needs"), privileged=False)
+
+
 # --- the check ---
+
+
+class Alternates(Policy):
+    """Takes the actions 0 and 1 in turn."""
+
+    def __init__(self) -> None:
+        self._next: dict[int, int] = {}
+
+    def reset(self, slots: np.ndarray, seeds: np.ndarray) -> None:
+        self._next |= dict.fromkeys(slots.tolist(), 0)
+
+    def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
+        taken = [self._next[slot] for slot in slots.tolist()]
+        self._next |= {slot: 1 - self._next[slot] for slot in slots.tolist()}
+        return np.array(taken)
+
+
+class Needs(Alternates):
+    """A policy that cannot be made without arguments."""
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
 
 
 class ByCompany(Policy):

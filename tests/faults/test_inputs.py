@@ -142,7 +142,7 @@ env.seed_blocks.test=[9223372036854775807,10] -> env.seed_blocks.test must end b
 env.kwargs.gravity=-5 -> env.kwargs.gravity is not a key; +env.kwargs.gravity=… adds it
 env.id= -> env.id must be text, got ''
 env.id=null -> env.id must be text, got None
-env=foo -> env must be one of ['gymnasium', 'lunar_lander', 'lunar_lander_blind',
+env=foo -> env must be one of ['acrobot', 'bipedal_walker', 'bipedal_walker_blind',
 env=gymnasium -> env.id must be given
 env.kwargs=3 -> env.kwargs must be a mapping, got 3
 +env.kwargs.gravity=high -> env.kwargs must be arguments of LunarLander-v3, got {'gravity': 'high'}: '<' not
@@ -160,6 +160,10 @@ env=lunar_lander_hidden env.wrappers.randomized_physics.gravity=3 -> env.wrapper
 env=lunar_lander_hidden env.wrappers.randomized_physics.gravity=[3] -> env.wrappers.randomized_physics.gravity must
 env=lunar_lander_hidden +env.wrappers.randomized_physics.foo=[0,1] -> env.wrappers.randomized_physics.foo must be
 env=lunar_lander_hidden env.wrappers.randomized_physics.wind_power=[0,inf] -> env.wrappers.randomized_physics.wind_p
+env=pendulum_hidden env.wrappers.randomized_physics.m=[0,1] -> env.wrappers.randomized_physics.m must be [lowest,
+env=pendulum_hidden +env.wrappers.randomized_physics.foo=[1,2] -> env.wrappers.randomized_physics.foo must be one of
+env=pendulum_hidden env.wrappers.randomized_physics.m=null -> env.wrappers.randomized_physics.m must be [lowest,
+env=acrobot +env.wrappers.a._target_=ilt.envs.physics.RandomizedPhysics -> env.wrappers: RandomizedPhysics must be given
 env.success_return=high -> env.success_return must be a number, or null, got 'high'
 env.success_return=nan -> env.success_return must be a number, or null, got nan
 env.crash_reward=low -> env.crash_reward must be a number, or null, got 'low'
