@@ -62,7 +62,7 @@ API = {
         "Episodes, their sources, and windows over them. "
         "See [Your own demonstrations](../tutorials/own-demonstrations.md).",
         ["Episodes", "DataSource", "data.sources.ExpertEpisodes", "data.sources.EpisodesFile",
-         "data.windows.WindowDataset"],
+         "data.minari.MinariEpisodes", "data.windows.WindowDataset"],
     ),
     "Experts": (
         "Policies that demonstrate and label: trained here, read from a file, or a function. "

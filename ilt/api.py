@@ -43,6 +43,10 @@ DEFAULTS = {
 }  # fmt: skip
 
 
+_FILES = {"path": "demonstrations", "validation_path": "validation"}
+"""The block of each path of `demos=file`."""
+
+
 @dataclass(frozen=True)
 class Demonstrations:
     """The episodes that a student learns from.
@@ -229,7 +233,7 @@ def train(
         model: an option of `conf/model`, or a mapping with a `_target_`.
         context_length: K, the longest window in steps.
         expert: the expert that the student is compared with and that labels rounds of DAgger; None for the expert of
-            the demonstrations, or the random policy if they have none.
+            the demonstrations, if they have one.
         seed: the training seed.
         max_steps: training steps, rounded down to a multiple of four, with four rollout evaluations.
         outputs: folder of the store and of the run's folder.
@@ -258,7 +262,7 @@ def train(
     for each in (demos.episodes, demos.validation):
         check_fits(each, env, source="demos")
     ctx = _context(env, outputs)
-    expert = expert or demos.expert or load_expert("random", env, outputs=outputs)
+    expert = expert or demos.expert
     every = max(max_steps // 4, 1)
     student = model if isinstance(model, str) else str(model.get("_target_", "")).rpartition(".")[2]
     presets: dict[str, Any] = {
@@ -266,14 +270,18 @@ def train(
         "evaluation": {"video": False},
         "trainer": {"max_steps": 4 * every, "val_check_interval": every},
     }
-    if expert.artifact is not None:  # lets commands that read the run's folder find the expert
+    demos_artifact = _keep(ctx, demos)
+    if expert is None:
+        files = {key: str(demos_artifact.file(f"{block}.npz")) for key, block in _FILES.items()}
+        presets |= {"expert": load_option("expert", "none"), "demos": {**load_option("demos", "file"), **files}}
+    elif expert.artifact is not None:  # lets commands that read the run's folder find the expert
         presets["expert"] = {**expert.artifact.manifest["expert"], "deterministic": expert.deterministic}
     cfg = _compose(env, seed, outputs, presets, {"model": model, **settings})
-    demos_artifact = _keep(ctx, demos)
-    asked = expert.identity if cfg.imitation.get("rounds", 0) else None
+    asked = expert.identity if expert is not None and cfg.imitation.get("rounds", 0) else None
     identity = {**training_config(cfg), "demos": demos_artifact.name, "expert": asked}
     env_name, k = env.id.rpartition("/")[2].rpartition(":")[2], cfg.dataset.context_length
-    name = f"{env_name}-{student}-K{k}-{expert.name}-s{seed}-{config_hash(identity)}"
+    teacher = "recorded" if expert is None else expert.name
+    name = f"{env_name}-{student}-K{k}-{teacher}-s{seed}-{config_hash(identity)}"
     with RunFolder(Path(outputs) / "runs" / name, run_config(cfg), identity, resume=True, started=started) as folder:
         if not folder.finished:
             folder.begin()

@@ -13,7 +13,7 @@ from ilt.envs.spec import EnvSpec
 from ilt.evaluation.scoring import score
 from ilt.evaluation.tables import log_comparison
 from ilt.evaluation.tables import show as show
-from ilt.experts.find import LoadedExpert, find_or_collect, find_or_train, load
+from ilt.experts.find import LoadedExpert, find_or_collect, find_or_load
 from ilt.rollout.recorded import Context
 from ilt.rollout.workers import n_processes
 from ilt.tracking.loggers import Run
@@ -63,8 +63,8 @@ def run(
         the content of `results.json`; in a trial, only the selection-seed return; None if the run was pruned.
     """
     with folder.stage("expert"):
-        expert = load(ctx, cfg.expert, artifact := find_or_train(ctx, cfg.expert))
-        log.info("expert: %s", shown(artifact.path))
+        expert = find_or_load(ctx, cfg.expert)
+        log.info("expert: %s", "none" if expert is None or expert.artifact is None else shown(expert.artifact.path))
     with folder.stage("demonstrations"):
         demos = find_or_collect(ctx, cfg.demos, cfg.expert, expert)
         log.info("demonstrations: %s", shown(demos.path))
@@ -81,7 +81,7 @@ def train_and_score(
     ctx: Context,
     cfg: DictConfig,
     folder: RunFolder,
-    expert: LoadedExpert,
+    expert: LoadedExpert | None,
     demos: Artifact,
     logger: Run,
     *,
@@ -89,7 +89,8 @@ def train_and_score(
     in_trial: bool = False,
 ) -> dict[str, Any] | None:
     """Run the stages after the demonstrations; see `run`."""
-    logger.use_artifacts(demonstrations=demos, **({} if expert.artifact is None else {"expert": expert.artifact}))
+    own = {} if expert is None or expert.artifact is None else {"expert": expert.artifact}
+    logger.use_artifacts(demonstrations=demos, **own)
     with folder.stage("training"):
         fitted = Fitted.read(folder.path) or fit(ctx, cfg, folder, demos, expert, logger.lightning, report=report)
     if fitted is None:
@@ -129,7 +130,7 @@ def make_figures(
         from ilt.analysis.video import side_by_side, write_animation, write_mp4
 
         middle = int(np.argsort(episodes["student"].returns)[cfg.evaluation.n_episodes // 2])  # neither best nor worst
-        film = side_by_side(ctx.env, {name: (episodes[name], middle) for name in ("student", "expert")})
+        film = side_by_side(ctx.env, {n: (episodes[n], middle) for n in ("student", "expert") if n in episodes})
         write_mp4(film, path / "episode.mp4")
         write_animation(film, path / "episode.gif")
         videos["episode"] = path / "episode.mp4"

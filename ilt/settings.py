@@ -84,6 +84,11 @@ def check_config(cfg: DictConfig, command: str = "train", *, partial: bool = Fal
         check_search(cfg.search)
 
 
+def has_expert(expert: Any) -> bool:
+    """Return whether a config's `expert` is one, and not `none`."""
+    return bool(expert["_target_"] != named("expert", "none").target)
+
+
 def training_config(cfg: DictConfig) -> dict[str, Any]:
     """Return everything that determines a run's weights, in canonical form; see `ilt.schema.canonical`.
 
@@ -200,8 +205,24 @@ def _check_expert(cfg: DictConfig) -> None:
     name = found.name if found else ""
     if name == "heuristic" and "env" in cfg and cfg.env.heuristic is None:
         raise ConfigError(f"env.heuristic must name a controller for expert=heuristic, got null for {cfg.env.id}")
+    if not has_expert(expert):
+        _check_without_expert(cfg)
     if name in ("ppo", "a2c") and expert.n_steps * expert.n_envs < 2:
         raise ConfigError(f"expert.n_steps · expert.n_envs must be at least 2, got {expert.n_steps} · {expert.n_envs}")
+
+
+def _check_without_expert(cfg: DictConfig) -> None:
+    """Check that nothing needs an expert: neither the demonstrations nor the labels of rounds."""
+    if "demos" in cfg and (found := schema_of("demos", cfg.demos)) is not None and found.name == "expert":
+        raise ConfigError(
+            "expert must be one that demonstrates where demos=expert, got none; recordings need none: demos=file or "
+            "demos=minari"
+        )
+    if rounds := cfg.get("imitation", {}).get("rounds", 0):
+        raise ConfigError(
+            f"expert must be one that labels the student's episodes where imitation.rounds is above 0, got none with "
+            f"imitation.rounds={rounds}; imitation=bc needs no labels"
+        )
 
 
 def _check_dataset(cfg: DictConfig) -> None:
@@ -378,6 +399,7 @@ def _env_name(env_id: str, option: str) -> str:
 
 
 OmegaConf.register_new_resolver("env_name", _env_name, replace=True)
+OmegaConf.register_new_resolver("teacher", lambda expert, demos: demos if expert == "none" else expert, replace=True)
 OmegaConf.register_new_resolver("unless_bc", lambda name: "" if name == "bc" else f"-{name}", replace=True)
 OmegaConf.register_new_resolver(
     "divide", lambda number, by: max(int(number) // by, 1) if COUNT.allows(by) else 1, replace=True

@@ -35,7 +35,7 @@ def blocks_of(page: str) -> list[tuple[str, str, str]]:
 def commands_of(page: str) -> list[tuple[str, str]]:
     """Return each `ilt` command in a page's bash blocks, with its arguments."""
     lines = "\n".join(content for language, _, content in blocks_of(page) if language == "bash")
-    return re.findall(r"^(?:ILT_\w+=\S+ )?ilt ([a-z]+)([^#\n]*)", lines.replace("\\\n", " "), flags=re.MULTILINE)
+    return re.findall(r"^(?:ILT_\w+=\S+ )?ilt ([a-z][a-z-]*)([^#\n]*)", lines.replace("\\\n", " "), flags=re.MULTILINE)
 
 
 def files_of(page: str) -> dict[str, str]:

@@ -96,7 +96,7 @@ def curves_chart(bands: Mapping[str, Band | None], *, ylabel: str, log: bool = F
 
 
 def histogram_chart(returns: Mapping[str, np.ndarray], *, success_return: float | None) -> str:
-    """Plot histograms of the returns (E,) of `student`, `expert` and `random`, clipped at the lowest 0.5 % quantile."""
+    """Plot histograms of returns (E,) by policy, of which `student` is solid; clipped at the lowest 0.5 % quantile."""
     low, high = _span(list(returns.values()))
     bins = np.linspace(low, high, 48).tolist()
     with matplotlib.rc_context(_STYLE):
@@ -118,15 +118,16 @@ def histogram_chart(returns: Mapping[str, np.ndarray], *, success_return: float 
         return _inline(figure)
 
 
-def cumulative_chart(returns: Mapping[str, np.ndarray], expert: np.ndarray) -> str:
-    """Plot the cumulative distributions of the returns (E,) of up to `MOST_SERIES` students and their expert."""
+def cumulative_chart(returns: Mapping[str, np.ndarray], expert: np.ndarray | None) -> str:
+    """Plot the cumulative distributions of the returns (E,) of up to `MOST_SERIES` students and any expert."""
     levels = np.linspace(0, 1, 201)
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
-        axes.plot(np.quantile(expert, levels), levels, color=_COLOR["--ink"], linewidth=3, alpha=0.35)
+        if expert is not None:
+            axes.plot(np.quantile(expert, levels), levels, color=_COLOR["--ink"], linewidth=3, alpha=0.35)
         for i, values in enumerate(returns.values()):
             axes.plot(np.quantile(values, levels), levels, color=_COLOR[f"--series-{i}"], linestyle=_DASHES[i])
-        low, high = _span([expert, *returns.values()])
+        low, high = _span([*([] if expert is None else [expert]), *returns.values()])
         axes.set(xlabel="return of an episode", ylabel="share at or below", xlim=(low, high), ylim=(0, 1.01))
         return _inline(figure)
 

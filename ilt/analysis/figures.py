@@ -17,7 +17,7 @@ Curve = Mapping[str, Mapping[int, float]]
 """Values by training step, by metric."""
 
 POLICIES = {"student": "student", "expert": "expert", "random": "random policy"}
-"""The policies that a run is scored with, and what figures call them."""
+"""The policies that a run may be scored with, and what figures call them."""
 
 _N_BINS = 50
 
@@ -31,9 +31,9 @@ def figures_of_run(run: RunRecord) -> dict[str, Draw]:
         n_episodes = int(run.config["callbacks"]["rollout"]["n_episodes"])
     with reading(run.path / "results.json"):
         results = {"student": run.results, **run.results["policies"]}
-        intervals = {name: tuple(map(float, results[name]["return_mean_interval"])) for name in POLICIES}
-    returns = {name: run.episodes[f"{name}_return"] for name in POLICIES}
-    references = {name: float(returns[name].mean()) for name in ("expert", "random")}
+        intervals = {name: tuple(map(float, results[name]["return_mean_interval"])) for name in run.policies}
+    returns = {name: run.episodes[f"{name}_return"] for name in run.policies}
+    references = {name: float(returns[name].mean()) for name in run.policies if name != "student"}
     success_return = run.config["env"].get("success_return")
     return {
         "learning_curve": partial(learning_curve, run.curve, references=references, n_episodes=n_episodes),
@@ -50,7 +50,7 @@ def learning_curve(curve: Curve, width: float, *, references: Mapping[str, float
 
     Args:
         width: in inches.
-        references: mean returns of `expert` and `random` on test seeds.
+        references: mean returns of `expert` (if there is one) and `random` on test seeds.
         n_episodes: how many selection seeds the returns are means over.
     """
     panels: list[Callable[[Axes], None]] = []
@@ -130,7 +130,7 @@ def return_distribution(
     """Plot histograms and cumulative distributions of episode returns by policy.
 
     Args:
-        returns: (E,), by policy: student, expert and random.
+        returns: (E,), by policy: student, expert (if there is one) and random.
         width: in inches.
         intervals: 95 % intervals of their means, by policy.
         success_return: marked by a line, unless None.

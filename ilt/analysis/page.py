@@ -236,17 +236,16 @@ def _describe_band(label: str, drawn: Band) -> str:
 
 
 def _returns(groups: Sequence[Group], example: RunRecord) -> list[Shown]:
-    policies = {name: example.episodes[f"{name}_return"] for name in ("student", "expert", "random")}
-    student, expert = policies["student"], policies["expert"]
+    policies = {name: example.episodes[f"{name}_return"] for name in example.policies}
+    student, expert = policies["student"], policies.get("expert")
     together = [group for group in groups if group.runs[0].test == example.test]
     pooled = {
         group.label: np.concatenate([run.episodes["student_return"] for run in group.runs])
         for group in together[:MOST_SERIES]
     }
     success_return = example.config["env"].get("success_return")
-    better = 100 * float((student > expert).mean())
-    drawn = min(len(student), MOST_POINTS)
-    return [
+    reference = {} if expert is None else {"expert": expert}
+    shown = [
         Shown(
             "Returns of the example",
             Markup(histogram_chart(policies, success_return=success_return)),
@@ -258,21 +257,27 @@ def _returns(groups: Sequence[Group], example: RunRecord) -> list[Shown]:
         Shown(
             "Returns by config",
             Markup(cumulative_chart(pooled, expert)),
-            "Share of episodes at or below each return: " + _describe_returns({**pooled, "expert": expert}),
+            "Share of episodes at or below each return: " + _describe_returns({**pooled, **reference}),
             f"All training seeds of a config are pooled. {_n_drawn(len(pooled), len(together))}"
             + (" Configs that were scored on other test seeds are not drawn." if len(together) < len(groups) else ""),
-            [("expert-all", "expert"), *_legend(together)],
-        ),
-        Shown(
-            "Student beside expert",
-            Markup(scatter_chart(expert, student)),
-            f"One point per test seed: the student's return over the expert's. The student's return is higher on "
-            f"{better:.0f} % of {len(student)} seeds; the correlation is {_correlation(expert, student)}.",
-            f"{example.name}. One point per test seed"
-            + (f"; the first {drawn} of {len(student)}." if drawn < len(student) else "."),
-            [("equal", "equal returns")],
+            [*(("expert-all", name) for name in reference), *_legend(together)],
         ),
     ]
+    return shown if expert is None else [*shown, _beside_expert(example.name, student, expert)]
+
+
+def _beside_expert(name: str, student: np.ndarray, expert: np.ndarray) -> Shown:
+    better = 100 * float((student > expert).mean())
+    drawn = min(len(student), MOST_POINTS)
+    return Shown(
+        "Student beside expert",
+        Markup(scatter_chart(expert, student)),
+        f"One point per test seed: the student's return over the expert's. The student's return is higher on "
+        f"{better:.0f} % of {len(student)} seeds; the correlation is {_correlation(expert, student)}.",
+        f"{name}. One point per test seed"
+        + (f"; the first {drawn} of {len(student)}." if drawn < len(student) else "."),
+        [("equal", "equal returns")],
+    )
 
 
 def _describe_returns(returns: Mapping[str, np.ndarray]) -> str:

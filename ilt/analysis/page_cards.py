@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 from markupsafe import Markup
 
@@ -10,12 +9,12 @@ from ilt.analysis.charts import Band, band, sparkline
 from ilt.analysis.page_tables import (
     Cell,
     Track,
-    difference,
-    expert_return,
+    difference_cell,
     mean_with_interval,
     number_cell,
     rate_cell,
     returned,
+    returns_of,
 )
 from ilt.evaluation.statistics import mean_rate
 from ilt.tracking.records import Group, RunRecord, by_environment, middle_run
@@ -36,7 +35,8 @@ class Card:
         n_runs: number of training seeds.
         test_return: the mean return and its interval.
         facts: cells to show with the return, by name.
-        track: the returns of student, expert and random policy, on a scale that the cards of an environment share.
+        track: the returns of student, expert (if there is one) and random policy, on a scale that the cards of an
+            environment share.
         curve: the learning curve as SVG, on a scale that the cards of an environment share; empty if there is none.
         curve_words: the learning curve in words.
     """
@@ -76,9 +76,7 @@ def cards(groups: Sequence[Group], example: RunRecord) -> list[Card]:
     curves = [_curve(group) for group in groups]
     logged = [value for curve in curves if curve is not None for value in curve.values.ravel()]
     ends = [
-        value
-        for group in groups
-        for value in (*mean_with_interval(group, returned)[1], expert_return(group), _random_return(group))
+        value for group in groups for value in (*mean_with_interval(group, returned)[1], *returns_of(group).values())
     ]
     scale, curve_scale = (min(ends), max(ends)), (min(logged, default=0.0), max(logged, default=1.0))
     return [_card(group, example, scale, curve, curve_scale) for group, curve in zip(groups, curves, strict=True)]
@@ -88,11 +86,11 @@ def _card(
     group: Group, example: RunRecord, scale: tuple[float, float], curve: Band | None, curve_scale: tuple[float, float]
 ) -> Card:
     mean, interval = mean_with_interval(group, returned)
-    expert, random = expert_return(group), _random_return(group)
+    means = returns_of(group)
     facts = {
-        "expert": number_cell(expert),
-        "difference": number_cell(*mean_with_interval(group, difference), sign="+"),
-        "random": number_cell(random),
+        "expert": number_cell(means.get("expert")),
+        "difference": difference_cell(group.runs),
+        "random": number_cell(means["random"]),
         "success": rate_cell(mean_rate([run.results["success_rate"] for run in group.runs])),
         "crashes": rate_cell(mean_rate([run.results["crash_rate"] for run in group.runs])),
     }
@@ -102,7 +100,7 @@ def _card(
         n_runs=len(group.runs),
         test_return=number_cell(mean, interval),
         facts={name: cell for name, cell in facts.items() if cell.value is not None},
-        track=Track.on_scale(*scale, interval, student=mean, expert=expert, random=random),
+        track=Track.on_scale(*scale, interval, **means),
         curve="" if curve is None else Markup(sparkline(curve, *curve_scale)),
         curve_words="" if curve is None else _in_words(curve),
     )
@@ -112,10 +110,6 @@ def _curve(group: Group) -> Band | None:
     """Return a group's learning curve, or None if it has fewer than two points."""
     curve = band([run.curve.get(ROLLOUT, {}) for run in group.runs])
     return None if curve is None or len(curve.steps) < 2 else curve
-
-
-def _random_return(group: Group) -> float:
-    return fmean(float(run.episodes["random_return"].mean()) for run in group.runs)
 
 
 def _in_words(curve: Band) -> str:

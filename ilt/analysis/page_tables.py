@@ -97,6 +97,13 @@ class PageTable:
         return cls(caption, columns, sorted(rows, key=key), place)
 
 
+def difference_cell(runs: Sequence[RunRecord]) -> Cell:
+    """Make a cell with the mean difference between students and their expert; empty if there is no expert."""
+    if any(run.results["difference_to_expert"] is None for run in runs):
+        return Cell("–", None)
+    return number_cell(*mean_with_interval(Group(label="", runs=runs), difference), sign="+")
+
+
 def mean_with_interval(group: Group, number: Number) -> tuple[float, Sequence[float]]:
     """Return the mean of a number over a group's training seeds, and its 95 % interval."""
     each = [number(run.results) for run in group.runs]
@@ -114,21 +121,30 @@ def difference(results: Mapping[str, Any]) -> tuple[float, Sequence[float]]:
     return results["difference_to_expert"]["mean"], results["difference_to_expert"]["interval"]
 
 
-def expert_return(group: Group) -> float:
-    """Return the expert's mean return on test seeds."""
-    return fmean(run.results["expert_return_mean"] for run in group.runs)
+def expert_return(group: Group) -> float | None:
+    """Return the expert's mean return on test seeds; None if there is no expert."""
+    return mean_rate([run.results["expert_return_mean"] for run in group.runs])
+
+
+def returns_of(group: Group) -> dict[str, float]:
+    """Return the mean returns of the student, the expert (if there is one) and the random policy on test seeds."""
+    means = {"student": mean_with_interval(group, returned)[0], "expert": expert_return(group)}
+    random = fmean(float(run.episodes["random_return"].mean()) for run in group.runs)
+    return {**{name: mean for name, mean in means.items() if mean is not None}, "random": random}
 
 
 def group_table(groups: Sequence[Group]) -> PageTable:
     """Make the table of configs, one row each: means over training seeds, and the keys that differ between configs."""
     flat = {group.label: flatten(group.runs[0].config) for group in groups}
     several_tests = len({group.runs[0].test for group in groups}) > 1
-    ends = [end for group in groups for end in (*mean_with_interval(group, returned)[1], expert_return(group))]
+    ends = [end for group in groups for end in mean_with_interval(group, returned)[1]]
+    ends += [expert for group in groups if (expert := expert_return(group)) is not None]
 
     def track(group: Group) -> Cell:
-        mean, interval = mean_with_interval(group, returned)
-        places = Track.on_scale(min(ends), max(ends), interval, student=mean, expert=expert_return(group))
-        return Cell("", None, track=places)
+        (mean, interval), expert = mean_with_interval(group, returned), expert_return(group)
+        if expert is None:
+            return Cell("–", None)
+        return Cell("", None, track=Track.on_scale(min(ends), max(ends), interval, student=mean, expert=expert))
 
     def rate(name: str) -> _GroupCell:
         return lambda group: rate_cell(mean_rate([run.results[name] for run in group.runs]))
@@ -139,7 +155,7 @@ def group_table(groups: Sequence[Group]) -> PageTable:
         Column("test return"): lambda group: number_cell(*mean_with_interval(group, returned)),
         Column("beside the expert", number=False, sorts=False): track,
         Column("expert"): lambda group: number_cell(expert_return(group)),
-        Column("student − expert"): lambda group: number_cell(*mean_with_interval(group, difference), sign="+"),
+        Column("student − expert"): lambda group: difference_cell(group.runs),
         Column("success"): rate("success_rate"),
         Column("crashes"): rate("crash_rate"),
         Column("training seeds"): lambda group: Cell(str(len(group.runs)), float(len(group.runs))),
@@ -168,10 +184,10 @@ def run_table(groups: Sequence[Group]) -> PageTable:
         Column("selection return"): lambda run: number_cell(run.selection_return),
         Column("test return"): lambda run: number_cell(*returned(run.results)),
         Column("expert"): lambda run: number_cell(run.results["expert_return_mean"]),
-        Column("student − expert"): lambda run: number_cell(*difference(run.results), sign="+"),
+        Column("student − expert"): lambda run: difference_cell([run]),
         Column("success"): lambda run: rate_cell(run.results["success_rate"]),
         Column("crashes"): lambda run: rate_cell(run.results["crash_rate"]),
-        Column("expert's crashes"): lambda run: rate_cell(run.results["policies"]["expert"]["crash_rate"]),
+        Column("expert's crashes"): lambda run: rate_cell(run.results["policies"].get("expert", {}).get("crash_rate")),
         Column("test seeds", number=False): lambda run: text_cell(run.test_seeds if several_tests else ""),
     }
     caption = (

@@ -23,19 +23,20 @@ def main(cfg: DictConfig) -> float:
     from ilt.data.sources import check_source
     from ilt.evaluation.tables import demonstration_rows, short
     from ilt.experts.base import check_expert_config
-    from ilt.experts.find import find_or_collect, find_or_train, load
+    from ilt.experts.find import find_or_collect, find_or_load
     from ilt.pipeline import prepare
     from ilt.tracking.loggers import open_run
     from ilt.tracking.run_folder import shown
 
     ctx = prepare(cfg)
-    check_source(cfg.demos, ctx.env)
+    check_source(cfg.demos, cfg.expert, ctx.env)
     check_expert_config(cfg.expert, ctx.env)
-    name = f"{cfg.expert.name}-{cfg.demos.get('n_episodes', 'recorded')}-episodes"
+    n_episodes = cfg.demos.get("n_episodes")
+    name = "recorded-episodes" if n_episodes is None else f"{cfg.expert.name}-{n_episodes}-episodes"
     with open_run(cfg.logger, job_info(cfg, "collect", name=name, folder=ctx.store.root)) as logger:
-        expert = find_or_train(ctx, cfg.expert)
-        logger.use_artifacts(expert=expert)
-        demos = find_or_collect(ctx, cfg.demos, cfg.expert, load(ctx, cfg.expert, expert))
+        expert = find_or_load(ctx, cfg.expert)
+        logger.use_artifacts(**({} if expert is None or expert.artifact is None else {"expert": expert.artifact}))
+        demos = find_or_collect(ctx, cfg.demos, cfg.expert, expert)
         logger.log_artifacts(demonstrations=demos)
         logger.summarize({f"{block}/{k}": v for block in demos.metrics for k, v in demos.metrics[block].items()})
         rows = demonstration_rows(Episodes.load(demos.file("demonstrations.npz")))

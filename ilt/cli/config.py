@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ilt.data.config import MINARI_ID
 from ilt.rules import FOLDER, LARGEST_SEED, MAPPING, NAME, PROJECT, TEXT, Rule, list_of
 from ilt.schema import component, key
 
@@ -64,6 +65,24 @@ class Collect(_Command):
     """Collect demonstrations, or find existing ones."""
 
     groups = ("env", "expert", "demos", "logger")
+
+
+@component("command", "export-minari")
+class ExportMinari(_Command):
+    """Write demonstrations as a Minari data set."""
+
+    groups = ("env", "expert", "demos")
+
+    id: str = key("???", "The new data set's id, such as lander/expert-v0.", rule=MINARI_ID)
+    episodes: str | None = key(
+        None, "An .npz file, or the folder of demonstrations; null for those that expert and demos name."
+    )
+    overwrite: bool = key(False, "Replace an existing data set.")
+    author: str | None = key(None, "The author's name.")
+    author_email: str | None = key(None, "An address for questions.")
+    code_permalink: str | None = key(None, "Address of the code that made the episodes.")
+    algorithm_name: str | None = key(None, "Who acted in the episodes; null for the expert's name.")
+    description: str | None = key(None, "What the episodes are.")
 
 
 @component("command", "evaluate")

@@ -9,7 +9,7 @@ from ilt.cli.app import app
 from ilt.envs.spec import EnvSpec
 from ilt.rollout.workers import start_early
 from ilt.schema import ConfigError, config_hash
-from ilt.settings import check_config, parse_seeds, run_config
+from ilt.settings import check_config, has_expert, parse_seeds, run_config
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ def main(cfg: DictConfig) -> float:
     start_early(cfg)
     from ilt.cli.job import job_info
     from ilt.evaluation.scoring import score_students
+    from ilt.evaluation.statistics import performance_reference
     from ilt.evaluation.tables import log_comparison, print_table, result_table
     from ilt.experts.find import find, load
     from ilt.pipeline import prepare
@@ -47,17 +48,20 @@ def main(cfg: DictConfig) -> float:
     config = {**run_config(run), "evaluate": run_config(cfg)}
     job = job_info(cfg, "evaluate", name=f"{folder.name}-{name}", folder=ctx.store.root, config=config)
     with open_run(cfg.logger, job) as logger:
-        expert = find(ctx, run.expert)
-        if not trained["expert"].startswith(run.expert.name):  # the expert was a Python function
+        expert = load(ctx, run.expert, find(ctx, run.expert)) if has_expert(run.expert) else None
+        if expert is not None and not trained["expert"].startswith(run.expert.name):  # it was a Python function
             log.warning("the run's expert, %s, is not kept; %s stands in for it", trained["expert"], run.expert.name)
-        logger.use_artifacts(expert=expert, model=model_of(folder, trained))
+        own = {} if expert is None or expert.artifact is None else {"expert": expert.artifact}
+        logger.use_artifacts(model=model_of(folder, trained), **own)
+        reference = performance_reference(trained)
         comparison, checkpoints, episodes = score_students(
             ctx,
-            load(ctx, run.expert, expert),
+            expert,
             {checkpoint: folder / "weights" / f"{checkpoint}.safetensors"},
             ctx.env.seeds(block, count, offset),
             context_length=context_length,
             deterministic=cfg.deterministic,
+            reference_scores=reference and {"min": reference["zero"], "max": reference["one"]},
             trust=cfg.trust,
         )
         results = {

@@ -6,7 +6,8 @@ from omegaconf import DictConfig
 
 from ilt.cli.app import app
 from ilt.machine import check_environment
-from ilt.settings import check_config
+from ilt.schema import ConfigError
+from ilt.settings import check_config, has_expert
 
 log = logging.getLogger(__name__)
 
@@ -15,6 +16,8 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig) -> float:
     """Train or find the expert, print its metrics, and return its mean return on selection seeds."""
     check_config(cfg, "expert")
+    if not has_expert(cfg.expert):
+        raise ConfigError("expert must be one that can act, got none")
     check_environment(cfg)
     from ilt.cli.job import job_info
     from ilt.evaluation.tables import short

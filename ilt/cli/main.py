@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "train a student from an expert's demonstrations and score it on test seeds",
     "expert": "train an expert, or find it among the artifacts",
     "collect": "collect demonstrations, or find them among the artifacts",
+    "export-minari": "write demonstrations as a Minari data set",
     "evaluate": "score a trained student again, on seeds of your choice",
     "compare": "score several policies on the same seeds",
     "probe": "probe a student's activations for quantities that its environment hides",
@@ -30,7 +31,7 @@ HELP = f"""usage: ilt COMMAND [key=value ...] [group=option ...] [-m] [--cfg job
 Imitation learning with sequence models, configured by Hydra.
 
 commands:
-{"".join(f"  {name:<10} {summary}{chr(10)}" for name, summary in COMMANDS.items())}
+{"".join(f"  {name:<13} {summary}{chr(10)}" for name, summary in COMMANDS.items())}
 `ilt COMMAND --help` lists the keys and groups of a command, `ilt COMMAND --hydra-help` Hydra's own options.
 Tab completion: eval "$(ilt -sc install=bash)", also for zsh (after bashcompinit); ilt -sc install=fish | source
 """
@@ -57,7 +58,7 @@ def _run(arguments: list[str]) -> None:
     elif command in ("-sc", "--shell-completion"):
         _complete(arguments)
     elif command in COMMANDS:
-        importlib.import_module(f"ilt.cli.{command}").main()
+        importlib.import_module(f"ilt.cli.{command.replace('-', '_')}").main()
     else:
         _refuse(command)
 

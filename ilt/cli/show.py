@@ -27,7 +27,7 @@ def about_run(path: Path) -> list[tuple[str, Any]]:
     with reading(path / RESULTS):
         labels = f"{int(results['imitation']['expert_labels']):,} expert labels, {results['imitation']['name']}"
         return [
-            ("expert", results["expert"]),
+            ("expert", results["expert"] or "none"),
             ("demonstrations", results["demonstrations"]),
             ("learned from", labels),
             ("model", f"{int(results['n_parameters']):,} parameters, K = {int(results['context_length'])}"),

@@ -1,11 +1,19 @@
 """Schemas of the config groups `dataset` and `demos`."""
 
-from ilt.rules import COUNT, Rule
+import re
+
+from ilt.rules import COUNT, TEXT, Rule
 from ilt.schema import component, key
 
 AMOUNT = Rule(
     lambda v: COUNT.allows(v) or (isinstance(v, float) and 0 < v <= 1),
     "a number of episodes (an integer of at least 1) or a fraction of them (above 0.0, at most 1.0)",
+)
+
+
+MINARI_ID = Rule(
+    lambda v: TEXT.allows(v) and re.fullmatch(r"([\w-]+/)*[\w-]+-v\d+", v, re.ASCII) is not None,
+    "the id of a Minari data set, such as mujoco/hopper/expert-v0",
 )
 
 
@@ -64,3 +72,14 @@ class EpisodesFile(AnyDemos):
 
     path: str = key("???", "The .npz file of the demonstrations.", identity=False, file=_EPISODES)
     validation_path: str = key("???", "The .npz file of the validation episodes.", identity=False, file=_EPISODES)
+
+
+@component("demos", "minari", "ilt.data.minari.MinariEpisodes")
+class MinariEpisodes(AnyDemos):
+    """A Minari data set; needs the extra `minari`."""
+
+    id: str = key("???", "The data set's id, such as mujoco/hopper/expert-v0.", rule=MINARI_ID, identity=False)
+    validation_fraction: float = key(
+        0.1, "Share of the episodes that are held out for validation and never trained on.", gt=0, lt=1
+    )
+    download: bool = key(True, "Download the data set if it is not a local one.", identity=False)

@@ -9,6 +9,9 @@ import numpy as np
 from ilt.tracking.reading import UnreadableFileError, read_npz
 from ilt.tracking.store import replacing
 
+NO_SEED = -1
+"""Stands in `Episodes.seeds` for an episode whose seed is unknown, which cannot be repeated."""
+
 _REQUIRED = ("observations", "actions", "rewards", "lengths", "terminated", "truncated", "seeds")
 
 
@@ -26,7 +29,7 @@ class Episodes:
         rewards: (sum T,) float64.
         lengths: (E,) int64, in steps.
         terminated, truncated: (E,) bool, exactly one of them true for each episode.
-        seeds: (E,) int64, the seed given to `env.reset`.
+        seeds: (E,) int64, the seed given to `env.reset`; `NO_SEED` (−1) if it is unknown.
         extras: other arrays by name: `step/<name>` of shape (sum T, …) and `episode/<name>` of shape (E, …).
     """
 

@@ -24,6 +24,7 @@ from gymnasium import spaces
 from ilt.data.episodes import Episodes
 from ilt.envs.spec import EnvSpec
 from ilt.schema import ConfigError, accepted, locate, own_keys, path_of
+from ilt.settings import has_expert
 from ilt.tracking.store import file_digests, sha256
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,13 @@ class DataSource(ABC):
     def identity(self) -> dict[str, Any]:
         """Return what determines the episodes besides the config, such as the content of a file."""
         return {}
+
+    def check(self, env: EnvSpec) -> None:  # noqa: B027 (most sources fit any environment)
+        """Raise ConfigError, naming the key, if the episodes do not fit the environment; before any long work."""
+
+    def reference_scores(self) -> dict[str, float] | None:
+        """Return the recorded mean returns of a random policy, `min`, and of an expert, `max`; None if unknown."""
+        return None
 
 
 class ExpertEpisodes(DataSource):
@@ -135,11 +143,12 @@ def make_source(values: Any, *, trust: Sequence[str] | None = None) -> DataSourc
     return FunctionSource(target, **options)
 
 
-def check_source(values: Any, env: EnvSpec) -> None:
-    """Raise ConfigError, naming the key, if a data source cannot be made, or its files do not fit the environment."""
+def check_source(values: Any, expert: Any, env: EnvSpec) -> None:
+    """Raise ConfigError, naming the key, if a data source cannot be made, or lacks an expert or a fitting file."""
     source = make_source(values)
-    if isinstance(source, EpisodesFile):
-        source.check(env)
+    if source.uses_expert and not has_expert(expert):
+        raise ConfigError(f"expert must be one that demonstrates where demos._target_={values['_target_']}, got none")
+    source.check(env)
 
 
 def check_fits(episodes: Episodes, env: EnvSpec, *, source: str) -> None:
@@ -181,6 +190,19 @@ def warn_of_units(episodes: Episodes, env: EnvSpec, *, source: str) -> None:
             "units the same?",
             source, env.observations.names[i], low[i], high[i], space.low[i], space.high[i],
         )  # fmt: skip
+
+
+def warn_of_seeds(episodes: Episodes, env: EnvSpec, *, source: str) -> None:
+    """Warn if recorded episodes start from seeds on which students are selected or tested."""
+    for block in ("selection", "test"):
+        first, count = env.seed_blocks[block]
+        n = int(((episodes.seeds >= first) & (episodes.seeds < first + count)).sum())
+        if n:
+            log.warning(
+                "%s has %d episodes with seeds of env.seed_blocks.%s, so a student is scored on episodes that it was "
+                "trained on; move the block",
+                source, n, block,
+            )  # fmt: skip
 
 
 def filter_episodes(episodes: Episodes, filters: Mapping[str, Any]) -> tuple[Episodes, dict[str, int]]:

@@ -47,6 +47,15 @@ class ActionSpace:
         )
 
     @property
+    def space(self) -> spaces.Space[Any]:
+        """The Gymnasium space of an action in the simulator's units; numbers are float32, as they are stored."""
+        if self.continuous:
+            return spaces.Box(self._low32.reshape(self.shape), self._high32.reshape(self.shape), dtype=np.float32)
+        if self.flat:
+            return spaces.Discrete(self.n_choices[0], start=self.start[0])
+        return spaces.MultiDiscrete(list(self.n_choices), start=list(self.start))
+
+    @property
     def continuous(self) -> bool:
         """Whether actions are numbers."""
         return not self.n_choices

@@ -214,6 +214,18 @@ class EnvSpec:
             return self._registered.max_episode_steps
         return None if limit == -1 else int(limit)
 
+    @property
+    def registration(self) -> "gym.envs.registration.EnvSpec | None":
+        """Gymnasium's spec with `kwargs` and time limit; None if JSON cannot hold it, or if there are `wrappers`."""
+        spec = copy.deepcopy(self._registered)
+        spec.kwargs |= {name: value for name, value in self.kwargs.items() if name != "max_episode_steps"}
+        spec.max_episode_steps = self.max_episode_steps
+        try:
+            spec.to_json()
+        except (TypeError, ValueError):
+            return None
+        return None if self.wrappers else spec
+
     def identity(self) -> dict[str, Any]:
         """Return what determines an episode besides its seed and the policy. It is part of every artifact's hash."""
         identity: dict[str, Any] = {"id": self.id, "kwargs": dict(self.kwargs)}

@@ -39,15 +39,20 @@ def run_table(runs: Sequence[RunRecord]) -> tuple[list[str], list[list[str]]]:
 
 def _row(name: str, env: str | None, results: Sequence[Mapping[str, Any]]) -> list[str | None]:
     returns = [each["return_mean"] for each in results]
-    differences = [each["difference_to_expert"]["mean"] for each in results]
+    expert: list[str | None] = [None] * 3
+    if results[0]["expert_return_mean"] is not None:  # runs of one config all have an expert, or none has
+        differences = [each["difference_to_expert"]["mean"] for each in results]
+        expert = [
+            f"{fmean(each['expert_return_mean'] for each in results):.1f}",
+            f"{fmean(differences):+.1f}",
+            "{:+.1f} … {:+.1f}".format(*interval_of(differences, results[0]["difference_to_expert"]["interval"])),
+        ]
     return [
         name,
         env,
         f"{fmean(returns):.1f}",
         "{:.1f} … {:.1f}".format(*interval_of(returns, results[0]["return_mean_interval"])),
-        f"{fmean(each['expert_return_mean'] for each in results):.1f}",
-        f"{fmean(differences):+.1f}",
-        "{:+.1f} … {:+.1f}".format(*interval_of(differences, results[0]["difference_to_expert"]["interval"])),
+        *expert,
         percent(mean_rate([each["crash_rate"] for each in results])),
-        percent(mean_rate([each["policies"]["expert"]["crash_rate"] for each in results])),
+        percent(mean_rate([each["policies"].get("expert", {}).get("crash_rate") for each in results])),
     ]

@@ -28,31 +28,33 @@ log = logging.getLogger(__name__)
 
 def score_students(
     ctx: Context,
-    expert: LoadedExpert,
+    expert: LoadedExpert | None,
     weights: Mapping[str, Path],
     seeds: np.ndarray,
     *,
     context_length: int | None,
     deterministic: bool,
+    reference_scores: Mapping[str, float] | None = None,
     trust: "Sequence[str] | None" = (),
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, Episodes]]:
     """Roll out students, expert and random policy on the same seeds.
 
     Args:
-        expert: the expert to compare the students with.
+        expert: the expert to compare the students with; None if there is none.
         weights: files of student weights, by name. The first one is reported. Files with equal content are run once.
         seeds: (E,) integers.
         context_length: steps of context; None for the length that the students were trained with.
         deterministic: whether the students take their most likely action, or sample.
+        reference_scores: of the demonstrations; see `ilt.evaluation.statistics.compare`.
         trust: packages besides `ilt` whose code may be run to build the students.
 
     Returns:
         The reported student's comparison, as in `results.json`; the metrics of each student by name; and the episodes
-        of `student` (the reported one), `expert` and `random`.
+        of `student` (the reported one), `expert` if there is one, and `random`.
     """
+    acting = {**({} if expert is None else {"expert": expert}), "random": random_policy(ctx.env)}
     references = {
-        "expert": Episodes.load(ctx.find_or_rollout(expert, seeds).file("episodes.npz")),
-        "random": Episodes.load(ctx.find_or_rollout(random_policy(ctx.env), seeds).file("episodes.npz")),
+        name: Episodes.load(ctx.find_or_rollout(policy, seeds).file("episodes.npz")) for name, policy in acting.items()
     }
     done: dict[str, tuple[Episodes, dict[str, Any]]] = {}
     students = {}
@@ -65,14 +67,14 @@ def score_students(
             done[content] = ctx.rollout(policy, seeds, title=title)
         students[name] = done[content]
     reported = next(iter(students))
-    comparison = compare(students[reported][0], references, ctx.env)
+    comparison = compare(students[reported][0], references, ctx.env, reference_scores=reference_scores)
     comparison["steps_per_second"] = students[reported][1]["steps_per_second"]
     checkpoints = {name: summarize(episodes, ctx.env) for name, (episodes, _) in students.items()}
     return comparison, checkpoints, {"student": students[reported][0], **references}
 
 
 def score(
-    ctx: Context, cfg: DictConfig, run: RunFolder, expert: LoadedExpert, demos: Artifact, fitted: Fitted
+    ctx: Context, cfg: DictConfig, run: RunFolder, expert: LoadedExpert | None, demos: Artifact, fitted: Fitted
 ) -> tuple[dict[str, Any], dict[str, Episodes]]:
     """Score a run on test seeds and write `episodes.csv`. Return the content of `results.json`, and the episodes."""
     evaluation = cfg.evaluation
@@ -85,6 +87,7 @@ def score(
         ctx.env.seeds("test", evaluation.n_episodes),
         context_length=evaluation.context_length,
         deterministic=evaluation.deterministic,
+        reference_scores=demos.metrics.get("reference_scores"),
         trust=None,
     )
     for name, metrics in checkpoints.items():
@@ -106,7 +109,7 @@ def score(
         "context_length": evaluation.context_length or cfg.dataset.context_length,
         "seed": cfg.seed,
         "env": ctx.env.id,
-        "expert": expert.name if expert.artifact is None else expert.artifact.name,
+        "expert": expert and (expert.name if expert.artifact is None else expert.artifact.name),
         "demonstrations": demos.name,
         "imitation": fitted.imitation,
         "files": {f"weights/{path.name}": sha256(path) for path in fitted.weights.values()},

@@ -63,23 +63,52 @@ def performance(student: float, expert: float, random: float) -> float | None:
     return None if expert == random else (student - random) / (expert - random)
 
 
-def compare(student: "Episodes", references: Mapping[str, "Episodes"], spec: "EnvSpec") -> dict[str, Any]:
+def performance_reference(results: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the returns at which a student's performance is 0 and 1, and their `source`; None if there are none.
+
+    The source is `expert` for a random policy and the expert on the same seeds, or `dataset` for the reference scores
+    of recordings without an expert.
+    """
+    if "performance_reference" in results:
+        return results["performance_reference"]
+    random, expert = results["random_return_mean"], results["expert_return_mean"]
+    return None if expert is None else {"source": "expert", "zero": random, "one": expert}
+
+
+def compare(
+    student: "Episodes",
+    references: Mapping[str, "Episodes"],
+    spec: "EnvSpec",
+    *,
+    reference_scores: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
     """Return a student's metrics, compared with `expert` and `random` on the same seeds, as in `results.json`.
 
     Raise ValueError if the seeds differ.
+
+    Args:
+        references: episodes of `random` and, if there is one, of `expert`.
+        reference_scores: the recordings' mean returns of a random policy, `min`, and of an expert, `max`. They replace
+            a missing expert as the reference of the performance.
     """
     for name, episodes in references.items():
         if not np.array_equal(episodes.seeds, student.seeds):
             raise ValueError(f"student and {name} were not rolled out on the same seeds")
     policies = {name: summarize(episodes, spec) for name, episodes in references.items()}
     own = summarize(student, spec)
-    difference = student.returns - references["expert"].returns
-    means = {name: policies[name]["return_mean"] for name in ("expert", "random")}
+    means = {name: policies[name]["return_mean"] if name in policies else None for name in ("expert", "random")}
+    compared = {f"{name}_return_mean": mean for name, mean in means.items()}
+    reference, difference = performance_reference(compared), None
+    if "expert" in references:
+        gap = student.returns - references["expert"].returns
+        difference = {"mean": float(gap.mean()), "interval": mean_interval(gap)}
+    elif reference_scores is not None:
+        reference = {"source": "dataset", "zero": reference_scores["min"], "one": reference_scores["max"]}
     return {
         **own,
-        "expert_return_mean": means["expert"],
-        "random_return_mean": means["random"],
-        "performance": performance(own["return_mean"], means["expert"], means["random"]),
-        "difference_to_expert": {"mean": float(difference.mean()), "interval": mean_interval(difference)},
+        **compared,
+        "performance": reference and performance(own["return_mean"], reference["one"], reference["zero"]),
+        "performance_reference": reference,
+        "difference_to_expert": difference,
         "policies": policies,
     }

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ilt.evaluation.statistics import performance_reference
 from ilt.schema import printable
 from ilt.tracking.run_folder import read_results, shown
 
@@ -27,15 +28,15 @@ COLUMNS = ("policy", "return", "95 % interval", "p05", "success", "crashes", "pe
 
 def result_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return columns and rows, one row per policy: the student's checkpoints, the expert and the random policy."""
-    expert, random = results["expert_return_mean"], results["random_return_mean"]
+    reference = performance_reference(results)
     rows = {f"student ({name})": metrics for name, metrics in results["checkpoints"].items()}
     rows |= results["policies"]
-    return filled(COLUMNS, [_row(name, metrics, expert, random) for name, metrics in rows.items()])
+    return filled(COLUMNS, [_row(name, metrics, reference) for name, metrics in rows.items()])
 
 
-def _row(name: str, metrics: Mapping[str, Any], expert: float, random: float) -> list[str | None]:
+def _row(name: str, metrics: Mapping[str, Any], reference: Mapping[str, Any] | None) -> list[str | None]:
     low, high = metrics["return_mean_interval"]
-    span = expert - random
+    zero, one = (0.0, 0.0) if reference is None else (reference["zero"], reference["one"])
     return [
         name,
         f"{metrics['return_mean']:.1f}",
@@ -43,7 +44,7 @@ def _row(name: str, metrics: Mapping[str, Any], expert: float, random: float) ->
         f"{metrics['return_p05']:.1f}",
         percent(metrics["success_rate"]),
         percent(metrics["crash_rate"]),
-        f"{(metrics['return_mean'] - random) / span:z.3f}" if span > 0 else "–",
+        f"{(metrics['return_mean'] - zero) / (one - zero):z.3f}" if one > zero else None if reference is None else "–",
     ]
 
 
@@ -131,7 +132,13 @@ def show(path: Path) -> None:
 def _advice(results: Mapping[str, Any]) -> Iterator[str]:
     """Say what the numbers do not say by themselves: that the expert is bad, or the student far from it."""
     expert, random = results["expert_return_mean"], results["random_return_mean"]
-    if expert <= random:
+    if expert is None:
+        recorded = results["imitation"]["by_round"][0]["return_mean"]
+        yield f"there is no expert to compare with; the mean return of the demonstrations is {recorded:.1f}"
+        if reference := performance_reference(results):
+            zero, one = reference["zero"], reference["one"]
+            yield f"performance is 0 at {zero:.1f} and 1 at {one:.1f}, the data set's own reference scores"
+    elif expert <= random:
         yield (
             "the expert is no better than the random policy, so performance means nothing: train it for longer "
             "(expert.total_steps), and let env.gate refuse such an expert"

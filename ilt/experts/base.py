@@ -153,6 +153,17 @@ class RandomExpert(Expert):
         return RandomPolicy(env.action_space)
 
 
+class NoExpert(Expert):
+    """Stands for the absence of an expert, where demonstrations are recordings."""
+
+    def check(self, env: EnvSpec, *, privileged: bool) -> None:
+        if privileged:
+            raise ConfigError("expert.privileged must be false for expert=none, got true")
+
+    def policy(self, env: EnvSpec, folder: Path, *, privileged: bool, deterministic: bool) -> Policy:
+        raise ConfigError("expert must be one that can act, got none")
+
+
 def check_expert_config(values: Any, env: EnvSpec) -> None:
     """Raise ConfigError, naming the key, if an expert cannot be made, or cannot act in the environment."""
     make_expert(values).check(env, privileged=values.privileged)

@@ -152,3 +152,8 @@ class Random(AnyExpert):
     """Uniformly random actions."""
 
     deterministic: bool = key(False, "Has no effect: actions are always random.", identity=False)
+
+
+@component("expert", "none", "ilt.experts.base.NoExpert")
+class NoExpert(AnyExpert):
+    """No expert: the demonstrations are recordings, and nobody labels or is compared with the student."""

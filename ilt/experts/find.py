@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ilt.data.episodes import Episodes
-from ilt.data.sources import check_fits, filter_episodes, make_source, warn_of_units
+from ilt.data.sources import check_fits, filter_episodes, make_source, warn_of_seeds, warn_of_units
 from ilt.experts.base import Expert, make_expert
 from ilt.experts.gate import check_gate
 from ilt.rollout.metrics import episode_metrics
@@ -17,6 +17,7 @@ from ilt.rollout.policies import Policy, RandomPolicy
 from ilt.rollout.recorded import Context, NamedPolicy
 from ilt.rollout.run import limited_threads
 from ilt.schema import ConfigError, canonical, leaves, plain
+from ilt.settings import has_expert
 from ilt.tracking.progress import Progress
 from ilt.tracking.reading import UnreadableFileError
 from ilt.tracking.store import SHIPPED, Artifact, Store, read_manifest
@@ -61,6 +62,11 @@ def load(ctx: Context, expert: Any, artifact: Artifact) -> LoadedExpert:
         deterministic=expert.deterministic,
         parents=(artifact,),
     )
+
+
+def find_or_load(ctx: Context, expert: Any) -> LoadedExpert | None:
+    """Find or train the expert of a config's `expert`, and load it; None for `expert=none`."""
+    return load(ctx, expert, find_or_train(ctx, expert)) if has_expert(expert) else None
 
 
 def canonical_config_of(ctx: Context, expert: Any) -> dict[str, Any]:
@@ -126,16 +132,20 @@ def expert_policy(ctx: Context, expert: Any, artifact: Artifact) -> Policy:
     return made.policy(ctx.env, artifact.path, privileged=expert.privileged, deterministic=expert.deterministic)
 
 
-def find_or_collect(ctx: Context, demos: Any, expert: Any, loaded: LoadedExpert) -> Artifact:
+def find_or_collect(ctx: Context, demos: Any, expert: Any, loaded: LoadedExpert | None) -> Artifact:
     """Find or collect the demonstrations of a config's `demos`: `demonstrations.npz` and `validation.npz`.
 
-    Raise GateError if they come from an expert that does not pass its gate.
+    Raise GateError if they come from an expert that does not pass its gate, and ConfigError if there is none.
     """
     source = make_source(demos)
-    if source.uses_expert and loaded.artifact is not None:
+    if not source.uses_expert:
+        loaded = None
+    elif loaded is None:
+        raise ConfigError(f"expert must be one that demonstrates where demos._target_={demos['_target_']}, got none")
+    elif loaded.artifact is not None:
         check_gate(loaded.artifact, gate=expert.gate, deterministic=expert.deterministic)
     config: dict[str, Any] = {"env": ctx.env.identity(), "demos": {**canonical("demos", demos), **source.identity()}}
-    if source.uses_expert:
+    if loaded is not None:
         config |= {"expert": loaded.identity, "deterministic": loaded.deterministic}
         config["blocks"] = {b: int(ctx.env.seed_blocks[b][0]) for b in ("demonstrations", "validation")}
 
@@ -145,24 +155,27 @@ def find_or_collect(ctx: Context, demos: Any, expert: Any, loaded: LoadedExpert)
             ran: dict[str, Any] = {}
 
             def demonstrate(seeds: np.ndarray, title: str, ran: dict[str, Any] = ran) -> Episodes:
+                assert loaded is not None, "only a source with uses_expert asks for demonstrations"
                 episodes, measured = ctx.rollout(loaded.policy, seeds, title=title)
                 ran.update(measured)
                 return episodes
 
             episodes = source.episodes(ctx.env, block, demonstrate)
             check_fits(episodes, ctx.env, source=f"demos, block {block},")
-            if not source.uses_expert:
+            if loaded is None:
                 warn_of_units(episodes, ctx.env, source=f"demos, block {block},")
+                warn_of_seeds(episodes, ctx.env, source=f"demos, block {block},")
             kept, dropped = filter_episodes(episodes, demos.filters)
             if len(kept) == 0:
                 raise ValueError(f"demos.filters drop every one of the {len(episodes)} {block} episodes: {dropped}")
             kept.save(folder / f"{block}.npz")
             ran = ran or {"n_episodes": len(episodes), **episode_metrics(episodes, ctx.env)}
             metrics[block] = {**ran, "kept": len(kept), "dropped": dropped}
-        return metrics
+        scores = source.reference_scores()
+        return metrics if scores is None else {**metrics, "reference_scores": scores}
 
-    name = loaded.name if source.uses_expert else "recorded"
-    return ctx.store.find_or_make("demos", name, config, make, parents=loaded.parents if source.uses_expert else ())
+    name, parents = ("recorded", ()) if loaded is None else (loaded.name, loaded.parents)
+    return ctx.store.find_or_make("demos", name, config, make, parents=parents)
 
 
 def _capped(expert: Any) -> Any:

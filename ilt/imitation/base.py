@@ -16,6 +16,7 @@ from ilt.models.base import SequenceModel
 from ilt.models.heads import ActionHead
 from ilt.rollout.policies import Policy, SequencePolicy
 from ilt.schema import ConfigError, build
+from ilt.settings import has_expert
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,3 +107,12 @@ def make_imitation(values: Any) -> Imitation:
     if not isinstance(made, Imitation):
         raise ConfigError(f"imitation._target_ must be a subclass of ilt.Imitation, got {values['_target_']}")
     return made
+
+
+def check_labels(values: Any, expert: Any) -> None:
+    """Raise ConfigError if a config's `imitation` cannot be made, or needs labels where there is no expert."""
+    if make_imitation(values).rounds and not has_expert(expert):
+        raise ConfigError(
+            f"expert must be one that labels the student's episodes where imitation._target_={values['_target_']}, got "
+            "none; imitation=bc needs no labels"
+        )

@@ -36,7 +36,7 @@ class LabelBudget:
         demos: the artifact of the demonstrations.
         demonstrations: the demonstrations that the run uses.
         first_seed: how many seeds of the demonstrations block the demonstrations use.
-        expert: the expert that labels rounds.
+        expert: the expert that labels rounds; None if there are none.
         identity: everything that determines the training run.
         context_length, deterministic: how the student acts.
         n_steps: training steps.
@@ -59,7 +59,7 @@ class LabelBudget:
         demos: Artifact,
         demonstrations: Episodes,
         first_seed: int,
-        expert: LoadedExpert,
+        expert: LoadedExpert | None,
         identity: Mapping[str, Any],
         context_length: int,
         deterministic: bool,
@@ -116,6 +116,8 @@ class LabelBudget:
                     f"{store.root / 'rounds'} any more; resume=false starts over"
                 )
         else:
+            expert = self._expert
+            assert expert is not None, "an algorithm with rounds is refused without an expert"
 
             def make(folder: Path) -> dict[str, Any]:
                 assert student is not None
@@ -125,7 +127,7 @@ class LabelBudget:
                         env=self._ctx.env,
                         model=student,
                         head=head,
-                        expert=self._expert.policy,
+                        expert=expert.policy,
                         validation=Episodes.load(self._demos.file("validation.npz")),
                         context_length=self._context_length,
                         deterministic=self._deterministic,
@@ -140,7 +142,7 @@ class LabelBudget:
                 metrics = episode_metrics(episodes, self._ctx.env)
                 return {**counted, **metrics, "executed_as_labeled": as_labeled, **about_policy}
 
-            found = store.find_or_make("rounds", name, config, make, parents=[*self._expert.parents, self._demos])
+            found = store.find_or_make("rounds", name, config, make, parents=[*expert.parents, self._demos])
         self.rounds.append(found)
         return Episodes.load(found.file("episodes.npz"))
 

@@ -92,7 +92,8 @@ def _in_words(summary: dict[str, Any], table: str, figures: Sequence[str]) -> st
         f"Retrained with fresh seeds {_listed(again['seeds'])}: {again['selection_return_mean']:.1f} on selection "
         f"seeds, and **{again['return_mean']:.1f}** on {test['count']} {test['block']} seeds "
         "(95 % interval over runs: {:.1f} … {:.1f}".format(*again["return_mean_interval"])
-        + f"). The expert reaches {again['expert_return_mean']:.1f}.",
+        + ")."
+        + ("" if again["expert_return_mean"] is None else f" The expert reaches {again['expert_return_mean']:.1f}."),
         *(
             [f"Trials {', '.join(scored)} were each scored on test seeds, because this search was extended."]
             if len(scored) > 1

@@ -15,7 +15,7 @@ from ilt.tracking.reading import read_csv, reading
 from ilt.tracking.run_folder import CONFIG, RESULTS, TABLES, check_run_files, read_results
 
 EPISODE_COLUMNS = ("seed", "student_return", "expert_return", "random_return", "student_steps")
-_NUMBERS = ("return_mean", "expert_return_mean", "selection_return_mean", "seed")
+_NUMBERS = ("return_mean", "selection_return_mean", "seed")
 
 _LARGEST = 1e100  # largest number allowed in a run, so that sums and squares of several stay finite
 
@@ -30,7 +30,8 @@ class RunRecord:
         config: the resolved config.
         results: the content of `results.json`.
         curve: values by training step, by metric.
-        episodes: the columns `EPISODE_COLUMNS` of `episodes.csv`, each (E,) float64, by name.
+        episodes: the columns `EPISODE_COLUMNS` of `episodes.csv`, each (E,) float64, by name; without an expert, there
+            is no `expert_return`.
     """
 
     name: str
@@ -39,6 +40,11 @@ class RunRecord:
     results: Mapping[str, Any]
     curve: Mapping[str, Mapping[int, float]]
     episodes: Mapping[str, np.ndarray]
+
+    @property
+    def policies(self) -> list[str]:
+        """The policies that it was scored with: student, expert (if there is one) and random."""
+        return [name for name in ("student", "expert", "random") if f"{name}_return" in self.episodes]
 
     @property
     def selection_return(self) -> float:
@@ -77,7 +83,7 @@ def read_run(name: str, path: Path, config: Any) -> RunRecord:
         config=_config(path / CONFIG, config),
         results=results,
         curve=_curve(path / "curve.csv"),
-        episodes=_episodes(path / "episodes.csv"),
+        episodes=_episodes(path / "episodes.csv", with_expert=results["expert_return_mean"] is not None),
     )
 
 
@@ -98,11 +104,13 @@ def _results(path: Path) -> dict[str, Any]:
     results = read_results(path)
     with reading(path / RESULTS):
         numbers = [results[name] for name in _NUMBERS]
-        rates = [results["success_rate"], results["crash_rate"], results["policies"]["expert"]["crash_rate"]]
+        rates, intervals = [results["success_rate"], results["crash_rate"]], [results["return_mean_interval"]]
+        if (expert := results["expert_return_mean"]) is not None:
+            difference = results["difference_to_expert"]
+            rates += [expert, results["policies"]["expert"]["crash_rate"]]
+            intervals += [[difference["mean"]] * 2, difference["interval"]]
         numbers += [rate for rate in rates if rate is not None]
-        difference = results["difference_to_expert"]
-        for interval in (results["return_mean_interval"], [difference["mean"]] * 2, difference["interval"]):
-            low, high = interval
+        for low, high in intervals:
             numbers += [low, high]
         for value in [*numbers, *dict(results["seconds"]).values()]:
             _check_number(value)
@@ -142,14 +150,15 @@ def _curve(path: Path) -> dict[str, dict[int, float]]:
     return curve
 
 
-def _episodes(path: Path) -> dict[str, np.ndarray]:
+def _episodes(path: Path, *, with_expert: bool) -> dict[str, np.ndarray]:
     rows = read_csv(path)
     with reading(path):
         if not rows:
             raise ValueError("it has no rows")
         for row in rows:
             _whole(row["seed"])
-        return {name: np.array([_number(row[name]) for row in rows]) for name in EPISODE_COLUMNS}
+        names = [name for name in EPISODE_COLUMNS if name != "expert_return" or with_expert]
+        return {name: np.array([_number(row[name]) for row in rows]) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)

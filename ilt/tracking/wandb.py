@@ -194,7 +194,7 @@ def model_of(run_folder: Path, results: Mapping[str, Any]) -> Artifact:
     measured = {name: results[name] for name in MODEL_METRICS if results.get(name) is not None}
     imitation = results.get("imitation", {"by_round": []})  # older runs lack it
     rounds = [each["artifact"] for each in imitation["by_round"][1:]]
-    parents = [results["expert"], results["demonstrations"], *rounds]
+    parents = [*filter(None, [results["expert"]]), results["demonstrations"], *rounds]
     files = {name: digest for name, digest in results["files"].items() if name not in TABLES}
     return Artifact(run_folder, {"metrics": measured, "parents": parents, "files": files})
 

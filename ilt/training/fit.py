@@ -21,7 +21,7 @@ from ilt.data.sources import check_source, make_source
 from ilt.data.windows import observation_statistics, take_episodes
 from ilt.experts.base import check_expert_config
 from ilt.experts.find import LoadedExpert
-from ilt.imitation.base import make_imitation
+from ilt.imitation.base import check_labels, make_imitation
 from ilt.imitation.rounds import LabelBudget
 from ilt.models.base import SequenceModel
 from ilt.models.heads import ActionHead
@@ -95,7 +95,7 @@ def fit(
     cfg: DictConfig,
     run: RunFolder,
     demos: Artifact,
-    expert: LoadedExpert,
+    expert: LoadedExpert | None,
     logger: Logger | None = None,
     *,
     report: Callable[[float, int], bool] | None = None,
@@ -142,7 +142,7 @@ def _learn(
     cfg: DictConfig,
     run: RunFolder,
     demos: Artifact,
-    expert: LoadedExpert,
+    expert: LoadedExpert | None,
     checkpoint: Path | None,
     pruning: list[Pruning],
     strategy: "Strategy | None",
@@ -200,8 +200,8 @@ def model_spec(ctx: Context, cfg: DictConfig) -> ModelSpec:
 
 def check_components(ctx: Context, cfg: DictConfig) -> None:
     """Build a config's components, before any long work. Raise ConfigError, naming the key, if one does not fit."""
-    make_imitation(cfg.imitation)
-    check_source(cfg.demos, ctx.env)
+    check_labels(cfg.imitation, cfg.expert)
+    check_source(cfg.demos, cfg.expert, ctx.env)
     check_expert_config(cfg.expert, ctx.env)
     known = {"episodes": None, "action_space": None, "as_deployed": True, "chunk": cfg.head.chunk}
     given = accepted(_located("dataset", cfg), own_keys("dataset", cfg.dataset), known, prefix="dataset")
@@ -241,7 +241,12 @@ def _check_acting(model: SequenceModel, head: ActionHead, *, target: str) -> Non
 
 
 def _labels(
-    ctx: Context, cfg: DictConfig, run: RunFolder, demos: Artifact, expert: LoadedExpert, demonstrations: Episodes
+    ctx: Context,
+    cfg: DictConfig,
+    run: RunFolder,
+    demos: Artifact,
+    expert: LoadedExpert | None,
+    demonstrations: Episodes,
 ) -> LabelBudget:
     algorithm = make_imitation(cfg.imitation)
     return LabelBudget(

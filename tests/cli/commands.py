@@ -25,7 +25,7 @@ ENVIRONMENT = {**os.environ, **KEYLESS, "WANDB_MODE": "disabled"}
 
 def run_command(command: str, *overrides: str) -> Any:
     """Run a command with this config and return its result. `train` needs its folder from Hydra: use `type_command`."""
-    app = importlib.import_module(f"ilt.cli.{command}")
+    app = importlib.import_module(f"ilt.cli.{command.replace('-', '_')}")
     with initialize_config_module("ilt.conf", version_base="1.3"):
         return app.main(compose(command, list(overrides)))
 

@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 
 import ilt.registry  # noqa: F401  (registers all schemas)
-from ilt.data.episodes import Episodes
-from ilt.data.sources import DataSource, check_fits, filter_episodes, make_source, warn_of_units
+from ilt.data.episodes import NO_SEED, Episodes
+from ilt.data.sources import (
+    DataSource,
+    check_fits,
+    check_source,
+    filter_episodes,
+    make_source,
+    warn_of_seeds,
+    warn_of_units,
+)
 from ilt.envs.spec import EnvSpec
 from ilt.rollout.policies import RandomPolicy
 from ilt.rollout.run import rollout
@@ -24,6 +32,15 @@ def nobody(seeds: np.ndarray, title: str) -> Episodes:
 def recordings(env: EnvSpec, block: str, *, count: int = 2) -> Episodes:
     """Return episodes; a data source may be a function."""
     return rollout(env, RandomPolicy(env.action_space), env.seeds(block, count))
+
+
+class Asking(DataSource):
+    """A source that asks the expert for its episodes."""
+
+    uses_expert = True
+
+    def episodes(self, env: EnvSpec, block: str, demonstrate: Any) -> Episodes:
+        return demonstrate(env.seeds(block, 1), block)
 
 
 def logged(env: EnvSpec, block: str, *, path: str, other: str) -> Episodes:
@@ -119,6 +136,23 @@ def test_recorded_observations_in_other_units_give_a_warning(caplog: pytest.LogC
     assert not caplog.records
     warn_of_units(replace(episodes, observations=episodes.observations * 57.3), env, source="demos")
     assert "demos has observations beyond the bounds of env: observation[0] is from -57" in caplog.text
+
+
+def test_recorded_episodes_on_seeds_of_the_test_give_a_warning(
+    two_episodes: Episodes, caplog: pytest.LogCaptureFixture
+) -> None:
+    for seeds in ([7, 8], [NO_SEED, NO_SEED]):
+        warn_of_seeds(replace(two_episodes, seeds=np.array(seeds)), countdown(), source="demos")
+    assert not caplog.records
+    warn_of_seeds(replace(two_episodes, seeds=np.array([7, 3005])), countdown(), source="demos")
+    assert "demos has 1 episodes with seeds of env.seed_blocks.test" in caplog.text
+
+
+def test_a_source_that_asks_the_expert_needs_one() -> None:
+    values = {"_target_": "tests.data.test_sources.Asking", "filters": {}}
+    check_source(values, {"_target_": "ilt.experts.base.RandomExpert"}, countdown())
+    with pytest.raises(ConfigError, match=r"expert must be one that demonstrates where .*Asking, got none"):
+        check_source(values, {"_target_": "ilt.experts.base.NoExpert"}, countdown())
 
 
 def test_a_file_that_a_function_reads_is_identified_by_its_content(tmp_path: Path) -> None:

@@ -70,6 +70,20 @@ def test_a_comparison_is_paired_by_seed() -> None:
     assert results["policies"]["expert"] == summarize(expert, countdown())
 
 
+def test_without_an_expert_reference_scores_take_its_place() -> None:
+    student, random = single_steps(1.0, 2.0, 3.0), single_steps(0.0, 0.0, 3.0)
+    results = compare(student, {"random": random}, countdown())
+    none = ("expert_return_mean", "performance", "performance_reference", "difference_to_expert")
+    assert [results[name] for name in none] == [None] * 4
+    assert results["random_return_mean"] == 1.0
+    scores = {"min": -2.0, "max": 6.0}
+    results = compare(student, {"random": random}, countdown(), reference_scores=scores)
+    assert results["performance_reference"] == {"source": "dataset", "zero": -2.0, "one": 6.0}
+    assert results["performance"] == 0.5
+    results = compare(student, {"expert": student, "random": random}, countdown(), reference_scores=scores)
+    assert results["performance_reference"] == {"source": "expert", "zero": 1.0, "one": 2.0}
+
+
 @pytest.mark.parametrize("other", [single_steps(1.0, 2.0, first_seed=3001), single_steps(1.0)])
 @pytest.mark.parametrize("name", ["expert", "random"])
 def test_episodes_on_other_seeds_are_not_compared(name: str, other: Episodes) -> None:

@@ -39,6 +39,16 @@ def test_a_rate_that_is_none_has_no_column() -> None:
         assert [row[-1] for row in result_table(results(expert=expert, random=1.0))[1]] == ["–"] * 4
 
 
+def test_without_an_expert_performance_needs_reference_scores() -> None:
+    scored = results()
+    del scored["policies"]["expert"]
+    scored |= {"expert_return_mean": None, "performance_reference": {"source": "dataset", "zero": 10.0, "one": 50.0}}
+    assert [row[-1] for row in result_table(scored)[1]] == ["1.000", "5.000", "-4.000"]
+    columns, rows = result_table({**scored, "performance_reference": None})
+    assert columns == [name for name in COLUMNS if name != "performance"]
+    assert [row[0] for row in rows] == ["student (last)", "student (best)", "random"]
+
+
 def test_markdown_by_hand() -> None:
     table = markdown_table(["policy", "return"], [["student", "1.0"], ["expert", "2.0"]])
     assert table == "| policy | return |\n| --- | --: |\n| student | 1.0 |\n| expert | 2.0 |\n"

@@ -26,7 +26,7 @@ PROGRAM = """
 import atexit, importlib, json, os, signal, sys
 from ilt.cli import main
 for command in main.COMMANDS:
-    importlib.import_module(f"ilt.cli.{command}")
+    importlib.import_module(f"ilt.cli.{command.replace('-', '_')}")
 for line in sys.stdin:
     folder, arguments = json.loads(line)
     if (child := os.fork()):
@@ -197,7 +197,7 @@ dataset=foo -> dataset must be one of ['windows'], got 'foo'
 dataset._target_=nowhere.Dataset -> dataset._target_ must be the dotted path of something that can be imported, got
 [train: demos]
 +demos.filters.foo=1 -> demos.filters.foo is not a key
-demos=foo -> demos must be one of ['expert', 'file'], got 'foo'
+demos=foo -> demos must be one of ['expert', 'file', 'minari'], got 'foo'
 demos.n_episodes=0 -> demos.n_episodes must be an integer of at least 1, got 0
 demos.n_episodes=10.0 -> demos.n_episodes must be an integer of at least 1, got 10.0
 demos.n_validation_episodes=0 -> demos.n_validation_episodes must be an integer of at least 1, got 0
@@ -211,6 +211,12 @@ demos.filters=3 -> demos.filters must be a mapping, got 3
 demos=file -> demos.path must be given; it must be text
 demos=file demos.path=GIVEN/text demos.validation_path=GIVEN/text -> demos.path must be a file that can be read, got
 demos=file demos.path=GIVEN/empty.zip demos.validation_path=GIVEN/empty.zip -> demos.path must be a file that contains
+demos=minari -> demos.id must be given; it must be the id of a Minari data set, such as mujoco/hopper/expert-v0
+demos=minari demos.id=../secret-v0 -> demos.id must be the id of a Minari data set, such as mujoco/hopper/expert-v0, got
+demos=minari demos.id=hopper -> demos.id must be the id of a Minari data set, such as mujoco/hopper/expert-v0, got
+demos=minari demos.id=a-v0 demos.validation_fraction=1 -> demos.validation_fraction must be a number above 0 and below 1
+demos=minari demos.id=nobody/nothing-v0 demos.download=false -> demos.id must be a local data set where demos.download
+expert=none -> expert must be one that demonstrates where demos=expert, got none; recordings need none
 [train: model]
 model.d_model=1e8 -> model.d_model must be an integer of at least 1, got 100000000.0
 model.d_model=100000000 -> model.d_model=100000000, model.n_layer=2 must be smaller: at least 1,920,000,000 GB
@@ -246,7 +252,7 @@ expert=function expert.function=os.getcwd -> expert.function=os.getcwd must take
 expert=function expert.function=os.listdir expert.gain=2 -> expert.gain is not a key; did you mean expert.train?
 expert=function expert.function=os.listdir +expert.gain=2 -> expert.gain is not a key of posix.listdir
 expert=sb3 expert.path=nowhere.zip -> expert.path must be a file, got nowhere.zip
-expert=foo -> expert must be one of ['a2c', 'a2c_privileged', 'function', 'heuristic', 'ppo',
+expert=foo -> expert must be one of ['a2c', 'a2c_privileged', 'function', 'heuristic', 'none', 'ppo',
 expert.seed=-1 -> expert.seed must be an integer from 0 to 4294967295, got -1
 expert.seed=4294967296 -> expert.seed must be an integer from 0 to 4294967295, got 4294967296
 expert.gamma=1.5 -> expert.gamma must be a number at least 0 and at most 1, got 1.5
@@ -418,7 +424,7 @@ evaluation=null -> evaluation=null is not an option of a group; a group takes a 
 -m expert.seed=0,1 expert.n_envs=0 -> expert.n_envs must be an integer of at least 1, got 0
 [expert: everything]
 logger.project=a/b -> logger.project must be a name of at most 128 characters, none of them one of / \ # ?
-expert=foo -> expert must be one of ['a2c', 'a2c_privileged', 'function', 'heuristic', 'ppo',
+expert=foo -> expert must be one of ['a2c', 'a2c_privileged', 'function', 'heuristic', 'none', 'ppo',
 expert.n_envs=0 -> expert.n_envs must be an integer of at least 1, got 0
 expert.seed=-1 -> expert.seed must be an integer from 0 to 4294967295, got -1
 seed=3 -> seed is not a key; did you mean expert.seed?
@@ -430,9 +436,17 @@ expert=heuristic env=gymnasium env.id=CartPole-v1 -> env.heuristic must name a c
 outputs=GIVEN/text -> outputs must be a folder, but
 outputs= -> outputs must be text, got ''
 expert._target_=nowhere.Expert -> expert._target_ must be the dotted path of something that can be imported, got
+expert=none -> expert must be one that can act, got none
+[export-minari: everything]
+id=foo -> id must be the id of a Minari data set, such as mujoco/hopper/expert-v0, got 'foo'
+id=/etc/foo-v0 -> id must be the id of a Minari data set, such as mujoco/hopper/expert-v0, got '/etc/foo-v0'
+id=ilt-tests/nothing-v0 episodes=GIVEN/nothing -> episodes must be an .npz file or the folder of demonstrations, got
+id=ilt-tests/nothing-v0 env.id=Foo -> env.id must be an environment that Gymnasium knows, got Foo: Environment `Foo`
+id=ilt-tests/nothing-v0 overwrite=3 -> overwrite must be true or false, got 3
+logger=none -> logger is not a group of ilt export-minari
 [collect: everything]
 demos.n_episodes=0 -> demos.n_episodes must be an integer of at least 1, got 0
-demos=foo -> demos must be one of ['expert', 'file'], got 'foo'
+demos=foo -> demos must be one of ['expert', 'file', 'minari'], got 'foo'
 demos.n_validation_episodes=10000000 -> demos.n_validation_episodes must be at most 1000000, the size of
 expert.gamma=7 -> expert.gamma must be a number at least 0 and at most 1, got 7
 env.id=Foo -> env.id must be an environment that Gymnasium knows, got Foo: Environment `Foo`
@@ -605,7 +619,7 @@ def read(table: str) -> dict[str, list[tuple[str, str]]]:
     """Return the lines below each heading as pairs of command line and start of the message."""
     found: dict[str, list[tuple[str, str]]] = {}
     for line in filter(None, table.splitlines()):
-        if heading := re.fullmatch(r"\[(\w*): (.*)\]", line):
+        if heading := re.fullmatch(r"\[([\w-]*): (.*)\]", line):
             command, lines = heading[1], found.setdefault(line[1:-1], [])
         else:
             arguments, _, words = line.partition(" -> ")
