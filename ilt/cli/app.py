@@ -25,13 +25,14 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from hydra_plugins.ilt_ray.launcher import RayLauncher
 from hydra_plugins.ilt_search.sweeper import SearchSweeper
+from hydra_plugins.ilt_study.sweeper import StudySweeper
 from ilt.registry import GROUPS, PARTS, store_schemas
 from ilt.schema import COMPONENTS, ConfigError, PlainError, common_keys, printable
 
 store_schemas(ConfigStore.instance().store)
 # Hydra copies the store once per listed group but only reads the copy; this took three quarters of --help's time
 ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
-for _plugin in (RayLauncher, SearchSweeper):
+for _plugin in (RayLauncher, SearchSweeper, StudySweeper):
     Plugins.instance().register(_plugin)  # Hydra does not find the plugins of an editable installation
 
 _CONFIGS, _VERSION_BASE = "ilt.conf", "1.3"
@@ -106,7 +107,7 @@ def exit_on_mistakes() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        line = _mistake(error)
+        line = mistake(error)
         if line is None or _full_error:
             raise
         sys.exit(printable(line))
@@ -123,7 +124,7 @@ def _without_schemas() -> Iterator[None]:
         sys.stdout.write(re.sub(rf"(\S*{_SCHEMA}[, ]+|[, ]+\S*{_SCHEMA})(?![\w=.])", "", printed.getvalue()))
 
 
-def _mistake(error: Exception) -> str | None:
+def mistake(error: Exception) -> str | None:
     """Return a one-line message for a user error, or None for any other error."""
     cause: BaseException | None = error
     while cause is not None:
