@@ -141,7 +141,7 @@ def mistake(error: Exception) -> str | None:
         own = "; yours needs a file with its _target_ in --config-dir" if "." in option else ""
         return f"{group} must be one of {known}, got {option!r}{_did_you_mean(option, known) or own}"
     if said.startswith("Config group override must be"):
-        given = next(argument for argument in sys.argv[1:] if _is_no_option(argument))
+        given = next((argument for argument in sys.argv[1:] if _is_no_option(argument)), "null")  # or of a study
         return f"{given} is not an option of a group; a group takes a name, such as model=tiny"
     if isinstance(error, CompactHydraException) and not isinstance(error, InstantiationException):
         key, cause = re.match("Could not override '(.+?)'", said), error.__cause__

@@ -7,6 +7,7 @@ import copy
 import itertools
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,13 +21,13 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ilt.cli.app import app, check_overrides, mistake
+from ilt.cli.app import app, check_overrides
 from ilt.cli.sweep import Summary, values_of_override
 from ilt.envs.naming import env_names
 from ilt.machine import check_environment
-from ilt.schema import ConfigError, PlainError, plain
+from ilt.schema import ConfigError, PlainError, named, plain
 from ilt.settings import check_config, is_of_the_run, run_config
-from ilt.studies.plan import FAILED, FINISHED, Plan, State, StudyJob, duration, estimate, progress, state_of
+from ilt.studies.plan import FAILED, FINISHED, PLAN, Plan, State, StudyJob, duration, estimate, progress, state_of
 from ilt.studies.study_report import report_study
 from ilt.tracking.run_folder import scored_by
 
@@ -73,6 +74,10 @@ def run_study(config: DictConfig, arguments: Sequence[str], loader: ConfigLoader
     check_overrides(config, arguments)
     check_config(config, "study")
     folder = Path(config.hydra.sweep.dir)
+    if config.report and (known := _last_plan(config, arguments, folder)) is not None:
+        report_study(known, folder)
+        return
+    log.info("composing the configs of all jobs")
     jobs_config = _config_of_jobs(config, folder)
     cells = list(_cells(config, arguments, loader, jobs_config))
     plan = _plan(config, arguments, cells)
@@ -86,8 +91,8 @@ def run_study(config: DictConfig, arguments: Sequence[str], loader: ConfigLoader
     if left:
         configs = [cell.config for cell in cells if any(job.folder in cell.folders.values() for job in left)]
         _check_machine(configs, fatal=not config.dry_run)
-        for name in _experts_to_train(configs):
-            log.info("the expert %s must be trained first, which is not counted", name)
+        if names := _experts_to_train(configs):
+            log.info("not counting the training of experts: %s", ", ".join(names))
     if config.dry_run:
         _list_jobs(plan, states)
         return
@@ -102,6 +107,20 @@ def run_study(config: DictConfig, arguments: Sequence[str], loader: ConfigLoader
     if failed:
         reason = status[failed[0]]
         raise PlainError(f"{len(failed)} of {len(left)} jobs are not finished, such as {failed[0]}: {reason}")
+
+
+def _last_plan(config: DictConfig, arguments: Sequence[str], folder: Path) -> Plan | None:
+    """Return the plan of the last command, which saves composing it, if it was of the same study and overrides."""
+    if not os.path.lexists(folder / PLAN):
+        return None
+    plan = Plan.read(folder)
+    return plan if (plan.study, plan.overrides) == (plain(config.study), _of_the_runs(arguments)) else None
+
+
+def _of_the_runs(arguments: Sequence[str]) -> list[str]:
+    """Return the overrides that may change a job's results."""
+    passed_on = [line for line in arguments if line.lstrip("+~").partition("=")[0].partition(".")[0] not in _OWN]
+    return [line for line in passed_on if is_of_the_run(line) or line.lstrip("+~").startswith("evaluation.")]
 
 
 def _config_of_jobs(config: DictConfig, folder: Path) -> DictConfig:
@@ -128,15 +147,14 @@ def _cells(
     given = {_key(each): each for each in typed}
     for name, sweep in study["sweeps"].items():
         try:
-            found = {_key(each): each for each in _parsed({**study["shared"], **sweep}, parser)} | given
+            lines = sweep | {key: value for key, value in study["shared"].items() if key not in sweep}
+            found = {_key(each): each for each in _parsed(lines, parser)} | given  # the first key changes slowest
             seeds = values_of_override(found.pop("seed", parser.parse_override("seed=0")))
             for overrides in itertools.product(*map(_values, found.values())):
                 cfg = loader.load_sweep_config(jobs_config, [*overrides, seeds[0]])
                 yield _cell(name, overrides, seeds, cfg, [*study["rows"], *study["columns"]])
-        except Exception as error:
-            if (line := mistake(error)) is None:
-                raise
-            raise ConfigError(f"study.sweeps.{name}: {line}") from error
+        except ConfigError as error:
+            raise ConfigError(f"study.sweeps.{name}: {error}") from error
 
 
 def _is_own(override: Override) -> bool:
@@ -150,6 +168,8 @@ def _key(override: Override) -> str:
 def _parsed(overrides: Mapping[str, Any], parser: OverridesParser) -> Iterator[Override]:
     for key, value in overrides.items():
         text = json.dumps(value) if isinstance(value, bool | None) else value
+        if "${" in str(text):  # Hydra's grammar knows no nested interpolations
+            text = QuotedString(text, Quote.single).with_quotes()
         line = key if key.startswith("~") and value is None else f"{key}={text}"
         try:
             yield parser.parse_override(line)
@@ -168,11 +188,11 @@ def _cell(name: str, overrides: Sequence[str], seeds: Sequence[str], cfg: DictCo
         check_overrides(cfg, [*overrides, *seeds])
         check_config(cfg, "train")
         folders = {}
-        for line in seeds:
-            seed = line.partition("=")[2]
+        for seed in (line.partition("=")[2] for line in seeds):
             cfg.seed = int(seed) if seed.isdecimal() else seed
-            check_config(cfg, "train")
-            folders[seed] = str(cfg.hydra.sweep.subdir)
+            if not (rule := named("command", "train").rules["seed"]).allows(cfg.seed):
+                raise ConfigError(f"seed must be {rule.wanted}, got {seed}")
+            folders[seed] = str(cfg.hydra.sweep.subdir)  # contains a hash of the config
     finally:
         HydraConfig.instance().cfg = before
     values = {"sweep": name}
@@ -213,16 +233,11 @@ def _plan(config: DictConfig, arguments: Sequence[str], cells: Sequence[_Cell]) 
             jobs.setdefault(folder, own)
     launcher = config.hydra.launcher
     basic = launcher._target_.endswith(".BasicLauncher")
-    overrides = [line for line in arguments if line.partition("=")[0].split(".")[0].lstrip("+~") not in _OWN]
     return Plan(
         name=Path(config.hydra.sweep.dir).name,
-        title=study.title,
-        question=study.question,
-        metric=study.metric,
-        bar=study.bar,
-        lowest_bar=study.lowest_bar,
+        study=plain(study),
         rows=", ".join(_word(key, study.words) for key in study.rows),
-        overrides=[line for line in overrides if is_of_the_run(line) or line.lstrip("+~").startswith("evaluation.")],
+        overrides=_of_the_runs(arguments),
         at_once=1 if basic else launcher.get("n_jobs"),
         jobs=list(jobs.values()),
     )
@@ -254,25 +269,22 @@ def _is_number(text: str) -> bool:
 def _selector(only: Sequence[Any], cells: Sequence[_Cell]) -> Callable[[Mapping[str, str]], bool]:
     """Return a function that says whether the command's `only` selects a job with these values.
 
-    A job must have, for each key that `only` names, one of the values that it gives. Raise ConfigError if an item
-    selects nothing, or if it is a value of several keys.
+    A value without a key may be that of any key. Items with the same keys are alternatives; a job must match one of
+    each. Raise ConfigError if an item selects nothing.
     """
     known: dict[str, set[str]] = {}
     for cell in cells:
         for key, value in [*cell.values.items(), *(("seed", seed) for seed in cell.folders)]:
             known.setdefault(key, set()).add(value)
-    chosen: dict[str, set[str]] = {}
+    chosen: dict[tuple[str, ...], set[str]] = {}
     for item in map(str, only):
-        key, _, value = item.rpartition(":")
-        keys = [key] if key else [key for key in ("sweep", *known) if value in known[key]]
-        keys = keys[:1] if keys[:1] == ["sweep"] else list(dict.fromkeys(keys))
-        if len(keys) > 1:
-            raise ConfigError(f"only must say which key is meant, such as {keys[0]}:{value}, got {item}")
-        if not keys or value not in known.get(keys[0], ()):
-            options = sorted(known.get(key) or known["sweep"])
-            raise ConfigError(f"only must contain a sweep, a value or KEY:VALUE, such as {options}, got {item}")
-        chosen.setdefault(keys[0], set()).add(value)
-    return lambda values: all(values.get(key) in allowed for key, allowed in chosen.items())
+        named_key, _, value = item.rpartition(":")
+        keys = tuple(key for key in known if value in known[key] and named_key in ("", key))
+        if not keys:
+            there = sorted(known.get(named_key) or known["sweep"])
+            raise ConfigError(f"only must contain sweeps, values or KEY:VALUE, such as {', '.join(there)}; got {item}")
+        chosen.setdefault(keys, set()).add(value)
+    return lambda values: all(any(values.get(key) in some for key in keys) for keys, some in chosen.items())
 
 
 def _check_machine(configs: Sequence[DictConfig], *, fatal: bool) -> None:
@@ -302,7 +314,7 @@ def _experts_to_train(configs: Sequence[DictConfig]) -> list[str]:
         ctx = Context(EnvSpec.from_config(cfg.env), Store(Path(cfg.outputs)))
         made = make_expert(cfg.expert)
         if made.total_steps and not ctx.store.find("experts", cfg.expert.name, canonical_config_of(ctx, cfg.expert)):
-            found[f"{cfg.expert.name} of {cfg.env.id} ({made.total_steps:,} steps)"] = None
+            found[f"{cfg.expert.name} for {cfg.env.id} ({made.total_steps:,} steps)"] = None
     return list(found)
 
 
@@ -322,7 +334,7 @@ def _list_jobs(plan: Plan, states: Sequence[State]) -> None:
         failed = sum(state.status.startswith(FAILED) for _, state in own)
         seeds = " ".join(str(job.seed) for job, _ in own)
         rows.append([*place, seeds, f"{len(own) - len(left)} of {len(own)}", str(failed or "–"), time])
-    print_table(plan.title, ["sweep", plan.rows, "student", "seeds", "finished", "failed", "time left"], rows)
+    print_table(plan.study["title"], ["sweep", plan.rows, "student", "seeds", "finished", "failed", "time left"], rows)
 
 
 class StudyProgress(Summary):

@@ -52,7 +52,7 @@ class Plan:
 
     Attributes:
         name: name of the study.
-        title, question, metric, bar, lowest_bar: as in `ilt.studies.config.Study`.
+        study: the study's config, with the keys of `ilt.studies.config.Study`.
         rows: what the table's rows are, in words.
         overrides: the command's overrides that may change results.
         at_once: how many jobs run at the same time; None if it is unknown.
@@ -60,11 +60,7 @@ class Plan:
     """
 
     name: str
-    title: str
-    question: str | None
-    metric: str
-    bar: float | None
-    lowest_bar: float | None
+    study: Mapping[str, Any]
     rows: str
     overrides: Sequence[str]
     at_once: int | None

@@ -28,9 +28,10 @@ def study_figure(cells: Sequence[Cell], width: float) -> Figure:
     n_across = 1 if is_narrow(width) or len(rows) == 1 else 2
     n_down = math.ceil(len(rows) / n_across)
     n_lines = max(map(len, by_row.values()))
-    figure = new_figure(width, 0.8 + n_down * (0.35 + 0.16 * max(n_lines, 2)))
-    panels = figure.subplots(n_down, n_across, squeeze=False)
     kinds = unique(_kind(cell) for cell in cells)
+    n_labels = math.ceil((len(kinds) + 4) / (1 if is_narrow(width) else 2))  # lines of the legend
+    figure = new_figure(width, 0.4 + 0.15 * n_labels + n_down * (0.45 + 0.16 * max(n_lines, 3)))
+    panels = figure.subplots(n_down, n_across, squeeze=False)
     for axes, (row, own) in zip(panels.flat, by_row.items(), strict=False):
         _panel(axes, own, kinds)
         axes.set_title(row)
@@ -38,7 +39,7 @@ def study_figure(cells: Sequence[Cell], width: float) -> Figure:
         axes.remove()
     for axes in panels.flat[max(len(rows) - n_across, 0) : len(rows)]:  # the lowest of each column
         axes.set_xlabel(AXES[cells[0].metric])
-    _legend(figure, by_row[rows[0]], kinds, n_across)
+    _legend(figure, by_row[rows[0]], kinds, n_columns=1 if is_narrow(width) else 2)
     return figure
 
 
@@ -70,7 +71,7 @@ def _panel(axes: Axes, cells: Sequence[Cell], kinds: Sequence[str]) -> None:
     axes.grid(visible=False, axis="y")
 
 
-def _legend(figure: Figure, cells: Sequence[Cell], kinds: Sequence[str], n_across: int) -> None:
+def _legend(figure: Figure, cells: Sequence[Cell], kinds: Sequence[str], n_columns: int) -> None:
     axes = figure.axes[0]
     for kind, (color, marker) in zip(kinds, STYLES, strict=False):
         axes.plot([], [], marker, color=color, markersize=4, label=f"{kind}: mean over training seeds")
@@ -80,4 +81,4 @@ def _legend(figure: Figure, cells: Sequence[Cell], kinds: Sequence[str], n_acros
     if cells[0].bar is not None:
         axes.plot([], [], color=COLORS["random"], linestyle=":", linewidth=0.8, label=f"bar ({cells[0].bar:g})")
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2 if n_across > 1 else 1)
+    figure.legend(handles, labels, loc="outside lower center", ncols=n_columns)

@@ -35,8 +35,8 @@ def report_study(plan: Plan, folder: Path) -> list[State]:
     write_text(folder / "study.csv", study_csv(plan, cells, states))
     write_json(folder / "study.json", {**study_json(plan, cells, states), "made": made})
     n_finished = sum(state.status == FINISHED for state in states)
-    print_table(f"{plan.title}: {n_finished} of {len(plan.jobs)} jobs finished", *overview(plan, cells))
-    if any(plan.metric in cell.numbers for cell in cells):
+    print_table(f"{plan.study['title']}: {n_finished} of {len(plan.jobs)} jobs finished", *overview(plan, cells))
+    if any(cell.metric in cell.numbers for cell in cells):
         from functools import partial
 
         from ilt.evaluation.figure_style import write

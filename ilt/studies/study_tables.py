@@ -112,7 +112,7 @@ def make_cells(plan: Plan, runs: Mapping[str, RunRecord]) -> list[Cell]:
     for (row, column), own in jobs.items():
         done = [runs[job.folder] for job in own if job.folder in runs]
         done.sort(key=lambda run: run.results["seed"])
-        bars = {"metric": plan.metric, "bar": plan.bar, "lowest_bar": plan.lowest_bar}
+        bars = {key: plan.study[key] for key in ("metric", "bar", "lowest_bar")}
         found.append(Cell(row=row, column=column, jobs=own, runs=done, **bars))
     return found
 
@@ -182,9 +182,10 @@ def _interval(numbers: Mapping[str, float], name: str) -> str | None:
 
 def verdict(plan: Plan, cells: Sequence[Cell]) -> str:
     """Return a sentence that says in which rows some column meets the study's bar; empty without a bar."""
+    bar, lowest = plan.study["bar"], plan.study["lowest_bar"]
     bars = [
-        *([f"a mean {plan.metric} of at least {plan.bar:g}"] if plan.bar is not None else []),
-        *([f"at least {plan.lowest_bar:g} with every training seed"] if plan.lowest_bar is not None else []),
+        *([f"a mean {plan.study['metric']} of at least {bar:g}"] if bar is not None else []),
+        *([f"at least {lowest:g} with every training seed"] if lowest is not None else []),
     ]
     rows = unique(cell.row for cell in cells if cell.runs)
     if not bars or not rows:
@@ -228,14 +229,14 @@ def study_markdown(plan: Plan, cells: Sequence[Cell], states: Sequence[State], *
         made: when and from what it was made.
     """
     n_finished = sum(state.status == FINISHED for state in states)
-    parts = [f"# {escaped(plan.title)}\n"]
-    parts += [f"{escaped(plan.question)}\n"] if plan.question else []
+    parts = [f"# {escaped(plan.study['title'])}\n"]
+    parts += [f"{escaped(question)}\n"] if (question := plan.study["question"]) else []
     parts += [f"{n_finished} of {len(plan.jobs)} jobs finished. {made}\n"]
     if plan.overrides:
         parts.append(f"With {', '.join(f'`{each}`' for each in plan.overrides)}.\n")
     if n_finished:
         parts += [
-            f"{escaped(METRICS[plan.metric].capitalize())}:\n",
+            f"{escaped(METRICS[plan.study['metric']].capitalize())}:\n",
             markdown_table(*overview(plan, cells)),
             *([f"{escaped(said)}\n"] if (said := verdict(plan, cells)) else []),
             f"{provenance_of(cells)}\n",
@@ -297,12 +298,8 @@ def study_json(plan: Plan, cells: Sequence[Cell], states: Sequence[State]) -> di
     status = {job.folder: state.status for job, state in zip(plan.jobs, states, strict=True)}
     return {
         "study": plan.name,
-        "title": plan.title,
-        "question": plan.question,
+        **{key: plan.study[key] for key in ("title", "question", "metric", "bar", "lowest_bar")},
         "overrides": list(plan.overrides),
-        "metric": plan.metric,
-        "bar": plan.bar,
-        "lowest_bar": plan.lowest_bar,
         "n_jobs": len(plan.jobs),
         "n_finished": sum(state.status == FINISHED for state in states),
         "cells": [
