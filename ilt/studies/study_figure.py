@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ilt.evaluation.figure_style import COLORS, DASHES, is_narrow, new_figure, widen
 from ilt.studies.study_tables import Cell, unique
@@ -32,13 +33,16 @@ def study_figure(cells: Sequence[Cell], width: float) -> Figure:
     n_labels = math.ceil((len(kinds) + 4) / (1 if is_narrow(width) else 2))  # lines of the legend
     figure = new_figure(width, 0.4 + 0.15 * n_labels + n_down * (0.45 + 0.16 * max(n_lines, 3)))
     panels = figure.subplots(n_down, n_across, squeeze=False)
-    for axes, (row, own) in zip(panels.flat, by_row.items(), strict=False):
+    for i, (axes, (row, own)) in enumerate(zip(panels.flat, by_row.items(), strict=False)):
         _panel(axes, own, kinds)
         axes.set_title(row)
+        if i % n_across and [cell.column for cell in own] == [cell.column for cell in by_row[rows[i - 1]]]:
+            axes.set_yticklabels([])  # the same as in the panel on the left
     for axes in panels.flat[len(rows) :]:
         axes.remove()
     for axes in panels.flat[max(len(rows) - n_across, 0) : len(rows)]:  # the lowest of each column
-        axes.set_xlabel(AXES[cells[0].metric])
+        label = AXES[cells[0].metric]
+        axes.set_xlabel(label if n_across == 1 and not is_narrow(width) else label.replace(" (", "\n("))
     _legend(figure, by_row[rows[0]], kinds, n_columns=1 if is_narrow(width) else 2)
     return figure
 
@@ -66,6 +70,7 @@ def _panel(axes: Axes, cells: Sequence[Cell], kinds: Sequence[str]) -> None:
             axes.scatter(seeds, [y - 0.3] * len(seeds), s=4, color=color, linewidth=0, zorder=3)  # above the mean
         axes.plot(cell.numbers[metric], y, marker, color=color, markersize=4, zorder=4)
     widen(axes)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
     axes.set_yticks(range(len(cells)), [cell.column for cell in cells])
     axes.set(ylim=(len(cells) - 0.4, -0.6))
     axes.grid(visible=False, axis="y")
