@@ -26,7 +26,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from hydra_plugins.ilt_ray.launcher import RayLauncher
 from hydra_plugins.ilt_search.sweeper import SearchSweeper
 from hydra_plugins.ilt_study.sweeper import StudySweeper
-from ilt.registry import GROUPS, PARTS, store_schemas
+from ilt.registry import GROUPS, PARTS, options_of, store_schemas
 from ilt.schema import COMPONENTS, ConfigError, PlainError, common_keys, printable
 
 store_schemas(ConfigStore.instance().store)
@@ -154,6 +154,9 @@ def mistake(error: Exception) -> str | None:
     by_hydra = traceback.extract_tb(error.__traceback__)[-1].filename.startswith(str(hydra.__path__[0]) + "/_internal")
     if isinstance(error, InterpolationResolutionError):
         missing = re.search(r"Missing mandatory value: ([\w.]+)", said)
+        if missing and (group := missing[1].removeprefix("hydra.runtime.choices.")) != missing[1]:
+            known = [name for name in options_of(group) if not re.fullmatch(_SCHEMA, name)]
+            return f"{group} must be given; it must be one of {known}"
         if missing:
             return f"{missing[1]} must be given"
         return f"{error.full_key}: {said}" if error.full_key else said

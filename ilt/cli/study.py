@@ -25,7 +25,7 @@ from ilt.cli.app import app, check_overrides
 from ilt.cli.sweep import Summary, values_of_override
 from ilt.envs.naming import env_names
 from ilt.machine import check_environment
-from ilt.schema import ConfigError, PlainError, named, plain
+from ilt.schema import ConfigError, PlainError, check, complete, named, plain, schema_of
 from ilt.settings import check_config, is_of_the_run, run_config
 from ilt.studies.plan import FAILED, FINISHED, PLAN, Plan, State, StudyJob, duration, estimate, progress, state_of
 from ilt.studies.study_report import report_study
@@ -72,15 +72,15 @@ def run_study(config: DictConfig, arguments: Sequence[str], loader: ConfigLoader
     """
     HydraConfig.instance().set_config(config)
     check_overrides(config, arguments)
-    check_config(config, "study")
+    study = _checked_study(config)
     folder = Path(config.hydra.sweep.dir)
-    if config.report and (known := _last_plan(config, arguments, folder)) is not None:
+    if config.report and (known := _last_plan(study, arguments, folder)) is not None:
         report_study(known, folder)
         return
     log.info("composing the configs of all jobs")
     jobs_config = _config_of_jobs(config, folder)
-    cells = list(_cells(config, arguments, loader, jobs_config))
-    plan = _plan(config, arguments, cells)
+    cells = list(_cells(study, arguments, loader, jobs_config))
+    plan = _plan(config, study, arguments, cells)
     if config.report:
         report_study(plan, folder)
         return
@@ -109,12 +109,26 @@ def run_study(config: DictConfig, arguments: Sequence[str], loader: ConfigLoader
         raise PlainError(f"{len(failed)} of {len(left)} jobs are not finished, such as {failed[0]}: {reason}")
 
 
-def _last_plan(config: DictConfig, arguments: Sequence[str], folder: Path) -> Plan | None:
+def _checked_study(config: DictConfig) -> dict[str, Any]:
+    """Check the command's own keys, and return those of its study, with interpolations for the jobs to resolve.
+
+    The keys of jobs are checked in every job.
+    """
+    own = [key for key in named("command", "study").rules if key != "run_name"]
+    check_config(OmegaConf.masked_copy(config, own), "study", partial=True)
+    study: Any = OmegaConf.to_container(config.study, resolve=False)
+    found = schema_of("study", study)
+    complete(found, study)
+    check(found, study, prefix="study")
+    return dict(study)
+
+
+def _last_plan(study: Mapping[str, Any], arguments: Sequence[str], folder: Path) -> Plan | None:
     """Return the plan of the last command, which saves composing it, if it was of the same study and overrides."""
     if not os.path.lexists(folder / PLAN):
         return None
     plan = Plan.read(folder)
-    return plan if (plan.study, plan.overrides) == (plain(config.study), _of_the_runs(arguments)) else None
+    return plan if (plan.study, plan.overrides) == (study, _of_the_runs(arguments)) else None
 
 
 def _of_the_runs(arguments: Sequence[str]) -> list[str]:
@@ -138,11 +152,10 @@ def _config_of_jobs(config: DictConfig, folder: Path) -> DictConfig:
 
 
 def _cells(
-    config: DictConfig, arguments: Sequence[str], loader: ConfigLoader, jobs_config: DictConfig
+    study: Mapping[str, Any], arguments: Sequence[str], loader: ConfigLoader, jobs_config: DictConfig
 ) -> Iterator[_Cell]:
     """Compose the first job of every cell. Raise ConfigError, naming the sweep, if that fails."""
     parser = OverridesParser.create(config_loader=loader)
-    study = OmegaConf.to_container(config.study, resolve=False)
     typed = [each for each in parser.parse_overrides(list(arguments)) if not _is_own(each)]
     given = {_key(each): each for each in typed}
     for name, sweep in study["sweeps"].items():
@@ -210,14 +223,15 @@ def _value(cfg: DictConfig, key: str) -> str:
     return str(plain(value))
 
 
-def _plan(config: DictConfig, arguments: Sequence[str], cells: Sequence[_Cell]) -> Plan:
+def _plan(config: DictConfig, study: Mapping[str, Any], arguments: Sequence[str], cells: Sequence[_Cell]) -> Plan:
     """Return the plan of a study: its jobs in the order of its sweeps, without those that a former sweep has."""
-    study = config.study
     envs = env_names([plain(cell.config.env) for cell in cells])
     wanted = _selector(list(config.only), cells)
+    overrides = _of_the_runs(arguments)
+    as_stated = all(line.startswith("seed=") for line in overrides)  # others may change how long a job takes
     jobs: dict[str, StudyJob] = {}
     for cell, env in zip(cells, envs, strict=True):
-        row, column = (_label(keys, cell.values, env, study.words) for keys in (study.rows, study.columns))
+        row, column = (_label(keys, cell.values, env, study["words"]) for keys in (study["rows"], study["columns"]))
         for seed, folder in cell.folders.items():
             own = StudyJob(
                 sweep=cell.sweep,
@@ -227,7 +241,7 @@ def _plan(config: DictConfig, arguments: Sequence[str], cells: Sequence[_Cell]) 
                 column=column,
                 seed=int(seed),
                 wanted=wanted({**cell.values, "seed": seed}),
-                seconds=study.seconds.get(cell.sweep),
+                seconds=study["seconds"].get(cell.sweep) if as_stated else None,
                 scored_by=scored_by(run_config(cell.config)),
             )
             jobs.setdefault(folder, own)
@@ -235,9 +249,9 @@ def _plan(config: DictConfig, arguments: Sequence[str], cells: Sequence[_Cell]) 
     basic = launcher._target_.endswith(".BasicLauncher")
     return Plan(
         name=Path(config.hydra.sweep.dir).name,
-        study=plain(study),
-        rows=", ".join(_word(key, study.words) for key in study.rows),
-        overrides=_of_the_runs(arguments),
+        study=study,
+        rows=", ".join(_word(key, study["words"]) for key in study["rows"]),
+        overrides=overrides,
         at_once=1 if basic else launcher.get("n_jobs"),
         jobs=list(jobs.values()),
     )
@@ -353,12 +367,18 @@ class StudyProgress(Summary):
 
 @app("study")
 def _study(cfg: DictConfig) -> None:
-    raise ConfigError("hydra.mode must be MULTIRUN for a study, got RUN")
+    raise ConfigError("a study has several jobs; --run has no effect")
+
+
+_ONLY_SHOW = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--run", "-r"}
 
 
 def main() -> None:
-    """Run the study that the command line names: `ilt study zoo` is short for `ilt study study=zoo`."""
-    name = next(iter(sys.argv[2:]), "")
-    if name and not name.startswith("-") and "=" not in name:
-        sys.argv[2] = f"study={name}"
+    """Run the study that the command line names: `ilt study zoo` is short for `ilt study study=zoo -m`."""
+    arguments = sys.argv[2:]
+    if arguments and not arguments[0].startswith("-") and "=" not in arguments[0]:
+        arguments[0] = f"study={arguments[0]}"
+    if not {argument.partition("=")[0] for argument in arguments} & {*_ONLY_SHOW, "--multirun", "-m"}:
+        arguments.append("--multirun")
+    sys.argv[2:] = arguments
     _study()

@@ -97,7 +97,7 @@ def test_a_dry_run_lists_jobs_and_time_and_writes_nothing(folder: Path, tmp_path
     said = capsys.readouterr().out
     assert "toy: 2 of 3 jobs finished, 1 failed; the rest takes about" in said
     assert "(by finished jobs)" in said
-    new = [*typed(folder, "dry_run=true", "seed=0,1,2,3", "study.seconds={transformers: 7}")]
+    new = [*typed(folder, "dry_run=true", "seed=0,1,2,3", "+study.seconds.transformers=7")]
     type_command(*[f"outputs={tmp_path / 'new'}" if each.startswith("outputs=") else each for each in new])
     said = capsys.readouterr().out
     assert "toy: 0 of 8 jobs finished; the rest takes about 28 s (4 as the study says, 4 of unknown length" in said
@@ -107,19 +107,19 @@ def test_a_dry_run_lists_jobs_and_time_and_writes_nothing(folder: Path, tmp_path
 
 MISTAKES = {
     "study zooo": "study must be one of ['zoo'], got 'zooo'; did you mean zoo?",
-    "study": "You must specify 'study'",
+    "study": "study must be given; it must be one of ['zoo']",
     "study zoo only=3": "only must be a list of a sweep, a value or KEY:VALUE, got 3",
-    "study zoo seed=-1": "study.sweeps.classic_control: seed must be an integer from 0 to 4294967295, got -1",
+    "study zoo seed=-1": "seed must be an integer from 0 to 4294967295, got -1",
     "study zoo trainer.max_stepz=3": "trainer.max_stepz is not a key; did you mean trainer.max_steps?",
     "study zoo trainer.max_steps=3": (
-        "study.sweeps.classic_control: trainer.max_steps must be a multiple of (imitation.rounds + 1)"
+        "study.sweeps.classic_control: trainer.max_steps must be a positive multiple of trainer.val_check_interval ="
     ),
     "study zoo study.bar=high": "study.bar must be a number, or null, got 'high'",
     "study zoo study.metric=loss": "study.metric must be one of ['performance', 'return'], got 'loss'",
     "study zoo study.rows=[foo]": (
         "study.sweeps.classic_control: study.rows and study.columns must contain groups or keys of every job, got foo"
     ),
-    "study zoo hydra.mode=RUN": "hydra.mode must be MULTIRUN for a study, got RUN",
+    "study zoo --run": "a study has several jobs; --run has no effect",
 }
 
 
