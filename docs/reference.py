@@ -37,6 +37,7 @@ GROUPS = {
     "policies": "Named sets of policies for `ilt compare`.",
     "sweep": "Hyperparameter searches, with `-m`.",
     "search": "Keys of a hyperparameter search.",
+    "study": "Named sets of sweeps for `ilt study`.",
     "hydra/launcher": "Where the jobs of a sweep run, with `-m`. Hydra's `basic` and `joblib` are there too.",
 }
 """The config groups in the order of the pipeline, each with a description."""
@@ -94,7 +95,7 @@ API = {
     "Statistics": (
         "The numbers behind every table. See [Evaluation and its statistics](../concepts/evaluation.md).",
         ["evaluation.statistics.mean_interval", "evaluation.statistics.mean_interval_of_runs",
-         "evaluation.statistics.performance"],
+         "evaluation.statistics.mean_interval_of_runs_and_episodes", "evaluation.statistics.performance"],
     ),
     "Errors": (
         "What is wrong with a config or an argument. See [Troubleshooting](../troubleshooting.md).",

@@ -16,7 +16,7 @@ ROOMS = ("envs", "data", "models", "experts", "imitation", "training", "evaluati
 GROUPS = ("env", "expert", "demos", "dataset", "head", "imitation", "model", "optimizer", "trainer")
 """Groups of a config that name one component each."""
 
-PARTS = ("logger", "evaluation", "search", "callbacks")
+PARTS = ("logger", "evaluation", "search", "study", "callbacks")
 """Other groups and parts of a config, which are not a single component."""
 
 for _schemas in ("envs.spec", *(f"{room}.config" for room in ROOMS)):
@@ -24,8 +24,13 @@ for _schemas in ("envs.spec", *(f"{room}.config" for room in ROOMS)):
 
 
 def stored_as(found: Component) -> str:
-    """Return a component's option in the ConfigStore: its name, or NAME_keys if `conf/` has a file of that name."""
-    return f"{found.name}_keys" if _file(found.group, found.name).is_file() else found.name or "default"
+    """Return a component's option in the ConfigStore: its name, or NAME_keys if `conf/` has a file of that name.
+
+    A part of a config has one option: `default`, or GROUP_keys if `conf/` has options that need them.
+    """
+    if not found.name:
+        return f"{found.group}_keys" if files("ilt.conf").joinpath(found.group).is_dir() else "default"
+    return f"{found.name}_keys" if _file(found.group, found.name).is_file() else found.name
 
 
 def store_schemas(store: Callable[..., None]) -> None:

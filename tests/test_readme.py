@@ -97,9 +97,15 @@ def test_each_command_has_valid_arguments(
     words = shlex.split(arguments)
     if "--help" in words:
         return
+    if command == "study" and "=" not in words[0]:
+        words[0] = f"study={words[0]}"
     overrides = [re.sub(r"=range\(.*\)$", "=0", word) for word in words if word != "-m"]
     first = [re.split(r",(?![^\[(]*[\])])", override)[0] for override in overrides]  # the first value of each sweep
-    first += {"train": ["run_name=any"], "compare": ["name=any"] * ("name=" not in arguments)}.get(command, [])
+    first += {
+        "train": ["run_name=any"],
+        "study": ["run_name=any"],
+        "compare": ["name=any"] * ("name=" not in arguments),
+    }.get(command, [])
     with initialize_config_module("ilt.conf", version_base="1.3"):
         cfg = compose(command, first)
     check_config(cfg, command)

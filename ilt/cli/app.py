@@ -25,13 +25,14 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from hydra_plugins.ilt_ray.launcher import RayLauncher
 from hydra_plugins.ilt_search.sweeper import SearchSweeper
-from ilt.registry import GROUPS, PARTS, store_schemas
+from hydra_plugins.ilt_study.sweeper import StudySweeper
+from ilt.registry import GROUPS, PARTS, options_of, store_schemas
 from ilt.schema import COMPONENTS, ConfigError, PlainError, common_keys, printable
 
 store_schemas(ConfigStore.instance().store)
 # Hydra copies the store once per listed group but only reads the copy; this took three quarters of --help's time
 ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
-for _plugin in (RayLauncher, SearchSweeper):
+for _plugin in (RayLauncher, SearchSweeper, StudySweeper):
     Plugins.instance().register(_plugin)  # Hydra does not find the plugins of an editable installation
 
 _CONFIGS, _VERSION_BASE = "ilt.conf", "1.3"
@@ -106,7 +107,7 @@ def exit_on_mistakes() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        line = _mistake(error)
+        line = mistake(error)
         if line is None or _full_error:
             raise
         sys.exit(printable(line))
@@ -123,7 +124,7 @@ def _without_schemas() -> Iterator[None]:
         sys.stdout.write(re.sub(rf"(\S*{_SCHEMA}[, ]+|[, ]+\S*{_SCHEMA})(?![\w=.])", "", printed.getvalue()))
 
 
-def _mistake(error: Exception) -> str | None:
+def mistake(error: Exception) -> str | None:
     """Return a one-line message for a user error, or None for any other error."""
     cause: BaseException | None = error
     while cause is not None:
@@ -140,7 +141,7 @@ def _mistake(error: Exception) -> str | None:
         own = "; yours needs a file with its _target_ in --config-dir" if "." in option else ""
         return f"{group} must be one of {known}, got {option!r}{_did_you_mean(option, known) or own}"
     if said.startswith("Config group override must be"):
-        given = next(argument for argument in sys.argv[1:] if _is_no_option(argument))
+        given = next((argument for argument in sys.argv[1:] if _is_no_option(argument)), "null")  # or of a study
         return f"{given} is not an option of a group; a group takes a name, such as model=tiny"
     if isinstance(error, CompactHydraException) and not isinstance(error, InstantiationException):
         key, cause = re.match("Could not override '(.+?)'", said), error.__cause__
@@ -153,6 +154,9 @@ def _mistake(error: Exception) -> str | None:
     by_hydra = traceback.extract_tb(error.__traceback__)[-1].filename.startswith(str(hydra.__path__[0]) + "/_internal")
     if isinstance(error, InterpolationResolutionError):
         missing = re.search(r"Missing mandatory value: ([\w.]+)", said)
+        if missing and (group := missing[1].removeprefix("hydra.runtime.choices.")) != missing[1]:
+            known = [name for name in options_of(group) if not re.fullmatch(_SCHEMA, name)]
+            return f"{group} must be given; it must be one of {known}"
         if missing:
             return f"{missing[1]} must be given"
         return f"{error.full_key}: {said}" if error.full_key else said

@@ -21,6 +21,9 @@ _SUBSETS = Rule(
 )
 
 
+_ONLY = list_of(Rule(lambda v: TEXT.allows(v) or isinstance(v, int | float), "a sweep, a value or KEY:VALUE"))
+
+
 @dataclass(kw_only=True)
 class _Command:
     groups: ClassVar[tuple[str, ...]] = ()
@@ -51,6 +54,19 @@ class Train(_Command):
     seed: int = key(0, "Seed for initial weights, window order and dropout.", ge=0, le=LARGEST_SEED)
     resume: bool = key(True, "Resume a killed run; false sets it aside and starts over.")
     run_name: str = key("???", "The run's folder.", rule=FOLDER)
+
+
+@component("command", "study")
+class Study(Train):
+    """Run a named set of sweeps."""
+
+    groups = (*Train.groups, "study")
+
+    only: list[str | int | float] = key(
+        [], "Run only these: a sweep, a value such as tiny, or KEY:VALUE such as seed:0. Tables show all.", rule=_ONLY
+    )
+    dry_run: bool = key(False, "Only list the jobs, and how long they take.")
+    report: bool = key(False, "Only write the tables of what is finished.")
 
 
 @component("command", "expert")

@@ -11,6 +11,7 @@ import ilt
 
 COMMANDS = {
     "train": "train a student from an expert's demonstrations and score it on test seeds",
+    "study": "run a named set of sweeps, and compare their runs in a table",
     "expert": "train an expert, or find it among the artifacts",
     "collect": "collect demonstrations, or find them among the artifacts",
     "export-minari": "write demonstrations as a Minari data set",

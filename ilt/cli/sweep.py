@@ -83,14 +83,15 @@ class CheckJobs(Callback):
 def _check_jobs(config: DictConfig, overrides: Sequence[Override]) -> None:
     """Raise the first job's error if no job can run."""
     for each in overrides:
-        if each.is_sweep_override() and not _values(each):
+        if each.is_sweep_override() and not values_of_override(each):
             raise ConfigError(f"{each.input_line} has no value to sweep over")
-    first = [_values(each)[0] for each in overrides]
+    first = [values_of_override(each)[0] for each in overrides]
     for n, each in enumerate(overrides):
-        for option in _values(each)[1:] if each.is_sweep_override() and each.key_or_group in (*GROUPS, *PARTS) else ():
+        chooses = each.is_sweep_override() and each.key_or_group in (*GROUPS, *PARTS)
+        for option in values_of_override(each)[1:] if chooses else ():
             _compose(config, [*first[:n], option, *first[n + 1 :]])  # Hydra composes it only after writing files
     mistakes = []
-    for job in itertools.product(*map(_values, overrides)):
+    for job in itertools.product(*map(values_of_override, overrides)):
         try:
             return _check_job(config, job)
         except Exception as error:
@@ -141,7 +142,7 @@ def _share(config: DictConfig, n_cores: int) -> None:
 
 def _number_of_jobs(config: DictConfig) -> int | None:
     """Return the number of jobs, or None for sweepers other than Hydra's basic one."""
-    return math.prod(len(_values(each)) for each in _overrides(config)) if _is_basic(config) else None
+    return math.prod(len(values_of_override(each)) for each in _overrides(config)) if _is_basic(config) else None
 
 
 def _is_basic(config: DictConfig) -> bool:
@@ -157,7 +158,7 @@ def _overrides(config: DictConfig) -> list[Override]:
     return list({each.get_key_element(): each for each in found}.values())
 
 
-def _values(override: Override) -> list[str]:
+def values_of_override(override: Override) -> list[str]:
     """Return an override's `key=value` for each value. Raise ConfigError if its values cannot be listed."""
     key = override.get_key_element()
     if not override.is_sweep_override():
@@ -202,9 +203,13 @@ class Summary(Callback):
                 OmegaConf.save(config.hydra.overrides.task, folder / COMMAND / "overrides.yaml")
             job_return.return_value = sendable(error)
         if not self._was_finished:
-            from ilt.studies.sweeps import write_tables
+            self._summarize_job(Path(config.hydra.sweep.dir))
 
-            write_tables(self._sweep)
+    def _summarize_job(self, sweep: Path) -> None:
+        """Update what a sweep's folder says about its jobs, after one of them has ended."""
+        from ilt.studies.sweeps import write_tables
+
+        write_tables(sweep)
 
     def _end(self) -> None:
         from ilt.studies.sweeps import summarize

@@ -36,6 +36,28 @@ def mean_interval_of_runs(values: np.ndarray, *, confidence: float = 0.95) -> li
     return [float(low), float(high)]
 
 
+def mean_interval_of_runs_and_episodes(values: np.ndarray, *, confidence: float = 0.95) -> list[float]:
+    """Return an interval [low, high] of the mean of (R, E) values of R runs on the same E episodes.
+
+    Both runs and episodes are random samples: another training seed, or other test episodes, would give another mean.
+    The variance is that of the means of runs plus that of the means of episodes, a slight overestimate (Owen 2007, "The
+    pigeonhole bootstrap", section 3); Student's t has the degrees of freedom of Satterthwaite (1946). The interval of a
+    single run is over its episodes.
+    """
+    n_runs, n_episodes = values.shape
+    if n_runs == 1:
+        return mean_interval(values[0], confidence=confidence)
+    if n_episodes == 1:
+        return mean_interval_of_runs(values[:, 0], confidence=confidence)
+    parts = np.array([values.mean(axis=1).var(ddof=1) / n_runs, values.mean(axis=0).var(ddof=1) / n_episodes])
+    variance = parts.sum()
+    if variance == 0:
+        return [float(values.mean())] * 2
+    freedom = variance**2 / np.sum(parts**2 / np.array([n_runs - 1, n_episodes - 1]))
+    low, high = t.interval(confidence, freedom, loc=values.mean(), scale=np.sqrt(variance))
+    return [float(low), float(high)]
+
+
 def interval_of(means: Sequence[float], own: Sequence[float]) -> Sequence[float]:
     """Return the interval of the mean over several runs, or for a single run, its `own` interval over episodes."""
     return mean_interval_of_runs(np.array(means)) if len(means) > 1 else own

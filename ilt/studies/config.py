@@ -1,6 +1,8 @@
-"""Schema of the config's part `search`."""
+"""Schemas of the config's parts `search` and `study`."""
 
-from ilt.rules import LARGEST_SEED, MAPPING, NAME
+from typing import Any
+
+from ilt.rules import LARGEST_SEED, MAPPING, NAME, Rule
 from ilt.schema import component, key
 
 
@@ -24,4 +26,49 @@ class Search:
     trial: int | None = key(None, "Set by the search: the number of the trial that a run belongs to.", ge=0)
     space: dict[str, str] | None = key(
         None, "Sweeps by key. On the command line, a sweep replaces one, a value fixes it.", rule=MAPPING.or_null()
+    )
+
+
+_OVERRIDES = "overrides of ilt train: a mapping from keys to values, in which commas separate the values of a sweep"
+
+
+def _are_overrides(value: Any) -> bool:
+    scalars = str | int | float | bool | None
+    return MAPPING.allows(value) and all(isinstance(key, str) and isinstance(value[key], scalars) for key in value)
+
+
+def _are_sweeps(value: Any) -> bool:
+    return (
+        MAPPING.allows(value)
+        and len(value) > 0
+        and all(NAME.allows(name) and _are_overrides(value[name]) for name in value)
+    )
+
+
+@component("study")
+class Study:
+    """A named set of sweeps, and the table that compares their runs."""
+
+    title: str = key("???", "Heading of the table.")
+    question: str | None = key(None, "What the study is meant to answer.")
+    shared: dict[str, object] = key(
+        {}, "Overrides of every sweep; a sweep's own replace them.", rule=Rule(_are_overrides, _OVERRIDES)
+    )
+    sweeps: dict[str, object] = key(
+        "???",
+        "Overrides of `ilt train` by sweep; commas separate values, and every combination is a job.",
+        rule=Rule(_are_sweeps, f"a mapping from names to {_OVERRIDES}"),
+    )
+    rows: list[str] = key(["env"], "Keys or groups whose values make a row of the table.")
+    columns: list[str] = key(["imitation", "model"], "Keys or groups whose values make a column of the table.")
+    words: dict[str, str] = key({}, "How to write a key or a value in tables and figures.")
+    metric: str = key(
+        "performance",
+        "What the table shows: the return, or the return from 0 (random policy) to 1 (expert).",
+        choices=("performance", "return"),
+    )
+    bar: float | None = key(None, "The least mean over training seeds; cells below it are marked.")
+    lowest_bar: float | None = key(None, "The least value of every training seed; cells below it are marked.")
+    seconds: dict[str, float] = key(
+        {}, "How long a job of each sweep takes, for the estimate before a similar job is finished."
     )

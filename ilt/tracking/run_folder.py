@@ -129,20 +129,12 @@ class RunFolder:
             return False
         results = read_results(self.path)
         with reading(self.path / RESULTS):
-            as_now = all(results.get(key) == value for key, value in self._scored_by.items())
+            as_now = all(results.get(key) == value for key, value in scored_by(self.config).items())
             digest = results.get("files", {}).get(CONFIG)  # older runs lack it
             kept = (self.path / CONFIG).is_file() and digest in (None, sha256(self.path / CONFIG))
             if whole := as_now and kept and "figures" in results["seconds"]:
                 check_run_files(self.path, results["files"])
             return whole
-
-    @property
-    def _scored_by(self) -> dict[str, Any]:
-        """Everything besides the weights that determines the results."""
-        env = self.config.get("env", {})
-        rules = {key: env.get(key) for key in ("success_return", "crash_reward")}
-        rules["test_seeds"] = env.get("seed_blocks", {}).get("test")
-        return {"evaluation": self.config.get("evaluation"), "rules": rules}
 
     @property
     def next_steps(self) -> str:
@@ -178,7 +170,7 @@ class RunFolder:
         measured = {"seconds": self.seconds, "peak_memory_mb": peak_memory_mb()}
         there = [self.path / name for name in (CONFIG, *TABLES) if (self.path / name).exists()]
         files = {**results.get("files", {}), **{path.name: sha256(path) for path in there}}
-        write_with_digest(self.path / RESULTS, {**results, "files": files, **self._scored_by, **measured})
+        write_with_digest(self.path / RESULTS, {**results, "files": files, **scored_by(self.config), **measured})
 
     def _set_aside(self) -> None:
         number = next(n for n in range(1, 10_000) if not self.path.with_name(f"{self.path.name}.{n}").exists())
@@ -186,6 +178,14 @@ class RunFolder:
         self.path.rename(aside)  # in one step, so that a kill cannot leave half of it behind
         self.path.mkdir()
         log.info("moved %s to %s", self.path, aside)
+
+
+def scored_by(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return everything in a run's config, besides the weights, that determines its results."""
+    env = config.get("env", {})
+    rules = {key: env.get(key) for key in ("success_return", "crash_reward")}
+    rules["test_seeds"] = env.get("seed_blocks", {}).get("test")
+    return {"evaluation": config.get("evaluation"), "rules": rules}
 
 
 def shown(path: Path) -> str:

@@ -2,9 +2,17 @@
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
 from ilt.data.episodes import Episodes
-from ilt.evaluation.statistics import compare, mean_interval, mean_interval_of_runs, performance, summarize
+from ilt.evaluation.statistics import (
+    compare,
+    mean_interval,
+    mean_interval_of_runs,
+    mean_interval_of_runs_and_episodes,
+    performance,
+    summarize,
+)
 from ilt.rollout.metrics import episode_metrics
 from tests.toys import countdown
 
@@ -95,3 +103,27 @@ def test_episodes_on_other_seeds_are_not_compared(name: str, other: Episodes) ->
 def test_the_interval_over_runs_uses_students_t() -> None:
     low, high = mean_interval_of_runs(np.array([1.0, 2.0, 3.0]))  # t(0.975, 2) = 4.3027, s / sqrt(3) = 0.57735
     assert (low, high) == pytest.approx((2 - 2.48414, 2 + 2.48414), abs=1e-4)
+
+
+def test_the_interval_over_runs_and_episodes_by_hand() -> None:
+    values = np.array([[0.0, 2.0], [2.0, 4.0]])  # means of runs 1, 3 and of episodes 1, 3: each has the variance 2
+    half = float(t.ppf(0.975, 2)) * 2**0.5  # variance 2/2 + 2/2; 2² / (1 + 1) degrees of freedom
+    assert mean_interval_of_runs_and_episodes(values) == pytest.approx([2 - half, 2 + half])
+    assert mean_interval_of_runs_and_episodes(values.T) == pytest.approx([2 - half, 2 + half])
+
+
+def test_the_interval_over_runs_and_episodes_of_one_run_or_one_episode() -> None:
+    values = np.array([[1.0, 2.0, 5.0]])
+    assert mean_interval_of_runs_and_episodes(values) == mean_interval(values[0])
+    assert mean_interval_of_runs_and_episodes(values.T) == mean_interval_of_runs(values[0])
+    assert mean_interval_of_runs_and_episodes(np.full((3, 4), 7.0)) == [7.0, 7.0]
+
+
+@pytest.mark.parametrize(("of_runs", "of_episodes"), [(1.0, 1.0), (1.0, 10.0), (0.1, 5.0), (0.0, 5.0)])
+def test_the_interval_over_runs_and_episodes_covers_the_mean_of_all_of_them(of_runs: float, of_episodes: float) -> None:
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(1000):
+        runs, episodes = rng.normal(0, of_runs, (5, 1)), rng.normal(0, of_episodes, (1, 50))
+        low, high = mean_interval_of_runs_and_episodes(runs + episodes + rng.normal(0, 1.0, (5, 50)))
+        covered += low <= 0 <= high
+    assert 0.93 <= covered / 1000 <= 0.98

@@ -419,6 +419,20 @@ evaluation.video=maybe -> evaluation.video must be true or false, got 'maybe'
 +evaluation.foo=1 -> evaluation.foo is not a key
 evaluation=foo -> evaluation must be one of ['default'], got 'foo'
 evaluation=null -> evaluation=null is not an option of a group; a group takes a name, such as model=tiny
+[study: everything]
+ -> study must be given; it must be one of ['zoo']
+zooo -> study must be one of ['zoo'], got 'zooo'; did you mean zoo?
+zoo only=3 -> only must be a list of a sweep, a value or KEY:VALUE, got 3
+zoo dry_run=3 -> dry_run must be true or false, got 3
+zoo seed=-1 -> seed must be an integer from 0 to 4294967295, got -1
+zoo trainer.max_stepz=3 -> trainer.max_stepz is not a key; did you mean trainer.max_steps?
+zoo trainer.max_steps=3 -> study.sweeps.classic_control: trainer.max_steps must be a positive multiple of
+zoo study.bar=high -> study.bar must be a number, or null, got 'high'
+zoo study.metric=loss -> study.metric must be one of ['performance', 'return'], got 'loss'
+zoo study.rows=[foo] -> study.sweeps.classic_control: study.rows and study.columns must contain groups or keys of
+zoo study.title= -> study.title must be text, got ''
+zoo +study.foo=3 -> study.foo is not a key
+zoo --run -> a study has several jobs; --run has no effect
 [expert: a sweep]
 -m expert.seed=0,1 env.id=Foo -> env.id must be an environment that Gymnasium knows, got Foo: Environment `Foo`
 -m expert.seed=0,1 expert.n_envs=0 -> expert.n_envs must be an integer of at least 1, got 0

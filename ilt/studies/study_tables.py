@@ -1,0 +1,319 @@
+"""The tables of a study: one of a metric by row and column, one per row with every number, CSV and JSON."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from ilt.evaluation.statistics import mean_interval_of_runs_and_episodes, mean_rate, performance
+from ilt.evaluation.tables import escaped, filled, markdown_table, percent
+from ilt.studies.plan import FINISHED, NEW, Plan, State, StudyJob
+from ilt.tracking.records import RunRecord
+
+MISSED = "✗"
+"""Marks a cell that misses the study's bar."""
+
+METRICS = {"performance": "performance", "return": "mean return"}
+"""The metrics of a study, in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """The runs of a study that differ only in their training seed.
+
+    Attributes:
+        row, column: its place in the table, in words.
+        jobs: its jobs.
+        runs: its finished runs, sorted by training seed. All have the same test episodes.
+        metric: `performance` or `return`.
+        bar, lowest_bar: the least mean and the least value of every seed; None for no bar.
+    """
+
+    row: str
+    column: str
+    jobs: Sequence[StudyJob]
+    runs: Sequence[RunRecord]
+    metric: str
+    bar: float | None
+    lowest_bar: float | None
+
+    def __post_init__(self) -> None:
+        if any(not np.array_equal(run.episodes["seed"], self.runs[0].episodes["seed"]) for run in self.runs):
+            raise ValueError(f"the runs of {self.row}, {self.column} were not scored on the same test episodes")
+
+    @cached_property
+    def numbers(self) -> dict[str, float]:
+        """The numbers of a cell with finished runs: means over seeds and episodes, intervals, and the lowest seed.
+
+        `performance` is missing if the expert's mean return is that of the random policy.
+        """
+        if not self.runs:
+            return {}
+        returns = np.stack([run.episodes["student_return"] for run in self.runs])
+        expert, random = (
+            np.stack([run.episodes[f"{name}_return"] for run in self.runs]).mean(axis=0)
+            for name in ("expert", "random")
+        )
+        found = {
+            "return": float(returns.mean()),
+            "expert_return": float(expert.mean()),
+            "random_return": float(random.mean()),
+        }
+        by_metric = {"return": returns}
+        mean = performance(found["return"], found["expert_return"], found["random_return"])
+        if mean is not None:
+            found["performance"] = mean
+            # linear in the episodes' returns (the delta method), with the same mean
+            span = found["expert_return"] - found["random_return"]
+            by_metric["performance"] = mean + (returns - random - mean * (expert - random)) / span
+        for name, values in by_metric.items():
+            low, high = mean_interval_of_runs_and_episodes(values)
+            found |= {f"{name}_low": low, f"{name}_high": high}
+        if self.by_seed:
+            lowest = min(self.by_seed, key=lambda seed: self.by_seed[seed])
+            found |= {"lowest": self.by_seed[lowest], "lowest_seed": lowest}
+        found["seconds"] = fmean(run.results["seconds"]["total"] for run in self.runs)
+        return found
+
+    @cached_property
+    def by_seed(self) -> dict[int, float]:
+        """The metric by training seed; empty if it is undefined."""
+        key = {"performance": "performance", "return": "return_mean"}[self.metric]
+        return {run.results["seed"]: run.results[key] for run in self.runs if run.results[key] is not None}
+
+    @property
+    def misses(self) -> str:
+        """Which bar the cell misses, in words; empty if none."""
+        if (mean := self.numbers.get(self.metric)) is None:
+            return ""
+        if self.bar is not None and mean < self.bar:
+            return "mean"
+        if self.lowest_bar is not None and self.numbers["lowest"] < self.lowest_bar:
+            return f"seed {self.numbers['lowest_seed']}"
+        return ""
+
+
+def make_cells(plan: Plan, runs: Mapping[str, RunRecord]) -> list[Cell]:
+    """Return the cells of a study, by row and column in order of first appearance.
+
+    Args:
+        runs: the finished runs, by the name of their folder.
+    """
+    jobs: dict[tuple[str, str], list[StudyJob]] = {}
+    for job in plan.jobs:
+        jobs.setdefault((job.row, job.column), []).append(job)
+    found = []
+    for (row, column), own in jobs.items():
+        done = [runs[job.folder] for job in own if job.folder in runs]
+        done.sort(key=lambda run: run.results["seed"])
+        bars = {key: plan.study[key] for key in ("metric", "bar", "lowest_bar")}
+        found.append(Cell(row=row, column=column, jobs=own, runs=done, **bars))
+    return found
+
+
+def unique(values: Iterable[str]) -> list[str]:
+    """Return the different values in order of first appearance."""
+    return list(dict.fromkeys(values))
+
+
+def overview(plan: Plan, cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
+    """Return columns and rows of the table of the metric. Cells that miss the bar are marked."""
+    by_place = {(cell.row, cell.column): cell for cell in cells}
+    columns = unique(cell.column for cell in cells)
+    rows = unique(cell.row for cell in cells)
+    found = [[row, *(_short(by_place.get((row, column))) for column in columns)] for row in rows]
+    return [plan.rows, *columns], found
+
+
+def _short(cell: Cell | None) -> str:
+    if cell is None or not cell.runs:
+        return "–"
+    some = f" ({len(cell.runs)} of {len(cell.jobs)})" if len(cell.runs) < len(cell.jobs) else ""
+    mark = f" {MISSED}" if cell.misses else ""
+    return f"{shown(cell.metric, cell.numbers.get(cell.metric))}{mark}{some}"
+
+
+def shown(metric: str, value: float | None) -> str:
+    """Return a metric's value for a table."""
+    return "–" if value is None else f"{value:z.3f}" if metric == "performance" else f"{value:.1f}"
+
+
+def details(cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
+    """Return columns and rows of a table with every number of the cells in one row of the study."""
+    columns = [
+        "student", "seeds", "return", "95 % interval", "performance", "95 % interval", "lowest seed", "bar", "success",
+        "crashes", "expert labels", "parameters", "seconds",
+    ]  # fmt: skip
+    rows: list[list[str | None]] = []
+    for cell in cells:
+        n, results = cell.numbers, [run.results for run in cell.runs]
+        lowest = f"{shown(cell.metric, n['lowest'])} (seed {n['lowest_seed']})" if "lowest" in n else None
+        has_bar = cell.bar is not None or cell.lowest_bar is not None
+        verdict = f"missed: {cell.misses}" if cell.misses else "met" if n.get(cell.metric) is not None else None
+        rows.append([
+            cell.column,
+            f"{len(cell.runs)} of {len(cell.jobs)}",
+            f"{n['return']:.1f}" if n else None,
+            _interval(n, "return"),
+            shown("performance", n["performance"]) if "performance" in n else None,
+            _interval(n, "performance"),
+            lowest,
+            verdict if has_bar else None,
+            percent(mean_rate([each["success_rate"] for each in results])),
+            percent(mean_rate([each["crash_rate"] for each in results])),
+            f"{fmean(each['imitation']['expert_labels'] for each in results):,.0f}" if results else None,
+            f"{fmean(each['n_parameters'] for each in results):,.0f}" if results else None,
+            f"{n['seconds']:.0f}" if n else None,
+        ])  # fmt: skip
+    return filled(columns, rows)
+
+
+def _interval(numbers: Mapping[str, float], name: str) -> str | None:
+    if f"{name}_low" not in numbers:
+        return None
+    return " … ".join(shown(name, numbers[f"{name}_{end}"]) for end in ("low", "high"))
+
+
+def verdict(plan: Plan, cells: Sequence[Cell]) -> str:
+    """Return a sentence that says in which rows some column meets the study's bar; empty without a bar."""
+    bar, lowest = plan.study["bar"], plan.study["lowest_bar"]
+    bars = [
+        *([f"a mean {plan.study['metric']} of at least {bar:g}"] if bar is not None else []),
+        *([f"at least {lowest:g} with every training seed"] if lowest is not None else []),
+    ]
+    rows = unique(cell.row for cell in cells if cell.runs)
+    if not bars or not rows:
+        return ""
+    complete = [cell for cell in cells if len(cell.runs) == len(cell.jobs)]
+    met = {cell.row for cell in complete if not cell.misses and cell.metric in cell.numbers}
+    missed = [row for row in rows if row not in met]
+    found = f"{len(met)} of {len(rows)} rows{', not in ' * bool(missed)}{', '.join(missed)}"
+    return (
+        f"The bar is {' and '.join(bars)}; {MISSED} marks what misses it. Some student, with all its seeds finished, "
+        f"meets it in {found}."
+    )
+
+
+def provenance_of(cells: Sequence[Cell]) -> str:
+    """Return sentences that say what the numbers are made of: seeds, episodes, intervals, commits."""
+    runs = [run for cell in cells for run in cell.runs]
+    episodes = _counted(f"{len(run.episodes['seed']):,}" for run in runs)
+    weights = _counted(str(run.results["reported_checkpoint"]) for run in runs)
+    commits = _counted(str(run.results["git_commit"])[:12] for run in runs)
+    return (
+        f"Each number is a mean over training seeds and held-out test episodes ({episodes} per run), on which expert "
+        f"and random policy are scored too. Weights: {weights}. The 95 % intervals cover training seeds and episodes "
+        "(two-way, Student's t); with one seed, episodes alone (bootstrap). Performance is 0 for the random policy and "
+        f"1 for the expert. Commits: {commits}."
+    )
+
+
+def _counted(values: Iterable[str]) -> str:
+    counts = Counter(values)
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{value} ({count} runs)" for value, count in counts.most_common())
+
+
+def study_markdown(plan: Plan, cells: Sequence[Cell], states: Sequence[State], *, made: str) -> str:
+    """Return `study.md` as text.
+
+    Args:
+        states: the state of each of the plan's jobs.
+        made: when and from what it was made.
+    """
+    n_finished = sum(state.status == FINISHED for state in states)
+    parts = [f"# {escaped(plan.study['title'])}\n"]
+    parts += [f"{escaped(question)}\n"] if (question := plan.study["question"]) else []
+    parts += [f"{n_finished} of {len(plan.jobs)} jobs finished. {made}\n"]
+    if plan.overrides:
+        parts.append(f"With {', '.join(f'`{each}`' for each in plan.overrides)}.\n")
+    if n_finished:
+        parts += [
+            f"{escaped(METRICS[plan.study['metric']].capitalize())}:\n",
+            markdown_table(*overview(plan, cells)),
+            *([f"{escaped(said)}\n"] if (said := verdict(plan, cells)) else []),
+            f"{provenance_of(cells)}\n",
+        ]
+    for row in unique(cell.row for cell in cells if cell.runs):
+        own = [cell for cell in cells if cell.row == row]
+        first = next(cell for cell in own if cell.runs).numbers
+        parts += [
+            f"## {escaped(row)}\n",
+            f"Expert {first['expert_return']:.1f}, random policy {first['random_return']:.1f}.\n",
+            markdown_table(*details(own)),
+        ]
+    pairs = zip(plan.jobs, states, strict=True)
+    open_jobs = [[job.folder, state.status] for job, state in pairs if state.status not in (FINISHED, NEW)]
+    if open_jobs:
+        parts += ["## Failed or not finished\n", markdown_table(["run", "status"], open_jobs)]
+    return "\n".join(parts)
+
+
+def study_csv(plan: Plan, cells: Sequence[Cell], states: Sequence[State]) -> str:
+    """Return `study.csv` as text, unrounded: rows of runs, then of cells. The column `kind` tells them apart."""
+    names = [
+        "return", "return_low", "return_high", "performance", "performance_low", "performance_high", "lowest",
+        "lowest_seed", "expert_return", "random_return", "seconds",
+    ]  # fmt: skip
+    columns = ["kind", "row", "column", "seed", "status", "n_runs", "n_episodes", *names, "folder", "git_commit"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    runs = {run.name: run for cell in cells for run in cell.runs}
+    for job, state in zip(plan.jobs, states, strict=True):
+        about: dict[str, Any] = {"kind": "run", "row": job.row, "column": job.column, "seed": job.seed}
+        about |= {"status": state.status, "folder": job.folder}
+        if run := runs.get(job.folder):
+            low, high = run.results["return_mean_interval"]
+            about |= {
+                "n_runs": 1,
+                "n_episodes": len(run.episodes["seed"]),
+                "return": run.results["return_mean"],
+                "return_low": low,
+                "return_high": high,
+                "performance": run.results["performance"],
+                "expert_return": run.results["expert_return_mean"],
+                "random_return": run.results["random_return_mean"],
+                "seconds": run.results["seconds"]["total"],
+                "git_commit": run.results["git_commit"],
+            }
+        writer.writerow(about)
+    for cell in cells:
+        status = f"{len(cell.runs)} of {len(cell.jobs)} {FINISHED}"
+        about = {"kind": "cell", "row": cell.row, "column": cell.column, "status": status, "n_runs": len(cell.runs)}
+        about |= {"n_episodes": len(cell.runs[0].episodes["seed"])} if cell.runs else {}
+        writer.writerow({**about, **cell.numbers})
+    return text.getvalue()
+
+
+def study_json(plan: Plan, cells: Sequence[Cell], states: Sequence[State]) -> dict[str, Any]:
+    """Return the content of `study.json`: what was asked, every cell, and the folders of its runs."""
+    status = {job.folder: state.status for job, state in zip(plan.jobs, states, strict=True)}
+    return {
+        "study": plan.name,
+        **{key: plan.study[key] for key in ("title", "question", "metric", "bar", "lowest_bar")},
+        "overrides": list(plan.overrides),
+        "n_jobs": len(plan.jobs),
+        "n_finished": sum(state.status == FINISHED for state in states),
+        "cells": [
+            {
+                "row": cell.row,
+                "column": cell.column,
+                "sweeps": unique(job.sweep for job in cell.jobs),
+                "misses": cell.misses,
+                "by_seed": cell.by_seed,
+                **cell.numbers,
+                "n_episodes": len(cell.runs[0].episodes["seed"]) if cell.runs else None,
+                "commits": unique(str(run.results["git_commit"]) for run in cell.runs),
+                "runs": {job.folder: status[job.folder] for job in cell.jobs},
+            }
+            for cell in cells
+        ],
+    }
