@@ -126,16 +126,21 @@ class HeuristicExpert(Expert):
     """The hand-written controller that the environment's config names.
 
     It is a function from observations to actions, or a class of policies that is made without arguments.
+
+    Args:
+        controller: its dotted path; None for `env.heuristic`.
     """
+
+    def __init__(self, *, controller: str | None = None) -> None:
+        self._controller = controller
 
     def check(self, env: EnvSpec, *, privileged: bool) -> None:
         self.policy(env, Path(), privileged=privileged, deterministic=True)
 
     def policy(self, env: EnvSpec, folder: Path, *, privileged: bool, deterministic: bool) -> Policy:
-        if env.heuristic is None:
+        if (path := self._controller or env.heuristic) is None:
             raise ConfigError(f"env.heuristic must name a controller for expert=heuristic, got null for {env.id}")
-        controller = locate(env.heuristic, key="env.heuristic", trust=env.trust)
-        source = f"env.heuristic={env.heuristic}"
+        controller, source = locate(path, key="env.heuristic", trust=env.trust), f"env.heuristic={path}"
         if isinstance(controller, type) and issubclass(controller, Policy):
             try:
                 policy = controller()

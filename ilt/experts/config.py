@@ -146,6 +146,8 @@ class Function(AnyExpert):
 class Heuristic(AnyExpert):
     """The hand-written controller that `env.heuristic` names."""
 
+    controller: str | None = key(None, "Its dotted path; null for `env.heuristic`.")
+
 
 @component("expert", "random", "ilt.experts.base.RandomExpert")
 class Random(AnyExpert):

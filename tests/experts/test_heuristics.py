@@ -1,13 +1,19 @@
 """Gymnasium's hand-written controllers that remember something."""
 
+from pathlib import Path
+
 import numpy as np
 from gymnasium.envs.box2d.bipedal_walker import BipedalWalkerHeuristics
+from omegaconf import OmegaConf
 
 from ilt.envs.spec import EnvSpec
 from ilt.experts.base import HeuristicExpert
 from ilt.experts.check import check_expert
+from ilt.experts.find import canonical_config_of
 from ilt.experts.heuristics import BipedalWalker
 from ilt.registry import load_option
+from ilt.rollout.recorded import Context
+from ilt.tracking.store import Store
 
 
 def test_each_slot_has_a_controller_of_its_own_which_acts_as_gymnasiums() -> None:
@@ -25,3 +31,15 @@ def test_each_slot_has_a_controller_of_its_own_which_acts_as_gymnasiums() -> Non
 
 def test_the_controller_of_bipedal_walker_keeps_the_contract_of_experts() -> None:
     check_expert(HeuristicExpert(), EnvSpec.from_config(load_option("env", "bipedal_walker")))
+
+
+def test_two_controllers_of_one_environment_are_two_experts(tmp_path: Path) -> None:
+    identities = []
+    for controller in ("ilt.envs.lunar_lander.heuristic", "ilt.envs.lunar_lander.heuristic_continuous"):
+        cfg = OmegaConf.create(
+            {"env": load_option("env", "lunar_lander"), "expert": load_option("expert", "heuristic")}
+        )
+        cfg.env.heuristic = controller
+        ctx = Context(EnvSpec.from_config(cfg.env), Store(tmp_path))
+        identities.append(canonical_config_of(ctx, cfg.expert))
+    assert identities[0] != identities[1]
