@@ -46,7 +46,7 @@ class _Trusting(_Command):
 class Train(_Command):
     """Train and score a student."""
 
-    groups = (
+    groups: ClassVar[tuple[str, ...]] = (
         "env", "expert", "demos", "dataset", "head", "imitation", "model", "optimizer", "trainer", "callbacks",
         "evaluation", "logger", "search",
     )  # fmt: skip
