@@ -1,5 +1,8 @@
 """Schemas of the config groups `dataset` and `demos`."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from ilt.rules import COUNT, Rule
 from ilt.schema import component, key
 
@@ -7,6 +10,8 @@ AMOUNT = Rule(
     lambda v: COUNT.allows(v) or (isinstance(v, float) and 0 < v <= 1),
     "a number of episodes (an integer of at least 1) or a fraction of them (above 0.0, at most 1.0)",
 )
+
+RETURNS_STATES_ACTIONS = "returns_states_actions"
 
 
 @component("dataset")
@@ -25,6 +30,16 @@ class Windows(AnyDataset):
 
     context_length: int = key(8, "K, the longest window in steps.", ge=1)
     stride: int = key(1, "Steps between the starts of neighboring windows, from 1 to K.", ge=1)
+    tokens: str = key(
+        "states_actions",
+        "What students see at a step; `returns_states_actions` adds the return-to-go (Decision Transformer).",
+        choices=("states_actions", RETURNS_STATES_ACTIONS),
+    )
+
+
+def is_return_conditioned(dataset: Mapping[str, Any]) -> bool:
+    """Return whether the students of a config's `dataset` see returns-to-go."""
+    return bool(dataset.get("tokens") == RETURNS_STATES_ACTIONS)
 
 
 @component("demos.filters")

@@ -34,6 +34,7 @@ def score_students(
     *,
     context_length: int | None,
     deterministic: bool,
+    target_return: float | None = None,
     trust: "Sequence[str] | None" = (),
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, Episodes]]:
     """Roll out students, expert and random policy on the same seeds.
@@ -44,6 +45,7 @@ def score_students(
         seeds: (E,) integers.
         context_length: steps of context; None for the length that the students were trained with.
         deterministic: whether the students take their most likely action, or sample.
+        target_return: what return-conditioned students are told to earn; None for their own target.
         trust: packages besides `ilt` whose code may be run to build the students.
 
     Returns:
@@ -54,21 +56,26 @@ def score_students(
         "expert": Episodes.load(ctx.find_or_rollout(expert, seeds).file("episodes.npz")),
         "random": Episodes.load(ctx.find_or_rollout(random_policy(ctx.env), seeds).file("episodes.npz")),
     }
-    done: dict[str, tuple[Episodes, dict[str, Any]]] = {}
+    done: dict[str, tuple[Episodes, dict[str, Any], float | None]] = {}
     students = {}
     for name, path in weights.items():
         content = sha256(path)
         if content not in done:
             _, model, head = ModelSpec.load(path, trust=trust)
-            policy = SequencePolicy(model, head, context_length=context_length, deterministic=deterministic)
+            policy = SequencePolicy(
+                model, head, context_length=context_length, deterministic=deterministic, target_return=target_return
+            )
             title = f"student ({name}) on {ctx.env.block_of(seeds)} seeds"
-            done[content] = ctx.rollout(policy, seeds, title=title)
+            done[content] = *ctx.rollout(policy, seeds, title=title), policy.target_return
         students[name] = done[content]
     reported = next(iter(students))
-    comparison = compare(students[reported][0], references, ctx.env)
-    comparison["steps_per_second"] = students[reported][1]["steps_per_second"]
-    checkpoints = {name: summarize(episodes, ctx.env) for name, (episodes, _) in students.items()}
-    return comparison, checkpoints, {"student": students[reported][0], **references}
+    own, metrics, target = students[reported]
+    comparison = compare(own, references, ctx.env)
+    comparison["steps_per_second"] = metrics["steps_per_second"]
+    if target is not None:
+        comparison["target_return"] = target
+    checkpoints = {name: summarize(episodes, ctx.env) for name, (episodes, *_) in students.items()}
+    return comparison, checkpoints, {"student": own, **references}
 
 
 def score(
