@@ -20,7 +20,7 @@ def main(cfg: DictConfig) -> float:
     start_early(cfg)
     from ilt.cli.job import job_info
     from ilt.data.episodes import Episodes
-    from ilt.data.sources import check_source
+    from ilt.data.sources import check_source, make_source
     from ilt.evaluation.tables import demonstration_rows, short
     from ilt.experts.base import check_expert_config
     from ilt.experts.find import find_or_collect, find_or_train, load
@@ -30,7 +30,8 @@ def main(cfg: DictConfig) -> float:
 
     ctx = prepare(cfg)
     check_source(cfg.demos, ctx.env)
-    check_expert_config(cfg.expert, ctx.env)
+    for expert in (cfg.expert, *make_source(cfg.demos).experts.values()):
+        check_expert_config(expert, ctx.env)
     name = f"{cfg.expert.name}-{cfg.demos.get('n_episodes', 'recorded')}-episodes"
     with open_run(cfg.logger, job_info(cfg, "collect", name=name, folder=ctx.store.root)) as logger:
         expert = find_or_train(ctx, cfg.expert)

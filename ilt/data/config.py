@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ilt.rules import COUNT, Rule
+from ilt.rules import COUNT, MAPPING, Rule
 from ilt.schema import component, key
 
 AMOUNT = Rule(
@@ -66,6 +66,28 @@ class ExpertEpisodes(AnyDemos):
 
     n_episodes: int = key(1000, "Demonstrations to collect, before filters drop any.", ge=1)
     n_validation_episodes: int = key(100, "Validation episodes to collect; they are never trained on.", ge=1)
+
+
+@component("demos", "mixed", "ilt.data.sources.MixedEpisodes")
+class MixedEpisodes(AnyDemos):
+    """Episodes of several experts, shuffled: data of mixed quality. They pass no gate."""
+
+    parts: dict[str, object] = key(
+        "???",
+        "By name: `expert` (an option), its `settings`, `n_episodes` and `n_validation_episodes`.",
+        rule=Rule(lambda v: MAPPING.allows(v) and len(v) > 0, "a mapping of parts by name"),
+        identity=False,
+    )
+
+
+@component("demos.part")
+class Part:
+    """The share of one expert in data of mixed quality."""
+
+    expert: str = key("???", "An option of `expert`.")
+    settings: dict[str, object] = key({}, "Other keys of that expert, such as total_steps.")
+    n_episodes: int = key("???", "Demonstrations to collect.", ge=1)
+    n_validation_episodes: int = key("???", "Validation episodes to collect.", ge=1)
 
 
 _EPISODES = tuple(

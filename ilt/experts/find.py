@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from omegaconf import OmegaConf
 
 from ilt.data.episodes import Episodes
 from ilt.data.sources import check_fits, filter_episodes, make_source, warn_of_units
@@ -144,14 +145,20 @@ def find_or_collect(ctx: Context, demos: Any, expert: Any, loaded: LoadedExpert)
         for block in ("demonstrations", "validation"):
             ran: dict[str, Any] = {}
 
-            def demonstrate(seeds: np.ndarray, title: str, ran: dict[str, Any] = ran) -> Episodes:
+            def demonstrate(
+                seeds: np.ndarray, title: str, other: Mapping[str, Any] | None = None, /, ran: dict[str, Any] = ran
+            ) -> Episodes:
+                if other is not None:
+                    values = OmegaConf.create(dict(other))
+                    policy = expert_policy(ctx, values, find_or_train(ctx, values))
+                    return ctx.rollout(policy, seeds, title=title)[0]
                 episodes, measured = ctx.rollout(loaded.policy, seeds, title=title)
                 ran.update(measured)
                 return episodes
 
             episodes = source.episodes(ctx.env, block, demonstrate)
             check_fits(episodes, ctx.env, source=f"demos, block {block},")
-            if not source.uses_expert:
+            if not source.uses_expert and not source.experts:
                 warn_of_units(episodes, ctx.env, source=f"demos, block {block},")
             kept, dropped = filter_episodes(episodes, demos.filters)
             if len(kept) == 0:
@@ -161,7 +168,7 @@ def find_or_collect(ctx: Context, demos: Any, expert: Any, loaded: LoadedExpert)
             metrics[block] = {**ran, "kept": len(kept), "dropped": dropped}
         return metrics
 
-    name = loaded.name if source.uses_expert else "recorded"
+    name = loaded.name if source.uses_expert else "mixed" if source.experts else "recorded"
     return ctx.store.find_or_make("demos", name, config, make, parents=loaded.parents if source.uses_expert else ())
 
 

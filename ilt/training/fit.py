@@ -211,7 +211,8 @@ def check_components(ctx: Context, cfg: DictConfig) -> None:
     """Build a config's components, before any long work. Raise ConfigError, naming the key, if one does not fit."""
     make_imitation(cfg.imitation)
     check_source(cfg.demos, ctx.env)
-    check_expert_config(cfg.expert, ctx.env)
+    for expert in (cfg.expert, *make_source(cfg.demos).experts.values()):
+        check_expert_config(expert, ctx.env)
     known = {"episodes": None, "action_space": None, "as_deployed": True, "chunk": cfg.head.chunk}
     given = accepted(_located("dataset", cfg), own_keys("dataset", cfg.dataset), known, prefix="dataset")
     if cfg.head.chunk > 1 and "chunk" not in given:
