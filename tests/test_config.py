@@ -51,6 +51,11 @@ REQUIRED = {
     ("expert", "sb3"): ["expert.path=expert.zip"],
     ("expert", "function"): ["expert.function=tests.experts.test_base:above"],
     ("demos", "file"): ["demos.path=a.npz", "demos.validation_path=b.npz"],
+    ("demos", "mixed"): [
+        "demos.parts.a.expert=random",
+        "demos.parts.a.n_episodes=2",
+        "demos.parts.a.n_validation_episodes=1",
+    ],
 }
 """Values that an option requires from the user."""
 
@@ -432,6 +437,7 @@ def test_incompatible_settings_are_refused(changes: str, message: str) -> None:
         "dataset.context_length=4 dataset.stride=4",
         "dataset.context_length=4 evaluation.context_length=4",
         "dataset.context_length=1 model.tokens=states",
+        "dataset.tokens=returns_states_actions model.tokens=states evaluation.target_return=-3",
         "model.positions=none model.d_model=12 model.n_head=4",
         "model.action_dropout=1.0",
         "optimizer.learning_rate=1",

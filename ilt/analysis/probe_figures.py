@@ -102,7 +102,10 @@ def attention_figure(maps: Mapping[str, np.ndarray], width: float, *, tokens_per
     panels[0].set_yticks(range(n_rows), labels, fontsize=7 if n_rows <= 24 else 5)
     others = {
         1: [],
-        2: ["integers: states", "halves: actions" if n_tokens % 2 else "halves: returns"],  # the first token is a return
+        2: [
+            "integers: states",
+            "halves: actions" if n_tokens % 2 else "halves: returns",
+        ],  # the first token is a return
         3: ["integers: states", "1/3: returns", "2/3: actions"],
     }
     notes = [*others[tokens_per_step], "gray: no weight"]

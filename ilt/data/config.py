@@ -80,7 +80,7 @@ class MixedEpisodes(AnyDemos):
     )
 
 
-@component("demos.part")
+@component("demos.parts.NAME")
 class Part:
     """The share of one expert in data of mixed quality."""
 

@@ -51,7 +51,6 @@ class Demonstrate(Protocol):
         """Run seeds (E,) int64, with a title for the progress bar."""
 
 
-
 class DataSource(ABC):
     """Where demonstrations come from.
 
@@ -108,9 +107,11 @@ class MixedEpisodes(DataSource):
         self._counts: dict[str, list[int]] = {"demonstrations": [], "validation": []}
         self.experts = {}
         for name, given in parts.items():
-            part = dict(given) if isinstance(given, Mapping) else {"expert": given}
-            complete(common_keys("demos.part"), part)
-            check(common_keys("demos.part"), part, prefix=f"demos.parts.{name}")
+            if not isinstance(given, Mapping):
+                raise ConfigError(f"demos.parts.{name} must be a mapping, got {given!r}")
+            part = dict(given)
+            complete(common_keys("demos.parts.NAME"), part)
+            check(common_keys("demos.parts.NAME"), part, prefix=f"demos.parts.{name}")
             self._counts["demonstrations"].append(part["n_episodes"])
             self._counts["validation"].append(part["n_validation_episodes"])
             self.experts[f"demos.parts.{name}"] = _expert_of(part, f"demos.parts.{name}")
@@ -133,8 +134,12 @@ class MixedEpisodes(DataSource):
 
     def identity(self) -> dict[str, Any]:
         experts = [canonical("expert", expert, prefix=key) for key, expert in self.experts.items()]
-        return {"parts": [dict(zip(("expert", *self._counts), each, strict=True)) for each in zip(
-            experts, *self._counts.values(), strict=True)]}
+        return {
+            "parts": [
+                dict(zip(("expert", *self._counts), each, strict=True))
+                for each in zip(experts, *self._counts.values(), strict=True)
+            ]
+        }
 
 
 def _expert_of(part: Mapping[str, Any], prefix: str) -> dict[str, Any]:
