@@ -51,11 +51,7 @@ REQUIRED = {
     ("expert", "sb3"): ["expert.path=expert.zip"],
     ("expert", "function"): ["expert.function=tests.experts.test_base:above"],
     ("demos", "file"): ["demos.path=a.npz", "demos.validation_path=b.npz"],
-    ("demos", "mixed"): [
-        "demos.parts.a.expert=random",
-        "demos.parts.a.n_episodes=2",
-        "demos.parts.a.n_validation_episodes=1",
-    ],
+    ("demos", "mixed"): ["demos.parts={a: {expert: random, n_episodes: 2, n_validation_episodes: 1}}"],
 }
 """Values that an option requires from the user."""
 

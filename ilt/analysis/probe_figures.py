@@ -100,12 +100,10 @@ def attention_figure(maps: Mapping[str, np.ndarray], width: float, *, tokens_per
         axes.grid(visible=False)
     labels = [f"layer {layer + 1}, head {head + 1}" for layer in range(n_layer) for head in range(n_head)]
     panels[0].set_yticks(range(n_rows), labels, fontsize=7 if n_rows <= 24 else 5)
+    halves = "actions" if n_tokens % 2 else "returns"  # an even number of tokens starts with a return
     others = {
         1: [],
-        2: [
-            "integers: states",
-            "halves: actions" if n_tokens % 2 else "halves: returns",
-        ],  # the first token is a return
+        2: ["integers: states", f"halves: {halves}"],
         3: ["integers: states", "1/3: returns", "2/3: actions"],
     }
     notes = [*others[tokens_per_step], "gray: no weight"]

@@ -64,7 +64,7 @@ class DataSource(ABC):
     version = 1
     uses_expert = False
     n_episodes = 0
-    experts: Mapping[str, Mapping[str, Any]] = {}  # noqa: RUF012 (never changed)
+    experts: Mapping[str, Mapping[str, Any]] = {}
 
     @abstractmethod
     def episodes(self, env: EnvSpec, block: str, demonstrate: Demonstrate) -> Episodes:

@@ -55,8 +55,8 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
 
     A batch of B windows is a dictionary:
 
-    - `observations` (B, K, obs_dim) float32: `observations[:, t]` is what was seen when `actions[:, t]` was chosen; with
-      `returns_states_actions`, its last number is the return-to-go, the sum of the rewards from there on;
+    - `observations` (B, K, obs_dim) float32: `observations[:, t]` is what was seen when `actions[:, t]` was chosen;
+      with `returns_states_actions`, its last number is the return-to-go, the sum of the rewards from there on;
     - `actions` (B, K) or (B, K, dim), in model units: the executed actions, which the model sees as past inputs;
     - `targets`, of the same shape: the expert's actions; without this key, the targets are `actions`;
     - `mask` (B, K) bool: True at real steps, False at padding;

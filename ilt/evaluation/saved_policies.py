@@ -36,7 +36,8 @@ def read_policy(
         target_return: what a return-conditioned student is told to earn; None for its own target.
 
     Raises:
-        ConfigError: there is no such policy, it takes no target return, or its observations or actions do not fit the environment.
+        ConfigError: there is no such policy, it takes no target return, or its observations or actions do not fit the
+            environment.
         UnreadableFileError: a file cannot be read.
         DamagedArtifactError: a file is missing or differs from the published one.
     """

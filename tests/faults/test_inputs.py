@@ -215,7 +215,7 @@ demos=mixed demos.parts={} -> demos.parts must be a mapping of parts by name, go
 demos=mixed demos.parts={a:3} -> demos.parts.a must be a mapping, got 3
 demos=mixed demos.parts={a:{expert:random}} -> demos.parts.a.n_episodes must be given; it must be an integer
 demos=mixed demos.parts={a:{expert:foo,n_episodes:1,n_validation_episodes:1}} -> demos.parts.a.expert must be one of
-demos=mixed demos.parts={a:{expert:random,n_episodes:1,n_validation_episodes:1,settings:{foo:1}}} -> demos.parts.a.settings.foo is not a key
+demos=mixed demos.parts={a:{expert:random,settings:{foo:1},n_episodes:1,n_validation_episodes:1}} -> demos.parts.a.set
 demos=file demos.path=GIVEN/text demos.validation_path=GIVEN/text -> demos.path must be a file that can be read, got
 demos=file demos.path=GIVEN/empty.zip demos.validation_path=GIVEN/empty.zip -> demos.path must be a file that contains
 [train: model]

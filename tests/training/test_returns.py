@@ -114,7 +114,7 @@ def test_a_saved_student_acts_alone_by_its_target_or_another(tmp_path: Path) -> 
             observation, reward, over, _, _ = simulator.step(action)
             total += reward
         assert total == earned
-    with pytest.raises(ConfigError, match="target_return must be null unless where is a run with .*, but random is"):
+    with pytest.raises(ConfigError, match=r"target_return must be null unless where is a run with .*, but random is"):
         ilt.load_policy("random", env, outputs=tmp_path, target_return=6.0)
 
 
