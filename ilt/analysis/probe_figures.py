@@ -101,12 +101,8 @@ def attention_figure(maps: Mapping[str, np.ndarray], width: float, *, tokens_per
     labels = [f"layer {layer + 1}, head {head + 1}" for layer in range(n_layer) for head in range(n_head)]
     panels[0].set_yticks(range(n_rows), labels, fontsize=7 if n_rows <= 24 else 5)
     halves = "actions" if n_tokens % 2 else "returns"  # an even number of tokens starts with a return
-    others = {
-        1: [],
-        2: ["integers: states", f"halves: {halves}"],
-        3: ["integers: states", "1/3: returns", "2/3: actions"],
-    }
-    notes = [*others[tokens_per_step], "gray: no weight"]
+    kinds = {1: [], 2: [f"halves: {halves}"], 3: ["1/3: returns", "2/3: actions"]}[tokens_per_step]
+    notes = [*(["integers: states", *kinds] if kinds else []), "gray: no weight"]
     figure.supxlabel(f"steps back\n({'; '.join(notes)})", fontsize=7)
     figure.colorbar(drawn, ax=panels, label="attention weight", ticks=[0.0, 0.1, 0.3, 1.0], aspect=15 * rows)
     return figure
