@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -76,11 +77,15 @@ def _student(
     if target_return is not None and not spec.return_conditioned:
         raise ConfigError(_NO_RETURNS.format(key=key, where=folder, target_return=target_return))
     context_length = run.evaluation.context_length or spec.context_length
-    target = {} if target_return is None else {"target_return": target_return}
+    identity: dict[str, Any] = {"weights": sha256(folder / weights), "context_length": context_length}
+    if target_return is not None:
+        identity["target_return"] = target_return
     return NamedPolicy(
-        policy=SequencePolicy(model, head, context_length=context_length, deterministic=deterministic, **target),
+        policy=SequencePolicy(
+            model, head, context_length=context_length, deterministic=deterministic, target_return=target_return
+        ),
         name=folder.name,
-        identity={"weights": sha256(folder / weights), "context_length": context_length, **target},
+        identity=identity,
         deterministic=deterministic,
     )
 
