@@ -133,12 +133,13 @@ class MixedEpisodes(DataSource):
                 raise ConfigError(f"demos.parts must have at most {held} {block} episodes, got {sum(counts)}")
 
     def identity(self) -> dict[str, Any]:
-        experts = [canonical("expert", expert, prefix=key) for key, expert in self.experts.items()]
+        experts = [
+            {**canonical("expert", expert, prefix=key), **file_digests(own_keys("expert", expert))}
+            for key, expert in self.experts.items()
+        ]
+        names = ("expert", *self._counts)
         return {
-            "parts": [
-                dict(zip(("expert", *self._counts), each, strict=True))
-                for each in zip(experts, *self._counts.values(), strict=True)
-            ]
+            "parts": [dict(zip(names, part, strict=True)) for part in zip(experts, *self._counts.values(), strict=True)]
         }
 
 
