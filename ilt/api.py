@@ -299,6 +299,7 @@ def load_policy(
     *,
     outputs: str | Path = "outputs",
     deterministic: bool = True,
+    target_return: float | None = None,
     trust: Sequence[str] | None = (),
 ) -> Policy:
     """Load the policy of a finished run or of an expert. To act with it, see [`predict`][ilt.Policy.predict].
@@ -308,11 +309,14 @@ def load_policy(
         env: the environment to act in, which its observations and actions must fit.
         outputs: folder of the store, in which a name is looked up.
         deterministic: whether it takes its most likely action instead of sampling.
+        target_return: what a return-conditioned student is told to earn in an episode; None for the target that it was
+            scored with.
         trust: packages whose code may be run to build it, besides `ilt` and the package of `env`; None for all, if the
             files are your own.
 
     Raises:
-        ConfigError: there is no such policy, it does not fit the environment, or its code is not trusted.
+        ConfigError: there is no such policy, it does not fit the environment, it takes no target return, or its code
+            is not trusted.
 
     Example:
         ```python
@@ -324,7 +328,8 @@ def load_policy(
     ctx, package = _context(env, outputs), env.id.rpartition(":")[0].partition(".")[0]
     if trust is not None and package:
         trust = [*trust, package]
-    saved = read_policy("where", str(where), ctx, deterministic=deterministic, trust=trust)
+    options: dict[str, Any] = {"deterministic": deterministic, "target_return": target_return, "trust": trust}
+    saved = read_policy("where", str(where), ctx, **options)
     saved.policy.flatten = partial(env.observations.flatten, privileged=saved.policy.privileged)
     saved.policy.action_space = env.action_space
     return saved.policy

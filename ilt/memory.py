@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from ilt.data.config import is_return_conditioned
 from ilt.schema import ConfigError, schema_of
 
 _GRADIENT = 8
@@ -50,7 +51,8 @@ def _least_memory(cfg: Any) -> Iterator[tuple[str, float]]:
     by_layer = {"transformer": 12, "gru": 6, "lstm": 8}.get(found.name, 1)
     yield shape, _GRADIENT * model.n_layer * max(by_layer * width**2, _MODULE)
     if found.name == "transformer":
-        tokens = (1 if model.tokens == "states" else 2) * (length - 1) + 1
+        per_step = (1 if model.tokens == "states" else 2) + is_return_conditioned(cfg.dataset)
+        tokens = per_step * (length - 1) + 1
         yield f"dataset.context_length={length}", 8 * tokens**2  # the distances between all tokens
     if found.name == "mlp_stack":
         inputs = length * (1 + model.d_action)

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from ilt.data.config import RETURNS_STATES_ACTIONS, is_return_conditioned
 from ilt.envs.spec import BLOCKS, EnvSpec, check_disjoint
 from ilt.machine import check_precision, check_writable, existing
 from ilt.models.config import check_chunk
@@ -34,7 +35,7 @@ NOT_OF_THE_RUN = (
 """Top-level keys that affect neither the weights nor a run's name."""
 
 STUDENT = ("context_length", "deterministic")
-"""Keys of `evaluation` that determine how the student acts during training."""
+"""Keys of `evaluation` that determine how the student acts during training, besides `target_return`."""
 
 
 def check_config(cfg: DictConfig, command: str = "train", *, partial: bool = False) -> None:
@@ -114,6 +115,8 @@ def training_config(cfg: DictConfig) -> dict[str, Any]:
         "student": {key: cfg.evaluation[key] for key in STUDENT},
         "seed": cfg.seed,
     }
+    if cfg.evaluation.target_return is not None:
+        kept["student"]["target_return"] = cfg.evaluation.target_return
     if cfg.get("threads", 1) != 1:
         kept["threads"] = cfg.threads  # sums over several threads round differently
     if cfg.expert.train_at_most is not None:  # a shorter training may replace the named expert
@@ -135,7 +138,7 @@ def training_hash(cfg: DictConfig) -> str:
 def is_of_the_run(override: str) -> bool:
     """Return whether an override, such as `+model.n_layer=2`, sets a key that may affect a run's weights."""
     group, _, key = override.lstrip("+~").partition("=")[0].partition(".")
-    return group not in NOT_OF_THE_RUN or (group == "evaluation" and key in STUDENT)
+    return group not in NOT_OF_THE_RUN or (group == "evaluation" and key in (*STUDENT, "target_return"))
 
 
 def run_config(cfg: DictConfig) -> dict[str, Any]:
@@ -245,6 +248,10 @@ def _check_dataset(cfg: DictConfig) -> None:
         raise ConfigError(
             f"evaluation.context_length must be at most dataset.context_length = {dataset.context_length}, "
             f"got {context_length}"
+        )
+    if (target := cfg.evaluation.target_return) is not None and not is_return_conditioned(dataset):
+        raise ConfigError(
+            f"evaluation.target_return must be null unless dataset.tokens={RETURNS_STATES_ACTIONS}, got {target}"
         )
 
 

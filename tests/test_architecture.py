@@ -19,7 +19,7 @@ ANYWHERE = (
 )
 FREE = {f"ilt.{name}" for name in ANYWHERE.split(", ")}
 """Any module may import these."""
-OPENS_LATE = {"ilt.data.sources", "ilt.envs.spec", "ilt.models.config"}
+OPENS_LATE = {"ilt.data.config", "ilt.data.sources", "ilt.envs.spec", "ilt.models.config"}
 """`ilt.machine` and `ilt.settings`, which any module may import, import these to check heads and read identities."""
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 

@@ -54,6 +54,7 @@ REQUIRED = {
     ("expert", "none"): ["demos=file", "demos.path=a.npz", "demos.validation_path=b.npz"],
     ("demos", "file"): ["demos.path=a.npz", "demos.validation_path=b.npz"],
     ("demos", "minari"): ["demos.id=toys/echo-v0"],
+    ("demos", "mixed"): ["demos.parts={a: {expert: random, n_episodes: 2, n_validation_episodes: 1}}"],
 }
 REQUIRED |= {(group, f"{option}_keys"): keys for (group, option), keys in REQUIRED.items()}
 """Values that an option requires from the user."""
@@ -438,6 +439,7 @@ def test_incompatible_settings_are_refused(changes: str, message: str) -> None:
         "dataset.context_length=4 dataset.stride=4",
         "dataset.context_length=4 evaluation.context_length=4",
         "dataset.context_length=1 model.tokens=states",
+        "dataset.tokens=returns_states_actions model.tokens=states evaluation.target_return=-3",
         "model.positions=none model.d_model=12 model.n_head=4",
         "model.action_dropout=1.0",
         "optimizer.learning_rate=1",

@@ -31,7 +31,11 @@ def attention_maps(model: Decoder, episodes: Episodes, episode: int, *, context_
     for title, step in moments.items():
         if step < length:  # the episode may be shorter than a window
             _, observations, actions = windows_at(
-                one, step, action_space=model.action_space, context_length=context_length
+                one,
+                step,
+                action_space=model.action_space,
+                context_length=context_length,
+                target_return=None if model.target_return is None else float(model.target_return),
             )
             maps[f"{title} (step {step})"] = attention_of(model, observations, actions)[:, 0].numpy()
     return maps
@@ -63,7 +67,8 @@ def maps_of_rows(rows: Sequence[Mapping[str, str]]) -> tuple[dict[str, np.ndarra
         )
         for moment, its_rows in moments.items()
     }
-    return maps, 1 if all(float(row["steps_back"]).is_integer() for row in rows) else 2
+    apart = min((back for row in rows if (back := float(row["steps_back"])) > 0), default=1.0)  # neighboring tokens
+    return maps, max(round(1 / apart), 1)
 
 
 def maps_in_words(maps: Mapping[str, np.ndarray], *, tokens_per_step: int) -> str:

@@ -78,7 +78,7 @@ def attention_figure(maps: Mapping[str, np.ndarray], width: float, *, tokens_per
     Args:
         maps: (n_layer, n_head, T), by title; T is the number of tokens in the window.
         width: in inches.
-        tokens_per_step: 2 if the window also has action tokens, otherwise 1.
+        tokens_per_step: 1 for states; 2 with actions, or with returns; 3 with both.
     """
     n_layer, n_head, n_tokens = next(iter(maps.values())).shape
     n_rows = n_layer * n_head
@@ -100,7 +100,9 @@ def attention_figure(maps: Mapping[str, np.ndarray], width: float, *, tokens_per
         axes.grid(visible=False)
     labels = [f"layer {layer + 1}, head {head + 1}" for layer in range(n_layer) for head in range(n_head)]
     panels[0].set_yticks(range(n_rows), labels, fontsize=7 if n_rows <= 24 else 5)
-    notes = [*(["integers: states", "halves: actions"] if tokens_per_step == 2 else []), "gray: no weight"]
+    halves = "actions" if n_tokens % 2 else "returns"  # an even number of tokens starts with a return
+    kinds = {1: [], 2: [f"halves: {halves}"], 3: ["1/3: returns", "2/3: actions"]}[tokens_per_step]
+    notes = [*(["integers: states", *kinds] if kinds else []), "gray: no weight"]
     figure.supxlabel(f"steps back\n({'; '.join(notes)})", fontsize=7)
     figure.colorbar(drawn, ax=panels, label="attention weight", ticks=[0.0, 0.1, 0.3, 1.0], aspect=15 * rows)
     return figure

@@ -92,8 +92,13 @@ def read_moment(
         columns: the columns of `step/privileged` to use as targets.
         context_length: steps of context; a recurrent model gets the whole episode so far.
     """
-    length = step + 1 if model.recurrent else context_length
-    which, observations, actions = windows_at(episodes, step, action_space=model.action_space, context_length=length)
+    which, observations, actions = windows_at(
+        episodes,
+        step,
+        action_space=model.action_space,
+        context_length=step + 1 if model.recurrent else context_length,
+        target_return=None if model.target_return is None else float(model.target_return),
+    )
     parts = zip(observations.split(_BATCH), actions.split(_BATCH), strict=True)
     inside = [hidden_states(model, *part) for part in parts]
     features = {name: torch.cat([part[name] for part in inside]).numpy() for name in inside[0]}

@@ -20,7 +20,7 @@ def main(cfg: DictConfig) -> float:
     start_early(cfg)
     from ilt.cli.job import job_info
     from ilt.data.episodes import Episodes
-    from ilt.data.sources import check_source
+    from ilt.data.sources import check_source, make_source
     from ilt.evaluation.tables import demonstration_rows, short
     from ilt.experts.base import check_expert_config
     from ilt.experts.find import find_or_collect, find_or_load
@@ -30,7 +30,8 @@ def main(cfg: DictConfig) -> float:
 
     ctx = prepare(cfg)
     check_source(cfg.demos, cfg.expert, ctx.env)
-    check_expert_config(cfg.expert, ctx.env)
+    for expert in (cfg.expert, *make_source(cfg.demos).experts.values()):
+        check_expert_config(expert, ctx.env)
     n_episodes = cfg.demos.get("n_episodes")
     name = "recorded-episodes" if n_episodes is None else f"{cfg.expert.name}-{n_episodes}-episodes"
     with open_run(cfg.logger, job_info(cfg, "collect", name=name, folder=ctx.store.root)) as logger:

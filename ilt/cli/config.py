@@ -111,6 +111,9 @@ class Evaluate(_Trusting):
     seeds: str = key("test:1000", "Episodes to score the student on.", rule=_SEEDS)
     checkpoint: str | None = key(None, "Weights to load; null for the reported ones.", choices=("last", "best"))
     context_length: int | None = key(None, "Steps of context; null for the length that the run was scored with.", ge=1)
+    target_return: float | None = key(
+        None, "Return to ask of a return-conditioned student; null for the target that the run was scored with."
+    )
     deterministic: bool = key(True, "Take the student's most likely action; false samples one.")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from ilt.cli.app import app
+from ilt.data.config import RETURNS_STATES_ACTIONS, is_return_conditioned
 from ilt.envs.spec import EnvSpec
 from ilt.rollout.workers import start_early
 from ilt.schema import ConfigError, config_hash
@@ -27,6 +28,11 @@ def main(cfg: DictConfig) -> float:
     trained_with = run.dataset.context_length
     if cfg.context_length is not None and cfg.context_length > trained_with:
         raise ConfigError(f"context_length must be at most the run's {trained_with}, got {cfg.context_length}")
+    if cfg.target_return is not None and not is_return_conditioned(run.dataset):
+        raise ConfigError(
+            f"target_return must be null unless the run has dataset.tokens={RETURNS_STATES_ACTIONS}, "
+            f"got {cfg.target_return}"
+        )
     _ = EnvSpec.from_config(run.env, trust=cfg.trust).action_space  # fail before the imports that take seconds
     instead = Path(cfg.outputs, "evaluations", f"{folder.name}-{config_hash(str(folder.resolve()))}")
     place = place_for(folder / "evaluations", instead)
@@ -44,6 +50,7 @@ def main(cfg: DictConfig) -> float:
     checkpoint = cfg.checkpoint or run.evaluation.reported_checkpoint
     context_length = cfg.context_length or run.evaluation.context_length
     name = f"{block}-{offset}-{count}-{checkpoint}-K{context_length or trained_with}"
+    name += "" if cfg.target_return is None else f"-R{cfg.target_return:g}"
     name += "" if cfg.deterministic else "-sampled"
     config = {**run_config(run), "evaluate": run_config(cfg)}
     job = job_info(cfg, "evaluate", name=f"{folder.name}-{name}", folder=ctx.store.root, config=config)
@@ -62,6 +69,7 @@ def main(cfg: DictConfig) -> float:
             context_length=context_length,
             deterministic=cfg.deterministic,
             reference_scores=reference and {"min": reference["zero"], "max": reference["one"]},
+            target_return=cfg.target_return,
             trust=cfg.trust,
         )
         results = {

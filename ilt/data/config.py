@@ -1,14 +1,18 @@
 """Schemas of the config groups `dataset` and `demos`."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
-from ilt.rules import COUNT, TEXT, Rule
+from ilt.rules import COUNT, MAPPING, TEXT, Rule
 from ilt.schema import component, key
 
 AMOUNT = Rule(
     lambda v: COUNT.allows(v) or (isinstance(v, float) and 0 < v <= 1),
     "a number of episodes (an integer of at least 1) or a fraction of them (above 0.0, at most 1.0)",
 )
+
+RETURNS_STATES_ACTIONS = "returns_states_actions"
 
 
 MINARI_ID = Rule(
@@ -33,6 +37,16 @@ class Windows(AnyDataset):
 
     context_length: int = key(8, "K, the longest window in steps.", ge=1)
     stride: int = key(1, "Steps between the starts of neighboring windows, from 1 to K.", ge=1)
+    tokens: str = key(
+        "states_actions",
+        "What students see at a step; `returns_states_actions` adds the return-to-go (Decision Transformer).",
+        choices=("states_actions", RETURNS_STATES_ACTIONS),
+    )
+
+
+def is_return_conditioned(dataset: Mapping[str, Any]) -> bool:
+    """Return whether the students of a config's `dataset` see returns-to-go."""
+    return bool(dataset.get("tokens") == RETURNS_STATES_ACTIONS)
 
 
 @component("demos.filters")
@@ -59,6 +73,28 @@ class ExpertEpisodes(AnyDemos):
 
     n_episodes: int = key(1000, "Demonstrations to collect, before filters drop any.", ge=1)
     n_validation_episodes: int = key(100, "Validation episodes to collect; they are never trained on.", ge=1)
+
+
+@component("demos", "mixed", "ilt.data.sources.MixedEpisodes")
+class MixedEpisodes(AnyDemos):
+    """Episodes of several experts, shuffled: data of mixed quality. They pass no gate."""
+
+    parts: dict[str, object] = key(
+        "???",
+        "By name: `expert` (an option), its `settings`, `n_episodes` and `n_validation_episodes`.",
+        rule=Rule(lambda v: MAPPING.allows(v) and len(v) > 0, "a mapping of parts by name"),
+        identity=False,
+    )
+
+
+@component("demos.parts.NAME")
+class Part:
+    """The share of one expert in data of mixed quality."""
+
+    expert: str = key("???", "An option of `expert`.")
+    settings: dict[str, object] = key({}, "Other keys of that expert, such as total_steps.")
+    n_episodes: int = key("???", "Demonstrations to collect.", ge=1)
+    n_validation_episodes: int = key("???", "Validation episodes to collect.", ge=1)
 
 
 _EPISODES = tuple(

@@ -16,14 +16,26 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from gymnasium import spaces
 
 from ilt.data.episodes import Episodes
 from ilt.envs.spec import EnvSpec
-from ilt.schema import ConfigError, accepted, locate, own_keys, path_of
+from ilt.registry import load_option, merge
+from ilt.schema import (
+    ConfigError,
+    accepted,
+    canonical,
+    check,
+    common_keys,
+    complete,
+    locate,
+    own_keys,
+    path_of,
+    schema_of,
+)
 from ilt.settings import has_expert
 from ilt.tracking.store import file_digests, sha256
 
@@ -32,8 +44,12 @@ log = logging.getLogger(__name__)
 _TOLERANCE = 1e-3
 """How far a recorded observation may lie outside its bounds, since recordings are rounded."""
 
-Demonstrate = Callable[[np.ndarray, str], Episodes]
-"""Runs the expert: takes seeds (E,) int64 and a title for the progress bar, and returns one episode per seed."""
+
+class Demonstrate(Protocol):
+    """Runs the expert, or another one that a config describes, and returns one episode per seed."""
+
+    def __call__(self, seeds: np.ndarray, title: str, expert: Mapping[str, Any] | None = None, /) -> Episodes:
+        """Run seeds (E,) int64, with a title for the progress bar."""
 
 
 class DataSource(ABC):
@@ -43,11 +59,13 @@ class DataSource(ABC):
         version: increase it when the episodes change, so that older artifacts are not reused.
         uses_expert: whether the episodes depend on the expert, which must then pass its gate.
         n_episodes: how many seeds of the demonstrations block it uses, starting from the first.
+        experts: configs of other experts that it uses, by the key that describes them.
     """
 
     version = 1
     uses_expert = False
     n_episodes = 0
+    experts: Mapping[str, Mapping[str, Any]] = {}
 
     @abstractmethod
     def episodes(self, env: EnvSpec, block: str, demonstrate: Demonstrate) -> Episodes:
@@ -81,6 +99,69 @@ class ExpertEpisodes(DataSource):
 
     def episodes(self, env: EnvSpec, block: str, demonstrate: Demonstrate) -> Episodes:
         return demonstrate(env.seeds(block, self._count[block]), block)
+
+
+class MixedEpisodes(DataSource):
+    """Episodes of several experts: data of mixed quality, as for offline reinforcement learning (Fu et al. 2020, D4RL).
+
+    Every part has seeds of its own, one after the other in each block. The episodes are then shuffled, so that the
+    first ones are a sample of all parts.
+
+    Args:
+        parts: by name, a mapping with the keys of `ilt.data.config.Part`.
+    """
+
+    def __init__(self, *, parts: Mapping[str, Mapping[str, Any]]) -> None:
+        self._counts: dict[str, list[int]] = {"demonstrations": [], "validation": []}
+        self.experts = {}
+        for name, given in parts.items():
+            if not isinstance(given, Mapping):
+                raise ConfigError(f"demos.parts.{name} must be a mapping, got {given!r}")
+            part = dict(given)
+            complete(common_keys("demos.parts.NAME"), part)
+            check(common_keys("demos.parts.NAME"), part, prefix=f"demos.parts.{name}")
+            self._counts["demonstrations"].append(part["n_episodes"])
+            self._counts["validation"].append(part["n_validation_episodes"])
+            self.experts[f"demos.parts.{name}"] = _expert_of(part, f"demos.parts.{name}")
+        self.n_episodes = sum(self._counts["demonstrations"])
+
+    def episodes(self, env: EnvSpec, block: str, demonstrate: Demonstrate) -> Episodes:
+        counts = self._counts[block]
+        seeds = np.split(env.seeds(block, sum(counts)), np.cumsum(counts)[:-1])
+        parts = [
+            demonstrate(its_seeds, f"{key.rpartition('.')[2]}, {block}", expert)
+            for (key, expert), its_seeds in zip(self.experts.items(), seeds, strict=True)
+        ]
+        return Episodes.concatenate(parts).select(np.random.default_rng(0).permutation(sum(counts)))
+
+    def check(self, env: EnvSpec) -> None:
+        """Raise ConfigError unless the blocks of the environment have enough seeds."""
+        for block, counts in self._counts.items():
+            if sum(counts) > (held := env.seed_blocks[block][1]):
+                raise ConfigError(f"demos.parts must have at most {held} {block} episodes, got {sum(counts)}")
+
+    def identity(self) -> dict[str, Any]:
+        experts = [
+            {**canonical("expert", expert, prefix=key), **file_digests(own_keys("expert", expert))}
+            for key, expert in self.experts.items()
+        ]
+        names = ("expert", *self._counts)
+        return {
+            "parts": [dict(zip(names, part, strict=True)) for part in zip(experts, *self._counts.values(), strict=True)]
+        }
+
+
+def _expert_of(part: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the whole config of a part's expert. Raise ConfigError, naming the key, if it is wrong."""
+    try:
+        values = merge(load_option("expert", part["expert"]), {"gate": None, **part["settings"]})
+    except ConfigError as error:
+        raise ConfigError(f"{prefix}.{error}") from error
+    found = schema_of("expert", values, prefix=f"{prefix}.settings")
+    complete(found, values)
+    check(found, values, prefix=f"{prefix}.settings")
+    values["name"] = values["name"] or part["expert"]
+    return values
 
 
 class EpisodesFile(DataSource):

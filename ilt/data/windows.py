@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ilt.data.config import RETURNS_STATES_ACTIONS
 from ilt.data.episodes import Episodes
+from ilt.data.returns import seen_by_model
 from ilt.envs.actions import ActionSpace
 
 LABEL = "step/label"
@@ -54,6 +56,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
     A batch of B windows is a dictionary:
 
     - `observations` (B, K, obs_dim) float32: `observations[:, t]` is what was seen when `actions[:, t]` was chosen;
+      with `returns_states_actions`, its last number is the return-to-go, the sum of the rewards from there on;
     - `actions` (B, K) or (B, K, dim), in model units: the executed actions, which the model sees as past inputs;
     - `targets`, of the same shape: the expert's actions; without this key, the targets are `actions`;
     - `mask` (B, K) bool: True at real steps, False at padding;
@@ -71,6 +74,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
             sees the K − 1 steps before it, or all steps since the start of the episode if they are fewer. Requires
             stride 1.
         chunk: H, how many actions are targets at each step.
+        tokens: `states_actions`, or `returns_states_actions` for a return-conditioned model.
     """
 
     def __init__(
@@ -82,12 +86,14 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         stride: int = 1,
         as_deployed: bool = False,
         chunk: int = 1,
+        tokens: str = "states_actions",
     ) -> None:
         assert 1 <= stride <= context_length
         assert stride == 1 or not as_deployed, "some steps would never be scored"
         if len(episodes) == 0:
             raise ValueError("there are no episodes to cut windows from")
-        self._observations = torch.from_numpy(episodes.observations)
+        self._return_conditioned = tokens == RETURNS_STATES_ACTIONS
+        self._observations = torch.from_numpy(self._seen(episodes))
         self._action_space = action_space
         self._actions = torch.from_numpy(action_space.encode(episodes.actions))
         labels = action_space.encode(labels_of(episodes)) if LABEL in episodes.extras else None
@@ -102,6 +108,9 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
 
     def __len__(self) -> int:
         return len(self._windows)
+
+    def _seen(self, episodes: Episodes) -> np.ndarray:
+        return seen_by_model(episodes, return_conditioned=self._return_conditioned)
 
     def to(self, device: torch.device) -> "WindowDataset":
         """Move the demonstrations to a device, so that batches are gathered there instead of being copied to it."""
@@ -118,7 +127,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
             [targets, torch.from_numpy(self._action_space.encode(labels_of(episodes))).to(device)]
         )
         for name, more in {
-            "_observations": episodes.observations,
+            "_observations": self._seen(episodes),
             "_first_steps": episodes.step_offsets + len(self._actions),
             "_actions": self._action_space.encode(episodes.actions),
             "_lengths": episodes.lengths,
@@ -160,24 +169,32 @@ def labels_of(episodes: Episodes) -> np.ndarray:
 
 
 def windows_at(
-    episodes: Episodes, step: int, *, action_space: ActionSpace, context_length: int
+    episodes: Episodes,
+    step: int,
+    *,
+    action_space: ActionSpace,
+    context_length: int,
+    target_return: float | None = None,
 ) -> tuple[np.ndarray, Tensor, Tensor]:
     """Return what a student sees when it chooses the action at a step, for every episode that is long enough.
 
     Args:
         step: index of the step in its episode.
+        target_return: what a return-conditioned student is told to earn; None for other students.
 
     Returns:
         indices of these episodes (n,) int64, and their windows: observations (n, L, obs_dim) and actions
         (n, L[, dim]) in model units, with L = min(step + 1, context_length).
     """
+    conditioned = target_return is not None
+    seen = seen_by_model(episodes, return_conditioned=conditioned, target_return=target_return)
     which = np.flatnonzero(episodes.lengths > step)
     places = np.arange(max(step + 1 - context_length, 0), step + 1)
     rows = episodes.observation_offsets[which, None] + places
     steps = episodes.step_offsets[which, None] + places
     return (
         which,
-        torch.from_numpy(episodes.observations[rows]),
+        torch.from_numpy(seen[rows]),
         torch.from_numpy(action_space.encode(episodes.actions[steps])),
     )
 
@@ -197,18 +214,20 @@ def take_episodes(episodes: Episodes, amount: int | float) -> Episodes:
     return episodes.first(count)
 
 
-def observation_statistics(episodes: Episodes) -> tuple[Tensor, Tensor]:
+def observation_statistics(episodes: Episodes, *, return_conditioned: bool = False) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation (obs_dim,) float32 of the observations at which an action was chosen.
 
-    A constant coordinate gets a deviation of 1.
+    A constant coordinate gets a deviation of 1. For a return-conditioned model, the last numbers are those of the
+    returns-to-go.
     """
+    observations = seen_by_model(episodes, return_conditioned=return_conditioned)
     seen = np.ones(len(episodes.observations), dtype=bool)
     seen[episodes.observation_offsets + episodes.lengths] = False  # the final observation of each episode
     blocks = [slice(first, first + 100_000) for first in range(0, len(seen), 100_000)]  # avoids a copy of everything
     n_steps = seen.sum()
 
     def mean_of(values: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        chosen = (episodes.observations[block][seen[block]].astype(np.float64) for block in blocks)
+        chosen = (observations[block][seen[block]].astype(np.float64) for block in blocks)
         return sum(values(rows).sum(axis=0) for rows in chosen) / n_steps
 
     mean = mean_of(lambda rows: rows)

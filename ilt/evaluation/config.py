@@ -15,4 +15,7 @@ class Evaluation:
     )
     context_length: int | None = key(None, "Steps of context; null for dataset.context_length.", ge=1)
     deterministic: bool = key(True, "Take the student's most likely action; false samples one.")
+    target_return: float | None = key(
+        None, "Return to ask of a return-conditioned student; null for the highest among the demonstrations."
+    )
     video: bool = key(True, "Render the student's median episode next to the expert's.")

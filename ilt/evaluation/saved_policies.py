@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -18,7 +19,13 @@ from ilt.tracking.store import Artifact, open_artifact, sha256
 
 
 def read_policy(
-    key: str, where: str, ctx: Context, *, deterministic: bool, trust: Sequence[str] | None = ()
+    key: str,
+    where: str,
+    ctx: Context,
+    *,
+    deterministic: bool,
+    target_return: float | None = None,
+    trust: Sequence[str] | None = (),
 ) -> NamedPolicy:
     """Load the policy that a config key names. It may have been trained in a variant of the environment.
 
@@ -27,33 +34,58 @@ def read_policy(
     Args:
         key: the config key, for error messages.
         where: a folder or a name, as for `folder_of`, or `random`.
+        target_return: what a return-conditioned student is told to earn; None for its own target.
 
     Raises:
-        ConfigError: there is no such policy, or its observations or actions do not fit the environment.
+        ConfigError: there is no such policy, it takes no target return, or its observations or actions do not fit the
+            environment.
         UnreadableFileError: a file cannot be read.
         DamagedArtifactError: a file is missing or differs from the published one.
     """
-    if where == RANDOM:
+    folder = None if where == RANDOM else folder_of(key, where, ctx.store.root)
+    if folder is not None and (folder / RESULTS).is_file():
+        return _student(key, folder, ctx, deterministic=deterministic, target_return=target_return, trust=trust)
+    if target_return is not None:
+        raise ConfigError(_NO_RETURNS.format(key=key, where=where, target_return=target_return))
+    if folder is None:
         return random_policy(ctx.env)
-    folder = folder_of(key, where, ctx.store.root)
-    if (folder / RESULTS).is_file():
-        return _student(key, folder, ctx, deterministic=deterministic, trust=trust)
     return _expert(key, open_artifact(folder), ctx, deterministic=deterministic, trust=trust)
 
 
-def _student(key: str, folder: Path, ctx: Context, *, deterministic: bool, trust: Sequence[str] | None) -> NamedPolicy:
+_NO_RETURNS = (
+    "target_return must be null unless {key} is a run with dataset.tokens=returns_states_actions, but {where} is not "
+    "one, got {target_return}"
+)
+
+
+def _student(
+    key: str,
+    folder: Path,
+    ctx: Context,
+    *,
+    deterministic: bool,
+    target_return: float | None,
+    trust: Sequence[str] | None,
+) -> NamedPolicy:
     """Load a run's reported weights, with the context length that they were scored with."""
     run, _ = read_finished(folder, key=key)
     weights = f"weights/{run.evaluation.reported_checkpoint}.safetensors"
     spec, model, head = ModelSpec.load(folder / weights, trust=trust)
     if run.env["id"] == ctx.env.id:
-        _check_fit(key, ctx.env, spec.observation_dim, spec.action_space)
+        _check_fit(key, ctx.env, spec.observation_dim - spec.return_conditioned, spec.action_space)
     check_environment_of(key, run.env, ctx.env, privileged=False, trust=trust)
+    if target_return is not None and not spec.return_conditioned:
+        raise ConfigError(_NO_RETURNS.format(key=key, where=folder, target_return=target_return))
     context_length = run.evaluation.context_length or spec.context_length
+    identity: dict[str, Any] = {"weights": sha256(folder / weights), "context_length": context_length}
+    if target_return is not None:
+        identity["target_return"] = target_return
     return NamedPolicy(
-        policy=SequencePolicy(model, head, context_length=context_length, deterministic=deterministic),
+        policy=SequencePolicy(
+            model, head, context_length=context_length, deterministic=deterministic, target_return=target_return
+        ),
         name=folder.name,
-        identity={"weights": sha256(folder / weights), "context_length": context_length},
+        identity=identity,
         deterministic=deterministic,
     )
 

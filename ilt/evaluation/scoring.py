@@ -35,6 +35,7 @@ def score_students(
     context_length: int | None,
     deterministic: bool,
     reference_scores: Mapping[str, float] | None = None,
+    target_return: float | None = None,
     trust: "Sequence[str] | None" = (),
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, Episodes]]:
     """Roll out students, expert and random policy on the same seeds.
@@ -46,6 +47,7 @@ def score_students(
         context_length: steps of context; None for the length that the students were trained with.
         deterministic: whether the students take their most likely action, or sample.
         reference_scores: of the demonstrations; see `ilt.evaluation.statistics.compare`.
+        target_return: what return-conditioned students are told to earn; None for their own target.
         trust: packages besides `ilt` whose code may be run to build the students.
 
     Returns:
@@ -56,21 +58,26 @@ def score_students(
     references = {
         name: Episodes.load(ctx.find_or_rollout(policy, seeds).file("episodes.npz")) for name, policy in acting.items()
     }
-    done: dict[str, tuple[Episodes, dict[str, Any]]] = {}
+    done: dict[str, tuple[Episodes, dict[str, Any], float | None]] = {}
     students = {}
     for name, path in weights.items():
         content = sha256(path)
         if content not in done:
             _, model, head = ModelSpec.load(path, trust=trust)
-            policy = SequencePolicy(model, head, context_length=context_length, deterministic=deterministic)
+            policy = SequencePolicy(
+                model, head, context_length=context_length, deterministic=deterministic, target_return=target_return
+            )
             title = f"student ({name}) on {ctx.env.block_of(seeds)} seeds"
-            done[content] = ctx.rollout(policy, seeds, title=title)
+            done[content] = *ctx.rollout(policy, seeds, title=title), policy.target_return
         students[name] = done[content]
     reported = next(iter(students))
-    comparison = compare(students[reported][0], references, ctx.env, reference_scores=reference_scores)
-    comparison["steps_per_second"] = students[reported][1]["steps_per_second"]
-    checkpoints = {name: summarize(episodes, ctx.env) for name, (episodes, _) in students.items()}
-    return comparison, checkpoints, {"student": students[reported][0], **references}
+    own, metrics, target = students[reported]
+    comparison = compare(own, references, ctx.env, reference_scores=reference_scores)
+    comparison["steps_per_second"] = metrics["steps_per_second"]
+    if target is not None:
+        comparison["target_return"] = target
+    checkpoints = {name: summarize(episodes, ctx.env) for name, (episodes, *_) in students.items()}
+    return comparison, checkpoints, {"student": own, **references}
 
 
 def score(

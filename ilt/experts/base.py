@@ -171,7 +171,7 @@ class NoExpert(Expert):
 
 def check_expert_config(values: Any, env: EnvSpec) -> None:
     """Raise ConfigError, naming the key, if an expert cannot be made, or cannot act in the environment."""
-    make_expert(values).check(env, privileged=values.privileged)
+    make_expert(values).check(env, privileged=values["privileged"])
 
 
 def make_expert(values: Any, *, trust: Sequence[str] | None = None) -> Expert:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from omegaconf import OmegaConf
 
 from ilt.data.episodes import Episodes
 from ilt.data.sources import check_fits, filter_episodes, make_source, warn_of_seeds, warn_of_units
@@ -154,15 +155,21 @@ def find_or_collect(ctx: Context, demos: Any, expert: Any, loaded: LoadedExpert 
         for block in ("demonstrations", "validation"):
             ran: dict[str, Any] = {}
 
-            def demonstrate(seeds: np.ndarray, title: str, ran: dict[str, Any] = ran) -> Episodes:
-                assert loaded is not None, "only a source with uses_expert asks for demonstrations"
+            def demonstrate(
+                seeds: np.ndarray, title: str, other: Mapping[str, Any] | None = None, /, ran: dict[str, Any] = ran
+            ) -> Episodes:
+                if other is not None:
+                    values = OmegaConf.create(dict(other))
+                    policy = expert_policy(ctx, values, find_or_train(ctx, values))
+                    return ctx.rollout(policy, seeds, title=title)[0]
+                assert loaded is not None, "only a source with uses_expert asks for the expert's demonstrations"
                 episodes, measured = ctx.rollout(loaded.policy, seeds, title=title)
                 ran.update(measured)
                 return episodes
 
             episodes = source.episodes(ctx.env, block, demonstrate)
             check_fits(episodes, ctx.env, source=f"demos, block {block},")
-            if loaded is None:
+            if loaded is None and not source.experts:
                 warn_of_units(episodes, ctx.env, source=f"demos, block {block},")
                 warn_of_seeds(episodes, ctx.env, source=f"demos, block {block},")
             kept, dropped = filter_episodes(episodes, demos.filters)
@@ -174,7 +181,10 @@ def find_or_collect(ctx: Context, demos: Any, expert: Any, loaded: LoadedExpert 
         scores = source.reference_scores()
         return metrics if scores is None else {**metrics, "reference_scores": scores}
 
-    name, parents = ("recorded", ()) if loaded is None else (loaded.name, loaded.parents)
+    if loaded is not None:
+        name, parents = loaded.name, loaded.parents
+    else:
+        name, parents = "mixed" if source.experts else "recorded", ()
     return ctx.store.find_or_make("demos", name, config, make, parents=parents)
 
 

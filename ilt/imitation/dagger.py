@@ -57,6 +57,10 @@ class MixturePolicy(Policy):
         self._expert.reset(slots, seeds)
         self._rng.reset(slots, seeds)
 
+    def observe_reward(self, slots: np.ndarray, rewards: np.ndarray) -> None:
+        self._student.observe_reward(slots, rewards)
+        self._expert.observe_reward(slots, rewards)
+
     def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
         seen = observations[:, : self._visible]
         actions = self._student.act(slots, seen)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from scipy.special import ndtri
 
+from ilt.data.config import RETURNS_STATES_ACTIONS
 from ilt.data.datamodule import VALIDATION_STEPS
 from ilt.data.windows import WindowDataset
 from ilt.envs.actions import ActionSpace
@@ -54,6 +55,9 @@ class _Disturbed(Policy):
     def reset(self, slots: np.ndarray, seeds: np.ndarray) -> None:
         self._expert.reset(slots, seeds)
         self._rng.reset(slots, seeds)
+
+    def observe_reward(self, slots: np.ndarray, rewards: np.ndarray) -> None:
+        self._expert.observe_reward(slots, rewards)
 
     def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
         self.labels = self._expert.act(slots, observations)
@@ -123,6 +127,7 @@ def _beside_the_expert(round: Round) -> tuple[np.ndarray, np.ndarray]:
         action_space=round.env.action_space,
         context_length=round.context_length,
         as_deployed=True,
+        tokens=RETURNS_STATES_ACTIONS if round.model.return_conditioned else "states_actions",
     )
     windows.to(next(round.model.parameters()).device)
     rng = np.random.default_rng(round.number)

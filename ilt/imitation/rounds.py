@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import Callback
 
 from ilt.data.datamodule import WindowData
 from ilt.data.episodes import Episodes
+from ilt.data.returns import keep_returns_to_go
 from ilt.data.windows import labels_of
 from ilt.experts.find import LoadedExpert
 from ilt.imitation.base import Imitation, Round
@@ -134,6 +135,8 @@ class LabelBudget:
                     )
                 )
                 episodes = self._collect(number, policy)
+                if student.return_conditioned:
+                    episodes = keep_returns_to_go(episodes)
                 kept = episodes.first_steps(self._n_labels[number])
                 kept.save(folder / "episodes.npz")
                 same = kept.actions == labels_of(kept)

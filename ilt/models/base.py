@@ -59,23 +59,41 @@ class SequenceModel(nn.Module):
             int64, counted from 0, or numbers (B, L, dim) float32 in [−1, 1].
         n_outputs: how many numbers the action head needs for each step.
         context_length: K, the longest window in steps.
+        return_conditioned: whether the last number of an observation is the return-to-go; observation_dim includes it.
 
     Attributes:
         recurrent: whether it carries a state beyond K steps. If so, `forward` takes windows of any length, and in a
             rollout the state is carried from the start of the episode. Otherwise the model sees only the last K steps.
         observation_mean, observation_std: (obs_dim,) buffers, set before training and saved with the weights.
+        target_return: a buffer of one number, saved with the weights: what the student is told to earn in an episode,
+            unless its policy is given another target. None if the model is not return-conditioned.
     """
 
     recurrent = False
     observation_mean: Tensor
     observation_std: Tensor
+    target_return: Tensor | None
 
-    def __init__(self, *, observation_dim: int, action_space: ActionSpace, n_outputs: int, context_length: int) -> None:
+    def __init__(
+        self,
+        *,
+        observation_dim: int,
+        action_space: ActionSpace,
+        n_outputs: int,
+        context_length: int,
+        return_conditioned: bool = False,
+    ) -> None:
         super().__init__()
         self.observation_dim, self.action_space = observation_dim, action_space
         self.n_outputs, self.context_length = n_outputs, context_length
         self.register_buffer("observation_mean", torch.zeros(observation_dim))
         self.register_buffer("observation_std", torch.ones(observation_dim))
+        self.register_buffer("target_return", torch.zeros(()) if return_conditioned else None)
+
+    @property
+    def return_conditioned(self) -> bool:
+        """Whether the last number of an observation is the return-to-go."""
+        return self.target_return is not None
 
     def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compute outputs for the action at every step of a window.

@@ -25,14 +25,20 @@ class CachedDecoder:
 
     def __init__(self, model: Decoder) -> None:
         assert self.suits(model), "its keys and values change as the window slides"
-        self._tokens_per_step = model.tokens_per_step
-        # a step adds two tokens, the previous action's and the state's; or one, if actions are never attended to
-        self._behind = np.arange(1 - min(model.tokens_per_step, model.context_length), 1)
+        self._tokens_per_step, self._state_index = model.tokens_per_step, model.state_index
+        # a step adds the previous action's token, unless actions are never attended to; a return's, if there is one;
+        # and the state's
+        self._with_actions = model.with_actions and model.context_length > 1
+        self._behind = np.arange(-model.state_index - self._with_actions, 1)
         blocks = [block for block in model.blocks if isinstance(block, Block)]
-        pairs = zip(blocks, model.window_sizes, strict=True)
-        self._layers = [_Layer(model, block, _Ring(model, window_size, self._behind)) for block, window_size in pairs]
+        # a past action's token arrives one step after its state's
+        rings = [_Ring(model, w, w + 1 + self._with_actions, self._behind) for w in model.window_sizes]
+        self._layers = [_Layer(model, block, ring) for block, ring in zip(blocks, rings, strict=True)]
         self._mean, self._std = _copy(model.observation_mean), _copy(model.observation_std)
         self._embed_state = _copy(model.embed_state.weight).T, _copy(model.embed_state.bias)
+        self._embed_return = None
+        if model.embed_return is not None:
+            self._embed_return = _copy(model.embed_return.weight).T, _copy(model.embed_return.bias)
         self._embed_action = None if model.embed_action is None else _ActionEmbedding(model.embed_action)
         self._action_head = _after_norm(model.norm, model.action_head)
         self._frequencies = None
@@ -64,12 +70,16 @@ class CachedDecoder:
     def step(self, slots: np.ndarray, observations: np.ndarray, previous: np.ndarray) -> np.ndarray:
         """Process one step of each slot's episode; see `ilt.models.base.Stepper`."""
         steps = self._steps[slots]
-        tokens = (self._tokens_per_step * steps)[:, None] + self._behind
+        tokens = (self._tokens_per_step * steps + self._state_index)[:, None] + self._behind
+        seen = (observations - self._mean) / self._std
         weight, bias = self._embed_state
         x = np.empty((*tokens.shape, weight.shape[1]), dtype=np.float32)
-        x[:, -1] = (observations - self._mean) / self._std @ weight + bias
-        if self._embed_action is not None:
-            x[:, :-1] = self._embed_action(previous)[:, None]
+        x[:, -1] = seen[:, : len(weight)] @ weight + bias
+        if self._embed_return is not None:
+            weight, bias = self._embed_return
+            x[:, -2] = seen[:, -1:] @ weight + bias
+        if self._embed_action is not None and self._with_actions:
+            x[:, 0] = self._embed_action(previous)
         rope_cache = self._rope_of(tokens)
         for layer in self._layers:
             x = layer.step(x, slots, steps, tokens, rope_cache, read=-1 if layer is self._layers[-1] else 0)
@@ -139,18 +149,22 @@ class _Layer:
 class _Ring:
     """The latest tokens of one layer: token i of an episode is stored at index i modulo the ring's size.
 
-    A layer that looks back w steps keeps w + 2 steps, since a past action's token arrives one step after its state's.
+    Args:
+        model: the decoder.
+        window_size: how many steps the layer looks back.
+        n_steps: how many steps it keeps.
+        behind: indices of the tokens that a step adds, relative to its state's.
     """
 
-    def __init__(self, model: Decoder, window_size: int, behind: np.ndarray) -> None:
+    def __init__(self, model: Decoder, window_size: int, n_steps: int, behind: np.ndarray) -> None:
         per_step = model.tokens_per_step
-        self._n_steps = window_size + len(behind)
+        self._n_steps = n_steps
         self._size = per_step * self._n_steps
         n_head = model.action_head.in_features // model.head_dim
         self._keys = np.zeros((0, n_head, self._size, model.head_dim), dtype=np.float32)
         self._values = self._keys
         # the attention mask, added to the scores: first for the first pass through the ring, then for all later ones
-        newest = per_step * torch.arange(2 * self._n_steps)[:, None, None]
+        newest = per_step * torch.arange(2 * self._n_steps)[:, None, None] + model.state_index
         queries = newest + torch.from_numpy(behind)[:, None]
         held = newest - (newest - torch.arange(self._size)) % self._size
         attn_mask = model.may_attend(queries, held, window_size) & (held >= 0) | (held == queries)

@@ -11,8 +11,9 @@ from ilt.models.base import ActionEmbedding, SequenceModel, Stepper, embed_actio
 class Decoder(SequenceModel):
     """P(a_t | s_0, a_0, …, s_t) from a window of up to K = `context_length` steps.
 
-    Tokens are s_0, a_0, s_1, a_1, …, s_{K-1} (`states_actions`) or s_0, s_1, …, s_{K-1} (`states`). Attention is
-    causal and the action head reads the state tokens, so position t predicts action t from everything before it and
+    Tokens are s_0, a_0, s_1, a_1, …, s_{K-1} (`states_actions`) or s_0, s_1, …, s_{K-1} (`states`). If the model is
+    return-conditioned, a token of the return-to-go comes before each state: R_0, s_0, a_0, R_1, s_1, a_1, …. Attention
+    is causal and the action head reads the state tokens, so position t predicts action t from everything before it and
     nothing after it. Padding is on the right, after every real step, so it cannot change one.
 
     With `banded` attention the layers share the context: each looks back about (K − 1) / n_layer steps, and together
@@ -22,12 +23,12 @@ class Decoder(SequenceModel):
     that have left the window. Refilling a cache now and then would show the student fewer than K steps most of the
     time; one band of K steps in every layer would show it n_layer times `context_length`.
 
-    States and actions are tokens as in [Decision Transformer](https://arxiv.org/abs/2106.01345) (Chen et al. 2021), but
-    without returns. Rotary positions are from [RoFormer](https://arxiv.org/abs/2104.09864) (Su et al. 2021), sliding
+    Returns, states and actions are tokens as in [Decision Transformer](https://arxiv.org/abs/2106.01345) (Chen et al.
+    2021). Rotary positions are from [RoFormer](https://arxiv.org/abs/2104.09864) (Su et al. 2021), sliding
     windows of attention from [Longformer](https://arxiv.org/abs/2004.05150) (Beltagy et al. 2020).
 
     Args:
-        observation_dim, action_space, n_outputs, context_length: see `SequenceModel`.
+        observation_dim, action_space, n_outputs, context_length, return_conditioned: see `SequenceModel`.
         n_layer, n_head, d_model: depth, heads per layer, width.
         attention: `banded` or `full`.
         dropout: dropout probability in embeddings and blocks.
@@ -55,28 +56,32 @@ class Decoder(SequenceModel):
         positions: str = "rotary",
         tokens: str = "states_actions",
         action_dropout: float = 0.0,
+        return_conditioned: bool = False,
     ) -> None:
         super().__init__(
             observation_dim=observation_dim,
             action_space=action_space,
             n_outputs=n_outputs,
             context_length=context_length,
+            return_conditioned=return_conditioned,
         )
         self.with_actions, self.action_dropout = tokens == "states_actions", action_dropout
-        self.embed_state = nn.Linear(observation_dim, d_model)
+        self.embed_state = nn.Linear(observation_dim - return_conditioned, d_model)
+        self.embed_return = nn.Linear(1, d_model) if return_conditioned else None
         self.embed_action = embed_actions(action_space, d_model) if self.with_actions else None
         self.embed_position = nn.Embedding(context_length, d_model) if positions == "learned" else None
         self.drop = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(Block(d_model=d_model, n_head=n_head, dropout=dropout) for _ in range(n_layer))
         self.norm = nn.LayerNorm(d_model)
         self.action_head = nn.Linear(d_model, n_outputs)
+        self.state_index, self.tokens_per_step = int(return_conditioned), 1 + return_conditioned + self.with_actions
         # only the state tokens of the last block are read
-        self.reads = [EVERY] * (n_layer - 1) + [slice(None, None, 2) if self.with_actions else EVERY]
-        self.tokens_per_step = 2 if self.with_actions else 1
+        states = slice(self.state_index, None, self.tokens_per_step) if self.tokens_per_step > 1 else EVERY
+        self.reads = [EVERY] * (n_layer - 1) + [states]
         self.window_sizes = (
             split_context(context_length, n_layer) if attention == "banded" else [context_length - 1] * n_layer
         )
-        n_tokens = self.tokens_per_step * (context_length - 1) + 1
+        n_tokens = self.tokens_per_step * (context_length - 1) + self.state_index + 1
         index = torch.arange(n_tokens)
         self.head_dim = d_model // n_head
         rope_cache = build_rope_cache(index, self.head_dim) if positions == "rotary" else None
@@ -93,7 +98,9 @@ class Decoder(SequenceModel):
                 nn.init.normal_(parameter, std=0.02 / (2 * n_layer) ** 0.5 if joins_residual else 0.02)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
-        nn.init.normal_(self.embed_state.weight, std=self.embed_state.in_features**-0.5)
+        for embed in (self.embed_state, self.embed_return):
+            if embed is not None:
+                nn.init.normal_(embed.weight, std=embed.in_features**-0.5)
         if isinstance(self.embed_action, ActionEmbedding) and self.embed_action.continuous:
             nn.init.normal_(self.embed_action.linear.weight, std=self.embed_action.linear.in_features**-0.5)
 
@@ -122,25 +129,36 @@ class Decoder(SequenceModel):
         return (keys <= queries) & (steps_back <= window_size)
 
     def tokenize(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Embed observations (B, L, obs_dim) and actions (B, L[, dim]) as (B, 2L − 1, d_model) or (B, L, d_model)."""
+        """Embed observations (B, L, obs_dim) and actions (B, L[, dim]) as (B, T, d_model), where the last is a state.
+
+        T is 2L − 1 with states and actions, L with states only, and L more if the model is return-conditioned.
+        """
         length = observations.shape[1]
         if length > self.context_length:
             raise ValueError(f"the model sees at most {self.context_length} steps, got a window of {length}")
         if mask is not None:
             observations = observations.masked_fill(~mask[..., None], 0.0)
             actions = actions.masked_fill(~(mask if actions.ndim == 2 else mask[..., None]), 0)
-        states = self.embed_state(self.normalize(observations))
+        seen = self.normalize(observations)
+        present = [self.embed_state(seen if self.embed_return is None else seen[..., :-1])]  # tokens of every step
+        if self.embed_return is not None:
+            present.insert(0, self.embed_return(seen[..., -1:]))
         if self.embed_position is not None:
-            states = states + self.embed_position.weight[:length]
+            present = [token + self.embed_position.weight[:length] for token in present]
         if self.embed_action is None:
-            return self.drop(states)
+            return self.drop(_interleave(present))
         past = self.embed_action(actions[:, :-1])
         if self.training and self.action_dropout > 0:
             past = past * (torch.rand(past.shape[:2], device=past.device) >= self.action_dropout)[..., None]
         if self.embed_position is not None:
             past = past + self.embed_position.weight[: length - 1]
-        pairs = torch.stack([states[:, :-1], past], dim=2).flatten(1, 2)
-        return self.drop(torch.cat([pairs, states[:, -1:]], dim=1))
+        before = _interleave([*(token[:, :-1] for token in present), past])
+        return self.drop(torch.cat([before, *(token[:, -1:] for token in present)], dim=1))
+
+
+def _interleave(tokens: list[Tensor]) -> Tensor:
+    """Interleave n tokens of each step, each (B, L, D), to (B, n · L, D)."""
+    return tokens[0] if len(tokens) == 1 else torch.stack(tokens, dim=2).flatten(1, 2)
 
 
 def split_context(context_length: int, n_layer: int) -> list[int]:

@@ -37,7 +37,8 @@ def _sized(
     make: Callable[..., SequenceModel], size: str, d_model: int | None, options: dict[str, Any]
 ) -> SequenceModel:
     if d_model is None:
-        known = {k: options[k] for k in ("observation_dim", "action_space", "n_outputs", "context_length")}
+        sizes = ("observation_dim", "action_space", "n_outputs", "context_length", "return_conditioned")
+        known = {name: options[name] for name in sizes if name in options}
         wanted = _count(lambda: Decoder(**known, **own_keys("model", load_option("model", size))))
         d_model = _width(lambda width: _count(lambda: make(d_model=width, **options)), wanted)
     return make(d_model=d_model, **options)

@@ -24,6 +24,7 @@ class ModelSpec:
         observation_dim: size of one observation.
         action_space: the actions.
         context_length: K, the longest window in steps.
+        return_conditioned: whether the last number of an observation is the return-to-go; observation_dim includes it.
     """
 
     model: Mapping[str, Any]
@@ -31,6 +32,7 @@ class ModelSpec:
     observation_dim: int
     action_space: ActionSpace
     context_length: int
+    return_conditioned: bool = False
 
     def build(self, *, trust: Sequence[str] | None = None) -> tuple[SequenceModel, ActionHead]:
         """Build a model with new weights, and its head. Raise ConfigError, naming the key, if the config is wrong."""
@@ -40,12 +42,18 @@ class ModelSpec:
             "action_space": self.action_space,
             "n_outputs": head.n_outputs,
             "context_length": self.context_length,
+            **({"return_conditioned": True} if self.return_conditioned else {}),
         }
         model = build("model", self.model, known=known, trust=trust)
         if not isinstance(model, SequenceModel):
             raise ConfigError(
                 f"model._target_ must be a subclass of ilt.SequenceModel, got {self.model['_target_']}, "
                 f"which makes a {type(model).__name__}"
+            )
+        if model.return_conditioned != self.return_conditioned:
+            raise ConfigError(
+                f"model._target_={self.model['_target_']} must pass return_conditioned on to ilt.SequenceModel, as "
+                "**sizes does, for dataset.tokens=returns_states_actions"
             )
         return model, head
 

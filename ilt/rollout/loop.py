@@ -72,6 +72,7 @@ def _run(batch: EnvBatch, policy: Policy, seeds: np.ndarray) -> Generator[Episod
         # record exactly what the simulator gets
         actions = check(actions, len(slots), source="the policy")
         rewards, terminated, truncated = batch.step(slots, actions)
+        policy.observe_reward(slots, rewards)
         labels = getattr(policy, "labels", None)  # only a `Labeling` policy has them
         labels = None if labels is None else check(labels, len(slots), source="the expert")
         recorder.add(slots, observations, actions, rewards, labels)

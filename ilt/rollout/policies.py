@@ -1,6 +1,6 @@
 """Policies, which choose actions for many environments at once.
 
-To write your own, subclass `Policy`. A rollout uses only `privileged`, `reset` and `act`.
+To write your own, subclass `Policy`. A rollout uses only `privileged`, `reset`, `act` and `observe_reward`.
 """
 
 import copy
@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from ilt.data.returns import condition
 from ilt.envs.actions import ActionSpace
 from ilt.models.base import SequenceModel
 from ilt.models.heads import ActionHead
@@ -23,12 +24,14 @@ class Policy(ABC):
 
     Attributes:
         privileged: whether its observations include, at the end, what the environment hides from students.
+        return_conditioned: whether its actions depend on the rewards so far, so that `predict` requires them.
         action_space: lets `predict` return actions of the environment's own shape; may be None.
         flatten: flattens an observation of the environment, or a batch, to (obs_dim,) or (n, obs_dim) for `predict`, as
             `ObservationLayout.flatten` does; None if observations are already vectors.
     """
 
     privileged: bool = False
+    return_conditioned: bool = False
     action_space: ActionSpace | None = None
     flatten: Callable[[Any], np.ndarray] | None = None
 
@@ -39,6 +42,9 @@ class Policy(ABC):
     def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
         """Map slots (n,) and observations (n, obs_dim) float32 to actions (n,) or (n, dim) in the simulator's units."""
 
+    def observe_reward(self, slots: np.ndarray, rewards: np.ndarray) -> None:  # noqa: B027 (few policies need it)
+        """Take note of what the last actions in these slots (n,) earned: rewards (n,) float64, in the env's units."""
+
     def set_deterministic(self, deterministic: bool) -> None:  # noqa: B027 (many policies have one mode only)
         """Take the most likely action or sample, from the next episodes on. No effect if the policy has one mode."""
 
@@ -48,6 +54,7 @@ class Policy(ABC):
         state: "PolicyState | None" = None,
         episode_start: Any = None,
         deterministic: bool | None = None,
+        reward: Any = None,
     ) -> tuple[Any, "PolicyState"]:
         """Act in one environment, or in several at once, as in Stable-Baselines3.
 
@@ -58,6 +65,8 @@ class Policy(ABC):
                 starts one.
             deterministic: whether to take the most likely action instead of sampling, read at the first call only; None
                 for the policy's own setting.
+            reward: what the last action earned, or (n,) rewards; ignored where an episode starts. A return-conditioned
+                policy must be told, since it acts by what is left of its target return.
 
         Returns:
             the action or actions, and the state to pass to the next call.
@@ -73,6 +82,10 @@ class Policy(ABC):
                 state.policy.set_deterministic(deterministic)
             episode_start = np.ones(len(rows), dtype=bool)
         begins = np.zeros(len(rows), dtype=bool) if episode_start is None else np.broadcast_to(episode_start, len(rows))
+        if (running := np.flatnonzero(~begins)).size and reward is not None:
+            state.policy.observe_reward(running, np.broadcast_to(reward, len(rows))[running].astype(np.float64))
+        elif running.size and self.return_conditioned:
+            raise ValueError("predict needs `reward`, what the last action earned: the policy is return-conditioned")
         if begins.any():
             slots = np.flatnonzero(begins)
             state.policy.reset(slots, state.rng.integers(2**31, size=len(slots)))
@@ -191,7 +204,11 @@ class SequencePolicy(Policy):
         model, head: the student, and the distribution that its outputs parametrize.
         context_length: how many steps it sees, at most the model's context length; None for that length.
         deterministic: whether to take the most likely action; otherwise samples depend only on the episode's seed.
+        target_return: what a return-conditioned model is told to earn in an episode; None for the model's own target.
         recompute: whether to recompute the whole window at every step, even if the model has a stepper.
+
+    Attributes:
+        target_return: what it is told to earn in an episode; None if the model is not return-conditioned.
     """
 
     def __init__(
@@ -201,6 +218,7 @@ class SequencePolicy(Policy):
         *,
         context_length: int | None = None,
         deterministic: bool = True,
+        target_return: float | None = None,
         recompute: bool = False,
     ) -> None:
         length = model.context_length if context_length is None else context_length
@@ -212,6 +230,13 @@ class SequencePolicy(Policy):
         self._sampler = make_sampler(head, model.action_space, deterministic=deterministic)
         self._stepper = stepper_of(model, context_length=length, recompute=recompute)
         self._previous = model.action_space.zeros(0)  # the last action of each slot, in model units
+        if target_return is not None and not model.return_conditioned:
+            raise ValueError(f"target_return must be None for a model that sees no returns, got {target_return}")
+        self.return_conditioned = model.return_conditioned
+        if target_return is None and model.target_return is not None:
+            target_return = float(model.target_return)
+        self.target_return = target_return
+        self._returns_to_go = np.zeros(0)  # what is left of each slot's target
 
     def set_deterministic(self, deterministic: bool) -> None:
         self._sampler.deterministic = deterministic
@@ -220,6 +245,9 @@ class SequencePolicy(Policy):
         missing = max(slots.max() + 1 - len(self._previous), 0)
         if missing:
             self._previous = np.concatenate([self._previous, self.action_space.zeros(missing)])
+            self._returns_to_go = np.pad(self._returns_to_go, (0, missing))
+        if self.target_return is not None:
+            self._returns_to_go[slots] = self.target_return
         self._stepper.reset(slots)
         self._sampler.reset(slots, seeds)
 
@@ -239,6 +267,11 @@ class SequencePolicy(Policy):
         self._sampler.replan(slots[differs if differs.ndim == 1 else differs.any(axis=1)])
         self._previous[slots] = executed
 
+    def observe_reward(self, slots: np.ndarray, rewards: np.ndarray) -> None:
+        self._returns_to_go[slots] -= rewards
+
     def outputs(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
         """Process one observation per slot. Return outputs (n, n_outputs) float32 for the actions to choose."""
+        if self.return_conditioned:
+            observations = condition(observations, self._returns_to_go[slots])
         return self._stepper.step(slots, observations, self._previous[slots])

@@ -15,8 +15,10 @@ import torch
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
 
+from ilt.data.config import is_return_conditioned
 from ilt.data.datamodule import WindowData
 from ilt.data.episodes import Episodes
+from ilt.data.returns import keep_returns_to_go
 from ilt.data.sources import check_source, make_source
 from ilt.data.windows import observation_statistics, take_episodes
 from ilt.experts.base import check_expert_config
@@ -151,6 +153,8 @@ def _learn(
     """Train. All processes do the same, except for the strategy, which knows the rank, and the logger."""
     pl.seed_everything(cfg.seed, verbose=False)
     demonstrations = take_episodes(Episodes.load(demos.file("demonstrations.npz")), cfg.dataset.episodes)
+    if is_return_conditioned(cfg.dataset):
+        demonstrations = keep_returns_to_go(demonstrations)
     labels = _labels(ctx, cfg, run, demos, expert, demonstrations)
     space, validation = ctx.env.action_space, Episodes.load(demos.file("validation.npz"))
     known = {"action_space": space, "chunk": cfg.head.chunk}
@@ -167,7 +171,11 @@ def _learn(
     )
     spec = model_spec(ctx, cfg)
     model, head = spec.build()
-    model.set_normalization(*observation_statistics(labels.first))
+    statistics = observation_statistics(labels.first, return_conditioned=model.return_conditioned)
+    model.set_normalization(*statistics)
+    if model.target_return is not None:
+        target = cfg.evaluation.target_return
+        model.target_return.fill_(demonstrations.returns.max() if target is None else target)
     if cfg.trainer.precision == "64-true":
         model.double()  # before the copy for weight averaging, which Lightning does not convert
     n_parameters = sum(p.numel() for p in model.parameters())
@@ -192,9 +200,10 @@ def model_spec(ctx: Context, cfg: DictConfig) -> ModelSpec:
     return ModelSpec(
         model=plain(cfg.model),
         head=plain(cfg.head),
-        observation_dim=ctx.env.observations.dim,
+        observation_dim=ctx.env.observations.dim + (conditioned := is_return_conditioned(cfg.dataset)),
         action_space=ctx.env.action_space,
         context_length=cfg.dataset.context_length,
+        return_conditioned=conditioned,
     )
 
 
@@ -202,7 +211,8 @@ def check_components(ctx: Context, cfg: DictConfig) -> None:
     """Build a config's components, before any long work. Raise ConfigError, naming the key, if one does not fit."""
     check_labels(cfg.imitation, cfg.expert)
     check_source(cfg.demos, cfg.expert, ctx.env)
-    check_expert_config(cfg.expert, ctx.env)
+    for expert in (cfg.expert, *make_source(cfg.demos).experts.values()):
+        check_expert_config(expert, ctx.env)
     known = {"episodes": None, "action_space": None, "as_deployed": True, "chunk": cfg.head.chunk}
     given = accepted(_located("dataset", cfg), own_keys("dataset", cfg.dataset), known, prefix="dataset")
     if cfg.head.chunk > 1 and "chunk" not in given:
@@ -232,10 +242,11 @@ def _check_acting(model: SequenceModel, head: ActionHead, *, target: str) -> Non
         wanted = (2, length, model.n_outputs)
         if outputs.shape != wanted:
             raise ValueError(f"its outputs must be of shape {wanted}, got {tuple(outputs.shape)}")
+        seen = observations[:, 0, : model.observation_dim - model.return_conditioned]
         policy = SequencePolicy(model, head)
         policy.reset(slots, slots)
         for _ in range(2):
-            space.check(policy.act(slots, observations[:, 0]), 2, source="it")
+            space.check(policy.act(slots, seen), 2, source="it")
     except Exception as error:
         raise ConfigError(f"model._target_={target} cannot act: {type(error).__name__}: {error}") from error
 

@@ -46,7 +46,7 @@ def test_a_short_episode_has_shorter_windows() -> None:
     assert [weights.shape[2] for weights in maps.values()] == [13, 23]  # the window never fills up before the end
 
 
-@pytest.mark.parametrize("tokens_per_step", [1, 2])
+@pytest.mark.parametrize("tokens_per_step", [1, 2, 3])
 def test_maps_survive_a_round_trip_through_rows(tokens_per_step: int) -> None:
     maps = {"early": np.random.default_rng(0).random((2, 3, 5)), "late": np.ones((2, 3, 2 * tokens_per_step))}
     rows = attention_rows(maps, tokens_per_step=tokens_per_step)

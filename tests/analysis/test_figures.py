@@ -203,7 +203,10 @@ def test_scores_far_below_zero_are_drawn_at_the_edge(tmp_path: Path) -> None:
     assert np.array_equal(low, lower)
 
 
-@pytest.mark.parametrize(("shape", "tokens_per_step"), [((1, 1, 1), 1), ((2, 2, 15), 2), ((6, 8, 64), 1)])
+SHAPES = [((1, 1, 1), 1), ((2, 2, 15), 2), ((2, 2, 14), 2), ((2, 2, 14), 3), ((6, 8, 64), 1)]
+
+
+@pytest.mark.parametrize(("shape", "tokens_per_step"), SHAPES)
 def test_attention_of_any_model_can_be_drawn(shape: tuple[int, int, int], tokens_per_step: int, tmp_path: Path) -> None:
     weights = np.random.default_rng(0).dirichlet(np.ones(shape[2]), shape[:2])
     weights[0, 0, 0] = 0.0  # no attention: gray

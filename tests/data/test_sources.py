@@ -25,7 +25,7 @@ from ilt.schema import ConfigError
 from tests.toys import MULTI, TENSOR, VECTOR, countdown, echo
 
 
-def nobody(seeds: np.ndarray, title: str) -> Episodes:
+def nobody(seeds: np.ndarray, title: str, expert: Any = None, /) -> Episodes:
     raise AssertionError("the expert is not needed")
 
 
@@ -52,7 +52,7 @@ def test_the_expert_demonstrates_on_the_first_seeds_of_each_block() -> None:
     source = make_source({"_target_": target, "filters": {}, "n_episodes": 7, "n_validation_episodes": 3})
     asked: dict[str, list[int]] = {}
 
-    def demonstrate(seeds: np.ndarray, title: str) -> Episodes:
+    def demonstrate(seeds: np.ndarray, title: str, expert: Any = None, /) -> Episodes:
         asked[title] = seeds.tolist()
         return recordings(countdown(), "test")
 
@@ -77,6 +77,48 @@ def test_recorded_episodes_are_read_from_their_files(two_episodes: Episodes, tmp
     assert source.identity()["demonstrations"] == identity["demonstrations"] == source.identity()["validation"]
     assert source.identity()["validation"] != identity["validation"]
     assert not source.uses_expert
+
+
+def parts(**changes: Any) -> dict[str, Any]:
+    """Return `demos` of a good and a bad part."""
+    counts = {"n_episodes": 3, "n_validation_episodes": 1}
+    good = {"expert": "ppo", "settings": {"total_steps": 100}, **counts}
+    bad = {"expert": "random", "n_episodes": 5, "n_validation_episodes": 2, **changes}
+    return {"_target_": "ilt.data.sources.MixedEpisodes", "parts": {"good": good, "bad": bad}}
+
+
+def test_the_parts_of_mixed_data_have_their_own_experts_and_seeds() -> None:
+    source, asked = make_source(parts()), dict[str, tuple[list[int], Any]]()
+
+    def demonstrate(seeds: np.ndarray, title: str, expert: Any = None, /) -> Episodes:
+        asked[title] = seeds.tolist(), expert
+        return rollout(countdown(), RandomPolicy(countdown().action_space), seeds)
+
+    together = source.episodes(countdown(), "demonstrations", demonstrate)
+    assert sorted(together.seeds) == list(range(8))
+    assert together.seeds.tolist() != list(range(8))  # shuffled, so that the first ones are a sample of all parts
+    again = source.episodes(countdown(), "demonstrations", demonstrate)
+    assert np.array_equal(again.seeds, together.seeds)
+    assert source.episodes(countdown(), "validation", demonstrate).seeds.tolist() != []
+    assert [seeds for seeds, _ in asked.values()] == [[0, 1, 2], [3, 4, 5, 6, 7], [1000], [1001, 1002]]
+    (_, good), (_, bad) = asked["good, demonstrations"], asked["bad, demonstrations"]
+    assert (good["name"], good["total_steps"], good["gate"]) == ("ppo", 100, None)
+    assert (bad["name"], bad["_target_"]) == ("random", "ilt.experts.base.RandomExpert")
+    assert (source.n_episodes, source.uses_expert, len(source.experts)) == (8, False, 2)
+
+
+def test_mixed_data_are_identified_by_experts_and_counts_not_by_names() -> None:
+    before = make_source(parts()).identity()
+    renamed = parts()
+    renamed["parts"] = dict(zip("ab", renamed["parts"].values(), strict=True))
+    assert make_source(renamed).identity() == before
+    for change in ({"n_episodes": 6}, {"expert": "ppo", "settings": {"total_steps": 200}}):
+        assert make_source(parts(**change)).identity() != before
+
+
+def test_mixed_data_must_fit_into_the_seed_blocks() -> None:
+    with pytest.raises(ConfigError, match=r"demos\.parts must have at most 100 validation episodes, got 101"):
+        check_source(parts(n_validation_episodes=100), countdown())
 
 
 def test_a_function_can_be_a_source() -> None:

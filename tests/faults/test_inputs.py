@@ -194,10 +194,11 @@ dataset.episodes=0 -> dataset.episodes must be a number of episodes (an integer 
 dataset.batch_size=0 -> dataset.batch_size must be an integer of at least 1, got 0
 dataset=foo -> dataset must be one of ['windows'], got 'foo'
 +dataset.shuffle=true -> dataset.shuffle is not a key
+dataset.tokens=returns -> dataset.tokens must be one of ['states_actions', 'returns_states_actions'], got 'returns'
 dataset._target_=nowhere.Dataset -> dataset._target_ must be the dotted path of something that can be imported, got
 [train: demos]
 +demos.filters.foo=1 -> demos.filters.foo is not a key
-demos=foo -> demos must be one of ['expert', 'file', 'minari'], got 'foo'
+demos=foo -> demos must be one of ['expert', 'file', 'minari', 'mixed'], got 'foo'
 demos.n_episodes=0 -> demos.n_episodes must be an integer of at least 1, got 0
 demos.n_episodes=10.0 -> demos.n_episodes must be an integer of at least 1, got 10.0
 demos.n_validation_episodes=0 -> demos.n_validation_episodes must be an integer of at least 1, got 0
@@ -209,6 +210,12 @@ demos.filters=null -> demos.filters must be a mapping, got None
 demos.filters=3 -> demos.filters must be a mapping, got 3
 +demos.foo=1 -> demos.foo is not a key
 demos=file -> demos.path must be given; it must be text
+demos=mixed -> demos.parts must be given; it must be a mapping of parts by name
+demos=mixed demos.parts={} -> demos.parts must be a mapping of parts by name, got {}
+demos=mixed demos.parts={a:3} -> demos.parts.a must be a mapping, got 3
+demos=mixed demos.parts={a:{expert:random}} -> demos.parts.a.n_episodes must be given; it must be an integer
+demos=mixed demos.parts={a:{expert:foo,n_episodes:1,n_validation_episodes:1}} -> demos.parts.a.expert must be one of
+demos=mixed demos.parts={a:{expert:random,settings:{foo:1},n_episodes:1,n_validation_episodes:1}} -> demos.parts.a.set
 demos=file demos.path=GIVEN/text demos.validation_path=GIVEN/text -> demos.path must be a file that can be read, got
 demos=file demos.path=GIVEN/empty.zip demos.validation_path=GIVEN/empty.zip -> demos.path must be a file that contains
 demos=minari -> demos.id must be given; it must be the id of a Minari data set, such as mujoco/hopper/expert-v0
@@ -414,6 +421,8 @@ evaluation.n_episodes=1e3 -> evaluation.n_episodes must be an integer of at leas
 evaluation.reported_checkpoint=final -> evaluation.reported_checkpoint must be one of ['last', 'best'], got 'final'
 evaluation.context_length=0 -> evaluation.context_length must be an integer of at least 1, or null, got 0
 evaluation.context_length=9 -> evaluation.context_length must be at most dataset.context_length = 8, got 9
+evaluation.target_return=high -> evaluation.target_return must be a number, or null, got 'high'
+evaluation.target_return=200 -> evaluation.target_return must be null unless dataset.tokens=returns_states_actions, got
 evaluation.deterministic=3 -> evaluation.deterministic must be true or false, got 3
 evaluation.video=maybe -> evaluation.video must be true or false, got 'maybe'
 +evaluation.foo=1 -> evaluation.foo is not a key
@@ -460,7 +469,7 @@ id=ilt-tests/nothing-v0 overwrite=3 -> overwrite must be true or false, got 3
 logger=none -> logger is not a group of ilt export-minari
 [collect: everything]
 demos.n_episodes=0 -> demos.n_episodes must be an integer of at least 1, got 0
-demos=foo -> demos must be one of ['expert', 'file', 'minari'], got 'foo'
+demos=foo -> demos must be one of ['expert', 'file', 'minari', 'mixed'], got 'foo'
 demos.n_validation_episodes=10000000 -> demos.n_validation_episodes must be at most 1000000, the size of
 expert.gamma=7 -> expert.gamma must be a number at least 0 and at most 1, got 7
 env.id=Foo -> env.id must be an environment that Gymnasium knows, got Foo: Environment `Foo`
@@ -481,6 +490,7 @@ run=x seeds= -> seeds must be BLOCK:COUNT or BLOCK:OFFSET:COUNT, such as test:10
 run=x seeds=1000 -> seeds must be BLOCK:COUNT or BLOCK:OFFSET:COUNT, such as test:1000, got 1000
 run=x checkpoint=final -> checkpoint must be one of ['last', 'best'], or null, got 'final'
 run=x context_length=0 -> context_length must be an integer of at least 1, or null, got 0
+run=x target_return=high -> target_return must be a number, or null, got 'high'
 run=x deterministic=sure -> deterministic must be true or false, got 'sure'
 run=x trust=foo -> trust must be a list of text, got 'foo'
 run=x model=tiny -> model is not a group of ilt evaluate

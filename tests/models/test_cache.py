@@ -78,8 +78,16 @@ def test_cached_outputs_equal_recomputed_ones_at_every_step(
         close(outputs, recomputed(model, observations, actions))
 
 
-@each(tokens=TOKENS)
-def test_cached_outputs_equal_recomputed_ones_over_a_thousand_steps(options: dict[str, str]) -> None:
+@pytest.mark.parametrize(("n_layer", "attention"), [(1, "banded"), (2, "banded"), (4, "banded"), (1, "full")])
+@each(tokens=TOKENS, positions=("rotary", "none"), context_length=(1, 2, 5, 8))
+def test_the_same_holds_with_returns(options: dict[str, Any], n_layer: int, attention: str) -> None:
+    model = decoder(**options, n_layer=n_layer, attention=attention, return_conditioned=True)
+    for observations, actions, outputs in at_random(model, n_ticks=3 * model.context_length + 16):
+        close(outputs, recomputed(model, observations, actions))
+
+
+@each(tokens=TOKENS, return_conditioned=(False, True))
+def test_cached_outputs_equal_recomputed_ones_over_a_thousand_steps(options: dict[str, Any]) -> None:
     model, episode = decoder(**options), made_up(1_100)
     close(one_by_one(model, *episode), recomputed(model, *episode))
 
@@ -95,9 +103,9 @@ def test_distances_stay_exact_after_a_million_steps() -> None:
     [([1.0, 2.0, 3.0], [0.5, 1.0, 4.0]), ([0.0, 500.0, -300.0], [1.0, 0.1, 0.01])],
     ids=["as usual", "hardly varying"],
 )
-@each(tokens=TOKENS)
+@each(tokens=TOKENS, return_conditioned=(False, True))
 def test_the_cached_decoder_normalizes_without_losing_precision(
-    options: dict[str, str], mean: list[float], std: list[float]
+    options: dict[str, Any], mean: list[float], std: list[float]
 ) -> None:
     model, (observations, actions) = decoder(**options), made_up(20)
     model.set_normalization(torch.tensor(mean), torch.tensor(std))
@@ -119,7 +127,7 @@ def test_caching_refuses_other_models() -> None:
         CachedDecoder(decoder(attention="full"))
 
 
-@each(tokens=TOKENS, context_length=(1, 2, 5, 8, 16), n_layer=(1, 2, 3, 4))
+@each(tokens=TOKENS, context_length=(1, 2, 5, 8, 16), n_layer=(1, 2, 3, 4), return_conditioned=(False, True))
 def test_a_step_is_visible_for_exactly_the_context_length(options: dict[str, Any]) -> None:
     model, k, t = decoder(**options), options["context_length"], options["context_length"] + 1
     observations, actions = made_up(3 * k + 4)

@@ -31,16 +31,30 @@ MODELS: list[tuple[str, dict[str, Any]]] = [
     ("tiny", {"attention": "full"}),
     ("tiny", {"tokens": "states"}),
     ("tiny", {"dropout": 0.5, "action_dropout": 0.5}),
+    *((name, {"return_conditioned": True}) for name in ("tiny", *BASELINES)),
+    *(("tiny", {"return_conditioned": True, "context_length": length}) for length in (1, 2)),
+    *(("tiny", {"return_conditioned": True, "positions": positions}) for positions in ("learned", "none")),
+    ("tiny", {"return_conditioned": True, "attention": "full"}),
+    ("tiny", {"return_conditioned": True, "tokens": "states"}),
 ]
 
 
-def spec(name: str, space: ActionSpace, *, observation_dim: int = 4, context_length: int = 6, **keys: Any) -> ModelSpec:
+def spec(
+    name: str,
+    space: ActionSpace,
+    *,
+    observation_dim: int = 4,
+    context_length: int = 6,
+    return_conditioned: bool = False,
+    **keys: Any,
+) -> ModelSpec:
     return ModelSpec(
         model={**load_option("model", name), **keys},
         head=load_option("head", "auto"),
         observation_dim=observation_dim,
         action_space=space,
         context_length=context_length,
+        return_conditioned=return_conditioned,
     )
 
 

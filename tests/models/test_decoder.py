@@ -45,8 +45,8 @@ def close(a: Tensor, b: Tensor) -> None:
     torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
-@each(attention=ATTENTIONS, tokens=TOKENS, positions=POSITIONS)
-def test_a_future_observation_changes_no_earlier_output(options: dict[str, str]) -> None:
+@each(attention=ATTENTIONS, tokens=TOKENS, positions=POSITIONS, return_conditioned=(False, True))
+def test_a_future_observation_changes_no_earlier_output(options: dict[str, Any]) -> None:
     model, (observations, actions) = decoder(**options), window()
     before = model(observations, actions)
     for t in range(1, K):
@@ -55,6 +55,28 @@ def test_a_future_observation_changes_no_earlier_output(options: dict[str, str])
         after = model(changed, actions)
         close(after[:, :t], before[:, :t])
         assert differ(after[:, t], before[:, t])
+
+
+@each(attention=ATTENTIONS, tokens=TOKENS, positions=POSITIONS)
+def test_a_return_changes_the_output_of_its_own_step_and_no_earlier_one(options: dict[str, str]) -> None:
+    model, (observations, actions) = decoder(**options, return_conditioned=True), window()
+    before = model(observations, actions)
+    for t in range(K):
+        after = model(observations + torch.eye(K)[t][:, None] * torch.tensor([0.0, 0.0, 1.0]), actions)
+        close(after[:, :t], before[:, :t])
+        assert differ(after[:, t], before[:, t])
+
+
+@pytest.mark.parametrize(("tokens", "order"), [("states_actions", "RsaRsaRs"), ("states", "RsRsRs")])
+def test_a_return_comes_before_the_state_of_its_step(tokens: str, order: str) -> None:
+    model, (observations, actions) = decoder(tokens=tokens, return_conditioned=True), window(1, 3)
+    for name, module in {"R": model.embed_return, "s": model.embed_state, "a": model.embed_action}.items():
+        for other in (model.embed_return, model.embed_state, model.embed_action):
+            for parameter in [] if other is None else other.parameters():
+                torch.nn.init.constant_(parameter, float(other is module))
+        found = model.tokenize(observations, actions)[0].any(dim=1)
+        assert found.tolist() == [token == name for token in order]
+    assert model(observations, actions).shape == (1, 3, 4)
 
 
 @each(attention=ATTENTIONS, positions=POSITIONS)
@@ -84,6 +106,13 @@ def test_the_attention_mask_by_hand(tokens: str, window_size: int, rows: str) ->
     allowed = [[c == "1" for c in row] for row in rows.split()]
     index = torch.arange(len(allowed))
     assert decoder(tokens=tokens).may_attend(index[:, None], index, window_size).tolist() == allowed
+
+
+def test_a_band_counts_steps_with_returns_too() -> None:
+    rows = "1....... 11...... 111..... 1111.... 11111... 111111.. ...1111. ...11111"  # R_0 s_0 a_0 R_1 s_1 a_1 R_2 s_2
+    allowed = [[c == "1" for c in row] for row in rows.split()]
+    index = torch.arange(8)
+    assert decoder(return_conditioned=True).may_attend(index[:, None], index, 1).tolist() == allowed
 
 
 @each(tokens=TOKENS)

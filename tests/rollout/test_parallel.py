@@ -66,7 +66,7 @@ class Toy:
     privileged = False
 
     def __init__(self, policy: Policy) -> None:
-        self.reset, self.act = policy.reset, policy.act
+        self.reset, self.act, self.observe_reward = policy.reset, policy.act, policy.observe_reward
 
 
 def actor() -> Policy:
@@ -96,11 +96,12 @@ def test_episodes_do_not_depend_on_the_number_of_processes(spec: EnvSpec, n_proc
     [
         (recall(), actor()),
         (recall(), acting(large_random_model(recall()), deterministic=False)),
+        (recall(), acting(large_random_model(recall(), return_conditioned=True), target_return=9.0)),
         (echo(HIDING, TENSOR), None),
         (echo(VECTOR, MULTI), None),
         (SHORT_LANDER, FunctionPolicy(heuristic, SHORT_LANDER.action_space)),
     ],
-    ids=["actor", "student", "numbers", "several choices", "lander"],
+    ids=["actor", "student", "told what to earn", "numbers", "several choices", "lander"],
 )
 def test_other_policies_and_environments_do_not_depend_on_it_either(spec: EnvSpec, policy: Policy | None) -> None:
     policy = policy or RandomPolicy(spec.action_space)

@@ -131,6 +131,34 @@ def test_predict_samples_as_asked_and_leaves_the_policy_stateless() -> None:
     assert np.array_equal(rollout(spec, policy, np.arange(5)).actions, before)
 
 
+def test_predict_must_be_told_the_rewards_of_a_return_conditioned_policy() -> None:
+    spec = recall()
+    policy = acting(large_random_model(spec, return_conditioned=True))
+    recorded = rollout(spec, policy, [7])
+    start, length = 0, int(recorded.lengths[0])
+    state, reward, taken = None, None, []
+    for t in range(start, length):
+        action, state = policy.predict(recorded.observations[t], state, reward=reward)
+        taken.append(int(action))
+        reward = recorded.rewards[t]
+    assert taken == recorded.actions.tolist()
+    with pytest.raises(ValueError, match="predict needs `reward`, what the last action earned"):
+        policy.predict(recorded.observations[1], state)
+    again, _ = policy.predict(recorded.observations[0], state, episode_start=True)  # nothing was earned yet
+    assert int(again) == taken[0]
+
+
+def test_vectorized_predict_takes_one_reward_per_env() -> None:
+    policy = acting(large_random_model(recall(), return_conditioned=True))
+    recorded = rollout(recall(), policy, [3, 4])
+    observations, rewards = recorded.observations.reshape(2, 13, 1), recorded.rewards.reshape(2, 12)
+    state, taken = None, []
+    for t in range(12):
+        actions, state = policy.predict(observations[:, t], state, reward=rewards[:, t - 1])
+        taken.append(actions)
+    assert np.array(taken).T.ravel().tolist() == recorded.actions.tolist()
+
+
 @pytest.mark.parametrize("spec", [echo(spaces.Dict({"a": VECTOR, "b": VECTOR}), MULTI), recall()], ids=lambda s: s.id)
 def test_stable_baselines3_can_evaluate_a_student(spec: EnvSpec) -> None:
     def make() -> gym.Env[Any, Any]:

@@ -1,5 +1,6 @@
 """Students: a sequence model sees the same windows when it acts as in training."""
 
+from dataclasses import replace
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from ilt.data.episodes import Episodes
+from ilt.data.returns import seen_by_model
 from ilt.data.windows import WindowDataset
 from ilt.envs.actions import ActionSpace
 from ilt.envs.spec import EnvSpec
@@ -53,13 +55,16 @@ class Probe(SequenceModel):
 def large_random_model(spec: EnvSpec, *, kind: type[Decoder] = Decoder, **changes: Any) -> Decoder:
     """Return a model with weights so large that every token affects the logits."""
     torch.manual_seed(0)
-    observation_dim, space = spec.observations.dim, spec.action_space
+    observation_dim = spec.observations.dim + changes.get("return_conditioned", False)
+    space = spec.action_space
     n_outputs = default_head(action_space=space).n_outputs
     given = {"n_outputs": n_outputs, "context_length": 5, "n_layer": 2, "n_head": 2, "d_model": 16, **changes}
     model = kind(observation_dim=observation_dim, action_space=space, **given)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     model.set_normalization(torch.full((observation_dim,), 0.1), torch.full((observation_dim,), 0.5))
+    if model.target_return is not None:
+        model.target_return.fill_(7.0)
     return model
 
 
@@ -312,3 +317,44 @@ def test_a_policy_made_after_more_training_acts_with_the_new_weights(lander: Env
     assert not np.array_equal(before.actions, after.actions)
     follows = "recompute" in manner  # a cached policy keeps the weights it was made with
     assert_identical(rollout(lander, policy, np.arange(2)), after if follows else before)
+
+
+# --- return conditioning ---
+
+
+RETURNS = [
+    ({}, {}),
+    ({}, {"target_return": -2.5}),
+    ({}, {"recompute": True}),
+    ({"tokens": "states"}, {}),
+    ({"attention": "full", "positions": "learned"}, {}),
+    ({"context_length": 1}, {}),
+]
+
+
+@pytest.mark.parametrize(("options", "manner"), RETURNS, ids=str)
+def test_a_student_sees_its_target_minus_the_rewards_so_far(options: dict[str, Any], manner: dict[str, Any]) -> None:
+    """Step by step, it gets the outputs of a full pass over episodes whose returns equal the target."""
+    model = large_random_model(recall(), return_conditioned=True, **options)
+    policy = Recording(model, deterministic=False, **manner)
+    episodes = rollout(recall(), policy, np.arange(6), n_envs=4)
+    target = manner.get("target_return", 7.0)
+    assert policy.target_return == target
+    assert len(set(episodes.returns)) > 1
+    seen = seen_by_model(episodes, return_conditioned=True, target_return=target)
+    for e, start in enumerate(episodes.observation_offsets):
+        earned = episodes.rewards[episodes.step_offsets[e] :][:11].cumsum()
+        np.testing.assert_allclose(seen[start + 1 : start + 12, -1], target - earned)
+    assert_online_is_offline(policy, model, replace(episodes, observations=seen))
+
+
+def test_only_a_return_conditioned_model_takes_a_target() -> None:
+    with pytest.raises(ValueError, match="target_return must be None for a model that sees no returns, got 1"):
+        acting(large_random_model(recall()), target_return=1)
+
+
+@pytest.mark.parametrize("manner", MEMORIES, ids=str)
+def test_slots_keep_returns_of_their_own(manner: dict[str, Any]) -> None:
+    model, seeds = large_random_model(recall(), return_conditioned=True), np.arange(20)
+    policy = acting(model, deterministic=False, **manner)
+    assert_identical(rollout(recall(), policy, seeds, n_envs=3), rollout(recall(), policy, seeds, n_envs=64))
