@@ -118,7 +118,7 @@ def test_mixed_data_are_identified_by_experts_and_counts_not_by_names() -> None:
 
 def test_mixed_data_must_fit_into_the_seed_blocks() -> None:
     with pytest.raises(ConfigError, match=r"demos\.parts must have at most 100 validation episodes, got 101"):
-        check_source(parts(n_validation_episodes=100), countdown())
+        check_source(parts(n_validation_episodes=100), {"_target_": "ilt.experts.base.RandomExpert"}, countdown())
 
 
 def test_a_function_can_be_a_source() -> None:
