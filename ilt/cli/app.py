@@ -178,7 +178,7 @@ def _unknown(name: str, error: OmegaConfBaseException) -> str:
     own = [key for key in known if key != "_target_"]
     if not hint and parent and not takes_more and len(own) <= _MOST_LISTED:
         hint = f"; the keys of {parent.rstrip('.')} are {', '.join(own)}"
-    adds = f"{' ' if hint else '; '}+{name}=… adds it" if takes_more else ""
+    adds = f"{' ' if hint else '; '}+{name}=… adds it" if takes_more and ("_target_" in values or not hint) else ""
     return f"{name} is not a key{hint}{adds}"
 
 
