@@ -45,6 +45,7 @@ FORCED = {
     "show": ["run=folder"],
     "report": ["runs=folder"],
     "compare": ["name=name", "policies={student: folder}"],
+    "study": ["run_name=name", "study=zoo"],
 }
 """Keys without a default, and the one whose default depends on the options chosen in Hydra."""
 REQUIRED = {
@@ -85,6 +86,8 @@ def choose(group: str, option: str) -> DictConfig:
     """Return the main config with this option, even if the group is not in its defaults."""
     if group == "policies":
         return composed("compare", "name=name", f"policies={option}")
+    if group == "study":
+        return composed("study", f"study={option}")
     plus = "" if group in GROUPS_OF_TRAIN or group.startswith("hydra/") else "+"
     return composed("train", f"{plus}{group}={option}", *REQUIRED.get((group, option), []))
 
@@ -104,7 +107,7 @@ def changed(cfg: DictConfig, changes: str | dict[str, Any]) -> DictConfig:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_of_every_group_composes_into_a_valid_config(group: str, option: str) -> None:
-    check_config(choose(group, option), "compare" if group == "policies" else "train")
+    check_config(choose(group, option), {"policies": "compare", "study": "study"}.get(group, "train"))
 
 
 @pytest.mark.parametrize("entry_point", ENTRY_POINTS)
@@ -294,6 +297,12 @@ WRONG_VALUES_OF_OTHER_COMMANDS = [
     ("compare", "subsets", {"windy": 3}, "a mapping from names to PARAMETER:LOW:HIGH, such as"),
     ("compare", "video", "student", "a list of a name of letters, digits, _ and -, or null"),
     ("compare", "reference", "the expert", "a name of letters, digits, _ and -, or null"),
+    ("study", "only", "tiny", "a list of a sweep, a value or KEY:VALUE"),
+    ("study", "study.metric", "loss", "one of ['performance', 'return']"),
+    ("study", "study.bar", "high", "a number, or null"),
+    ("study", "study.sweeps", {}, "a mapping from names to overrides of ilt train"),
+    ("study", "study.sweeps", {"one": {"seed": [0, 1]}}, "a mapping from names to overrides of ilt train"),
+    ("study", "study.shared", 3, "overrides of ilt train"),
     ("collect", "demos.n_validation_episodes", 0, "an integer of at least 1"),
     ("expert", "expert.gate_episodes", 0, "an integer of at least 1"),
 ]
