@@ -10,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 import yaml
 
 from ilt.cli.main import COMMANDS, HELP
-from ilt.registry import load_option, options_of
+from ilt.registry import choices_of, load_option, options_of
 from ilt.schema import COMPONENTS, Component, leaves
 from ilt.tracking.reading import read_json
 from ilt.tracking.store import SHIPPED, read_manifest
@@ -321,11 +321,7 @@ def _env(name: str) -> list[str]:
 
 
 def _experiment(name: str) -> list[str]:
-    raw = _file("experiment", name)
-    chosen = {k: v for entry in raw.get("defaults", []) if isinstance(entry, dict) for k, v in entry.items()}
-    option = chosen.get("override /env", _DEFAULT_ENV)
-    env = f"{option} env.id={raw['env']['id']}" if "id" in raw.get("env", {}) else option
-    return [f"`{name}`", f"`env={env}`", _comment("experiment", name)]
+    return [f"`{name}`", f"`env={choices_of(name).get('env', _DEFAULT_ENV)}`", _comment("experiment", name)]
 
 
 _DEFAULT_ENV = next(

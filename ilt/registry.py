@@ -69,6 +69,13 @@ def load_option(group: str, name: str) -> dict[str, Any]:
     return merge(merged, values)
 
 
+def choices_of(experiment: str) -> dict[str, str]:
+    """Return the options of other groups that an experiment chooses, by group."""
+    defaults = yaml.safe_load(_file("experiment", experiment).read_text(encoding="utf-8")).get("defaults", [])
+    chosen = {key: option for entry in defaults if isinstance(entry, Mapping) for key, option in entry.items()}
+    return {key.removeprefix("override /"): option for key, option in chosen.items()}
+
+
 def options_of(group: str) -> list[str]:
     """Return the names of a group's options that come with the package."""
     folder = files("ilt.conf").joinpath(group)

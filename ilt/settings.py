@@ -11,7 +11,7 @@ from ilt.data.config import RETURNS_STATES_ACTIONS, is_return_conditioned
 from ilt.envs.spec import BLOCKS, EnvSpec, check_disjoint
 from ilt.machine import check_precision, check_writable, existing
 from ilt.models.config import check_chunk
-from ilt.registry import GROUPS, load_option, options_of, parts_of
+from ilt.registry import GROUPS, choices_of, load_option, options_of, parts_of
 from ilt.rules import COUNT, FOLDER, TEXT
 from ilt.schema import (
     ConfigError,
@@ -384,9 +384,13 @@ def hints(cfg: DictConfig, choices: Mapping[str, Any]) -> list[str]:
         if kept:
             advice.append(f"env.id={env.id} keeps {', '.join(kept)} of env={option}; env=gymnasium has no such rules")
     trains_expert = "total_steps" in cfg.expert  # as those of the experiments do
-    for experiment in options_of("experiment") if trains_expert and not choices.get("experiment") else ():
-        if load_option("experiment", experiment).get("env", {}).get("id") == env.id:
-            advice.append(f"experiment={experiment} has settings that suit env.id={env.id}")
+    if trains_expert and not choices.get("experiment"):
+        # experiments that are named like an environment are about nothing else
+        for name in sorted({*options_of("experiment")} & {*options_of("env")}):
+            suited = load_option("env", name)
+            same = (suited["id"], suited.get("wrappers", {})) == (env.id, plain(env.wrappers))
+            if same and choices_of(name)["expert"] != choices.get("expert", "ppo"):
+                advice.append(f"experiment={name} has settings that suit env.id={env.id}")
     return advice
 
 

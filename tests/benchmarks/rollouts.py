@@ -19,8 +19,8 @@ from ilt.rollout import workers
 from ilt.rollout.policies import NetworkPolicy, Policy, SequencePolicy
 from ilt.rollout.run import rollout
 from ilt.schema import own_keys
-from ilt.tracking.store import SHIPPED
 from tests.benchmarks.measuring import Measure, Row, compare, per_second
+from tests.experts.toys import shipped
 
 SIZES = ("nano", "tiny", "small", "base")
 SPACE = ActionSpace(n_choices=(4,), start=(0,))
@@ -55,8 +55,7 @@ def cache(spec: EnvSpec) -> list[Row]:
 
 def shipped_actor() -> Actor:
     """Return the network of the shipped PPO expert."""
-    (folder,) = SHIPPED["experts"].glob("ppo-??????????")
-    return Actor.load(folder / "actor.safetensors")
+    return Actor.load(shipped("ilt expert env=lunar_lander expert=ppo") / "actor.safetensors")
 
 
 def shipped_expert() -> NetworkPolicy:

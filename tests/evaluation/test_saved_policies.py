@@ -16,11 +16,12 @@ from ilt.rollout.recorded import Context, NamedPolicy
 from ilt.rollout.run import rollout
 from ilt.schema import ConfigError, named
 from ilt.tracking.run_folder import read_config
-from ilt.tracking.store import SHIPPED, DamagedArtifactError, Store
+from ilt.tracking.store import DamagedArtifactError, Store
 from tests.analysis.finished_runs import roll_out_run
+from tests.experts.toys import shipped
 from tests.toys import countdown
 
-(PPO,) = (path.name for path in SHIPPED["experts"].glob("ppo-*") if "privileged" not in path.name)
+PPO = shipped("ilt expert env=lunar_lander expert=ppo").name
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -284,7 +285,7 @@ class Doubled(BaseFeaturesExtractor):
             r"MLP policy without a features extractor, got <class '.*Doubled'>",
         ),
     ],
-    ids=str,
+    ids=lambda value: re.sub(" at 0x[0-9a-f]+", "", str(value)),  # the same in every process
 )  # fmt: skip
 def test_an_incompatible_network_is_refused(
     algorithm: str, kind: str, options: Any, env: str, message: str, lander: EnvSpec, tmp_path: Path

@@ -1,6 +1,7 @@
 """Toy environments with known answers for every kind of action."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -8,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from ilt.envs.spec import EnvSpec
+from ilt.tracking.store import SHIPPED, read_manifest
 from tests.toys import BLOCKS, countdown
 
 
@@ -62,3 +64,9 @@ def target(kind: str) -> EnvSpec:
 def learned_from(first: int, count: int = 1) -> EnvSpec:
     """Return a `Countdown` whose training episodes use `count` seeds from `first`."""
     return replace(countdown(), seed_blocks={**BLOCKS, "demonstrations": (first, count)})
+
+
+def shipped(command: str) -> Path:
+    """Return the folder of the shipped expert that a command made."""
+    folders = (path.parent for path in SHIPPED["experts"].glob("*/manifest.json"))
+    return next(folder for folder in folders if read_manifest(folder)["command"] == command)
