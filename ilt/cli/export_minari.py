@@ -20,10 +20,21 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+_FILE = "demonstrations.npz"
+
+
+def _episodes_at(where: str) -> Path:
+    """Return the path of a file or of a folder with demonstrations. Raise ConfigError if it is neither."""
+    path = Path(where)
+    if not path.is_file() and not (path / _FILE).is_file():
+        raise ConfigError(f"episodes must be an .npz file or the folder of demonstrations, got {where}")
+    return path
+
+
 def find_episodes(cfg: DictConfig, ctx: "Context") -> "tuple[Episodes, Artifact | None]":
     """Return the demonstrations to export, and the expert that collected them, if it is known.
 
-    Raise ConfigError if `cfg.episodes` is neither a file nor the folder of demonstrations, or does not fit the env.
+    Raise ConfigError if the episodes do not fit the environment, or if there is no expert to collect them.
     """
     from ilt.data.episodes import Episodes
     from ilt.data.sources import check_fits, check_source
@@ -38,16 +49,13 @@ def find_episodes(cfg: DictConfig, ctx: "Context") -> "tuple[Episodes, Artifact 
         demos = find_or_collect(ctx, cfg.demos, cfg.expert, expert)
         collected = bool(demos.manifest["parents"])
         return Episodes.load(demos.file("demonstrations.npz")), expert.artifact if collected and expert else None
-    path, expert_artifact = Path(cfg.episodes), None
+    path, expert_artifact = _episodes_at(cfg.episodes), None
     if (path / MANIFEST).is_file():
         manifest = open_artifact(path).manifest
-        path = path / "demonstrations.npz"
         for name in manifest["parents"]:
             if (folder := ctx.store.root / "experts" / name).is_dir():
                 expert_artifact = open_artifact(folder)
-    if not path.is_file():
-        raise ConfigError(f"episodes must be an .npz file or the folder of demonstrations, got {cfg.episodes}")
-    episodes = Episodes.load(path)
+    episodes = Episodes.load(path / _FILE if path.is_dir() else path)
     check_fits(episodes, ctx.env, source=f"episodes={cfg.episodes}")
     return episodes, expert_artifact
 
@@ -75,6 +83,8 @@ def main(cfg: DictConfig) -> str:
     from ilt.data.minari import check_new
 
     check_new(cfg.id, overwrite=cfg.overwrite)  # before an expert is trained
+    if cfg.episodes is not None:
+        _episodes_at(cfg.episodes)
     check_environment(cfg)
     start_early(cfg)
     from ilt.data.minari import write_dataset

@@ -23,7 +23,7 @@ from ilt.data.episodes import NO_SEED, Episodes
 from ilt.data.sources import DataSource, Demonstrate
 from ilt.envs.observations import OBSERVATION, PRIVILEGED
 from ilt.envs.spec import EnvSpec
-from ilt.schema import ConfigError, config_hash, printable
+from ilt.schema import ConfigError, check, config_hash, named, printable
 from ilt.tracking.reading import read_json, reading
 from ilt.tracking.store import sha256
 
@@ -51,9 +51,14 @@ class MinariEpisodes(DataSource):
         id: the data set's id, `NAMESPACE/NAME-vVERSION`.
         validation_fraction: share of the episodes that are never trained on; at least one is held out.
         download: whether to download the data set if it is not among the local ones.
+
+    Raises:
+        ConfigError: an argument is not allowed.
     """
 
     def __init__(self, *, id: str, validation_fraction: float = 0.1, download: bool = True) -> None:
+        given = {"id": id, "validation_fraction": validation_fraction, "download": download}
+        check(named("demos", "minari"), given, prefix="demos")  # a run is identified before its config is checked
         self._id, self._validation_fraction, self._download = id, validation_fraction, download
         self._read: Episodes | None = None
 

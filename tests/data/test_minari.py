@@ -221,6 +221,12 @@ def test_a_failed_download_names_the_key_and_the_local_data_sets(monkeypatch: py
         MinariEpisodes(id="toys/ecko-v0").check(env)
 
 
+@pytest.mark.parametrize(("id", "fraction"), [("../echo-v0", 0.1), ("/echo-v0", 0.1), ("echo", 0.1), (ID, 1.0)])
+def test_wrong_arguments_are_refused_before_a_download(id: str, fraction: float) -> None:
+    with pytest.raises(ConfigError, match=r"demos\.(id|validation_fraction) must be "):
+        MinariEpisodes(id=id, validation_fraction=fraction)
+
+
 ran: list[str] = []
 HOSTILE = {
     "id": "Hostile-v0",
