@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig) -> float:
     """Score a run on given seeds, print and save the results, and return the student's mean return."""
     check_config(cfg, "evaluate")
-    from ilt.tracking.run_folder import read_finished
+    from ilt.tracking.run_folder import performance_reference, read_finished
     from ilt.tracking.store import place_for, write_json
 
     folder = Path(cfg.run)
@@ -39,7 +39,6 @@ def main(cfg: DictConfig) -> float:
     start_early(cfg)
     from ilt.cli.job import job_info
     from ilt.evaluation.scoring import score_students
-    from ilt.evaluation.statistics import performance_reference
     from ilt.evaluation.tables import log_comparison, print_table, result_table
     from ilt.experts.find import find, load
     from ilt.pipeline import prepare

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import bootstrap, sem, t
 
+from ilt.tracking.run_folder import performance_reference
+
 if TYPE_CHECKING:
     from ilt.data.episodes import Episodes
     from ilt.envs.spec import EnvSpec
@@ -83,18 +85,6 @@ def summarize(episodes: "Episodes", spec: "EnvSpec") -> dict[str, Any]:
 def performance(student: float, expert: float, random: float) -> float | None:
     """Return (R − R_random) / (R_expert − R_random): 0 for random, 1 for the expert; None if the two are equal."""
     return None if expert == random else (student - random) / (expert - random)
-
-
-def performance_reference(results: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the returns at which a student's performance is 0 and 1, and their `source`; None if there are none.
-
-    The source is `expert` for a random policy and the expert on the same seeds, or `dataset` for the reference scores
-    of recordings without an expert.
-    """
-    if "performance_reference" in results:
-        return results["performance_reference"]
-    random, expert = results["random_return_mean"], results["expert_return_mean"]
-    return None if expert is None else {"source": "expert", "zero": random, "one": expert}
 
 
 def compare(

@@ -13,9 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ilt.evaluation.statistics import performance_reference
 from ilt.schema import printable
-from ilt.tracking.run_folder import read_results, shown
+from ilt.tracking.run_folder import performance_reference, read_results, shown
 
 if TYPE_CHECKING:
     from ilt.data.episodes import Episodes

@@ -222,6 +222,18 @@ def read_results(folder: Path) -> dict[str, Any]:
     return read_with_digest(folder / RESULTS)
 
 
+def performance_reference(results: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the returns at which a student's performance is 0 and 1, and their `source`; None if there are none.
+
+    The source is `expert` for a random policy and the expert on the same seeds, or `dataset` for the reference scores
+    of recordings without an expert.
+    """
+    if "performance_reference" in results:
+        return results["performance_reference"]
+    random, expert = results["random_return_mean"], results["expert_return_mean"]
+    return None if expert is None else {"source": "expert", "zero": random, "one": expert}
+
+
 def read_config(folder: Path, *, key: str = "run") -> dict[str, Any]:
     """Read a run's resolved config as plain containers, without running code.
 
