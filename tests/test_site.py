@@ -145,6 +145,7 @@ def test_public_names_have_docstrings() -> None:
     assert [name for name, thing in public if not is_documented(thing)] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run them in this process to save the imports; `-m slow` runs them in Jupyter."""

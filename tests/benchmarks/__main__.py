@@ -22,7 +22,7 @@ from tests.benchmarks.measuring import Row
 
 MODULES = {
     "start": "commands", "run": "commands", "collect": "sb3", "score": "rollouts", "cache": "rollouts",
-    "train": "training", "lightning": "training", "memory": "memory", "a2c": "sb3", "growth": "growth",
+    "train": "training", "lightning": "training", "memory": "memory", "a2c": "sb3", "zoo": "zoo", "growth": "growth",
 }  # fmt: skip
 """Run in this order, except `growth`, which draws figures and runs only when named."""
 COLUMNS = ["work", "ours", "beside", "there", "ratio (min … max)", "bar"]

@@ -99,13 +99,13 @@ def acting(spec: EnvSpec, policy: Policy, seeds: np.ndarray, *, n_envs: int = 25
     return per_second(lambda: len(rollout(spec, policy, seeds, n_envs=n_envs, n_processes=n_processes).actions))
 
 
-def environment_limit(spec: EnvSpec, n_episodes: int = 200) -> Measure:
-    """Measure the steps per second of replaying the expert's recorded actions with plain `step` calls on all cores.
+def environment_limit(spec: EnvSpec, n_episodes: int = 200, expert: Policy | None = None) -> Measure:
+    """Measure the steps per second of replaying an expert's recorded actions with plain `step` calls on all cores.
 
-    Resets count, as every episode needs one.
+    Resets count, as every episode needs one. Without an expert, it is the shipped PPO expert.
     """
     n = workers.cores()
-    recorded = rollout(spec, shipped_expert(), spec.seeds("test", n_episodes), n_processes=n)
+    recorded = rollout(spec, expert or shipped_expert(), spec.seeds("test", n_episodes), n_processes=n)
     shards = [(spec.id, recorded.select(np.arange(i, n_episodes, n))) for i in range(n)]
     return lambda: len(recorded.actions) / max(seconds for _, seconds in workers.run(replay, shards))
 
@@ -113,7 +113,8 @@ def environment_limit(spec: EnvSpec, n_episodes: int = 200) -> Measure:
 def replay(env_id: str, episodes: Episodes) -> Iterator[float]:
     """Replay recorded episodes in a plain loop; yield the seconds it took."""
     env = gym.make(env_id).unwrapped
-    actions = [part.tolist() for part in np.split(episodes.actions, episodes.step_offsets[1:])]
+    simulated = ActionSpace.of(env.action_space, key=env_id).for_simulator(episodes.actions)
+    actions = [simulated[first : first + n] for first, n in zip(episodes.step_offsets, episodes.lengths, strict=True)]
     started = time.perf_counter()
     for seed, of_episode in zip(episodes.seeds.tolist(), actions, strict=True):
         env.reset(seed=seed)

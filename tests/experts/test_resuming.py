@@ -64,7 +64,7 @@ def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(
     assert all(torch.equal(networks[0][key], networks[1][key]) for key in networks[0])
 
 
-@pytest.mark.parametrize("name", ["sac", "tqc"])
+@pytest.mark.parametrize("name", ["sac", pytest.param("tqc", marks=pytest.mark.slow)])
 def test_a_killed_off_policy_training_resumes_with_its_replay_buffer(name: str, tmp_path: Path) -> None:
     small = {"total_steps": 600, "score_every": 100, "hidden": [8], "learning_starts": 250, "batch_size": 16}
     options = {**own_keys("expert", load_option("expert", f"{name}_keys")), **small}

@@ -191,6 +191,7 @@ def test_a_failing_job_does_not_affect_the_others(launcher: list[str], tmp_path:
     assert (sweep / "sweep.png").stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
     swept = [*COUNT, "optimizer.weight_decay=range(0,8)"]
     line = command(*swept, *JOBLIB, outputs=tmp_path)

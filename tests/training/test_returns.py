@@ -80,7 +80,7 @@ def learned(folder: Path, *overrides: str) -> dict[str, Any]:
 CONDITIONED = "dataset.tokens=returns_states_actions"
 
 
-@pytest.mark.parametrize("model", ["nano", "mlp", "gru"])
+@pytest.mark.parametrize("model", ["nano", "mlp", pytest.param("gru", marks=pytest.mark.slow)])
 def test_a_student_earns_what_it_is_told_to_where_cloning_follows_the_majority(model: str, tmp_path: Path) -> None:
     results = learned(tmp_path, f"model={model}", CONDITIONED)
     assert (results["target_return"], results["return_mean"], results["selection_return_mean"]) == (6.0, 6.0, 6.0)
