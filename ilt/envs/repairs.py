@@ -1,4 +1,4 @@
-"""Repairs of Gymnasium's environments in which the seed given to `reset` would not determine the episode."""
+"""Repairs of Gymnasium's environments: a seed given to `reset` determines the episode, and videos show the robot."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -29,7 +29,18 @@ def _bipedal_walker(env: Any) -> None:
     env._destroy = destroy_everything
 
 
+def _mujoco(env: Any) -> None:
+    """Let the camera follow the robot where Gymnasium 1.4 ignores the model's own camera and names no other body."""
+    import mujoco
+
+    renderer, chosen = env.mujoco_renderer, (env.camera_id, env.camera_name)
+    track = mujoco.mj_name2id(env.model, mujoco.mjtObj.mjOBJ_CAMERA, "track")
+    if chosen == (None, None) and track != -1 and "trackbodyid" not in (renderer.default_cam_config or {}):
+        renderer.camera_id = track
+
+
 REPAIRS: Mapping[str, Callable[[Any], None]] = {
     "gymnasium.envs.box2d.bipedal_walker.BipedalWalker": _bipedal_walker,
+    "gymnasium.envs.mujoco.mujoco_env.MujocoEnv": _mujoco,
 }
 """The class of an environment, and a function that repairs it."""
