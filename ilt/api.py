@@ -309,7 +309,7 @@ def load_policy(
         env: the environment to act in, which its observations and actions must fit.
         outputs: folder of the store, in which a name is looked up.
         deterministic: whether it takes its most likely action instead of sampling.
-        target_return: what a return-conditioned student is told to earn in an episode; None for the target that it was
+        target_return: what a return-conditioned student aims for in an episode; None for the target that it was
             scored with.
         trust: packages whose code may be run to build it, besides `ilt` and the package of `env`; None for all, if the
             files are your own.

@@ -1,4 +1,4 @@
-"""Returns-to-go: what a return-conditioned student is told to earn.
+"""Returns-to-go: what a return-conditioned student aims for.
 
 In training, the return-to-go of a step is what the episode earned from there on. In a rollout, it is a target return
 minus what was earned so far. Chen et al. 2021, [Decision Transformer](https://arxiv.org/abs/2106.01345), section 3.

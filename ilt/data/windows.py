@@ -180,7 +180,7 @@ def windows_at(
 
     Args:
         step: index of the step in its episode.
-        target_return: what a return-conditioned student is told to earn; None for other students.
+        target_return: what a return-conditioned student aims for; None for other students.
 
     Returns:
         indices of these episodes (n,) int64, and their windows: observations (n, L, obs_dim) and actions

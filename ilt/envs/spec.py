@@ -112,8 +112,8 @@ class EnvSpec:
     def make(self, **kwargs: Any) -> "gym.Env[Any, Any]":
         """Make one environment, without Gymnasium's checker, order enforcer and time limit. `EnvBatch` limits the time.
 
-        Wrappers in the environment's registration are kept, and so is the time limit inside them. Environments that
-        would not follow from their seed are repaired; see `ilt.envs.repairs`.
+        Wrappers in the environment's registration are kept, and so is the time limit inside them. Some environments
+        of Gymnasium are repaired; see `ilt.envs.repairs`.
 
         Args:
             kwargs: arguments of `gymnasium.make`, in addition to `self.kwargs`.

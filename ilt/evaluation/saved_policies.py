@@ -34,7 +34,7 @@ def read_policy(
     Args:
         key: the config key, for error messages.
         where: a folder or a name, as for `folder_of`, or `random`.
-        target_return: what a return-conditioned student is told to earn; None for its own target.
+        target_return: what a return-conditioned student aims for; None for its own target.
 
     Raises:
         ConfigError: there is no such policy, it takes no target return, or its observations or actions do not fit the

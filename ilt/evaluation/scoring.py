@@ -47,7 +47,7 @@ def score_students(
         context_length: steps of context; None for the length that the students were trained with.
         deterministic: whether the students take their most likely action, or sample.
         reference_scores: of the demonstrations; see `ilt.evaluation.statistics.compare`.
-        target_return: what return-conditioned students are told to earn; None for their own target.
+        target_return: what return-conditioned students aim for; None for their own target.
         trust: packages besides `ilt` whose code may be run to build the students.
 
     Returns:

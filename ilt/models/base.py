@@ -65,7 +65,7 @@ class SequenceModel(nn.Module):
         recurrent: whether it carries a state beyond K steps. If so, `forward` takes windows of any length, and in a
             rollout the state is carried from the start of the episode. Otherwise the model sees only the last K steps.
         observation_mean, observation_std: (obs_dim,) buffers, set before training and saved with the weights.
-        target_return: a buffer of one number, saved with the weights: what the student is told to earn in an episode,
+        target_return: a buffer of one number, saved with the weights: what the student aims for in an episode,
             unless its policy is given another target. None if the model is not return-conditioned.
     """
 

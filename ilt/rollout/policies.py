@@ -66,7 +66,7 @@ class Policy(ABC):
             deterministic: whether to take the most likely action instead of sampling, read at the first call only; None
                 for the policy's own setting.
             reward: what the last action earned, or (n,) rewards; ignored where an episode starts. A return-conditioned
-                policy must be told, since it acts by what is left of its target return.
+                policy needs it, since it acts by what is left of its target return.
 
         Returns:
             the action or actions, and the state to pass to the next call.
@@ -204,11 +204,11 @@ class SequencePolicy(Policy):
         model, head: the student, and the distribution that its outputs parametrize.
         context_length: how many steps it sees, at most the model's context length; None for that length.
         deterministic: whether to take the most likely action; otherwise samples depend only on the episode's seed.
-        target_return: what a return-conditioned model is told to earn in an episode; None for the model's own target.
+        target_return: what a return-conditioned model aims for in an episode; None for the model's own target.
         recompute: whether to recompute the whole window at every step, even if the model has a stepper.
 
     Attributes:
-        target_return: what it is told to earn in an episode; None if the model is not return-conditioned.
+        target_return: what it aims for in an episode; None if the model is not return-conditioned.
     """
 
     def __init__(

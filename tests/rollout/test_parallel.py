@@ -101,7 +101,7 @@ def test_episodes_do_not_depend_on_the_number_of_processes(spec: EnvSpec, n_proc
         (echo(VECTOR, MULTI), None),
         (SHORT_LANDER, FunctionPolicy(heuristic, SHORT_LANDER.action_space)),
     ],
-    ids=["actor", "student", "told what to earn", "numbers", "several choices", "lander"],
+    ids=["actor", "student", "return-conditioned", "numbers", "several choices", "lander"],
 )
 def test_other_policies_and_environments_do_not_depend_on_it_either(spec: EnvSpec, policy: Policy | None) -> None:
     policy = policy or RandomPolicy(spec.action_space)

@@ -1,4 +1,4 @@
-"""Return conditioning from demonstrations of two kinds to a student that does what it is told."""
+"""Return conditioning from demonstrations of two kinds to a student that follows its target."""
 
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,8 @@ def test_a_student_earns_what_it_is_told_to_where_cloning_follows_the_majority(m
     where = [f"run={tmp_path}/runs/run", f"outputs={tmp_path}", "processes=1", "logger=none", "trust=[tests]"]
     assert run_command("evaluate", *where, "seeds=test:4") == 6.0
     assert run_command("evaluate", *where, "seeds=test:4", "target_return=0") == 0.0
-    [told] = (tmp_path / "runs" / "run" / "evaluations").glob("*-R0.json")
-    assert read_json(told)["target_return"] == 0.0
+    [again] = (tmp_path / "runs" / "run" / "evaluations").glob("*-R0.json")
+    assert read_json(again)["target_return"] == 0.0
 
 
 def test_cloning_the_same_demonstrations_earns_nothing(tmp_path: Path) -> None:
