@@ -181,6 +181,7 @@ def test_a_script_without_a_main_guard_fails_with_a_hint(tmp_path: Path) -> None
     assert 'below `if __name__ == "__main__":`' in process.stderr
 
 
+@pytest.mark.slow
 def test_an_interrupt_of_the_process_group_ends_everything_at_once(running: subprocess.Popen[str]) -> None:
     os.killpg(running.pid, signal.SIGINT)
     _, errors = running.communicate(timeout=30)
@@ -189,6 +190,7 @@ def test_an_interrupt_of_the_process_group_ends_everything_at_once(running: subp
     assert gone(running.pid, 15), members(running.pid)
 
 
+@pytest.mark.slow
 def test_workers_do_not_outlive_a_killed_parent(running: subprocess.Popen[str]) -> None:
     os.kill(running.pid, signal.SIGKILL)
     assert gone(running.pid, 20), members(running.pid)
@@ -240,6 +242,7 @@ def _use_workers() -> None:
     next(workers.run(range, [(1,)]))
 
 
+@pytest.mark.slow
 def test_workers_of_a_child_keep_the_sockets_of_its_parent() -> None:
     folder = Path(util.get_temp_dir())
     child = multiprocessing.get_context("spawn").Process(target=_use_workers)
