@@ -78,6 +78,13 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path, alone: Fitted) -> N
     assert not torch.distributed.is_initialized()
 
 
+@pytest.mark.slow
+def test_two_processes_learn_chunks_of_actions_and_returns_like_one(tmp_path: Path) -> None:
+    both = ["head.chunk=2", "dataset.tokens=returns_states_actions"]  # chunks end with their episode, within a batch
+    expected = train(config(tmp_path, *both), tmp_path / "alone")
+    assert_same(train(config(tmp_path, *both, *TWO), tmp_path / "run"), expected)
+
+
 # --- started by torchrun or srun ---
 
 SMALL = ["experiment=smoke", "threads=1", "trainer.accelerator=cpu", "trainer.precision=64-true"]
