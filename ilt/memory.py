@@ -46,10 +46,10 @@ def _least_memory(cfg: Any) -> Iterator[tuple[str, float]]:
     if "model" not in cfg or (found := schema_of("model", cfg.model)) is None:
         return
     model, length, batch_size = cfg.model, cfg.dataset.context_length, cfg.dataset.batch_size
-    width, tokens = model.d_model or 1, length
-    shape = ", ".join(f"model.{key}={model[key]}" for key in ("d_model", "n_layer"))
+    width, tokens = model.get("d_model") or 1, length
+    shape = ", ".join(f"model.{key}={model[key]}" for key in ("d_model", "n_layer") if key in model)
     by_layer = {"transformer": 12, "gru": 6, "lstm": 8}.get(found.name, 1)
-    yield shape, _GRADIENT * model.n_layer * max(by_layer * width**2, _MODULE)
+    yield shape, _GRADIENT * model.get("n_layer", 1) * max(by_layer * width**2, _MODULE)
     if found.name == "transformer":
         per_step = (1 if model.tokens == "states" else 2) + is_return_conditioned(cfg.dataset)
         tokens = per_step * (length - 1) + 1
@@ -61,4 +61,5 @@ def _least_memory(cfg: Any) -> Iterator[tuple[str, float]]:
     yield f"head={cfg.head}", _GRADIENT * width * outputs
     if cfg.trainer.accelerator == "cpu":
         numbers = batch_size // cfg.trainer.num_nodes * tokens * max(width if tokens > 1 else 1, outputs)
-        yield f"dataset.batch_size={batch_size}, dataset.context_length={length}, {shape}", 4 * numbers
+        named = f"dataset.batch_size={batch_size}, dataset.context_length={length}, {shape}"
+        yield named.removesuffix(", "), 4 * numbers

@@ -117,7 +117,7 @@ def test_every_entry_point_has_a_valid_config(entry_point: str) -> None:
 
 def test_groups_offer_the_expected_options() -> None:
     wanted = {
-        "model": {"nano", "tiny", "small", "base", "mlp", "mlp_stack", "gru", "lstm"},
+        "model": {"nano", "tiny", "small", "base", "linear", "mlp", "mlp_stack", "gru", "lstm"},
         "expert": {"ppo", "a2c", "sb3", "function", "heuristic", "random"},
         "imitation": {"bc", "dagger", "dart"},
         "trainer": {"cpu", "gpu", "smoke"},

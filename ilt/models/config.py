@@ -40,8 +40,13 @@ class Transformer:
 class _Sized:
     size: str = key("tiny", "Match the number of parameters of the transformer of this size.", choices=SIZES)
     d_model: int | None = key(None, "Width of the hidden layers; null for the width that matches `size`.", ge=1)
-    n_layer: int = key(2, "Number of hidden layers; 0 for a linear policy.", ge=0)
+    n_layer: int = key(2, "Number of hidden layers.", ge=1)
     dropout: float = key(0.0, "Dropout probability after each hidden layer.", ge=0, lt=1)
+
+
+@component("model", "linear", "ilt.models.mlp.Linear")
+class Linear:
+    """A linear map of the current observation."""
 
 
 @component("model", "mlp", "ilt.models.sizing.mlp")

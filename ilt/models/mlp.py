@@ -1,4 +1,4 @@
-"""Multilayer perceptrons: baselines that see only the current observation, or the last K steps concatenated."""
+"""Baselines that see only the current observation, or the last K steps concatenated: linear, and perceptrons."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def _hidden_layers(layers: nn.Sequential) -> dict[str, nn.Module]:
 
 
 class MLP(SequenceModel):
-    """P(a_t | s_t): the memoryless baseline. Without hidden layers it is linear.
+    """P(a_t | s_t): the memoryless baseline.
 
     Args:
         d_model: width of each hidden layer.
@@ -51,6 +51,17 @@ class MLP(SequenceModel):
     def make_stepper(self) -> Stepper:
         """Return a stepper without memory."""
         return _Memoryless(self)
+
+
+class Linear(MLP):
+    """P(a_t | s_t) from a linear map of the current observation: the simplest baseline.
+
+    Args:
+        sizes: see `SequenceModel`.
+    """
+
+    def __init__(self, **sizes: Any) -> None:
+        super().__init__(d_model=1, n_layer=0, dropout=0.0, **sizes)
 
 
 class _Memoryless:

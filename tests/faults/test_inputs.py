@@ -228,7 +228,7 @@ expert=none -> expert must be one that demonstrates where demos=expert, got none
 model.d_model=1e8 -> model.d_model must be an integer of at least 1, got 100000000.0
 model.d_model=100000000 -> model.d_model=100000000, model.n_layer=2 must be smaller: at least 1,920,000,000 GB
 model=[tiny,small] -> model=[tiny,small] is not an option of a group; a group takes one name, such as model=tiny
-model=foo -> model must be one of ['base', 'gru', 'lstm', 'mini', 'mlp', 'mlp_stack', 'nano',
+model=foo -> model must be one of ['base', 'gru', 'linear', 'lstm', 'mini', 'mlp', 'mlp_stack', 'nano',
 model.n_layer=0 -> model.n_layer must be an integer of at least 1, got 0
 model.n_layer=1.5 -> model.n_layer must be an integer of at least 1, got 1.5
 model.n_head=0 -> model.n_head must be an integer of at least 1, got 0
@@ -244,6 +244,8 @@ model.size=tiny -> model.size is not a key
 +model.foo=1 -> model.foo is not a key
 +model.bias=false -> model.bias is not a key
 model=mlp model.size=huge -> model.size must be one of ['nano', 'tiny', 'mini', 'small', 'base'], got 'huge'
+model=mlp model.n_layer=0 -> model.n_layer must be an integer of at least 1, got 0
+model=linear model.d_model=8 -> model.d_model
 model=mlp_stack model.d_action=0 -> model.d_action must be an integer of at least 1, got 0
 model._target_=nowhere.Model -> model._target_ must be the dotted path of something that can be imported, got
 [train: expert]
@@ -327,7 +329,7 @@ expert=a2c expert.clip_range=0.2 -> expert.clip_range is not a key
 -m model.n_layer=choice() -> model.n_layer=choice() is not an override such as key=value: ValueError while
 -m model.n_layer= -> model.n_layer must be an integer of at least 1, got ''
 -m model.n_layer=1, -> model.n_layer=1, is not an override such as key=value: mismatched input '<EOF>'
--m model=tiny,foo -> model must be one of ['base', 'gru', 'lstm', 'mini', 'mlp', 'mlp_stack', 'nano',
+-m model=tiny,foo -> model must be one of ['base', 'gru', 'linear', 'lstm', 'mini', 'mlp', 'mlp_stack', 'nano',
 -m seed=0,1 modle.n_layer=3 -> modle.n_layer is not a key; did you mean model.n_layer?
 -m modle.n_layer=3,4 -> modle.n_layer is not a key; did you mean model.n_layer?
 -m seed=0,1 hydra/launcher=foo -> hydra/launcher must be one of ['basic', 'joblib', 'ray', 'slurm',
@@ -351,7 +353,7 @@ logger.tags=[1] -> logger.tags must be a list of text, got [1]
 [train: syntax]
 ~env.seed_blocks.test -> env.seed_blocks must name ['demonstrations', 'validation', 'selection', 'test'], got
 ~expert -> expert must be given; it must be one of ['a2c', 'a2c_keys', 'a2c_privileged',
-~model -> model must be given; it must be one of ['base', 'gru', 'lstm', 'mini', 'mlp',
+~model -> model must be given; it must be one of ['base', 'gru', 'linear', 'lstm', 'mini', 'mlp',
 ~callbacks.curve -> callbacks.curve must be set; results are made from it. Only ema may be null
 model -> model is not an override such as key=value: missing EQUAL at '<EOF>'
 model.n_layer=[1 -> model.n_layer=[1 is not an override such as key=value: no viable alternative at input

@@ -22,16 +22,16 @@ MULTI = ActionSpace(n_choices=(3, 2), start=(0, 1), shape=(2,))
 BOX = ActionSpace(low=(-2.0, 0.0), high=(2.0, 1.0), shape=(2,))
 SPACES = {"choices": FOUR, "several choices": MULTI, "numbers": BOX}
 BASELINES = ("mlp", "mlp_stack", "gru", "lstm")
-TRANSFORMERS = [name for name in options_of("model") if name not in BASELINES]
+TRANSFORMERS = [name for name in options_of("model") if name not in (*BASELINES, "linear")]
 MODELS: list[tuple[str, dict[str, Any]]] = [
-    *((name, {}) for name in TRANSFORMERS),
+    *((name, {}) for name in (*TRANSFORMERS, "linear")),
     *((name, {"size": size}) for name in BASELINES for size in SIZES),
     *((name, {"context_length": length}) for name in ("nano", *BASELINES) for length in (1, 2)),
     *(("tiny", {"positions": positions}) for positions in ("learned", "none")),
     ("tiny", {"attention": "full"}),
     ("tiny", {"tokens": "states"}),
     ("tiny", {"dropout": 0.5, "action_dropout": 0.5}),
-    *((name, {"return_conditioned": True}) for name in ("tiny", *BASELINES)),
+    *((name, {"return_conditioned": True}) for name in ("tiny", "linear", *BASELINES)),
     *(("tiny", {"return_conditioned": True, "context_length": length}) for length in (1, 2)),
     *(("tiny", {"return_conditioned": True, "positions": positions}) for positions in ("learned", "none")),
     ("tiny", {"return_conditioned": True, "attention": "full"}),

@@ -8,7 +8,7 @@ from ilt.envs.actions import ActionSpace
 from ilt.models.attention import Block
 from ilt.models.decoder import Decoder
 from ilt.models.inspection import attention_of, hidden_states
-from tests.models.test_check import BASELINES, BOX, FOUR, make_up, small
+from tests.models.test_check import BASELINES, BOX, FOUR, make_up, small, spec
 from tests.models.test_decoder import ATTENTIONS, POSITIONS, TOKENS, K, close, decoder, each, window
 
 
@@ -50,7 +50,7 @@ def test_outputs_of_baselines_follow_from_their_last_hidden_state(name: str, spa
 
 
 def test_a_linear_policy_has_no_hidden_states() -> None:
-    assert hidden_states(small("mlp", FOUR, n_layer=0), *make_up(FOUR)) == {}
+    assert hidden_states(spec("linear", FOUR).build()[0], *make_up(FOUR)) == {}
 
 
 def last_by_weights(model: Decoder, observations: Tensor, actions: Tensor) -> Tensor:
