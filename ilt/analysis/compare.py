@@ -1,5 +1,6 @@
 """Compare policies on the same seeds, and keep the tables, the figure and the video as one artifact."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,12 +11,15 @@ import numpy as np
 from ilt.analysis.comparison_figure import comparison_figure
 from ilt.analysis.video import side_by_side, write_animation, write_mp4
 from ilt.data.episodes import Episodes
-from ilt.evaluation.comparison import compare_policies, median_run, typical_episode, write_comparison
+from ilt.evaluation.comparison import compare_policies, decided, median_run, typical_episode, write_comparison
 from ilt.evaluation.figure_style import write
 from ilt.evaluation.policy_files import runs_of
 from ilt.evaluation.saved_policies import read_policy
-from ilt.rollout.recorded import RANDOM, Context, NamedPolicy
+from ilt.evaluation.sequential import BATCH, ERROR, UNDECIDED, Decision, decide, plausible_bound
+from ilt.rollout.recorded import RANDOM, Context, NamedPolicy, StoredEpisodes
 from ilt.tracking.store import Artifact
+
+log = logging.getLogger(__name__)
 
 MAX_FRAMES = 120
 """Maximum number of frames in a GIF. Longer episodes get a lower frame rate, to limit the file size."""
@@ -34,9 +38,86 @@ def read_policies(
     }
 
 
+def roll_out(
+    ctx: Context, policies: Mapping[str, Sequence[NamedPolicy]], seeds: np.ndarray
+) -> dict[str, list[StoredEpisodes]]:
+    """Return the episodes of every run of every policy on consecutive seeds, from the store or collected now."""
+    return {
+        name: [StoredEpisodes((ctx.find_or_rollout(run, seeds),)) for run in runs] for name, runs in policies.items()
+    }
+
+
+def roll_out_until_decided(
+    ctx: Context,
+    policies: Mapping[str, Sequence[NamedPolicy]],
+    seeds: np.ndarray,
+    *,
+    compared: Sequence[str],
+    reference: str,
+    margin: float | None,
+) -> tuple[dict[str, list[StoredEpisodes]], dict[str, Decision]]:
+    """Roll out policies in batches of seeds until it is decided how each compares with the reference; see `decide`.
+
+    A decided policy gets no more episodes. The confidence of each comparison is such that all of them are right with a
+    probability of 95 % (Bonferroni). Episodes are taken from the store if they are there, in batches or all at once.
+
+    Args:
+        policies: the runs of each policy, and of the random policy.
+        seeds: (E,) consecutive seeds, at most all of which are used.
+        compared: names of the policies to compare with the reference.
+        margin: see `decide`.
+
+    Returns:
+        each run's episodes, and the decision about each compared policy.
+    """
+    growing = {name: [_Growing(ctx, run, seeds) for run in runs] for name, runs in policies.items()}
+    lengths, decisions, undecided = dict.fromkeys(policies, 0), dict[str, Decision](), list(compared)
+
+    def returns(name: str) -> np.ndarray:
+        return np.stack([run.returns[: lengths[name]] for run in growing[name]])
+
+    for n_episodes in [*range(BATCH, len(seeds), BATCH), len(seeds)]:
+        for name in dict.fromkeys([reference, RANDOM, *undecided]):
+            lengths[name] = n_episodes
+            for run in growing[name]:
+                run.grow(n_episodes)
+        earned = {name: returns(name) for name in (reference, *compared)}
+        bound = plausible_bound(earned, returns(RANDOM))
+        for name in undecided:
+            decisions[name] = decide(
+                earned[name], earned[reference], bound, margin=margin, confidence=1 - ERROR / len(compared)
+            )
+            log.info("%s", decisions[name].sentence(name, reference, margin=margin, most=len(seeds)))
+        undecided = [name for name in undecided if decisions[name].outcome == UNDECIDED]
+        if not undecided:
+            break
+    return {name: [run.stored(lengths[name]) for run in runs] for name, runs in growing.items()}, decisions
+
+
+class _Growing:
+    """A run's episodes, which grow by batches. If they are stored as a whole, nothing is collected."""
+
+    def __init__(self, ctx: Context, run: NamedPolicy, seeds: np.ndarray) -> None:
+        self._ctx, self._run, self._seeds = ctx, run, seeds
+        whole = ctx.find_rollout(run, seeds)
+        self._artifacts = [] if whole is None else [whole]
+        self.returns = np.zeros(0) if whole is None else self.stored(len(seeds)).load().returns
+
+    def grow(self, n_episodes: int) -> None:
+        """Find or collect the episodes that are missing until there are `n_episodes`, as one batch."""
+        if len(self.returns) < n_episodes:
+            batch = self._ctx.find_or_rollout(self._run, self._seeds[len(self.returns) : n_episodes])
+            self._artifacts.append(batch)
+            self.returns = np.append(self.returns, StoredEpisodes((batch,)).load().returns)
+
+    def stored(self, n_episodes: int) -> StoredEpisodes:
+        """Return the first episodes."""
+        return StoredEpisodes(tuple(self._artifacts), n_episodes)
+
+
 def find_or_compare(
     ctx: Context,
-    rollouts: Mapping[str, list[Artifact]],
+    rollouts: Mapping[str, list[StoredEpisodes]],
     *,
     name: str,
     reference: str,
@@ -44,35 +125,40 @@ def find_or_compare(
     video: Sequence[str],
     seeds: Mapping[str, Any],
     deterministic: bool,
+    margin: float | None = None,
+    decisions: Mapping[str, Decision] | None = None,
 ) -> Artifact:
     """Find or make the comparison of these rollouts: `comparison.json`, `.csv`, `.md` and `.png`, and a video.
 
     Args:
-        rollouts: artifacts with `episodes.npz`, one per run, by policy; all have the same seeds.
+        rollouts: the episodes of each run, by policy; all have the same seeds, or the first of those of the reference.
         name: the artifact's name without the hash.
         reference: the policy that the others are compared with.
         subsets: parameter and quantiles, by name; see `subset_masks`.
         video: names of the policies to show side by side; empty for no video.
         seeds: `block`, `offset` and `count`.
+        margin: the margin of the decisions.
+        decisions: about the compared policies, from `roll_out_until_decided`; None if all seeds were evaluated.
     """
     env = ctx.env
     rules = {"success_return": env.success_return, "crash_reward": env.crash_reward}
     canonical_config = {
         "env": {**env.identity(), **rules},
-        "rollouts": [[policy, [run.name for run in runs]] for policy, runs in rollouts.items()],
+        "rollouts": [[policy, [a.name for run in runs for a in run.artifacts]] for policy, runs in rollouts.items()],
         "reference": reference,
         "subsets": {subset: list(rule) for subset, rule in subsets.items()},
         "video": list(video),
     }
-
-    def load(run: Artifact) -> Episodes:
-        return Episodes.load(run.file("episodes.npz"))
+    if decisions is not None:
+        canonical_config["until"] = {"margin": margin, "most_episodes": seeds["count"], "confidence": 1 - ERROR}
 
     def make(folder: Path) -> dict[str, Any]:
-        one_by_one = ((policy, map(load, runs)) for policy, runs in rollouts.items())  # all at once may take gigabytes
+        order = [reference, *(policy for policy in rollouts if policy != reference)]
+        one_by_one = ((policy, (run.load() for run in rollouts[policy])) for policy in order)  # all may take gigabytes
         metrics, returns = compare_policies(one_by_one, subsets, env, reference=reference, random=RANDOM)
+        metrics = {subset: {policy: by_policy[policy] for policy in rollouts} for subset, by_policy in metrics.items()}
         shown = {policy: median_run(returns[policy]) for policy in video}
-        filmed = {policy: (load(rollouts[policy][run]), returns[policy][run]) for policy, run in shown.items()}
+        filmed = {policy: (rollouts[policy][run].load(), returns[policy][run]) for policy, run in shown.items()}
         comparison = {
             "name": name,
             **canonical_config,
@@ -81,11 +167,13 @@ def find_or_compare(
             "metrics": metrics,
             "video": film(ctx, filmed, folder) if filmed else None,
         }
+        if decisions is not None:
+            comparison = decided(comparison, decisions)
         write_comparison(folder, comparison)
         write(partial(comparison_figure, comparison), folder / "comparison.png")
-        return {"return_mean": {policy: float(values.mean()) for policy, values in returns.items()}}
+        return {"return_mean": {policy: float(returns[policy].mean()) for policy in rollouts}}
 
-    parents = [run for runs in rollouts.values() for run in runs]
+    parents = [artifact for runs in rollouts.values() for run in runs for artifact in run.artifacts]
     return ctx.store.find_or_make("comparisons", name, canonical_config, make, parents=parents)
 
 
@@ -93,12 +181,14 @@ def film(ctx: Context, shown: Mapping[str, tuple[Episodes, np.ndarray]], folder:
     """Write `episode.mp4` and `episode.gif`, which show the policies side by side in the `typical_episode`.
 
     Args:
-        shown: episodes and their returns (E,), by policy; from the median run if a policy has several.
+        shown: episodes and their returns (E,), by policy; from the median run if a policy has several. Those of one
+            policy may be the first of those of another.
 
     Returns:
         The episode's seed, how it was chosen, and each policy's return in it.
     """
-    episode = typical_episode({name: returns for name, (_, returns) in shown.items()})
+    fewest = min(len(returns) for _, returns in shown.values())
+    episode = typical_episode({name: returns[:fewest] for name, (_, returns) in shown.items()})
     video = side_by_side(ctx.env, {name: (episodes, episode) for name, (episodes, _) in shown.items()})
     write_mp4(video, folder / "episode.mp4")
     write_animation(video, folder / "episode.gif", width=400 * len(shown), most=MAX_FRAMES)

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 def check_names(cfg: DictConfig) -> tuple[str, dict[str, tuple[str, float, float]]]:
     """Return the reference's name, and each subset's parameter and quantiles.
 
-    Raise ConfigError if `reference` or `video` names an unknown policy.
+    Raise ConfigError if `reference` or `video` names an unknown policy, or `until` does not fit the other keys.
     """
     names = [*map(str, cfg.policies), RANDOM]
     reference = cfg.reference or names[0]
@@ -29,6 +29,17 @@ def check_names(cfg: DictConfig) -> tuple[str, dict[str, tuple[str, float, float
                 raise ConfigError(f"{key} must name one of policies = {names}, got {name}")
     if cfg.policies.get(RANDOM, RANDOM) != RANDOM:
         raise ConfigError(f"policies.{RANDOM} must be {RANDOM}, which is always compared, got {cfg.policies[RANDOM]}")
+    if cfg.until == "all" and cfg.margin is not None:
+        raise ConfigError(f"margin must be null unless until=decided, got margin={cfg.margin:g} with until=all")
+    if cfg.until == "decided" and names[:-1] in ([], [reference]):
+        raise ConfigError(
+            f"policies must have at least one policy besides the reference, {reference}, with until=decided, "
+            f"got {names[:-1]}; reference={RANDOM} compares with the random policy"
+        )
+    if cfg.until == "decided" and cfg.subsets:
+        raise ConfigError(
+            f"subsets must be empty with until=decided, which decides over all episodes, got {list(cfg.subsets)}"
+        )
     return reference, {str(name): parse_subset(f"subsets.{name}", text) for name, text in cfg.subsets.items()}
 
 
@@ -46,9 +57,9 @@ def main(cfg: DictConfig) -> float:
     policies = {str(name): str(where) for name, where in cfg.policies.items()}
     check_policies(env, policies, Path(cfg.outputs), trust=cfg.trust)
     start_early(cfg)
-    from ilt.analysis.compare import find_or_compare, read_policies
+    from ilt.analysis.compare import find_or_compare, read_policies, roll_out, roll_out_until_decided
     from ilt.cli.job import job_info
-    from ilt.evaluation.comparison import ALL, comparison_table, headings
+    from ilt.evaluation.comparison import ALL, comparison_table, headings, sentences
     from ilt.evaluation.tables import print_table
     from ilt.pipeline import prepare
     from ilt.tracking.loggers import open_run
@@ -58,15 +69,25 @@ def main(cfg: DictConfig) -> float:
     read = read_policies(ctx, policies, deterministic=cfg.deterministic, trust=cfg.trust)
     seeds = ctx.env.seeds(block, count, offset)
     with open_run(cfg.logger, job_info(cfg, "compare", name=cfg.name, folder=ctx.store.root)) as logger:
+        decisions = None
+        if cfg.until == "all":
+            rollouts = roll_out(ctx, read, seeds)
+        else:
+            compared = [name for name in policies if name != reference]
+            rollouts, decisions = roll_out_until_decided(
+                ctx, read, seeds, compared=compared, reference=reference, margin=cfg.margin
+            )
         comparison = find_or_compare(
             ctx,
-            {name: [ctx.find_or_rollout(run, seeds) for run in runs] for name, runs in read.items()},
+            rollouts,
             name=cfg.name,
             reference=reference,
             subsets=subsets,
             video=list(cfg.video or []),
             seeds={"block": block, "offset": offset, "count": count},
             deterministic=cfg.deterministic,
+            margin=cfg.margin,
+            decisions=decisions,
         )
         content = read_json(comparison.file("comparison.json"))
         tables = {s: comparison_table(by_policy, reference) for s, by_policy in content["metrics"].items()}
@@ -79,6 +100,8 @@ def main(cfg: DictConfig) -> float:
         logger.log_videos({"episode": comparison.file("episode.mp4")} if content["video"] else {})
     for subset, title in headings(content).items():
         print_table(title, *tables[subset])
+    for sentence in sentences(content):
+        log.info("%s", sentence)
     if content["video"] is not None:
         log.info("the video shows seed %d: %s", content["video"]["seed"], content["video"]["chosen"])
     log.info("%s", comparison.path)

@@ -130,6 +130,17 @@ class Compare(_Trusting):
     reference: str | None = key(None, "The policy to compare the others with; null for the first.", rule=NAME.or_null())
     seeds: str = key("test:1000", "Episodes to compare the policies on.", rule=_SEEDS)
     deterministic: bool = key(True, "Take each policy's most likely action; false samples one.")
+    until: str = key(
+        "all",
+        "Evaluate on all seeds, or in batches until each policy is better or worse than the reference, or equal.",
+        choices=("all", "decided"),
+    )
+    margin: float | None = key(
+        None,
+        "With until=decided, difference in mean return up to which policies are equal; null to decide only who is "
+        "better.",
+        gt=0,
+    )
     subsets: dict[str, str] = key({}, "Episodes whose randomized parameter lies between two quantiles.", rule=_SUBSETS)
     video: list[str] | None = key(
         None,

@@ -1,6 +1,7 @@
 """Compare policies on the same seeds, over all episodes and subsets of them: metrics, tables and a typical episode."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from scipy.stats import rankdata
 
 from ilt.data.episodes import Episodes
 from ilt.envs.spec import EnvSpec
+from ilt.evaluation.sequential import Decision
 from ilt.evaluation.statistics import mean_interval, mean_interval_of_runs, performance, summarize
 from ilt.evaluation.tables import filled, markdown_table, percent
 from ilt.schema import ConfigError
@@ -16,6 +18,7 @@ from ilt.tracking.store import write_json, write_text
 from ilt.training.fit import write_csv
 
 ALL = "all episodes"
+CONFIDENCE_SEQUENCE = "confidence sequence"
 METRICS = (
     "n_runs",
     "n_episodes",
@@ -69,7 +72,8 @@ def compare_policies(
     lowest of the runs; and `difference` from the reference, paired by seed. Raise ValueError if the seeds differ.
 
     Args:
-        episodes_by_policy: the name of each policy, and the episodes of each of its runs.
+        episodes_by_policy: the name of each policy, and the episodes of each of its runs. All have the seeds of the
+            first policy, or the first of them; the reference and the random policy have all.
         subsets: see `subset_masks`.
     """
     returns: dict[str, list[np.ndarray]] = {}
@@ -81,11 +85,12 @@ def compare_policies(
             if not returns:
                 seeds, masks = episodes.seeds, subset_masks(subsets, episodes)
                 metrics = {subset: {} for subset in masks}
-            if not np.array_equal(seeds, episodes.seeds):
+            if not np.array_equal(seeds[: len(episodes)], episodes.seeds):
                 raise ValueError(f"{name} was not rolled out on the same seeds as {next(iter(returns))}")
             returns.setdefault(name, []).append(episodes.returns)
             for subset, mask in masks.items():
-                metrics[subset].setdefault(name, []).append(summarize(episodes.select(mask), spec))
+                chosen = episodes.select(mask[: len(episodes)])
+                metrics[subset].setdefault(name, []).append(summarize(chosen, spec))
     stacked = {name: np.stack(each) for name, each in returns.items()}
     return {
         subset: _beside(by_policy, stacked, masks[subset], reference=reference, random=random)
@@ -102,12 +107,13 @@ def _beside(
     random: str,
 ) -> dict[str, dict[str, Any]]:
     """Return each policy's metrics in one subset, with performance and difference from the reference."""
-    best, worst = (float(returns[name][:, mask].mean()) for name in (reference, random))
     opposite = returns[reference].mean(axis=0)
     numbers = {}
     for name, runs in by_policy.items():
+        chosen = np.flatnonzero(mask[: returns[name].shape[1]])  # on the episodes of this policy
+        best, worst = (float(returns[each][:, chosen].mean()) for each in (reference, random))
         for run, earned in zip(runs, returns[name], strict=True):
-            difference = (earned - opposite)[mask]
+            difference = earned[chosen] - opposite[chosen]
             run["performance"] = performance(run["return_mean"], best, worst)
             run["difference"] = {"mean": float(difference.mean()), "interval": mean_interval(difference)}
         numbers[name] = {**_together(runs), "n_runs": len(runs)}
@@ -150,13 +156,52 @@ def typical_episode(returns: Mapping[str, np.ndarray]) -> int:
     return int(np.argmin(np.max(distances, axis=0)))
 
 
+def decided(comparison: Mapping[str, Any], decisions: Mapping[str, Decision]) -> dict[str, Any]:
+    """Return a comparison with decisions about its policies, whose confidence sequences replace other intervals.
+
+    Args:
+        comparison: the content of `comparison.json`, with `margin` and `most_episodes` under `until`.
+        decisions: by compared policy.
+    """
+    until, reference, metrics = comparison["until"], comparison["reference"], comparison["metrics"]
+    words = {"margin": until["margin"], "most": until["most_episodes"]}
+    described = {
+        name: {**asdict(decision), "sentence": decision.sentence(name, reference, **words)}
+        for name, decision in decisions.items()
+    }
+    replaced = {
+        name: {
+            **metrics[ALL][name],
+            "difference": {"mean": decision.mean, "interval": decision.interval, "kind": CONFIDENCE_SEQUENCE},
+        }
+        for name, decision in decisions.items()
+    }
+    return {
+        **comparison,
+        "until": {**until, "decisions": described},
+        "metrics": {**metrics, ALL: {**metrics[ALL], **replaced}},
+    }
+
+
+def sentences(comparison: Mapping[str, Any]) -> list[str]:
+    """Return what was decided about each policy, in words; nothing if all episodes were evaluated."""
+    return [decision["sentence"] for decision in comparison.get("until", {}).get("decisions", {}).values()]
+
+
 def comparison_table(by_policy: Mapping[str, Mapping[str, Any]], reference: str) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows, one row per policy."""
-    columns = ("policy", "runs", "return", "95 % interval", "median", "success", "crashes", "performance", "lowest run")
+    """Return columns and rows, one row per policy.
+
+    If policies have different numbers of episodes, a column shows them. If there are confidence sequences of
+    differences, the policies without one have no interval of the difference.
+    """
+    counts = {numbers["n_episodes"] for numbers in by_policy.values()}
+    sequential = any("kind" in numbers["difference"] for numbers in by_policy.values())
+    columns = ("policy", "runs", "episodes", "return", "95 % interval", "median", "success", "crashes", "performance")
     rows = [
         [
             name,
             str(numbers["n_runs"]),
+            str(numbers["n_episodes"]) if len(counts) > 1 else None,
             f"{numbers['return_mean']:.1f}",
             "{:.1f} … {:.1f}".format(*numbers["return_mean_interval"]),
             f"{numbers['return_median']:.1f}",
@@ -164,18 +209,23 @@ def comparison_table(by_policy: Mapping[str, Mapping[str, Any]], reference: str)
             percent(numbers["crash_rate"]),
             *("–" if numbers[key] is None else f"{numbers[key]:.3f}" for key in ("performance", "performance_lowest")),
             "–" if name == reference else f"{numbers['difference']['mean']:+.1f}",
-            "–" if name == reference else "{:+.1f} … {:+.1f}".format(*numbers["difference"]["interval"]),
+            "–"
+            if name == reference or (sequential and "kind" not in numbers["difference"])
+            else "{:+.1f} … {:+.1f}".format(*numbers["difference"]["interval"]),
         ]
         for name, numbers in by_policy.items()
     ]
-    return filled((*columns, f"− {reference}", "interval of that"), rows)
+    interval = CONFIDENCE_SEQUENCE if sequential else "interval of that"
+    return filled((*columns, "lowest run", f"− {reference}", interval), rows)
 
 
 def headings(comparison: Mapping[str, Any]) -> dict[str, str]:
     """Return the heading of each subset's table."""
     titles = {}
     for subset, by_policy in comparison["metrics"].items():
-        count = f"{next(iter(by_policy.values()))['n_episodes']} {comparison['seeds']['block']} episodes"
+        n_episodes, most = by_policy[comparison["reference"]]["n_episodes"], comparison["seeds"]["count"]
+        stopped = "until" in comparison and n_episodes < most
+        count = f"{n_episodes}{f' of at most {most}' if stopped else ''} {comparison['seeds']['block']} episodes"
         rule = comparison["subsets"].get(subset)
         which = "" if rule is None else " ({}: {} between its quantiles {:g} and {:g})".format(subset, *rule)
         titles[subset] = f"{comparison['name']}, {count}{which}"
@@ -183,13 +233,15 @@ def headings(comparison: Mapping[str, Any]) -> dict[str, str]:
 
 
 def write_comparison(folder: Path, comparison: Mapping[str, Any]) -> None:
-    """Write `comparison.json`, `.csv` (a row per subset and policy) and `.md` (a table per subset)."""
+    """Write `comparison.json`, `.csv` (a row per subset and policy) and `.md` (a table per subset, and decisions)."""
     write_json(folder / "comparison.json", comparison)
     metrics, reference = comparison["metrics"], comparison["reference"]
     tables = [
         f"{title}\n\n{markdown_table(*comparison_table(metrics[subset], reference))}"
         for subset, title in headings(comparison).items()
     ]
+    if decisions := sentences(comparison):
+        tables.append("".join(f"- {sentence}\n" for sentence in decisions))
     write_text(folder / "comparison.md", "\n".join(tables))
     known = [metric for metric in METRICS if any(n[metric] is not None for n in metrics[ALL].values())]
     lines = [
@@ -202,8 +254,15 @@ def write_comparison(folder: Path, comparison: Mapping[str, Any]) -> None:
             "difference_mean": numbers["difference"]["mean"],
             "difference_low": numbers["difference"]["interval"][0],
             "difference_high": numbers["difference"]["interval"][1],
+            **(_decision_cells(comparison["until"], name, numbers) if "until" in comparison else {}),
         }
         for subset, by_policy in metrics.items()
         for name, numbers in by_policy.items()
     ]
     write_csv(folder / "comparison.csv", lines)
+
+
+def _decision_cells(until: Mapping[str, Any], name: str, numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a policy's columns of `comparison.csv` that only a comparison with decisions has."""
+    outcome = until["decisions"].get(name, {}).get("outcome")
+    return {"difference_interval": numbers["difference"].get("kind"), "decision": outcome}

@@ -66,12 +66,6 @@ class Context:
 
     def find_or_rollout(self, acting: "NamedPolicy", seeds: np.ndarray) -> Artifact:
         """Return the artifact of a policy's episodes on consecutive seeds, from the store or collected now."""
-        canonical_config = {
-            "env": self.env.identity(),
-            "policy": acting.identity,
-            "deterministic": acting.deterministic,
-            "seeds": [int(seeds[0]), len(seeds)],
-        }
 
         def make(folder: Path) -> dict[str, Any]:
             title = f"{acting.name} on {self.env.block_of(seeds)} seeds"
@@ -79,7 +73,39 @@ class Context:
             episodes.save(folder / "episodes.npz")
             return metrics
 
-        return self.store.find_or_make("rollouts", acting.name, canonical_config, make, parents=acting.parents)
+        config = self._rollout_config(acting, seeds)
+        return self.store.find_or_make("rollouts", acting.name, config, make, parents=acting.parents)
+
+    def find_rollout(self, acting: "NamedPolicy", seeds: np.ndarray) -> Artifact | None:
+        """Return what `find_or_rollout` stored for these consecutive seeds, or None."""
+        return self.store.find("rollouts", acting.name, self._rollout_config(acting, seeds))
+
+    def _rollout_config(self, acting: "NamedPolicy", seeds: np.ndarray) -> dict[str, Any]:
+        return {
+            "env": self.env.identity(),
+            "policy": acting.identity,
+            "deterministic": acting.deterministic,
+            "seeds": [int(seeds[0]), len(seeds)],
+        }
+
+
+@dataclass(frozen=True)
+class StoredEpisodes:
+    """The first episodes of stored rollouts.
+
+    Attributes:
+        artifacts: rollouts of one policy, each on the seeds that follow those of the one before.
+        n_episodes: how many of their episodes to read; None for all.
+    """
+
+    artifacts: tuple[Artifact, ...]
+    n_episodes: int | None = None
+
+    def load(self) -> Episodes:
+        """Read the episodes."""
+        first, *others = (Episodes.load(artifact.file("episodes.npz")) for artifact in self.artifacts)
+        episodes = Episodes.concatenate([first, *others]) if others else first
+        return episodes if self.n_episodes is None else episodes.first(self.n_episodes)
 
 
 @dataclass(frozen=True, kw_only=True)
