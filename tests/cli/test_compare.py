@@ -92,6 +92,8 @@ def test_the_video_shows_the_requested_policies_side_by_side(filmed: Path, conte
             r"^policies\.nominal was trained in LunarLander-v3 and",
         ),
         (["env=lunar_lander_blind"], r"^policies\.nominal was trained to see .*, but env shows it "),
+        (["margin=5"], r"^margin must be null unless until=decided, got margin=5 with until=all$"),
+        (["until=decided", "+subsets.windy=wind_power:0.5:1"], r"^subsets must be empty with until=decided"),
         (["seeds=test:0"], r"^seeds must stay in env\.seed_blocks\.test"),
     ],
 )
@@ -101,6 +103,29 @@ def test_comparison_errors_are_found_before_any_rollout(
     monkeypatch.setattr("ilt.pipeline.prepare", None)
     with pytest.raises(ConfigError, match=message):
         compared(tmp_path, *POLICIES, *overrides)
+
+
+def test_a_comparison_with_itself_needs_another_policy(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^policies must have at least one policy besides the reference, student, "):
+        compared(tmp_path, f"+policies.student={PPO}", "until=decided")
+
+
+def test_until_decided_uses_stored_episodes_and_says_what_is_undecided(
+    filmed: Path, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Context, "rollout", None)
+    outputs = filmed.parents[1]
+    before = comparisons(outputs)
+    with caplog.at_level("INFO", logger="ilt"):
+        compared(outputs, *POLICIES, "until=decided", "margin=5", "video=[other,nominal]")
+    (folder,) = set(comparisons(outputs)) - set(before)
+    found = content_of(folder)
+    other = found["metrics"]["all episodes"]["other"]
+    assert other["return_mean"] == content["metrics"]["all episodes"]["other"]["return_mean"]
+    decision = found["until"]["decisions"]["other"]
+    assert (decision["outcome"], decision["n_episodes"]) == ("undecided", 3)
+    assert decision["sentence"].startswith("undecided after 3 episodes: other - nominal is ")
+    assert decision["sentence"] in caplog.messages
 
 
 def folder_of(outputs: Path, name: str, *, seed: int, **changes: int) -> str:
