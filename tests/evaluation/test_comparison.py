@@ -106,6 +106,17 @@ def test_differences_to_a_reference_with_several_runs_use_its_mean() -> None:
     assert metrics["student"]["difference"]["mean"] == pytest.approx(-0.5)
 
 
+def test_a_policy_with_fewer_episodes_is_compared_on_those() -> None:
+    metrics = compared(student=[EPISODES["student"].first(3)])[ALL]
+    student = metrics["student"]
+    assert [metrics[name]["n_episodes"] for name in EPISODES] == [4, 3, 4]
+    assert student["difference"]["mean"] == pytest.approx(-7 / 3)  # of −6, 0 and −1
+    assert student["performance"] == pytest.approx(21 / 28)  # the expert returns 8, 10 and 10
+    columns, rows = comparison_table(metrics, "expert")
+    assert [row[columns.index("episodes")] for row in rows] == ["4", "3", "4"]
+    assert "episodes" not in comparison_table(compared()[ALL], "expert")[0]
+
+
 def test_the_median_run_has_the_middle_mean_return() -> None:
     assert median_run(np.array([[9.0, 9.0], [1.0, 2.0], [4.0, 6.0]])) == 2
     assert median_run(np.array([[9.0, 9.0], [1.0, 2.0]])) == 1
