@@ -95,7 +95,9 @@ API = {
     "Statistics": (
         "The numbers behind every table. See [Evaluation and its statistics](../concepts/evaluation.md).",
         ["evaluation.statistics.mean_interval", "evaluation.statistics.mean_interval_of_runs",
-         "evaluation.statistics.mean_interval_of_runs_and_episodes", "evaluation.statistics.performance"],
+         "evaluation.statistics.mean_interval_of_runs_and_episodes", "evaluation.statistics.performance",
+         "evaluation.sequential.confidence_sequence", "evaluation.sequential.log_wealth",
+         "evaluation.sequential.plausible_bound", "evaluation.sequential.decide"],
     ),
     "Errors": (
         "What is wrong with a config or an argument. See [Troubleshooting](../troubleshooting.md).",
