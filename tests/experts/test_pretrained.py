@@ -17,6 +17,8 @@ from ilt.tracking.store import SHIPPED, Store, open_artifact
 FOLDERS = sorted(path for path in SHIPPED["experts"].iterdir() if path.is_dir())
 
 SETTINGS = [
+    ("ppo_hopper", {}, "hopper"),
+    ("ppo_walker2d", {}, "walker2d"),
     ("ppo_half_cheetah", {}, "half_cheetah"),
     ("ppo_pendulum_privileged", {}, "pendulum_hidden"),
     ("ppo_lunar_lander_continuous", {}, "lunar_lander_continuous"),
