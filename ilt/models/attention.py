@@ -1,8 +1,11 @@
 """A pre-norm transformer block with optional rotary positions."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, scaled_dot_product_attention
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import gelu, linear, scaled_dot_product_attention
 
 EVERY = slice(None)
 
@@ -12,7 +15,7 @@ overhead dominates in shorter windows. From about 1.5 times as many tokens, torc
 
 
 def build_rope_cache(positions: Tensor, head_dim: int) -> Tensor:
-    """Compute cosines and sines of position times frequency (Su et al. 2021, RoFormer, equation 15).
+    """Compute exp(i · position · frequency) for each pair of coordinates (Su et al. 2021, RoFormer, equation 15).
 
     Angles are computed in float64. In float32, an angle of a thousand radians has lost four digits, so that attention
     would depend on more than distances.
@@ -22,23 +25,52 @@ def build_rope_cache(positions: Tensor, head_dim: int) -> Tensor:
         head_dim: width of a head, which must be even.
 
     Returns:
-        (2, …, head_dim) float32, the factors for `apply_rope`.
+        (…, head_dim / 2) complex64, the factors for `RotatedHeads`.
     """
     frequencies = 10_000.0 ** (-torch.arange(0, head_dim, 2, dtype=torch.float64, device=positions.device) / head_dim)
     angles = positions[..., None] * frequencies
-    cos, sin = angles.cos(), angles.sin()
-    return torch.stack([torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)]).float()
+    return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
 
 
-def apply_rope(x: Tensor, rope_cache: Tensor) -> Tensor:
-    """Rotate each pair of coordinates by its position's angle, so that q · k depends only on their distance.
+class RotatedHeads(torch.autograd.Function):
+    """Splits queries, keys and values into heads, and rotates each pair of coordinates of queries and keys.
 
-    Args:
-        x: (…, head_dim); coordinate i is paired with i + head_dim / 2.
-        rope_cache: (2, …, head_dim), from `build_rope_cache`.
+    After rotation by angles that are proportional to the position, q · k depends only on the distance of two tokens.
+    Rotation and the layout that attention needs take two passes over memory, and so does the gradient. As separate
+    operations they would take a dozen, a fifth of a step of `small`.
     """
-    cos, sin = rope_cache.to(x.dtype)
-    return x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, rope_cache: Tensor) -> tuple[Tensor, ...]:
+        """Map (B, T, 3, n_head, head_dim) to q, k and v, each (B, n_head, T, head_dim). Pairs are neighbors.
+
+        Args:
+            qkv: queries, keys and values.
+            rope_cache: (T, head_dim / 2), from `build_rope_cache`.
+        """
+        turns = rope_cache[:, None, None].expand(-1, 2, qkv.shape[3], -1).contiguous()
+        ctx.save_for_backward(turns)
+        turned = torch.view_as_real(_as_complex(qkv[:, :, :2]) * turns).flatten(-2)
+        heads = qkv.permute(2, 0, 3, 1, 4)
+        out = torch.empty_like(heads, memory_format=torch.contiguous_format)
+        out[:2] = turned.permute(2, 0, 3, 1, 4)
+        out[2] = heads[2]
+        return out.unbind(0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        """Rotate the gradients back."""
+        n_batch, n_head, n_tokens, head_dim = grads[0].shape
+        out = grads[0].new_empty(n_batch, n_tokens, 3, n_head, head_dim)
+        for i, grad in enumerate(grads):
+            out[:, :, i] = grad.transpose(1, 2)
+        _as_complex(out[:, :, :2]).mul_(ctx.saved_tensors[0].conj().resolve_conj())
+        return out, None
+
+
+def _as_complex(x: Tensor) -> Tensor:
+    return torch.view_as_complex(x.unflatten(-1, (-1, 2)))
 
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, dropout: float) -> Tensor:
@@ -62,12 +94,14 @@ def attention_weights(q: Tensor, k: Tensor, attn_mask: Tensor) -> Tensor:
 class Block(nn.Module):
     """Self-attention and an MLP, each after a LayerNorm and with a residual connection.
 
-    `forward` is `project`, `attend` and `join`. A rollout with cached keys and values computes the same from the cache.
+    On a CPU in mixed precision, attention is computed in float32: its many small products are slower in bfloat16.
 
     Args:
         d_model, n_head: width and number of heads; d_model must be divisible by n_head.
         dropout: probability of dropout in attention weights and in what is added to the residual stream.
     """
+
+    _neighbors: Tensor
 
     def __init__(self, *, d_model: int, n_head: int, dropout: float) -> None:
         super().__init__()
@@ -78,40 +112,48 @@ class Block(nn.Module):
         self.mlp_in = nn.Linear(d_model, 4 * d_model)
         self.mlp_out = nn.Linear(4 * d_model, d_model)
         self.drop = nn.Dropout(dropout)
+        # coordinate i of a query or key is paired with i + head_dim / 2; neighbors are complex numbers
+        order = torch.arange(3 * d_model).unflatten(0, (3, n_head, -1))
+        if (head_dim := order.shape[-1]) % 2 == 0:
+            order[:2] = order[:2].unflatten(-1, (2, head_dim // 2)).transpose(-1, -2).flatten(-2).clone()
+        self.register_buffer("_neighbors", order.flatten(), persistent=False)
 
     def forward(self, x: Tensor, rope_cache: Tensor | None, attn_mask: Tensor, read: slice = EVERY) -> Tensor:
         """Map (B, T, d_model) to (B, T', d_model), for the T' tokens that `read` selects.
 
         Args:
-            rope_cache: (2, T, head_dim), the rotations of queries and keys; None for no rotation.
+            rope_cache: (T, head_dim / 2), the rotations of queries and keys; None for no rotation.
             attn_mask: (T', T) bool, the tokens that each selected token attends to.
         """
-        q, k, v = self.project(x, rope_cache)
-        return self.join(x[:, read], self.attend(q[:, read], k, v, attn_mask))
-
-    def project(self, x: Tensor, rope_cache: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Map (B, T, d_model) to q, k and v (B, T, n_head, head_dim); rope_cache is (2, T, …) or (2, B, T, …)."""
-        qkv = self.qkv(self.norm_attention(x)).unflatten(-1, (3, self.n_head, -1))
-        qk, v = qkv.split((2, 1), dim=2)
-        if rope_cache is not None:
-            qk = apply_rope(qk, rope_cache[..., None, None, :])
-        q, k = qk.unbind(dim=2)
-        return q, k, v.squeeze(2)
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor) -> Tensor:
-        """Attend from queries (B, T', n_head, …) to keys and values (B, T, …); attn_mask (T', T) or (B, 1, T', T)."""
-        n_batch, n_tokens = k.shape[:2]
-        together = max(SHORT // n_tokens, 1)
-        plain = q.is_cpu and attn_mask.ndim == 2 and n_tokens <= 1.5 * SHORT and n_batch % together == 0
-        if plain and together > 1:  # several windows in one block-diagonal attention
-            attn_mask = torch.block_diag(*[attn_mask] * together)
-            q, k, v = (part.reshape(n_batch // together, -1, *part.shape[2:]) for part in (q, k, v))
-        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+        n_batch, n_tokens, d_model = x.shape
+        plain = x.is_cpu and n_tokens <= 1.5 * SHORT
+        n = max(SHORT // n_tokens, 1) if plain else 1  # several windows in one block-diagonal attention
+        n = n if n_batch % n == 0 else 1
+        q, k, v = self.project(
+            x.reshape(n_batch // n, n * n_tokens, d_model), None if rope_cache is None else rope_cache.repeat(n, 1)
+        )
+        if read != EVERY:
+            q = q.unflatten(2, (n, n_tokens))[:, :, :, read].flatten(2, 3)
         attention = plain_attention if plain else fused_attention
-        y = attention(q, k, v, attn_mask, self.dropout if self.training else 0.0)
-        return y.transpose(1, 2).reshape(n_batch, -1, self.attention_out.in_features)
+        with torch.autocast(x.device.type, enabled=not x.is_cpu and torch.is_autocast_enabled(x.device.type)):
+            y = attention(q, k, v, torch.block_diag(*[attn_mask] * n), self.dropout if self.training else 0.0)
+        return self.join(x[:, read], y.transpose(1, 2).reshape(n_batch, -1, d_model))
+
+    def project(self, x: Tensor, rope_cache: Tensor | None) -> tuple[Tensor, ...]:
+        """Map (B, T, d_model) to q, k and v (B, n_head, T, head_dim), in at least float32; see `forward`."""
+        x = self.norm_attention(x)
+        if rope_cache is None:
+            qkv = _at_least_float32(self.qkv(x)).unflatten(-1, (3, self.n_head, -1))
+            return qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        weight, bias = (parameter.index_select(0, self._neighbors) for parameter in self.qkv.parameters())
+        qkv = _at_least_float32(linear(x, weight, bias)).unflatten(-1, (3, self.n_head, -1))
+        return RotatedHeads.apply(qkv, rope_cache)
 
     def join(self, x: Tensor, y: Tensor) -> Tensor:
         """Add the attention's output, then the MLP's, to the residual stream; all are (B, T', d_model)."""
         x = x + self.drop(self.attention_out(y))
         return x + self.drop(self.mlp_out(gelu(self.mlp_in(self.norm_mlp(x)))))
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -118,7 +118,7 @@ class Decoder(SequenceModel):
         """See `SequenceModel.forward`. Padded steps are blanked. Raise ValueError if a window is longer than K."""
         x = self.tokenize(observations, actions, mask)
         n_tokens = x.shape[1]
-        rope_cache = None if self.rope_cache is None else self.rope_cache[:, :n_tokens]
+        rope_cache = None if self.rope_cache is None else self.rope_cache[:n_tokens]
         for block, attn_mask, read in zip(self.blocks, self.attn_mask, self.reads, strict=True):
             x = block(x, rope_cache, attn_mask[:n_tokens, :n_tokens][read], read)
         return self.action_head(self.norm(x))

@@ -58,5 +58,4 @@ def _calls(
 def _last_weights(block: Block, x: Tensor, rope_cache: Tensor | None, attn_mask: Tensor, read: slice) -> Tensor:
     """Return the attention (B, n_head, T) of the last token, given the inputs of the block."""
     q, k, _ = block.project(x, rope_cache)
-    q, k = q[:, read][:, -1:].transpose(1, 2), k.transpose(1, 2)
-    return attention_weights(q, k, attn_mask[-1:]).view(len(x), block.n_head, -1)
+    return attention_weights(q[:, :, read][:, :, -1:], k, attn_mask[-1:]).view(len(x), block.n_head, -1)

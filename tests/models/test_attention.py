@@ -18,8 +18,8 @@ def block(seed: int = 0, **changes: float) -> Block:
     return made.eval()
 
 
-def tokens(n_tokens: int = 6) -> Tensor:
-    return torch.randn(3, n_tokens, 8, generator=torch.Generator().manual_seed(1))
+def tokens(n_tokens: int = 6, n: int = 3) -> Tensor:
+    return torch.randn(n, n_tokens, 8, generator=torch.Generator().manual_seed(1))
 
 
 def rope_cache(n_tokens: int, first: int = 0) -> Tensor:
@@ -44,19 +44,30 @@ def attention_by_hand(made: Block, x: Tensor, *, rotary: bool) -> Tensor:
     return y
 
 
-@pytest.mark.parametrize("rotary", [True, False])
-def test_a_block_equals_a_plain_reference(rotary: bool) -> None:
-    made, x = block(), tokens()
+def by_hand(made: Block, x: Tensor, *, rotary: bool) -> Tensor:
+    """Compute a block with causal attention."""
     y = x + made.attention_out(attention_by_hand(made, made.norm_attention(x), rotary=rotary))
     hidden = made.mlp_in(made.norm_mlp(y))
-    expected = y + made.mlp_out(hidden * (1 + torch.erf(hidden / 2**0.5)) / 2)  # GELU, written out
-    torch.testing.assert_close(made(x, rope_cache(6) if rotary else None, CAUSAL), expected, atol=1e-5, rtol=1e-5)
+    return y + made.mlp_out(hidden * (1 + torch.erf(hidden / 2**0.5)) / 2)  # GELU, written out
+
+
+@pytest.mark.parametrize("n_tokens", [1, 2, 10, 16, 17, 31, 49])  # several short windows share an attention
+@pytest.mark.parametrize("rotary", [True, False])
+def test_outputs_and_gradients_equal_those_of_a_plain_reference(n_tokens: int, rotary: bool) -> None:
+    made, x = block(), tokens(n_tokens, 6).requires_grad_()
+    causal = torch.ones(n_tokens, n_tokens, dtype=torch.bool).tril()
+    outputs = made(x, rope_cache(n_tokens) if rotary else None, causal), by_hand(made, x, rotary=rotary)
+    weights = torch.randn(outputs[0].shape, generator=torch.Generator().manual_seed(2))
+    one, other = ([y, *torch.autograd.grad((y * weights).sum(), [x, *made.parameters()])] for y in outputs)
+    for ours, expected in zip(one, other, strict=True):
+        scale = max(1.0, expected.abs().max().item())
+        torch.testing.assert_close(ours / scale, expected / scale, atol=1e-5, rtol=1e-5)
 
 
 def test_rotations_are_exact_far_into_an_episode() -> None:
-    cos, sin = build_rope_cache(torch.tensor([100_003]), 4)
-    assert cos[0, 0].item() == pytest.approx(math.cos(100_003), abs=1e-7)
-    assert sin[0, 2].item() == pytest.approx(math.sin(100_003), abs=1e-7)
+    turn = build_rope_cache(torch.tensor([100_003]), 4)[0, 0]
+    assert turn.real.item() == pytest.approx(math.cos(100_003), abs=1e-7)
+    assert turn.imag.item() == pytest.approx(math.sin(100_003), abs=1e-7)
 
 
 def test_rotary_attention_depends_only_on_relative_distance() -> None:
@@ -120,19 +131,24 @@ def test_plain_attention_drops_weights_at_the_right_rate_and_rescales_the_rest()
     assert kept.mean().item() == pytest.approx(4.5, abs=0.05)
 
 
-@pytest.mark.parametrize("n_tokens", [16, 17, 31, 48, 49])
-def test_attention_does_not_depend_on_the_implementation_chosen_by_length(n_tokens: int) -> None:
-    made, x = block(), tokens(n_tokens)
-    q, k, v = made.project(x, rope_cache(n_tokens))
-    allowed = torch.ones(n_tokens, n_tokens, dtype=torch.bool).tril()
-    alike = made.attend(q, k, v, allowed.expand(3, 1, -1, -1))  # always uses torch's kernel
-    torch.testing.assert_close(made.attend(q, k, v, allowed), alike, atol=1e-5, rtol=1e-5)
+def test_mixed_precision_on_a_cpu_leaves_attention_in_float32() -> None:
+    made, x = block(), tokens(16)
+    causal = torch.ones(16, 16, dtype=torch.bool).tril()
+    found: list[torch.dtype] = []
+    hook = made.attention_out.register_forward_pre_hook(lambda _, given: found.append(given[0].dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = made(x, rope_cache(16), causal)
+        assert {part.dtype for part in made.project(x, rope_cache(16))} == {torch.float32}
+    hook.remove()
+    assert found == [torch.float32]
+    torch.testing.assert_close(y, made(x, rope_cache(16), causal), atol=0.1, rtol=0.05)
 
 
 @pytest.mark.parametrize("n_tokens", [16, 31])
 def test_attention_dropout_acts_only_in_training_at_any_length(n_tokens: int) -> None:
     made, x = block(dropout=0.5), tokens(n_tokens)
-    parts, allowed = made.project(x, None), torch.ones(n_tokens, n_tokens, dtype=torch.bool).tril()
-    assert torch.equal(made.attend(*parts, allowed), made.attend(*parts, allowed))
+    made.drop.p = 0.0  # dropout of attention weights only
+    allowed = torch.ones(n_tokens, n_tokens, dtype=torch.bool).tril()
+    assert torch.equal(made(x, None, allowed), made(x, None, allowed))
     made.train()
-    assert not torch.allclose(made.attend(*parts, allowed), made.attend(*parts, allowed), atol=1e-2)
+    assert not torch.allclose(made(x, None, allowed), made(x, None, allowed), atol=1e-2)

@@ -56,12 +56,12 @@ def test_a_linear_policy_has_no_hidden_states() -> None:
 def last_by_weights(model: Decoder, observations: Tensor, actions: Tensor) -> Tensor:
     """Return the last block's output at the present state, (B, d_model), from the reported attention weights."""
     x = model.tokenize(observations, actions)
-    n_tokens, rope_cache = x.shape[1], None if model.rope_cache is None else model.rope_cache[:, : x.shape[1]]
+    n_tokens, rope_cache = x.shape[1], None if model.rope_cache is None else model.rope_cache[: x.shape[1]]
     *before, last = (block for block in model.blocks if isinstance(block, Block))
     for block, allowed in zip(before, model.attn_mask, strict=False):
         x = block(x, rope_cache, allowed[:n_tokens, :n_tokens])
     _, _, v = last.project(x, rope_cache)
-    y = torch.einsum("bht,bthd->bhd", attention_of(model, observations, actions)[-1], v).flatten(1)
+    y = torch.einsum("bht,bhtd->bhd", attention_of(model, observations, actions)[-1], v).flatten(1)
     return last.join(x[:, -1], y)
 
 
