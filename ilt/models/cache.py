@@ -19,6 +19,10 @@ class CachedDecoder:
     without dropout. It uses NumPy: the simulator evicts the CPU caches between two calls, and the overhead of torch
     then exceeds the arithmetic for a few dozen rows.
 
+    The residual stream is only read through LayerNorms, which subtract its mean. So whatever is added to it is centered
+    in advance, by its weights, and only the division by its standard deviation remains (Ashkboos et al. 2024,
+    [SliceGPT](https://arxiv.org/abs/2401.15024), section 3.1).
+
     Args:
         model: the decoder, whose current weights are copied.
     """
@@ -35,10 +39,8 @@ class CachedDecoder:
         rings = [_Ring(model, w, w + 1 + self._with_actions, self._behind) for w in model.window_sizes]
         self._layers = [_Layer(model, block, ring) for block, ring in zip(blocks, rings, strict=True)]
         self._mean, self._std = _copy(model.observation_mean), _copy(model.observation_std)
-        self._embed_state = _copy(model.embed_state.weight).T, _copy(model.embed_state.bias)
-        self._embed_return = None
-        if model.embed_return is not None:
-            self._embed_return = _copy(model.embed_return.weight).T, _copy(model.embed_return.bias)
+        self._embed_state = _into_stream(model.embed_state)
+        self._embed_return = None if model.embed_return is None else _into_stream(model.embed_return)
         self._embed_action = None if model.embed_action is None else _ActionEmbedding(model.embed_action)
         self._action_head = _after_norm(model.norm, model.action_head)
         self._frequencies = None
@@ -70,22 +72,23 @@ class CachedDecoder:
     def step(self, slots: np.ndarray, observations: np.ndarray, previous: np.ndarray) -> np.ndarray:
         """Process one step of each slot's episode; see `ilt.models.base.Stepper`."""
         steps = self._steps[slots]
+        everywhere = len(slots) == len(self._steps) and np.array_equal(slots, np.arange(len(slots)))
+        held = slice(None) if everywhere else slots  # a slice does not copy
         tokens = (self._tokens_per_step * steps + self._state_index)[:, None] + self._behind
         seen = (observations - self._mean) / self._std
-        weight, bias = self._embed_state
-        x = np.empty((*tokens.shape, weight.shape[1]), dtype=np.float32)
-        x[:, -1] = seen[:, : len(weight)] @ weight + bias
+        n_inputs, d_model = self._embed_state[0].shape
+        x = np.empty((*tokens.shape, d_model), dtype=np.float32)
+        x[:, -1] = _affine(seen[:, :n_inputs], self._embed_state)
         if self._embed_return is not None:
-            weight, bias = self._embed_return
-            x[:, -2] = seen[:, -1:] @ weight + bias
+            x[:, -2] = _affine(seen[:, -1:], self._embed_return)
         if self._embed_action is not None and self._with_actions:
             x[:, 0] = self._embed_action(previous)
         rope_cache = self._rope_of(tokens)
         for layer in self._layers:
-            x = layer.step(x, slots, steps, tokens, rope_cache, read=-1 if layer is self._layers[-1] else 0)
+            read = -1 if layer is self._layers[-1] else 0
+            x = layer.step(x, slots, held, steps, tokens, rope_cache, read=read)
         self._steps[slots] = steps + 1
-        weight, bias = self._action_head
-        return _normalized(x[:, -1]) @ weight + bias
+        return _affine(_normalized(x[:, -1]), self._action_head)
 
     def _rope_of(self, tokens: np.ndarray) -> np.ndarray | None:
         """Return the complex numbers (n, new, 1, 1, head_dim / 2) that rotate queries and keys of tokens (n, new)."""
@@ -110,14 +113,15 @@ class _Layer:
             order[: 2 * d_model] = halves.swapaxes(2, 3).reshape(-1)
         scale = np.where(np.arange(3 * d_model) < d_model, head_dim**-0.5, 1).astype(np.float32)
         self._qkv = np.ascontiguousarray(weight[:, order] * scale), bias[order] * scale
-        self._attention_out = _copy(block.attention_out.weight).T, _copy(block.attention_out.bias)
+        self._attention_out = _into_stream(block.attention_out)
         self._mlp_in = _after_norm(block.norm_mlp, block.mlp_in)
-        self._mlp_out = _copy(block.mlp_out.weight).T, _copy(block.mlp_out.bias)
+        self._mlp_out = _into_stream(block.mlp_out)
 
     def step(
         self,
         x: np.ndarray,
         slots: np.ndarray,
+        held: np.ndarray | slice,
         steps: np.ndarray,
         tokens: np.ndarray,
         rope_cache: np.ndarray | None,
@@ -126,24 +130,19 @@ class _Layer:
     ) -> np.ndarray:
         """Apply the block to new tokens (n, new, d_model). Return the outputs from token `read` on."""
         n, new, d_model = x.shape
-        weight, bias = self._qkv
-        qkv = (_normalized(x.reshape(-1, d_model)) @ weight + bias).reshape(n, new, 3, self._n_head, -1)
-        qk = np.ascontiguousarray(qkv[:, :, :2])
+        qkv = _affine(_normalized(x.reshape(-1, d_model)), self._qkv).reshape(n, new, 3, self._n_head, -1)
         if rope_cache is not None:
-            qk = (qk.view(np.complex64) * rope_cache).view(np.float32)
-        keys, values, bias = self.ring.put(slots, steps, tokens, qk[:, :, 1], qkv[:, :, 2])
-        q, x = qk[:, read:, 0].swapaxes(1, 2), x[:, read:].reshape(-1, d_model)
-        scores = q @ keys.swapaxes(2, 3) + bias[:, :, read:]
-        scores -= scores.max(axis=-1, keepdims=True)
-        np.exp(scores, out=scores)
-        scores /= scores.sum(axis=-1, keepdims=True)
-        y = (scores @ values).swapaxes(1, 2).reshape(-1, d_model)
-        weight, bias = self._attention_out
-        x = x + (y @ weight + bias)
-        weight, bias = self._mlp_in
-        hidden = gelu(torch.from_numpy(_normalized(x) @ weight + bias)).numpy()  # NumPy has no error function
-        weight, bias = self._mlp_out
-        return (x + (hidden @ weight + bias)).reshape(n, -1, d_model)
+            qk = qkv[:, :, :2].view(np.complex64)
+            qk *= rope_cache
+        keys, values, bias = self.ring.put(slots, held, steps, tokens, qkv[:, :, 1:])
+        q, x = qkv[:, read:, 0].swapaxes(1, 2), x[:, read:].reshape(-1, d_model)
+        scores = q @ keys.swapaxes(2, 3)
+        scores += bias[:, :, read:]
+        y = _softmax(scores) @ values
+        x = x + _affine(y.swapaxes(1, 2).reshape(-1, d_model), self._attention_out)
+        hidden = gelu(torch.from_numpy(_affine(_normalized(x), self._mlp_in))).numpy()  # NumPy has no error function
+        x += _affine(hidden, self._mlp_out)
+        return x.reshape(n, -1, d_model)
 
 
 class _Ring:
@@ -161,8 +160,7 @@ class _Ring:
         self._n_steps = n_steps
         self._size = per_step * self._n_steps
         n_head = model.action_head.in_features // model.head_dim
-        self._keys = np.zeros((0, n_head, self._size, model.head_dim), dtype=np.float32)
-        self._values = self._keys
+        self._kv = np.zeros((0, self._size, 2, n_head, model.head_dim), dtype=np.float32)
         # the attention mask, added to the scores: first for the first pass through the ring, then for all later ones
         newest = per_step * torch.arange(2 * self._n_steps)[:, None, None] + model.state_index
         queries = newest + torch.from_numpy(behind)[:, None]
@@ -172,31 +170,56 @@ class _Ring:
 
     def grow(self, n_slots: int) -> None:
         """Add `n_slots` slots."""
-        room = np.zeros((n_slots, *self._keys.shape[1:]), dtype=np.float32)
-        self._keys, self._values = np.concatenate([self._keys, room]), np.concatenate([self._values, room])
+        self._kv = np.concatenate([self._kv, np.zeros((n_slots, *self._kv.shape[1:]), dtype=np.float32)])
 
     def put(
-        self, slots: np.ndarray, steps: np.ndarray, tokens: np.ndarray, k: np.ndarray, v: np.ndarray
+        self, slots: np.ndarray, held: np.ndarray | slice, steps: np.ndarray, tokens: np.ndarray, kv: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Store keys and values (n, new, n_head, head_dim) of tokens (n, new).
+        """Store keys and values (n, new, 2, n_head, head_dim) of tokens (n, new).
 
         Returns:
-            all keys and values of these slots, (n, n_head, size, head_dim), and a bias (n, 1, new, size), −∞ where a
-            new token does not attend.
+            all keys and all values of these slots, (n, n_head, size, head_dim), and a bias (n, 1, new, size), −∞ where
+            a new token does not attend.
         """
-        places = (slots[:, None], slice(None), tokens % self._size)
-        self._keys[places], self._values[places] = k, v
+        self._kv[slots[:, None], tokens % self._size] = kv
         row = np.where(steps < self._n_steps, steps, self._n_steps + steps % self._n_steps)
-        if len(slots) == len(self._keys) and np.array_equal(slots, np.arange(len(slots))):
-            return self._keys, self._values, self._bias[row]  # without a copy
-        return self._keys[slots], self._values[slots], self._bias[row]
+        keys, values = self._kv[held].transpose(2, 0, 3, 1, 4)
+        return keys, values, self._bias[row]
+
+
+def _affine(x: np.ndarray, linear: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Map (n, in) to (n, out) with a weight (in, out) and a bias (out,)."""
+    weight, bias = linear
+    y = x @ weight
+    y += bias
+    return y
 
 
 def _normalized(x: np.ndarray) -> np.ndarray:
-    """Apply LayerNorm without scale and shift to (n, d_model)."""
-    x = x - x.mean(axis=-1, keepdims=True)
-    x /= np.sqrt(np.einsum("ij,ij->i", x, x)[:, None] / x.shape[-1] + 1e-5)
-    return x
+    """Apply LayerNorm without scale and shift to centered rows (n, d_model)."""
+    return x / np.sqrt(np.einsum("ij,ij->i", x, x)[:, None] / x.shape[-1] + 1e-5)
+
+
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    """Replace scores (…, size) by their softmax, in an order of operations that does not depend on a row's place.
+
+    NumPy's `max` and `sum` are slow for short rows.
+    """
+    rows = scores.reshape(-1, scores.shape[-1])
+    rows -= np.ascontiguousarray(rows.T).max(axis=0)[:, None]
+    np.exp(rows, out=rows)
+    rows /= np.einsum("ij->i", rows)[:, None]
+    return scores
+
+
+def _into_stream(linear: nn.Linear) -> tuple[np.ndarray, np.ndarray]:
+    """Center the outputs of a layer. Return its weight (in, out) and bias (out,)."""
+    return _centered(_copy(linear.weight).T), _centered(_copy(linear.bias))
+
+
+def _centered(rows: np.ndarray) -> np.ndarray:
+    """Subtract the mean of each row (…, d_model)."""
+    return np.ascontiguousarray(rows - rows.mean(axis=-1, keepdims=True, dtype=np.float64), dtype=np.float32)
 
 
 def _after_norm(norm: nn.LayerNorm, linear: nn.Linear) -> tuple[np.ndarray, np.ndarray]:
@@ -210,15 +233,14 @@ class _ActionEmbedding:
 
     def __init__(self, module: nn.Module) -> None:
         tables = [module] if isinstance(module, nn.Embedding) else list(getattr(module, "tables", []))
-        self._tables = [_copy(table.weight) for table in tables]
+        self._tables = [_centered(_copy(table.weight)) for table in tables]
         self._linear = None
         if isinstance(module, ActionEmbedding) and module.continuous:
-            self._linear = _copy(module.linear.weight).T, _copy(module.linear.bias)
+            self._linear = _into_stream(module.linear)
 
     def __call__(self, actions: np.ndarray) -> np.ndarray:
         if self._linear is not None:
-            weight, bias = self._linear
-            return actions @ weight + bias
+            return _affine(actions, self._linear)
         if actions.ndim == 1:
             return self._tables[0][actions]
         return np.sum([table[column] for table, column in zip(self._tables, actions.T, strict=True)], axis=0)

@@ -149,3 +149,17 @@ def test_window_sizes_add_up_to_the_steps_before_the_present(options: dict[str, 
     assert sum(window_sizes) == options["context_length"] - 1
     assert max(window_sizes) - min(window_sizes) <= 1
     assert window_sizes == sorted(window_sizes, reverse=True)
+
+
+@pytest.mark.parametrize("context_length", LENGTHS)
+def test_an_episode_acts_the_same_wherever_it_stands_in_a_batch(context_length: int) -> None:
+    """Otherwise the number of processes, which decides where it stands, would change the last bit of its actions."""
+    n, model, rng = 17, decoder(context_length=context_length), np.random.default_rng(0)
+    order, slots = rng.permutation(n), np.arange(n)
+    straight, shuffled = CachedDecoder(model), CachedDecoder(model)
+    for cached in (straight, shuffled):
+        cached.reset(slots)
+    for tick in range(12):
+        observations, past = (part.numpy() for part in made_up(n, seed=tick))
+        outputs = straight.step(slots, observations, past)
+        assert np.array_equal(shuffled.step(slots, observations[order], past[order]), outputs[order])
