@@ -30,12 +30,21 @@ def _bipedal_walker(env: Any) -> None:
 
 
 def _mujoco(env: Any) -> None:
-    """Let the camera follow the robot where Gymnasium 1.4 ignores the model's own camera and names no other body."""
+    """Let the camera follow the robot unless another is chosen, as Gymnasium did before 1.4.
+
+    It now places a free camera, which stands still even if the configuration names a body to track, and ignores the
+    model's own camera.
+    """
     import mujoco
 
-    renderer, chosen = env.mujoco_renderer, (env.camera_id, env.camera_name)
+    renderer, config = env.mujoco_renderer, env.mujoco_renderer.default_cam_config or {}
     track = mujoco.mj_name2id(env.model, mujoco.mjtObj.mjOBJ_CAMERA, "track")
-    if chosen == (None, None) and track != -1 and "trackbodyid" not in (renderer.default_cam_config or {}):
+    if (env.camera_id, env.camera_name) != (None, None):
+        return
+    if "trackbodyid" in config:
+        renderer.camera_id = None  # otherwise the type of the camera is overwritten for each frame
+        renderer.default_cam_config = {"type": mujoco.mjtCamera.mjCAMERA_TRACKING, **config}
+    elif track != -1:
         renderer.camera_id = track
 
 

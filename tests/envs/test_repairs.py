@@ -16,10 +16,11 @@ def test_an_episode_does_not_depend_on_earlier_ones(id: str) -> None:
 
 
 def test_the_camera_of_a_robot_follows_it_unless_another_is_chosen() -> None:
-    pytest.importorskip("mujoco")
+    mujoco = pytest.importorskip("mujoco")
     followed = EnvSpec(id="HalfCheetah-v5").make().unwrapped
     assert followed.mujoco_renderer.camera_id == followed.model.camera("track").id
     free = EnvSpec(id="HalfCheetah-v5", kwargs={"camera_id": -1}).make().unwrapped
     assert free.mujoco_renderer.camera_id == -1
-    own = EnvSpec(id="Hopper-v5").make().unwrapped  # follows a body by its configuration
-    assert own.mujoco_renderer.camera_id == -1
+    configured = EnvSpec(id="Hopper-v5").make().unwrapped.mujoco_renderer
+    assert (configured.camera_id, configured.default_cam_config["type"]) == (None, mujoco.mjtCamera.mjCAMERA_TRACKING)
+    assert configured.default_cam_config["distance"] == 3.0
