@@ -19,8 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from ilt import pipeline
 from ilt.data.episodes import Episodes
-from ilt.data.sources import check_fits, warn_of_units
-from ilt.envs.spec import EnvSpec
+from ilt.data.sources import check_fits, recorded_spaces, warn_of_units
+from ilt.envs.spec import NO_ENV, EnvSpec
 from ilt.evaluation.comparison import ALL, compare_policies
 from ilt.evaluation.saved_policies import read_policy
 from ilt.evaluation.statistics import summarize
@@ -212,7 +212,7 @@ def collect(
 def train(
     demos: Demonstrations | Episodes,
     *,
-    env: EnvSpec,
+    env: EnvSpec | None,
     model: str | Mapping[str, Any] = "tiny",
     context_length: int = 8,
     expert: LoadedExpert | None = None,
@@ -229,7 +229,8 @@ def train(
 
     Args:
         demos: demonstrations from `collect`, or any episodes, of which the last tenth is kept for validation.
-        env: the environment that the student acts in to be scored.
+        env: the environment that the student acts in to be scored; None for none, so that the results have validation
+            metrics alone.
         model: an option of `conf/model`, or a mapping with a `_target_`.
         context_length: K, the longest window in steps.
         expert: the expert that the student is compared with and that labels rounds of DAgger; None for the expert of
@@ -254,7 +255,14 @@ def train(
         lstm = ilt.train(demos, env=env, model={"_target_": "my_lab.LSTM", "width": 64})
         ```
     """
-    started = time.monotonic()
+    started, acts_in = time.monotonic(), env
+    if env is None:
+        if expert is not None:
+            raise ConfigError(
+                f"expert must be None where env is None, since there is nothing to act in, got {expert.name}"
+            )
+        parts = [demos] if isinstance(demos, Episodes) else [demos.episodes, demos.validation]
+        env = EnvSpec(id=NO_ENV, spaces=recorded_spaces(parts))
     if isinstance(demos, Episodes):
         warn_of_units(demos, env, source="demos")
         n = max(len(demos) // 10, 1)
@@ -262,7 +270,7 @@ def train(
     for each in (demos.episodes, demos.validation):
         check_fits(each, env, source="demos")
     ctx = _context(env, outputs)
-    expert = expert or demos.expert
+    expert = expert or (demos.expert if env.simulated else None)
     every = max(max_steps // 4, 1)
     student = model if isinstance(model, str) else str(model.get("_target_", "")).rpartition(".")[2]
     presets: dict[str, Any] = {
@@ -289,13 +297,13 @@ def train(
             job = JobInfo(name=name, job_type="train", folder=folder.path, outputs=Path(outputs), config=folder.config)
             with open_run(logger, job) as run:
                 pipeline.train_and_score(ctx, cfg, folder, expert, demos_artifact, run)
-    policy = load_policy(folder.path, env, deterministic=cfg.evaluation.deterministic, trust=None)
+    policy = load_policy(folder.path, acts_in, deterministic=cfg.evaluation.deterministic, trust=None)
     return Run(folder.path, read_results(folder.path), policy)
 
 
 def load_policy(
     where: str | Path,
-    env: EnvSpec,
+    env: EnvSpec | None = None,
     *,
     outputs: str | Path = "outputs",
     deterministic: bool = True,
@@ -306,7 +314,8 @@ def load_policy(
 
     Args:
         where: the folder of a run or an expert, an expert's name, or `random`.
-        env: the environment to act in, which its observations and actions must fit.
+        env: the environment to act in, which its observations and actions must fit; None for a student that acts
+            elsewhere, such as on a robot, and takes observations as vectors.
         outputs: folder of the store, in which a name is looked up.
         deterministic: whether it takes its most likely action instead of sampling.
         target_return: what a return-conditioned student aims for in an episode; None for the target that it was
@@ -325,13 +334,15 @@ def load_policy(
         action, state = policy.predict(next_observation, state)
         ```
     """
-    ctx, package = _context(env, outputs), env.id.rpartition(":")[0].partition(".")[0]
+    ctx = _context(EnvSpec(id=NO_ENV) if env is None else env, outputs)
+    package = ctx.env.id.rpartition(":")[0].partition(".")[0]
     if trust is not None and package:
         trust = [*trust, package]
     options: dict[str, Any] = {"deterministic": deterministic, "target_return": target_return, "trust": trust}
     saved = read_policy("where", str(where), ctx, **options)
-    saved.policy.flatten = partial(env.observations.flatten, privileged=saved.policy.privileged)
-    saved.policy.action_space = env.action_space
+    if env is not None:
+        saved.policy.flatten = partial(env.observations.flatten, privileged=saved.policy.privileged)
+        saved.policy.action_space = env.action_space
     return saved.policy
 
 

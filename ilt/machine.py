@@ -10,7 +10,6 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from ilt.envs.spec import EnvSpec
 from ilt.memory import check_memory
 from ilt.models.config import check_head
 from ilt.registry import parts_of
@@ -30,7 +29,9 @@ def check_environment(cfg: DictConfig) -> None:
                 _check_zip(f"{prefix}.{name}", Path(values[name]), field.metadata["file"])
     if "trainer" in cfg:
         _check_machine(cfg.trainer)
-    space = EnvSpec.from_config(cfg.env).action_space
+    from ilt.data.sources import env_of  # not earlier: Gymnasium takes most of the time to a command's first line
+
+    space = env_of(cfg.env, cfg.get("demos")).action_space
     by_hand = "expert" in cfg and cfg.expert._target_ == named("expert", "heuristic").target
     if by_hand and not callable(locate(cfg.env.heuristic, key="env.heuristic")):
         raise ConfigError(f"env.heuristic must be a function from observations to actions, got {cfg.env.heuristic}")

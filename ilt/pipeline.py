@@ -9,7 +9,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from ilt.data.episodes import Episodes
-from ilt.envs.spec import EnvSpec
+from ilt.data.sources import env_of
 from ilt.evaluation.scoring import score
 from ilt.evaluation.tables import log_comparison
 from ilt.evaluation.tables import show as show
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 def prepare(cfg: Any, env: Any = None, *, trust: Sequence[str] | None = None) -> Context:
     """Set up threads and memory, and return the environment and the store that a config names.
 
+    With `env=none`, the spaces are those of the recordings that `cfg.demos` names.
+
     Raise ConfigError if the environment cannot be made or its spaces are not supported.
 
     Args:
@@ -37,7 +39,7 @@ def prepare(cfg: Any, env: Any = None, *, trust: Sequence[str] | None = None) ->
         trust: packages besides `ilt` whose code may be run, if the config is not your own; None for all.
     """
     set_up(cfg.threads)
-    spec = EnvSpec.from_config(cfg.env if env is None else env, trust=trust)
+    spec = env_of(cfg.env if env is None else env, cfg.get("demos"), trust=trust)
     _ = spec.action_space  # makes one environment
     return Context(spec, Store(Path(cfg.outputs)), n_envs=cfg.n_envs, n_processes=n_processes(cfg))
 
@@ -135,13 +137,14 @@ def make_figures(
         write_animation(film, path / "episode.gif")
         videos["episode"] = path / "episode.mp4"
 
-    for make in (plots, *([video] if cfg.evaluation.video else [])):
+    for make in (plots, *([video] if cfg.evaluation.video and ctx.env.simulated else [])):
         try:
             make()
         except Exception as error:
             log.warning("no figure (%s): %s", make.__name__, str(error).rstrip(": ") or type(error).__name__)
-    log_comparison(logger, results, episodes)
-    logger.summarize({"selection/return_mean": results["selection_return_mean"]})
+    if ctx.env.simulated:
+        log_comparison(logger, results, episodes)
+        logger.summarize({"selection/return_mean": results["selection_return_mean"]})
     logger.log_figures(made)
     logger.log_videos(videos)
     for each in fitted.imitation["by_round"][1:]:

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ilt.data.config import RETURNS_STATES_ACTIONS, is_return_conditioned
-from ilt.envs.spec import BLOCKS, EnvSpec, check_disjoint
+from ilt.envs.spec import BLOCKS, NO_ENV, EnvSpec, check_disjoint
 from ilt.machine import check_precision, check_writable, existing
 from ilt.models.config import check_chunk
 from ilt.registry import GROUPS, choices_of, load_option, options_of, parts_of
@@ -18,6 +18,7 @@ from ilt.schema import (
     canonical,
     check,
     code_of,
+    common_keys,
     complete,
     config_hash,
     did_you_mean,
@@ -36,6 +37,10 @@ NOT_OF_THE_RUN = (
 
 STUDENT = ("context_length", "deterministic")
 """Keys of `evaluation` that determine how the student acts during training, besides `target_return`."""
+
+
+ROLLS_OUT = ("rollout", "best")
+"""Callbacks that need an environment, the second one through the first. Without one, they are left out."""
 
 
 def check_config(cfg: DictConfig, command: str = "train", *, partial: bool = False) -> None:
@@ -71,6 +76,8 @@ def check_config(cfg: DictConfig, command: str = "train", *, partial: bool = Fal
     if "env" in cfg:
         check_disjoint(plain(cfg.env.seed_blocks))
         _check_seeds(cfg)
+        if not has_env(cfg.env):
+            _check_without_env(cfg, partial=partial)
     if "expert" in cfg:
         _check_expert(cfg)
     if "dataset" in cfg:
@@ -90,6 +97,11 @@ def has_expert(expert: Any) -> bool:
     return bool(expert["_target_"] != named("expert", "none").target)
 
 
+def has_env(env: Any) -> bool:
+    """Return whether a config's `env` is one, and not `none`."""
+    return bool(env["id"] != NO_ENV)
+
+
 def training_config(cfg: DictConfig) -> dict[str, Any]:
     """Return everything that determines a run's weights, in canonical form; see `ilt.schema.canonical`.
 
@@ -99,6 +111,8 @@ def training_config(cfg: DictConfig) -> dict[str, Any]:
     for _, found, values in parts_of(cfg):
         complete(found, values)
     env = EnvSpec.from_config(cfg.env)
+    if not env.simulated:
+        _check_without_env(cfg, partial=True)  # before recordings are read or downloaded, to identify them
     kept: dict[str, Any] = {
         "env": env.identity(),
         "seed_blocks": {block: list(env.seed_blocks[block]) for block in BLOCKS if block != "test"},
@@ -228,6 +242,32 @@ def _check_without_expert(cfg: DictConfig) -> None:
         )
 
 
+def _check_without_env(cfg: DictConfig, *, partial: bool) -> None:
+    """Check that nothing needs an environment: neither who demonstrates or labels, nor what is chosen by returns."""
+    if "demos" not in cfg and not partial:
+        raise ConfigError("env must be an environment to act in, got none; only training on recordings needs none")
+    found = schema_of("demos", cfg.demos) if "demos" in cfg else None
+    if found is not None and found.name in ("expert", "mixed"):
+        raise ConfigError(
+            f"demos must be recordings where env=none, such as demos=file or demos=minari, got {found.name}"
+        )
+    if "expert" in cfg and has_expert(cfg.expert):
+        found = schema_of("expert", cfg.expert)
+        name = (found and found.name) or cfg.expert._target_
+        raise ConfigError(f"expert must be none where env=none, since there is nothing to act in, got {name}")
+    if rounds := cfg.get("imitation", {}).get("rounds", 0):
+        raise ConfigError(
+            f"imitation.rounds must be 0 where env=none, since rounds collect episodes, got {rounds}; imitation=bc has "
+            "none"
+        )
+    if "evaluation" in cfg and cfg.evaluation.reported_checkpoint == "best":
+        raise ConfigError(
+            "evaluation.reported_checkpoint must be last where env=none, since rollouts choose the best, got best"
+        )
+    if cfg.get("search") is not None:
+        raise ConfigError("sweep must be null where env=none, since a search compares returns, got optuna")
+
+
 def _check_dataset(cfg: DictConfig) -> None:
     dataset = cfg.dataset
     if "stride" in dataset and dataset.stride > dataset.context_length:
@@ -292,8 +332,9 @@ def _check_trainer(cfg: DictConfig) -> None:
             f"trainer.{length} must be a positive multiple of trainer.{every} = {trainer[every]}, so that training "
             f"ends on a rollout evaluation, got {trainer[length]}"
         )
+    needless = () if "env" not in cfg or has_env(cfg.env) else ROLLS_OUT
     for name in ("rollout", "curve", "best", "last"):
-        if cfg.callbacks.get(name) is None:
+        if cfg.callbacks.get(name) is None and name not in needless:
             raise ConfigError(f"callbacks.{name} must be set; results are made from it. Only ema may be null")
     rounds = cfg.imitation.get("rounds", 0)
     if rounds:
@@ -383,6 +424,12 @@ def hints(cfg: DictConfig, choices: Mapping[str, Any]) -> list[str]:
         kept = [f"{key}={env[key]}" for key in rules if env[key] is not None and env[key] == own[key]]
         if kept:
             advice.append(f"env.id={env.id} keeps {', '.join(kept)} of env={option}; env=gymnasium has no such rules")
+    if not has_env(env):
+        unused = {"evaluation": common_keys("evaluation"), "callbacks.rollout": named("callbacks", "rollout")}
+        for prefix, found in unused.items():
+            given = OmegaConf.select(cfg, f"{prefix}.n_episodes")
+            if found is not None and given not in (None, found.defaults["n_episodes"]):
+                advice.append(f"{prefix}.n_episodes={given} has no effect where env=none: nothing is rolled out")
     trains_expert = "total_steps" in cfg.expert  # as those of the experiments do
     if trains_expert and not choices.get("experiment"):
         # experiments that are named like an environment are about nothing else

@@ -105,6 +105,18 @@ def test_a_student_learns_from_given_episodes(demos: ilt.Demonstrations, tmp_pat
     assert recurrent.path != plain.path
 
 
+def test_a_student_learns_from_episodes_without_an_environment(demos: ilt.Demonstrations, tmp_path: Path) -> None:
+    run = ilt.train(demos, env=None, outputs=tmp_path, **SMALL)
+    assert (run.results["return_mean"], run.results["env"], run.results["expert"]) == (None, "none", None)
+    policy, observations = ilt.load_policy(run.path), np.zeros((2, 4), np.float32)
+    actions, state = policy.predict(observations)
+    assert actions.tolist() == run.policy.predict(observations)[0].tolist()
+    policy.predict(observations, state)
+    assert ilt.evaluate(ilt.load_policy(run.path, ENV), ENV, n_episodes=2)["n_episodes"] == 2
+    with pytest.raises(ilt.ConfigError, match="expert must be None where env is None"):
+        ilt.train(demos.episodes, env=None, expert=EXPERT, outputs=tmp_path, **SMALL)
+
+
 def test_a_policy_and_an_sb3_file_are_experts(outputs: Path) -> None:
     assert ilt.evaluate(ilt.load_expert(EXPERT.policy, ENV), ENV, n_episodes=3)["return_mean"] == 15.0
     PPO("MlpPolicy", "CartPole-v1", seed=0, device="cpu").save(outputs / "ppo.zip")

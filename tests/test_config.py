@@ -22,7 +22,7 @@ from ilt.experts.base import make_expert
 from ilt.experts.find import find
 from ilt.registry import GROUPS
 from ilt.rollout.recorded import Context
-from ilt.schema import COMPONENTS, ConfigError, config_hash, own_keys
+from ilt.schema import COMPONENTS, ConfigError, config_hash, named, own_keys
 from ilt.settings import NOT_OF_THE_RUN, check_config, parse_seeds, run_config, training_config, training_hash
 from ilt.tracking.store import SHIPPED, Store
 from ilt.training.fit import check_components, model_spec
@@ -50,6 +50,7 @@ FORCED = {
 """Keys without a default, and the one whose default depends on the options chosen in Hydra."""
 REQUIRED = {
     ("env", "gymnasium"): ["env.id=CartPole-v1"],
+    ("env", "none"): ["demos=file", "demos.path=a.npz", "demos.validation_path=b.npz"],
     ("expert", "sb3"): ["expert.path=expert.zip"],
     ("expert", "function"): ["expert.function=tests.experts.test_base:above"],
     ("expert", "none"): ["demos=file", "demos.path=a.npz", "demos.validation_path=b.npz"],
@@ -139,7 +140,7 @@ def test_an_option_loads_the_same_without_hydra(group: str, option: str) -> None
 def test_every_component_can_be_built(group: str, option: str, lander: EnvSpec, tmp_path: Path) -> None:
     cfg = choose(group, option)
     env = EnvSpec.from_config(cfg.env) if group == "env" else lander
-    files = {("demos", "file"), ("demos", "minari"), ("expert", "none"), ("expert", "sb3")}
+    files = {("demos", "file"), ("demos", "minari"), ("env", "none"), ("expert", "none"), ("expert", "sb3")}
     if (group, option.removesuffix("_keys")) in files:
         pytest.skip("its files are checked")
     if (group == "head" and option not in ("auto", "categorical")) or option.startswith(("sac", "tqc")):
@@ -557,6 +558,13 @@ def test_whatever_decides_the_weights_changes_the_hash(base: DictConfig, change:
 @pytest.mark.parametrize("change", LEAVES_WEIGHTS.split())
 def test_whatever_does_not_affect_the_weights_keeps_the_hash(base: DictConfig, change: str) -> None:
     assert training_hash(changed(base, change)) == training_hash(base)
+
+
+@pytest.mark.parametrize("experiment", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
+def test_recordings_replace_the_demonstrations_of_any_experiment(experiment: str) -> None:
+    cfg = composed("train", f"experiment={experiment}", "demos=minari", "demos.id=toys/echo-v0")
+    check_config(cfg)
+    assert set(cfg.demos) == {"_target_", *named("demos", "minari").rules, "filters"}
 
 
 def test_recorded_episodes_are_identified_by_their_content(tmp_path: Path) -> None:

@@ -95,6 +95,9 @@ def test_the_environment_is_checked_before_torch_is_imported() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+ALONE = ["env=none", "demos=minari", "demos.id=toys/echo-v0"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "choices", "hint"),
     [
@@ -103,6 +106,12 @@ def test_the_environment_is_checked_before_torch_is_imported() -> None:
         (["env.id=CartPole-v1"], {"env": "lunar_lander"}, "env.id=CartPole-v1 keeps success_return=200.0, .*heuristic"),
         (["env.id=CartPole-v1"], {"env": "lunar_lander"}, "experiment=cartpole has settings that suit"),
         (["experiment=cartpole"], {"env": "gymnasium", "experiment": "cartpole"}, None),
+        (
+            [*ALONE, "callbacks.rollout.n_episodes=9"],
+            {"env": "none"},
+            "rollout.n_episodes=9 has no effect where",
+        ),
+        (ALONE, {"env": "none"}, None),
         (["env.id=CartPole-v1"], {"env": "my_own"}, "experiment=cartpole"),
         (["env.id=CartPole-v1", "env=gymnasium", "expert=sb3", "expert.path=model.zip"], {"env": "gymnasium"}, None),
     ],

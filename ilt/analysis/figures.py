@@ -28,19 +28,20 @@ def figures_of_run(run: RunRecord) -> dict[str, Draw]:
     Raise UnreadableFileError if the config or the results lack what the figures need.
     """
     with reading(run.path / "config.yaml"):
-        n_episodes = int(run.config["callbacks"]["rollout"]["n_episodes"])
+        n_episodes = int(run.config["callbacks"]["rollout"]["n_episodes"]) if run.is_scored else 0
     with reading(run.path / "results.json"):
         results = {"student": run.results, **run.results["policies"]}
         intervals = {name: tuple(map(float, results[name]["return_mean_interval"])) for name in run.policies}
     returns = {name: run.episodes[f"{name}_return"] for name in run.policies}
     references = {name: float(returns[name].mean()) for name in run.policies if name != "student"}
     success_return = run.config["env"].get("success_return")
-    return {
-        "learning_curve": partial(learning_curve, run.curve, references=references, n_episodes=n_episodes),
-        "return_distribution": partial(
+    drawn = partial(learning_curve, run.curve, references=references, n_episodes=n_episodes)
+    figures: dict[str, Draw] = {"learning_curve": drawn}
+    if run.is_scored:
+        figures["return_distribution"] = partial(
             return_distribution, returns, intervals=intervals, success_return=success_return
-        ),
-    }
+        )
+    return figures
 
 
 def learning_curve(curve: Curve, width: float, *, references: Mapping[str, float], n_episodes: int) -> Figure:

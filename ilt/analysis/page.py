@@ -90,7 +90,10 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class EnvPart:
-    """The page's content for one environment. Runs are compared only within an environment."""
+    """The page's content for one environment. Runs are compared only within an environment.
+
+    There are no cards and no returns if the runs have no environment.
+    """
 
     name: str
     example: RunRecord
@@ -159,8 +162,8 @@ def _parts(report: Report) -> list[EnvPart]:
         paths = {run.path for run in runs}
         groups = [group for group in report.groups if group.runs[0].path in paths]
         example = report.example if report.example.path in paths else middle_run(groups[0].runs)
-        all_cards = cards(groups, example)
-        is_first = [group.runs[0].path in first for group in groups]
+        all_cards = cards(groups, example) if example.is_scored else []
+        is_first = [group.runs[0].path in first for group in groups] if all_cards else []
         parts.append(
             EnvPart(
                 name=name,
@@ -173,7 +176,7 @@ def _parts(report: Report) -> list[EnvPart]:
                 run_table=run_table(groups),
                 legend=_legend(groups) if len(groups) > 1 else [],
                 curves=_curves(groups),
-                returns=_returns(groups, example),
+                returns=_returns(groups, example) if example.is_scored else [],
             )
         )
     return parts

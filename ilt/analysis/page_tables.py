@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Any, TypeVar
 
 import numpy as np
 
 from ilt.evaluation.statistics import interval_of, mean_rate
-from ilt.evaluation.tables import percent
+from ilt.evaluation.tables import VALIDATION, percent, short
 from ilt.tracking.records import Group, RunRecord, differing_keys, flatten
 
 _Subject = TypeVar("_Subject")
@@ -62,6 +63,8 @@ class Column:
     sorts: bool = True
 
 
+_BY_LOSS = VALIDATION["validation_loss"]
+
 _GroupCell = Callable[[Group], Cell]
 Number = Callable[[Mapping[str, Any]], tuple[float, Sequence[float]]]
 """A function that returns a number from `results.json` and its interval."""
@@ -69,18 +72,25 @@ Number = Callable[[Mapping[str, Any]], tuple[float, Sequence[float]]]
 
 @dataclass(frozen=True)
 class PageTable:
-    """A sortable table, initially in descending order of the column with index `sorted_by`."""
+    """A sortable table, initially in the order of the column with index `sorted_by`: descending, or ascending."""
 
     caption: str
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
     sorted_by: int
+    ascending: bool = False
 
     @classmethod
-    def descending(
-        cls, caption: str, cells: Mapping[Column, Callable[[_Subject], Cell]], subjects: Iterable[_Subject], by: str
+    def ranked(
+        cls,
+        caption: str,
+        cells: Mapping[Column, Callable[[_Subject], Cell]],
+        subjects: Iterable[_Subject],
+        by: str,
+        *,
+        ascending: bool = False,
     ) -> "PageTable":
-        """Make a table with one row per subject, in descending order of the column `by`, without empty columns.
+        """Make a table with one row per subject, in the order of the column `by`, without empty columns.
 
         Args:
             cells: the function that makes a subject's cell, by column.
@@ -92,9 +102,11 @@ class PageTable:
 
         def key(row: Sequence[Cell]) -> float:
             value = row[place].value
-            return -value if isinstance(value, float) and np.isfinite(value) else np.inf
+            if not (isinstance(value, float) and np.isfinite(value)):
+                return np.inf
+            return value if ascending else -value
 
-        return cls(caption, columns, sorted(rows, key=key), place)
+        return cls(caption, columns, sorted(rows, key=key), place, ascending)
 
 
 def difference_cell(runs: Sequence[RunRecord]) -> Cell:
@@ -133,9 +145,42 @@ def returns_of(group: Group) -> dict[str, float]:
     return {**{name: mean for name, mean in means.items() if mean is not None}, "random": random}
 
 
+_NOT_SCORED = (
+    "The runs have no environment (env=none), so nothing was scored: the numbers are of validation demonstrations."
+)
+
+
+def _validation_cells() -> dict[Column, Callable[[Sequence[RunRecord]], Cell]]:
+    """Return the functions that make the cells of runs without an environment: means over training seeds."""
+
+    def mean_of(name: str, runs: Sequence[RunRecord]) -> Cell:
+        mean = mean_rate([run.results.get(name) for run in runs])
+        return Cell("–", None) if mean is None else Cell(short(mean), mean)
+
+    return {Column(title): partial(mean_of, name) for name, title in VALIDATION.items()}
+
+
+def _differing_cells(groups: Sequence[Group]) -> dict[Column, _GroupCell]:
+    """Return the functions that make the cells of the keys that differ between configs."""
+    flat = {group.label: flatten(group.runs[0].config) for group in groups}
+    cells: dict[Column, _GroupCell] = {}
+    for key in differing_keys(list(flat.values())):
+        column = Column(key, number=_all_numbers([config.get(key) for config in flat.values()]))
+        cells[column] = lambda group, key=key: _config_cell(flat[group.label].get(key))  # type: ignore[misc]
+    return cells
+
+
 def group_table(groups: Sequence[Group]) -> PageTable:
     """Make the table of configs, one row each: means over training seeds, and the keys that differ between configs."""
-    flat = {group.label: flatten(group.runs[0].config) for group in groups}
+    config = {Column("config", number=False): lambda group: text_cell(group.label)}
+    seeds = {Column("training seeds"): lambda group: Cell(str(len(group.runs)), float(len(group.runs)))}
+    if not groups[0].is_scored:
+        scores: dict[Column, _GroupCell] = {
+            column: lambda group, cell=cell: cell(group.runs)  # type: ignore[misc]
+            for column, cell in _validation_cells().items()
+        }
+        cells = {**config, **scores, **seeds, **_differing_cells(groups)}
+        return PageTable.ranked(f"Each row is one config. {_NOT_SCORED}", cells, groups, _BY_LOSS, ascending=True)
     several_tests = len({group.runs[0].test for group in groups}) > 1
     ends = [end for group in groups for end in mean_with_interval(group, returned)[1]]
     ends += [expert for group in groups if (expert := expert_return(group)) is not None]
@@ -149,8 +194,8 @@ def group_table(groups: Sequence[Group]) -> PageTable:
     def rate(name: str) -> _GroupCell:
         return lambda group: rate_cell(mean_rate([run.results[name] for run in group.runs]))
 
-    cells: dict[Column, _GroupCell] = {
-        Column("config", number=False): lambda group: text_cell(group.label),
+    cells = {
+        **config,
         Column("selection return"): lambda group: number_cell(group.selection_return),
         Column("test return"): lambda group: number_cell(*mean_with_interval(group, returned)),
         Column("beside the expert", number=False, sorts=False): track,
@@ -158,29 +203,34 @@ def group_table(groups: Sequence[Group]) -> PageTable:
         Column("student − expert"): lambda group: difference_cell(group.runs),
         Column("success"): rate("success_rate"),
         Column("crashes"): rate("crash_rate"),
-        Column("training seeds"): lambda group: Cell(str(len(group.runs)), float(len(group.runs))),
+        **seeds,
         Column("test seeds", number=False): lambda group: text_cell(group.runs[0].test_seeds if several_tests else ""),
+        **_differing_cells(groups),
     }
-    for key in differing_keys(list(flat.values())):
-        column = Column(key, number=_all_numbers([config.get(key) for config in flat.values()]))
-        cells[column] = lambda group, key=key: _config_cell(flat[group.label].get(key))  # type: ignore[misc]
     caption = (
         "Each row is one config; its numbers are means over training seeds. Below a number is its 95 % interval: "
         "Student's t over training seeds or, for a single seed, a bootstrap over test episodes. Beside the expert: the "
         "test return (dot), its interval (line) and the expert (bar), from "
         f"{_decimal(min(ends))} to {_decimal(max(ends))}."
     )
-    return PageTable.descending(caption, cells, groups, "selection return")
+    return PageTable.ranked(caption, cells, groups, "selection return")
 
 
 def run_table(groups: Sequence[Group]) -> PageTable:
     """Make the table of runs, one row each."""
     label = {run.name: group.label for group in groups for run in group.runs}
-    several_tests = len({run.test for group in groups for run in group.runs}) > 1
+    runs = [run for group in groups for run in group.runs]
     cells: dict[Column, Callable[[RunRecord], Cell]] = {
         Column("run", number=False): lambda run: text_cell(run.name),
         Column("config", number=False): lambda run: text_cell(label[run.name]),
         Column("seed"): lambda run: Cell(str(run.results["seed"]), float(run.results["seed"])),
+    }
+    if not groups[0].is_scored:
+        for column, cell in _validation_cells().items():
+            cells[column] = lambda run, cell=cell: cell([run])  # type: ignore[misc]
+        return PageTable.ranked(_NOT_SCORED, cells, runs, _BY_LOSS, ascending=True)
+    several_tests = len({run.test for run in runs}) > 1
+    cells |= {
         Column("selection return"): lambda run: number_cell(run.selection_return),
         Column("test return"): lambda run: number_cell(*returned(run.results)),
         Column("expert"): lambda run: number_cell(run.results["expert_return_mean"]),
@@ -194,7 +244,7 @@ def run_table(groups: Sequence[Group]) -> PageTable:
         "Below a number is its 95 % bootstrap interval over test episodes; differences are paired by test seed. "
         "Sorted by the return on selection seeds; test returns are for reporting, not for selection."
     )
-    return PageTable.descending(caption, cells, [run for group in groups for run in group.runs], "selection return")
+    return PageTable.ranked(caption, cells, runs, "selection return")
 
 
 def time_table(runs: Sequence[RunRecord]) -> PageTable:
@@ -216,7 +266,7 @@ def time_table(runs: Sequence[RunRecord]) -> PageTable:
     for i, stage in enumerate(stages):
         cells[Column(stage, color=i)] = lambda run, stage=stage: number_cell(run.results["seconds"].get(stage))  # type: ignore[misc]
     caption = "Seconds by stage. A resumed run counts only its last part."
-    return PageTable.descending(caption, cells, runs, "total")
+    return PageTable.ranked(caption, cells, runs, "total")
 
 
 def text_cell(text: str) -> Cell:

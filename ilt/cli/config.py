@@ -105,7 +105,7 @@ class ExportMinari(_Command):
 class Evaluate(_Trusting):
     """Score a trained run again."""
 
-    groups = ("logger",)
+    groups = ("env", "logger")
 
     run: str = key("???", "The run's folder.", rule=_RUN)
     seeds: str = key("test:1000", "Episodes to score the student on.", rule=_SEEDS)

@@ -139,7 +139,10 @@ def main(cfg: DictConfig) -> int:
     write_text(place / "report.md", markdown_table(*table))
     videos: dict[str, list[EpisodeVideo]] = {}
     no_videos = [] if cfg.videos else ["They were switched off (videos=false)."]
-    for run in [shown_run(group, example) for group in shown_groups(groups, example)] if cfg.videos else []:
+    shown = [shown_run(group, example) for group in shown_groups(groups, example)]
+    if cfg.videos and not all(run.is_scored for run in runs):
+        no_videos.append("Runs with env=none have no environment to act in.")
+    for run in (each for each in shown if cfg.videos and each.is_scored):
         kinds = ("best", "median", "worst") if run is example else ("median",)
         videos[run.name], problem = make_videos(cfg, run, place / "report_videos", kinds)
         if problem:

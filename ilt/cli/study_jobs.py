@@ -19,7 +19,7 @@ from ilt.cli.app import check_overrides
 from ilt.cli.sweep import values_of_override
 from ilt.envs.naming import env_names
 from ilt.schema import ConfigError, named, plain
-from ilt.settings import check_config, is_of_the_run, run_config
+from ilt.settings import check_config, has_env, is_of_the_run, run_config
 from ilt.studies.plan import Plan, StudyJob
 from ilt.tracking.run_folder import scored_by
 
@@ -149,6 +149,8 @@ def _cell(name: str, overrides: Sequence[str], seeds: Sequence[str], cfg: DictCo
     try:
         check_overrides(cfg, [*overrides, *seeds])
         check_config(cfg, "train")
+        if not has_env(cfg.env):
+            raise ConfigError("env must be an environment to act in, since a study compares returns, got none")
         folders = {}
         for seed in (line.partition("=")[2] for line in seeds):
             cfg.seed = int(seed) if seed.isdecimal() else seed

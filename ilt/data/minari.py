@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector.utils import concatenate, create_empty_array
@@ -81,6 +82,11 @@ class MinariEpisodes(DataSource):
         known = {end: float(score) for end, score in scores.items() if isinstance(score, int | float)}
         known = {end: score for end, score in known.items() if math.isfinite(score)}
         return known if len(known) == 2 and known["min"] < known["max"] else None
+
+    def spaces(self, env: EnvSpec) -> tuple[gym.Space[Any], gym.Space[Any]]:
+        """Return the spaces in the data set's metadata."""
+        recorded = _open(self._folder, self._metadata)
+        return recorded.observation_space, recorded.action_space
 
     def check(self, env: EnvSpec) -> None:
         """Raise ConfigError, naming the key, unless there are two episodes whose spaces fit the environment."""

@@ -15,14 +15,15 @@ import inspect
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 
 from ilt.data.episodes import Episodes
-from ilt.envs.spec import EnvSpec
+from ilt.envs.spec import NO_ENV, EnvSpec
 from ilt.registry import load_option, merge
 from ilt.schema import (
     ConfigError,
@@ -31,6 +32,7 @@ from ilt.schema import (
     check,
     common_keys,
     complete,
+    config_hash,
     locate,
     own_keys,
     path_of,
@@ -77,6 +79,22 @@ class DataSource(ABC):
 
     def check(self, env: EnvSpec) -> None:  # noqa: B027 (most sources fit any environment)
         """Raise ConfigError, naming the key, if the episodes do not fit the environment; before any long work."""
+
+    def spaces(self, env: EnvSpec) -> tuple[gym.Space[Any], gym.Space[Any]]:
+        """Return the spaces of observations and actions, for `env=none`. By default they follow from the episodes.
+
+        See `recorded_spaces`. Raise ConfigError if the episodes do not follow from recordings alone.
+        """
+        if self.uses_expert or self.experts:
+            raise ConfigError(
+                f"demos must be recordings where env={NO_ENV}, such as demos=file or demos=minari, got "
+                f"demos._target_={path_of(type(self))}"
+            )
+
+        def refuse(*_: Any) -> Episodes:
+            raise ConfigError(f"demos must be recordings where env={NO_ENV}, but its source asks for an expert")
+
+        return recorded_spaces([self.episodes(env, block, refuse) for block in ("demonstrations", "validation")])
 
     def reference_scores(self) -> dict[str, float] | None:
         """Return the recorded mean returns of a random policy, `min`, and of an expert, `max`; None if unknown."""
@@ -224,6 +242,56 @@ def make_source(values: Any, *, trust: Sequence[str] | None = None) -> DataSourc
     return FunctionSource(target, **options)
 
 
+def env_of(env: Any, demos: Any = None, *, trust: Sequence[str] | None = None) -> EnvSpec:
+    """Return the spec of a config's `env`; for `env=none`, with the spaces of the recordings that `demos` names.
+
+    Raise ConfigError if `demos` is given and its spaces are unknown or not supported.
+    """
+    spec = EnvSpec.from_config(env, trust=trust)
+    if spec.simulated or demos is None:
+        return spec
+    source = make_source(demos, trust=trust)
+    key = config_hash([canonical("demos", demos), source.identity()])
+    if key not in _SPACES:
+        _SPACES[key] = source.spaces(spec)
+    return replace(spec, spaces=_SPACES[key])
+
+
+_SPACES: dict[str, tuple[gym.Space[Any], gym.Space[Any]]] = {}
+"""The spaces of recordings that were read before, since several steps of a job ask for them."""
+
+
+def recorded_spaces(parts: Sequence[Episodes]) -> tuple[gym.Space[Any], gym.Space[Any]]:
+    """Return the smallest spaces that hold recorded episodes.
+
+    Observations are a `Box` without bounds. Integer actions are a `Discrete`, or a `MultiDiscrete` if there are several
+    per step, from 0 (or the smallest one, if it is negative) to the largest one. Other actions are a `Box` from each
+    number's smallest to its largest value: a student never leaves the recorded range, and a number that never varies
+    keeps its value, up to rounding.
+
+    Raise ConfigError if actions are not finite, or if the parts differ in their widths.
+    """
+    widths = {(part.observations.shape[1], part.actions.shape[1:], part.actions.dtype.name) for part in parts}
+    if len(widths) > 1:
+        raise ConfigError(
+            "demos must have observations and actions of the same shape in both blocks, got "
+            + " and ".join(f"{dim} numbers with {dtype} actions of {shape}" for dim, shape, dtype in sorted(widths))
+        )
+    actions = np.concatenate([part.actions for part in parts])
+    if not np.isfinite(actions).all():
+        raise ConfigError("demos has actions that are not finite")
+    seen = gym.spaces.Box(-np.inf, np.inf, (parts[0].observations.shape[1],))
+    low, high = actions.min(axis=0), actions.max(axis=0)
+    if actions.dtype.kind == "f":
+        beside = np.where(low == 0, np.nextafter(low, np.float32(1)), np.nextafter(low, np.float32(0)))
+        beside = np.where(low == high, beside, low)  # bounds must differ
+        return seen, gym.spaces.Box(np.minimum(low, beside), np.maximum(high, beside), dtype=np.float32)
+    low = np.minimum(low, 0)
+    if actions.ndim == 1:
+        return seen, gym.spaces.Discrete(int(high - low + 1), start=int(low))
+    return seen, gym.spaces.MultiDiscrete(high - low + 1, start=low)
+
+
 def check_source(values: Any, expert: Any, env: EnvSpec) -> None:
     """Raise ConfigError, naming the key, if a data source cannot be made, or lacks an expert or a fitting file."""
     source = make_source(values)
@@ -261,7 +329,7 @@ def check_fits(episodes: Episodes, env: EnvSpec, *, source: str) -> None:
 
 def warn_of_units(episodes: Episodes, env: EnvSpec, *, source: str) -> None:
     """Warn if recorded observations exceed the bounds of the environment's space, as in other units."""
-    space: Any = spaces.flatten_space(env.observations.space)
+    space: Any = gym.spaces.flatten_space(env.observations.space)
     low, high = episodes.observations.min(axis=0, initial=np.inf), episodes.observations.max(axis=0, initial=-np.inf)
     outside = np.flatnonzero((low < space.low - _TOLERANCE) | (high > space.high + _TOLERANCE))
     if len(outside):

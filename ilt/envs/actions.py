@@ -75,6 +75,15 @@ class ActionSpace:
         """Dtype of stored actions: float32 or int64."""
         return np.float32 if self.continuous else np.int64
 
+    def includes(self, other: "ActionSpace") -> bool:
+        """Return whether all actions of another space, as they are stored, are actions of this one."""
+        if (self.continuous, self.flat, self.dim) != (other.continuous, other.flat, other.dim):
+            return False
+        if self.continuous:
+            return bool((self._low32 <= other._low32).all() and (other._high32 <= self._high32).all())
+        ends = other._start + other._sizes <= self._start + self._sizes
+        return bool(np.all(self._start <= other._start) and np.all(ends))
+
     def zeros(self, *n: int) -> np.ndarray:
         """Return an array of zeros for actions, of shape `(*n,)` or `(*n, dim)`."""
         return np.zeros(n if self.flat else (*n, self.dim), dtype=self.dtype)
@@ -140,7 +149,7 @@ class ActionSpace:
 
     def __str__(self) -> str:
         if self.continuous:
-            return f"{self.dim} numbers within their bounds"
+            return f"{self.dim} numbers within {min(self.low):g} … {max(self.high):g}"
         ranges = ", ".join(f"{s} … {s + n - 1}" for s, n in zip(self.start, self.n_choices, strict=True))
         return f"integers {ranges}"
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 BLOCKS = ("demonstrations", "validation", "selection", "test")
 
+NO_ENV = "none"
+"""The id where there is no environment, only recordings: `env=none`."""
+
 _BLOCK = list_of(integer(0), 2)
 _LIMIT = integer(-1).or_null()
 
@@ -33,9 +36,12 @@ class EnvSpec:
     Observations may be any space that Gymnasium flattens. A `Dict` with the keys `observation` and `privileged` hides
     `privileged` from students. `reset` may report the parameters drawn for an episode as `info["episode_params"]`
     (name → number). `ActionSpace` describes the actions.
+
+    With the id `none` there is no environment: nothing can be rolled out, and the spaces are those of the recordings;
+    see `ilt.data.sources.env_of`.
     """
 
-    id: str = key("???", "Gymnasium's id; `module:Name-v0` imports the module that registers it.")
+    id: str = key("???", "Gymnasium's id; `module:Name-v0` imports the module that registers it; none for none.")
     kwargs: Mapping[str, Any] = key({}, "Arguments of `gymnasium.make`, such as {gravity: -8.0}.", rule=MAPPING)
     wrappers: Mapping[str, Any] = key(
         {}, "Additional wrappers by name, innermost first, each with a `_target_` and its arguments.", rule=MAPPING
@@ -69,10 +75,15 @@ class EnvSpec:
         identity=False,
     )
     trust: tuple[str, ...] | None = None
+    spaces: tuple[Any, Any] | None = None
+    """The Gymnasium spaces of observations and actions in recordings without an environment."""
 
     def __post_init__(self) -> None:
         check_disjoint(self.seed_blocks)
         _check_kwargs(self.kwargs)
+        for name in () if self.simulated else ("kwargs", "wrappers", "gate", "heuristic"):
+            if value := getattr(self, name):
+                raise ConfigError(f"env.{name} cannot be set where env=none, got {plain(value)}")
 
     @classmethod
     def from_config(cls, values: Any, *, trust: Sequence[str] | None = None) -> "EnvSpec":
@@ -84,6 +95,11 @@ class EnvSpec:
         """
         given = {str(name): plain(value) for name, value in values.items() if name != "_target_"}
         return cls(**given, trust=None if trust is None else tuple(trust))
+
+    @property
+    def simulated(self) -> bool:
+        """Whether there is an environment to act in."""
+        return self.id != NO_ENV
 
     def seeds(self, block: str, count: int, offset: int = 0) -> "np.ndarray":
         """Return `count` seeds of a block, starting at `offset`: (count,) int64.
@@ -119,12 +135,14 @@ class EnvSpec:
             kwargs: arguments of `gymnasium.make`, in addition to `self.kwargs`.
 
         Raises:
-            ConfigError: the environment or a wrapper cannot be made.
+            ConfigError: the environment or a wrapper cannot be made, or there is none.
         """
         import gymnasium as gym
 
         from ilt.envs.repairs import repair
 
+        if not self.simulated:
+            raise ConfigError(_NOTHING_TO_ACT_IN)
         registered = copy.deepcopy(self._registered)
         registered.order_enforce = False
         registered.disable_env_checker = True
@@ -177,10 +195,17 @@ class EnvSpec:
 
     @cached_property
     def _probe(self) -> "tuple[ObservationLayout, ActionSpace, tuple[str, ...]]":
-        """The properties of one environment, made and reset once."""
+        """The properties of one environment, made and reset once, or of recordings."""
         from ilt.envs.actions import ActionSpace
         from ilt.envs.observations import ObservationLayout
 
+        if self.spaces is not None:
+            import gymnasium as gym
+
+            recorded: gym.Env[Any, Any] = gym.Env()
+            recorded.observation_space, recorded.action_space = self.spaces
+            layout = ObservationLayout.of(recorded, key="demos")
+            return layout, ActionSpace.of(recorded.action_space, key="demos"), ()
         env = self.make()
         try:
             layout = ObservationLayout.of(env, key=f"env.id={self.id}")
@@ -217,6 +242,8 @@ class EnvSpec:
     @property
     def registration(self) -> "gym.envs.registration.EnvSpec | None":
         """Gymnasium's spec with `kwargs` and time limit; None if JSON cannot hold it, or if there are `wrappers`."""
+        if not self.simulated:
+            return None
         spec = copy.deepcopy(self._registered)
         spec.kwargs |= {name: value for name, value in self.kwargs.items() if name != "max_episode_steps"}
         spec.max_episode_steps = self.max_episode_steps
@@ -235,6 +262,9 @@ class EnvSpec:
                 for name, arguments in self.wrappers.items()
             ]
         return identity
+
+
+_NOTHING_TO_ACT_IN = "env must be an environment to act in, got none; only training on recordings needs none"
 
 
 def _check_kwargs(kwargs: Mapping[str, Any]) -> None:

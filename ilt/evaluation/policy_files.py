@@ -8,7 +8,7 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-from ilt.envs.spec import EnvSpec
+from ilt.envs.spec import NO_ENV, EnvSpec
 from ilt.schema import ConfigError, config_hash, plain
 from ilt.tracking.reading import reading
 from ilt.tracking.records import setting
@@ -88,11 +88,15 @@ def check_environment_of(
 ) -> None:
     """Raise ConfigError unless an environment has the id and the observations that a policy was trained with.
 
+    A student of recordings without an environment may act in any; its weights say which observations fit.
+
     Args:
         trained_in: config of the environment that the policy was trained in; `id` and `wrappers` are used.
         privileged: whether the policy also sees what is hidden from the student.
         trust: packages besides `ilt` whose code may be run to make that environment.
     """
+    if trained_in["id"] == NO_ENV:
+        return
     if trained_in["id"] != env.id:
         raise ConfigError(f"{key} was trained in {trained_in['id']} and cannot act in env.id={env.id}")
     own = replace(env, wrappers=plain(trained_in["wrappers"]), trust=None if trust is None else tuple(trust))

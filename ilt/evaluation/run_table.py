@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import Any
 
 from ilt.evaluation.statistics import interval_of, mean_rate
-from ilt.evaluation.tables import filled, percent
+from ilt.evaluation.tables import VALIDATION, filled, is_scored, percent, short
 from ilt.tracking.records import RunRecord, by_environment, group_runs
 
 COLUMNS = (
@@ -18,6 +18,7 @@ COLUMNS = (
     "interval of that",
     "crashes",
     "expert's crashes",
+    *VALIDATION.values(),
 )
 
 
@@ -25,7 +26,8 @@ def run_table(runs: Sequence[RunRecord]) -> tuple[list[str], list[list[str]]]:
     """Return columns and rows, one row per run, grouped by environment.
 
     There is a column for the environment if there are several. If an environment's runs differ only in their seed, a
-    row with their mean follows. Its intervals are over runs, to show the variation between training seeds.
+    row with their mean follows. Its intervals are over runs, to show the variation between training seeds. Runs without
+    an environment have their results on validation demonstrations instead of returns.
     """
     environments = by_environment(runs)
     rows = []
@@ -38,6 +40,9 @@ def run_table(runs: Sequence[RunRecord]) -> tuple[list[str], list[list[str]]]:
 
 
 def _row(name: str, env: str | None, results: Sequence[Mapping[str, Any]]) -> list[str | None]:
+    if not is_scored(results[0]):
+        means = [mean_rate([each.get(key) for each in results]) for key in VALIDATION]
+        return [name, env, *[None] * 7, *(None if mean is None else short(mean) for mean in means)]
     returns = [each["return_mean"] for each in results]
     expert: list[str | None] = [None] * 3
     if results[0]["expert_return_mean"] is not None:  # runs of one config all have an expert, or none has
@@ -55,4 +60,5 @@ def _row(name: str, env: str | None, results: Sequence[Mapping[str, Any]]) -> li
         *expert,
         percent(mean_rate([each["crash_rate"] for each in results])),
         percent(mean_rate([each["policies"].get("expert", {}).get("crash_rate") for each in results])),
+        *[None] * len(VALIDATION),
     ]

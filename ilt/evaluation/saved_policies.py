@@ -6,8 +6,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ilt.envs.actions import ActionSpace
-from ilt.envs.spec import EnvSpec
+from ilt.envs.spec import NO_ENV, EnvSpec
 from ilt.evaluation.policy_files import check_environment_of, folder_of
 from ilt.experts.base import make_expert
 from ilt.models.spec import ModelSpec
@@ -71,9 +70,10 @@ def _student(
     run, _ = read_finished(folder, key=key)
     weights = f"weights/{run.evaluation.reported_checkpoint}.safetensors"
     spec, model, head = ModelSpec.load(folder / weights, trust=trust)
-    if run.env["id"] == ctx.env.id:
-        _check_fit(key, ctx.env, spec.observation_dim - spec.return_conditioned, spec.action_space)
-    check_environment_of(key, run.env, ctx.env, privileged=False, trust=trust)
+    if ctx.env.simulated:
+        if run.env["id"] in (ctx.env.id, NO_ENV):
+            check_fit(key, ctx.env, spec)
+        check_environment_of(key, run.env, ctx.env, privileged=False, trust=trust)
     if target_return is not None and not spec.return_conditioned:
         raise ConfigError(_NO_RETURNS.format(key=key, where=folder, target_return=target_return))
     context_length = run.evaluation.context_length or spec.context_length
@@ -110,11 +110,14 @@ def _expert(
     )
 
 
-def _check_fit(key: str, env: EnvSpec, observation_dim: int, action_space: ActionSpace) -> None:
-    """Raise ConfigError unless an environment has the observations and actions that a student was trained with."""
-    shown = env.observations.size(privileged=False)
-    if observation_dim != shown or action_space != env.action_space:
+def check_fit(key: str, env: EnvSpec, spec: ModelSpec) -> None:
+    """Raise ConfigError unless an environment has the observations and the actions of a student.
+
+    A student of recordings may know fewer actions than the environment has, because nobody demonstrated the others.
+    """
+    observation_dim, shown = spec.observation_dim - spec.return_conditioned, env.observations.size(privileged=False)
+    if observation_dim != shown or not env.action_space.includes(spec.action_space):
         raise ConfigError(
-            f"{key} takes observations of {observation_dim} numbers and acts in {action_space}, but env shows it "
+            f"{key} takes observations of {observation_dim} numbers and acts in {spec.action_space}, but env shows it "
             f"{shown} numbers and has {env.action_space}"
         )

@@ -9,7 +9,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from ilt.data.episodes import Episodes
-from ilt.evaluation.statistics import compare, summarize
+from ilt.evaluation.statistics import NOT_SCORED, compare, data_set_reference, summarize
 from ilt.evaluation.tables import episode_rows
 from ilt.experts.find import LoadedExpert
 from ilt.models.spec import ModelSpec
@@ -83,36 +83,45 @@ def score_students(
 def score(
     ctx: Context, cfg: DictConfig, run: RunFolder, expert: LoadedExpert | None, demos: Artifact, fitted: Fitted
 ) -> tuple[dict[str, Any], dict[str, Episodes]]:
-    """Score a run on test seeds and write `episodes.csv`. Return the content of `results.json`, and the episodes."""
-    evaluation = cfg.evaluation
+    """Score a run on test seeds and write `episodes.csv`. Return the content of `results.json`, and the episodes.
+
+    Without an environment, there are no episodes, and all that needs them is null.
+    """
+    evaluation, reference_scores = cfg.evaluation, demos.metrics.get("reference_scores")
     reported = evaluation.reported_checkpoint
     names = [reported, *(name for name in fitted.weights if name != reported)]
-    comparison, checkpoints, episodes = score_students(
-        ctx,
-        expert,
-        {name: fitted.weights[name] for name in names},
-        ctx.env.seeds("test", evaluation.n_episodes),
-        context_length=evaluation.context_length,
-        deterministic=evaluation.deterministic,
-        reference_scores=demos.metrics.get("reference_scores"),
-        trust=None,
-    )
+    if ctx.env.simulated:
+        comparison, checkpoints, episodes = score_students(
+            ctx,
+            expert,
+            {name: fitted.weights[name] for name in names},
+            ctx.env.seeds("test", evaluation.n_episodes),
+            context_length=evaluation.context_length,
+            deterministic=evaluation.deterministic,
+            reference_scores=reference_scores,
+            trust=None,
+        )
+        write_csv(run.path / "episodes.csv", episode_rows(episodes))
+    else:
+        reference = reference_scores and data_set_reference(reference_scores)
+        comparison, episodes = {**NOT_SCORED, "performance_reference": reference}, {}
+        checkpoints = {name: {} for name in names}
     for name, metrics in checkpoints.items():
         at = fitted.at(name)
         metrics["step"] = int(at["step"])
-        metrics["selection_return_mean"] = at["rollout/return_mean"]
+        metrics["selection_return_mean"] = at.get("rollout/return_mean")
+        metrics["validation_loss"] = at["val/loss"]
         metrics |= {k.removeprefix("val/"): at[k] for k in ("val/action_accuracy", "val/action_error") if k in at}
-    scoring_speed = comparison.pop("steps_per_second")
-    write_csv(run.path / "episodes.csv", episode_rows(episodes))
+    scoring_speed = comparison.pop("steps_per_second", None)
     own = checkpoints[reported]
     return {
         **comparison,
         "reported_checkpoint": reported,
-        **{name: own[name] for name in ("action_accuracy", "action_error") if name in own},
+        **{name: own[name] for name in ("validation_loss", "action_accuracy", "action_error") if name in own},
         "selection_return_mean": own["selection_return_mean"],
         "checkpoints": checkpoints,
         "evaluation": plain(evaluation),
-        "seeds": {"block": "test", "offset": 0, "count": evaluation.n_episodes},
+        "seeds": {"block": "test", "offset": 0, "count": comparison["n_episodes"]},
         "context_length": evaluation.context_length or cfg.dataset.context_length,
         "seed": cfg.seed,
         "env": ctx.env.id,

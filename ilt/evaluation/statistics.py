@@ -82,9 +82,29 @@ def summarize(episodes: "Episodes", spec: "EnvSpec") -> dict[str, Any]:
     }
 
 
+def data_set_reference(scores: Mapping[str, float]) -> dict[str, Any]:
+    """Return the returns at which performance is 0 and 1, as a data set's reference scores `min` and `max` say."""
+    return {"source": "dataset", "zero": scores["min"], "one": scores["max"]}
+
+
 def performance(student: float, expert: float, random: float) -> float | None:
     """Return (R − R_random) / (R_expert − R_random): 0 for random, 1 for the expert; None if the two are equal."""
     return None if expert == random else (student - random) / (expert - random)
+
+
+NOT_SCORED: Mapping[str, Any] = {
+    **dict.fromkeys(
+        (
+            "return_mean", "return_std", "return_median", "return_p05", "success_rate", "crash_rate",
+            "truncation_rate", "length_mean", "return_mean_interval",
+        )
+    ),
+    "n_episodes": 0,
+    **dict.fromkeys(("expert_return_mean", "random_return_mean", "performance", "performance_reference")),
+    "difference_to_expert": None,
+    "policies": {},
+}  # fmt: skip
+"""What `compare` returns, for a student that has no environment to act in."""
 
 
 def compare(
@@ -115,7 +135,7 @@ def compare(
         gap = student.returns - references["expert"].returns
         difference = {"mean": float(gap.mean()), "interval": mean_interval(gap)}
     elif reference_scores is not None:
-        reference = {"source": "dataset", "zero": reference_scores["min"], "one": reference_scores["max"]}
+        reference = data_set_reference(reference_scores)
     return {
         **own,
         **compared,

@@ -23,14 +23,34 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 COLUMNS = ("policy", "return", "95 % interval", "p05", "success", "crashes", "performance")
+VALIDATION = {
+    "validation_loss": "validation loss",
+    "action_accuracy": "action accuracy",
+    "action_error": "action error",
+}
+"""Results on validation demonstrations, which need no environment, and what tables call them."""
 
 
 def result_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows, one row per policy: the student's checkpoints, the expert and the random policy."""
+    """Return columns and rows, one row per policy: the student's checkpoints, the expert and the random policy.
+
+    For a student without an environment, the columns are its results on validation demonstrations.
+    """
+    if not is_scored(results):
+        measured = [
+            [f"student ({name})", *(short(metrics[key]) if key in metrics else None for key in VALIDATION)]
+            for name, metrics in results["checkpoints"].items()
+        ]
+        return filled(("policy", *VALIDATION.values()), measured)
     reference = performance_reference(results)
     rows = {f"student ({name})": metrics for name, metrics in results["checkpoints"].items()}
     rows |= results["policies"]
     return filled(COLUMNS, [_row(name, metrics, reference) for name, metrics in rows.items()])
+
+
+def is_scored(results: Mapping[str, Any]) -> bool:
+    """Return whether a run's student was scored, as it is unless there is no environment (env=none)."""
+    return results["return_mean"] is not None
 
 
 def _row(name: str, metrics: Mapping[str, Any], reference: Mapping[str, Any] | None) -> list[str | None]:
@@ -117,7 +137,9 @@ def short(value: Any) -> str:
 def show(path: Path) -> None:
     """Print a finished run's results, stages and folder, and the commands to try next."""
     results = read_results(path)
-    print_table(f"{results['n_episodes']} test episodes of {results['env']}, {path.name}", *result_table(results))
+    scored = is_scored(results)
+    episodes = f"{results['n_episodes']} test episodes of {results['env']}" if scored else "validation demonstrations"
+    print_table(f"{episodes}, {path.name}", *result_table(results))
     print_table("", ["stage", "seconds"], [[name, f"{value:.1f}"] for name, value in results["seconds"].items()])
     for advice in _advice(results):
         log.warning(advice)
@@ -125,6 +147,7 @@ def show(path: Path) -> None:
     run, runs = (shlex.quote(shown(place)) for place in (path, path.parent))
     module = results["env"].rpartition(":")[0].partition(".")[0]
     trust = f" trust=[{module}]" if module else ""
+    trust = trust if scored else " env=NAME, which scores it in an environment"
     log.info("next: ilt evaluate run=%s%s (or ilt figures, ilt show), or ilt report runs=%s", run, trust, runs)
 
 
@@ -133,7 +156,8 @@ def _advice(results: Mapping[str, Any]) -> Iterator[str]:
     expert, random = results["expert_return_mean"], results["random_return_mean"]
     if expert is None:
         recorded = results["imitation"]["by_round"][0]["return_mean"]
-        yield f"there is no expert to compare with; the mean return of the demonstrations is {recorded:.1f}"
+        why = "there is no expert to compare with" if is_scored(results) else "nothing was scored, because env=none"
+        yield f"{why}; the mean return of the demonstrations is {recorded:.1f}"
         if reference := performance_reference(results):
             zero, one = reference["zero"], reference["one"]
             yield f"performance is 0 at {zero:.1f} and 1 at {one:.1f}, the data set's own reference scores"

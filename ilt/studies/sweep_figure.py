@@ -6,15 +6,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ilt.evaluation.figure_style import is_narrow, new_figure, widen
-from ilt.studies.sweep_tables import SELECTION, TEST, Job, Row, group_rows, numbers_of, values_of
+from ilt.evaluation.tables import VALIDATION
+from ilt.studies.sweep_tables import LOSS, SELECTION, TEST, Job, Row, group_rows, numbers_of, values_of
 
-COLORS = {SELECTION: "#56b4e9", TEST: "#0072b2"}
+SEEN = {SELECTION: "selection seeds", TEST: "test seeds", LOSS: "validation demonstrations"}
+COLORS = {SELECTION: "#56b4e9", TEST: "#0072b2", LOSS: "#0072b2"}
 
 
 def sweep_figure(jobs: Sequence[Job], width: float) -> Figure:
     """Plot each group's selection and test return, best first: mean, interval, and jobs as dots.
 
-    Each environment has its own panel. `width` is in inches. Raise ValueError if no job is finished.
+    Without an environment, plot the validation loss. Each environment has its own panel. `width` is in inches. Raise
+    ValueError if no job is finished.
     """
     by_env: dict[str, list[Row]] = {}
     for row in group_rows(jobs):
@@ -32,7 +35,7 @@ def sweep_figure(jobs: Sequence[Job], width: float) -> Figure:
         _panel(axes, groups, finished, separator)
         if len(by_env) > 1:
             axes.set_title(env)
-    panels[-1].set(xlabel="mean return")
+        axes.set(xlabel=VALIDATION[LOSS] if LOSS in groups[0].numbers else "mean return" if axes is panels[-1] else "")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=1 if is_narrow(width) else 2)
     return figure
@@ -44,8 +47,9 @@ def _panel(axes: Axes, groups: Sequence[Row], finished: Sequence[Job], separator
     heights = {tuple(row.swept.values()): -float(i) for i, row in enumerate(groups)}
     placed = [(job, heights.get(tuple(values_of(job, keys).values()))) for job in finished]
     jobs = [(job, height) for job, height in placed if height is not None]
-    for name, offset in ((SELECTION, 0.16), (TEST, -0.16)):
-        color, seeds = COLORS[name], f"{name.removesuffix('_return')} seeds"
+    series = {LOSS: 0.0} if LOSS in groups[0].numbers else {SELECTION: 0.16, TEST: -0.16}
+    for name, offset in series.items():
+        color = COLORS[name]
         for row in groups:
             if f"{name}_low" in row.numbers:
                 y = heights[tuple(row.swept.values())] + offset
@@ -55,7 +59,7 @@ def _panel(axes: Axes, groups: Sequence[Row], finished: Sequence[Job], separator
             axes.scatter([numbers_of(job.results)[name] for job, _ in jobs], at, s=4, color=color, linewidth=0)
         means, at = [row.numbers[name] for row in groups], [height + offset for height in heights.values()]
         marker = "o" if name == SELECTION else "s"
-        axes.plot(means, at, marker, color=color, markersize=4, label=f"mean on {seeds}", zorder=3)
+        axes.plot(means, at, marker, color=color, markersize=4, label=f"mean on {SEEN[name]}", zorder=3)
     if any(f"{TEST}_low" in row.numbers for row in groups):
         axes.plot([], [], color="0.5", label="95 % interval (Student's t over training seeds)")
         axes.plot([], [], "o", color="0.5", markersize=2, label="single runs")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ilt.envs.naming import env_names
+from ilt.envs.spec import NO_ENV
 from ilt.schema import config_hash, leaves
 from ilt.settings import NOT_OF_THE_RUN
 from ilt.tracking.reading import read_csv, reading
@@ -31,7 +32,7 @@ class RunRecord:
         results: the content of `results.json`.
         curve: values by training step, by metric.
         episodes: the columns `EPISODE_COLUMNS` of `episodes.csv`, each (E,) float64, by name; without an expert, there
-            is no `expert_return`.
+            is no `expert_return`; without an environment, there is only an empty `seed`.
     """
 
     name: str
@@ -47,9 +48,20 @@ class RunRecord:
         return [name for name in ("student", "expert", "random") if f"{name}_return" in self.episodes]
 
     @property
-    def selection_return(self) -> float:
-        """Mean return on selection seeds, which runs are ranked by."""
-        return float(self.results["selection_return_mean"])
+    def is_scored(self) -> bool:
+        """Whether the student acted in an environment, so that it has returns."""
+        return self.results["return_mean"] is not None
+
+    @property
+    def selection_return(self) -> float | None:
+        """Mean return on selection seeds; None without an environment."""
+        return float(self.results["selection_return_mean"]) if self.is_scored else None
+
+    @property
+    def merit(self) -> float:
+        """What the runs of an environment are ranked by: the selection return, or without one, −validation loss."""
+        selection_return = self.selection_return
+        return -float(self.results["validation_loss"]) if selection_return is None else selection_return
 
     @property
     def test(self) -> str:
@@ -61,7 +73,7 @@ class RunRecord:
     def test_seeds(self) -> str:
         """A description of the test seeds."""
         seeds = self.episodes["seed"].astype(np.int64)
-        return f"{seeds.min()} to {seeds.max()} ({len(seeds)} episodes)"
+        return f"{seeds.min()} to {seeds.max()} ({len(seeds)} episodes)" if len(seeds) else "none"
 
 
 def read_run(name: str, path: Path, config: Any) -> RunRecord:
@@ -74,16 +86,20 @@ def read_run(name: str, path: Path, config: Any) -> RunRecord:
         UnreadableFileError: a file is not what `ilt train` writes.
         DamagedArtifactError: a file is missing, or differs from its digest in `results.json`.
     """
-    results = _results(path)
+    checked = _config(path / CONFIG, config)
+    scored = checked["env"]["id"] != NO_ENV
+    results = _results(path, scored=scored)
     files = {name: digest for name, digest in results["files"].items() if name in (CONFIG, *TABLES)}
     check_run_files(path, files)
     return RunRecord(
         name=name,
         path=path,
-        config=_config(path / CONFIG, config),
+        config=checked,
         results=results,
         curve=_curve(path / "curve.csv"),
-        episodes=_episodes(path / "episodes.csv", with_expert=results["expert_return_mean"] is not None),
+        episodes=_episodes(path / "episodes.csv", with_expert=results["expert_return_mean"] is not None)
+        if scored
+        else {"seed": np.zeros(0)},
     )
 
 
@@ -100,11 +116,16 @@ def _config(path: Path, config: Any) -> dict[str, Any]:
         return dict(config)
 
 
-def _results(path: Path) -> dict[str, Any]:
+def _results(path: Path, *, scored: bool) -> dict[str, Any]:
     results = read_results(path)
     with reading(path / RESULTS):
-        numbers = [results[name] for name in _NUMBERS]
-        rates, intervals = [results["success_rate"], results["crash_rate"]], [results["return_mean_interval"]]
+        if not scored and any(results[name] is not None for name in ("return_mean", "expert_return_mean")):
+            raise ValueError("a run with env=none has no returns")
+        numbers = [results[name] for name in (_NUMBERS if scored else ("validation_loss", "seed"))]
+        numbers += [results[name] for name in ("action_accuracy", "action_error") if name in results]
+        rates, intervals = [results["success_rate"], results["crash_rate"]], []
+        if scored:
+            intervals.append(results["return_mean_interval"])
         if (expert := results["expert_return_mean"]) is not None:
             difference = results["difference_to_expert"]
             rates += [expert, results["policies"]["expert"]["crash_rate"]]
@@ -174,9 +195,19 @@ class Group:
     runs: Sequence[RunRecord]
 
     @property
-    def selection_return(self) -> float:
-        """Mean selection return over training seeds."""
-        return float(np.mean([run.selection_return for run in self.runs]))
+    def is_scored(self) -> bool:
+        """Whether its runs are scored; those of one environment all are, or none is."""
+        return self.runs[0].is_scored
+
+    @property
+    def selection_return(self) -> float | None:
+        """Mean selection return over training seeds; None without an environment."""
+        return self.merit if self.is_scored else None
+
+    @property
+    def merit(self) -> float:
+        """What the groups of an environment are ranked by: the mean merit of the runs."""
+        return float(np.mean([run.merit for run in self.runs]))
 
 
 def by_environment(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
@@ -195,14 +226,14 @@ def setting(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def group_runs(runs: Sequence[RunRecord]) -> list[Group]:
-    """Group runs that differ only in `seed`; sort groups by environment, then by descending selection return."""
+    """Group runs that differ only in `seed`; sort groups by environment, then by descending merit."""
     groups = []
     for same_env in by_environment(runs).values():
         found: dict[str, list[RunRecord]] = {}
         for run in same_env:
             found.setdefault(config_hash([setting(run.config), run.test]), []).append(run)
         members = [Group(label="", runs=sorted(each, key=lambda run: run.results["seed"])) for each in found.values()]
-        members.sort(key=lambda group: -group.selection_return)
+        members.sort(key=lambda group: -group.merit)
         first = [group.runs[0] for group in members]
         labels = names_of([flatten(setting(run.config)) | {"test seeds": run.test_seeds} for run in first])
         groups += [Group(label=label, runs=group.runs) for label, group in zip(labels, members, strict=True)]
@@ -250,8 +281,8 @@ def _short_names(keys: Sequence[str], among: Collection[str]) -> dict[str, str]:
 
 
 def middle_run(runs: Sequence[RunRecord]) -> RunRecord:
-    """Return the run with the median selection-seed return, or the lower of the middle two."""
-    return sorted(runs, key=lambda run: run.selection_return)[(len(runs) - 1) // 2]
+    """Return the run with the median merit, or the lower of the middle two."""
+    return sorted(runs, key=lambda run: run.merit)[(len(runs) - 1) // 2]
 
 
 def flatten(config: Mapping[str, Any]) -> dict[str, str]:

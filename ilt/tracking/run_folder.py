@@ -212,9 +212,10 @@ def write_error(path: Path, error: Exception) -> None:
     write_text(path / ERROR, f"{first_line}\n\n{''.join(traceback.format_exception(error))}")
 
 
-def selection_return(run: RunFolder) -> float:
-    """Return a finished run's mean return on selection seeds, from its reported checkpoint."""
-    return float(read_results(run.path)["selection_return_mean"])
+def selection_return(run: RunFolder) -> float | None:
+    """Return a finished run's mean return on selection seeds, from its reported checkpoint; None without an env."""
+    mean = read_results(run.path)["selection_return_mean"]
+    return None if mean is None else float(mean)
 
 
 def read_results(folder: Path) -> dict[str, Any]:

@@ -166,6 +166,9 @@ class LearningCurve(Callback):
             if name.startswith(("val/", "rollout/"))
         }
         self.rows.append({"step": trainer.global_step, **measured})
+        if "rollout/return_mean" not in measured and trainer.is_global_zero:  # otherwise, the rollouts are logged
+            numbers = [f"{name.removeprefix('val/').replace('_', ' ')} {value:.4g}" for name, value in measured.items()]
+            log.info("step %d: validation %s", trainer.global_step, ", ".join(numbers))
         self._since = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from ilt.models.spec import ModelSpec
 from ilt.rollout.policies import SequencePolicy
 from ilt.rollout.recorded import Context
 from ilt.schema import ConfigError, PlainError, accepted, build, locate, own_keys, plain
+from ilt.settings import ROLLS_OUT
 from ilt.tracking.checkpoints import newest_whole, read_checkpoint
 from ilt.tracking.reading import UnreadableFileError
 from ilt.tracking.run_folder import TRAINING, RunFolder
@@ -55,7 +56,7 @@ class Fitted:
     """The results of a training run, which are also in `training.json` and `curve.csv`.
 
     Attributes:
-        weights: files of student weights: `last`, and `best` by selection-seed return.
+        weights: files of student weights: `last`, and `best` by selection-seed return if there is an environment.
         rows: the learning curve, as in `LearningCurve.rows`.
         n_parameters: number of parameters.
         windows_per_second: speed of training steps, without validations; None if this process ran no steps.
@@ -72,7 +73,7 @@ class Fitted:
 
     def at(self, name: str) -> dict[str, float]:
         """Return the validation and rollout metrics of the `last` or `best` weights."""
-        rows = [row for row in self.rows if "rollout/return_mean" in row]
+        rows = [row for row in self.rows if "val/loss" in row]
         return rows[-1] if name == "last" else max(rows, key=lambda row: row["rollout/return_mean"])
 
     @classmethod
@@ -122,7 +123,9 @@ def fit(
     if any(callback.pruned for callback in pruning):
         return None
     fitted = Fitted(
-        weights={name: _export(spec, model, run, name) for name in ("last", "best")},
+        weights={
+            name: _export(spec, model, run, name) for name in (("last", "best") if ctx.env.simulated else ("last",))
+        },
         rows=curve.rows,
         n_parameters=sum(p.numel() for p in model.parameters()),
         windows_per_second=curve.batches * cfg.dataset.batch_size / curve.seconds if curve.batches else None,
@@ -290,7 +293,7 @@ def _make_callbacks(ctx: Context, cfg: DictConfig, folder: Path, head: ActionHea
     }
     made = []
     for name, values in cfg.callbacks.items():
-        if values is not None:
+        if values is not None and (ctx.env.simulated or name not in ROLLS_OUT):
             made.append(build("callbacks", values, known=known, prefix=f"callbacks.{name}"))
             if not isinstance(made[-1], pl.Callback):
                 raise ConfigError(f"callbacks.{name}._target_ must be a Lightning callback, got {values['_target_']}")

@@ -12,7 +12,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from ilt.cli import app  # noqa: F401  (registers the schemas with Hydra)
-from ilt.envs.spec import EnvSpec
+from ilt.envs.spec import NO_ENV, EnvSpec
+from ilt.evaluation.statistics import NOT_SCORED
 from ilt.models.spec import ModelSpec
 from ilt.registry import load_option
 from ilt.rollout.policies import SequencePolicy
@@ -90,6 +91,13 @@ def finish_run(
     write_csv(folder / "curve.csv", curve)
     write_csv(folder / "episodes.csv", [dict(zip(COLUMNS, row, strict=True)) for row in episodes])
     return folder
+
+
+def without_env(path: Path, *, loss: float = 0.5, **of_the_run: Any) -> RunRecord:
+    """Return a finished run of recordings without an environment."""
+    measured = {"selection_return_mean": None, "validation_loss": loss, "action_accuracy": 0.75}
+    changes = {**of_the_run.pop("changes", {}), "env.id": NO_ENV}
+    return finished(path, changes=changes, results={**NOT_SCORED, **measured}, **of_the_run)
 
 
 def read(path: Path) -> RunRecord:

@@ -13,7 +13,7 @@ from ilt.analysis.episode_videos import EpisodeVideo
 from ilt.analysis.page import Report, write_page
 from ilt.analysis.page_cards import shown_groups
 from ilt.tracking.records import RunRecord, group_runs
-from tests.analysis.finished_runs import default_config, finished
+from tests.analysis.finished_runs import default_config, finished, without_env
 
 EVIL = '<img src="https://example.com/x.png" onerror="document.title=1">'
 
@@ -222,3 +222,23 @@ def test_each_environment_has_its_own_tables_and_charts(runs: list[RunRecord], t
     assert headings == ["LunarLander-v3: stride=2", "LunarLander-v3: stride=1", "CartPole-v1"]
     ids = re.findall(r'\bid="([^"]*)"', html)
     assert len(set(ids)) == len(ids)
+
+
+def test_runs_without_an_environment_are_ranked_by_validation_loss(runs: list[RunRecord], tmp_path: Path) -> None:
+    larger = {"model.d_model": 64}
+    alone = [
+        without_env(tmp_path / "a0", loss=0.5),
+        without_env(tmp_path / "a1", loss=0.25, seed=1),
+        without_env(tmp_path / "b", loss=0.125, changes=larger),
+    ]
+    html = page_on(tmp_path, alone)
+    assert "without an environment" in html
+    assert 'id="returns"' not in html
+    assert "not scored" in body(html, "answer")
+    configs = body(html, "configs")
+    assert configs.index("d_model=64 0.125") < configs.index("d_model=32 0.375")
+    assert 'aria-sort="ascending"' in markup(html, "configs")
+    assert body(html, "runs").index(" b d_model=64") < body(html, "runs").index(" a1 d_model=32")
+    both = page_on(tmp_path, [*runs, *alone])
+    assert "small-0" in body(both, "returns")
+    assert "0.125" in body(both, "configs")

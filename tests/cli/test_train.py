@@ -16,6 +16,10 @@ from safetensors.numpy import load_file
 from ilt import pipeline
 from ilt.cli.dashboard import as_json, build
 from ilt.data.episodes import Episodes
+from ilt.envs.spec import EnvSpec
+from ilt.evaluation.statistics import NOT_SCORED
+from ilt.rollout.policies import RandomPolicy
+from ilt.rollout.run import rollout
 from ilt.schema import ConfigError
 from ilt.tracking.store import DamagedArtifactError, sha256, write_with_digest
 from tests.cli.commands import SMOKE, only_run, refusal, results_of, run_command, start, type_command, wandb_records
@@ -215,6 +219,7 @@ def test_evaluate_calls_no_code_that_a_run_names(group: str, copy: Path) -> None
     [
         (["context_length=9"], r"^context_length must be at most the run's 8, got 9$"),
         (["seeds=test:0"], r"^seeds must stay in env\.seed_blocks\.test"),
+        (["env=cartpole"], r"^env cannot be set, since the run has LunarLander-v3"),
         (["run=nowhere"], r"^run must be the folder of a run, with a config\.yaml in it, got nowhere$"),
     ],
 )
@@ -247,6 +252,69 @@ def test_without_training_a_missing_expert_is_described_by_its_differences(tmp_p
     assert "ppo for LunarLander-v3 must be trained, since no such expert exists (the most similar one is ppo-" in said
     assert "expert.gamma=0.98 (there: 0.999)" in said
     assert said.endswith("for 4,096 steps")  # the smoke test's limit
+
+
+RECORDED = ["env=none", "demos=file", "model=nano", "trainer=smoke", "logger=none"]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the run of a student that learned from recordings of CartPole without an environment."""
+    folder = tmp_path_factory.mktemp("alone")
+    env = EnvSpec(id="CartPole-v1")
+    rollout(env, RandomPolicy(env.action_space), np.arange(20)).save(folder / "episodes.npz")
+    files = [f"demos.{key}={folder / 'episodes.npz'}" for key in ("path", "validation_path")]
+    type_command("train", *RECORDED, *files, f"outputs={folder}", "evaluation.n_episodes=20")
+    return only_run(folder)
+
+
+def test_recordings_alone_are_enough_to_train_on(run: Path, alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scored, results = results_of(run), results_of(alone)
+    assert set(results) == set(scored)
+    assert all(results[name] in (None, 0, {}) for name in NOT_SCORED)
+    assert (results["env"], results["seeds"]["count"]) == ("none", 0)
+    assert results["validation_loss"] > 0 < results["action_accuracy"] <= 1
+    assert set(results["checkpoints"]) == {"last"}
+    assert {path.name for path in (alone / "weights").iterdir()} == {"last.safetensors"}
+    assert (alone / "learning_curve.png").is_file()
+    assert not (alone / "episodes.csv").exists()
+    log = (alone / "train.log").read_text()
+    assert "validation loss" in log
+    outputs = alone.parents[1]
+    for command in ("show", "figures"):
+        run_command(command, f"run={alone}", f"outputs={outputs}")
+    run_command("list", f"outputs={outputs}")
+    run_command("report", f"runs={outputs}", f"outputs={outputs}")
+    assert "validation loss" in (outputs / "report.md").read_text()
+    assert "nothing was scored, because env=none" in capsys.readouterr().out + log
+
+
+def test_a_student_of_recordings_is_scored_in_an_environment_that_fits(alone: Path) -> None:
+    before = results_of(alone)
+    assert evaluated(alone, "env=cartpole", "seeds=test:4") > 5
+    (path,) = alone.glob("evaluations/CartPole-v1-*-test-0-4-last-K8.json")
+    scored = json.loads(path.read_text())
+    assert (scored["env"], scored["expert_return_mean"], scored["n_episodes"]) == ("CartPole-v1", None, 4)
+    assert results_of(alone) == before
+    compared = ["env=cartpole", f"+policies.student={alone}", "name=x", "seeds=test:4", "processes=1", "logger=none"]
+    assert run_command("compare", *compared, f"outputs={alone.parents[1]}") == scored["return_mean"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], r"^env must be given, such as env=cartpole, since the run has env=none$"),
+        (["env=none"], r"^env must be an environment to act in, got none"),
+        (
+            ["env=acrobot"],
+            r"^run takes observations of 4 numbers and acts in integers 0 … 1, but env shows it 6",
+        ),
+        (["env=cartpole", "checkpoint=best"], r"^checkpoint must be last, since the run has env=none, got best$"),
+    ],
+)
+def test_a_student_of_recordings_is_not_scored_elsewhere(overrides: list[str], message: str, alone: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        evaluated(alone, *overrides)
 
 
 def test_a_multirun_gives_each_job_a_folder_and_collects_demonstrations_once(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from gymnasium import spaces
 
 from ilt.data.episodes import NO_SEED, Episodes
 from ilt.data.minari import MinariEpisodes, local_datasets, write_dataset
-from ilt.data.sources import check_fits
+from ilt.data.sources import check_fits, env_of
 from ilt.envs.spec import EnvSpec
 from ilt.rollout.policies import RandomPolicy
 from ilt.rollout.run import rollout
@@ -296,3 +296,14 @@ def test_actions_of_a_box_keep_their_units() -> None:
     write_dataset(episodes, env, ID, about={})
     assert minari.load_dataset(ID)[0].actions.shape[1:] == (2, 3)
     assert read(env)["demonstrations"].actions.max() > 5
+
+
+@pytest.mark.parametrize("make", ENVS.values(), ids=ENVS)
+def test_a_data_set_without_an_environment_has_its_own_spaces(make: Callable[[], EnvSpec]) -> None:
+    env = make()
+    write_dataset(recorded(env), env, ID, about={})
+    alone = env_of({"id": "none"}, {"_target_": "ilt.data.minari.MinariEpisodes", "id": ID, "filters": {}})
+    assert alone.observations.dim == env.observations.dim
+    assert alone.action_space == env.action_space
+    for block, episodes in read(alone).items():
+        assert_equal(episodes, read(env)[block])

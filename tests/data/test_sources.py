@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 import ilt.registry  # noqa: F401  (registers all schemas)
 from ilt.data.episodes import NO_SEED, Episodes
@@ -13,12 +14,14 @@ from ilt.data.sources import (
     DataSource,
     check_fits,
     check_source,
+    env_of,
     filter_episodes,
     make_source,
+    recorded_spaces,
     warn_of_seeds,
     warn_of_units,
 )
-from ilt.envs.spec import EnvSpec
+from ilt.envs.spec import NO_ENV, EnvSpec
 from ilt.rollout.policies import RandomPolicy
 from ilt.rollout.run import rollout
 from ilt.schema import ConfigError
@@ -226,3 +229,66 @@ def test_filters_drop_episodes_and_count_them(
     episodes, counts = filter_episodes(two_episodes, filters)
     assert episodes.seeds.tolist() == kept
     assert counts == dict(zip(("min_return", "drop_truncated", "top_fraction"), dropped, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("actions", "space"),
+    [
+        ([0, 3, 1, 1, 0], spaces.Discrete(4)),
+        ([2, -1, 1, 1, 0], spaces.Discrete(4, start=-1)),
+        ([[0, 5], [2, 1], [0, 1], [0, 1], [0, 1]], spaces.MultiDiscrete([3, 6])),
+        ([[-0.5], [2.0], [0.0], [0.0], [0.0]], spaces.Box(-0.5, 2.0, (1,))),
+    ],
+    ids=str,
+)
+def test_recorded_spaces_are_the_smallest_that_hold_the_actions(
+    two_episodes: Episodes, actions: list[Any], space: spaces.Space[Any]
+) -> None:
+    array = np.array(actions)
+    array = array.astype(np.float32) if array.dtype.kind == "f" else array
+    episodes = replace(two_episodes, actions=array)
+    assert recorded_spaces([episodes, episodes.first(1)]) == (spaces.Box(-np.inf, np.inf, (2,)), space)
+    check_fits(episodes, EnvSpec(id=NO_ENV, spaces=recorded_spaces([episodes])), source="it")
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -3.0])
+def test_a_recorded_number_that_never_varies_keeps_its_value(two_episodes: Episodes, value: float) -> None:
+    episodes = replace(two_episodes, actions=np.full((5, 1), value, np.float32))
+    space = EnvSpec(id=NO_ENV, spaces=recorded_spaces([episodes])).action_space
+    assert space.decode(space.encode(episodes.actions)).tolist() == episodes.actions.tolist()
+    assert space.decode(np.array([[-1.0], [0.2], [1.0]])) == pytest.approx(value)
+    assert space.low[0] < space.high[0]
+
+
+def test_recordings_whose_blocks_differ_have_no_spaces(two_episodes: Episodes) -> None:
+    other = replace(two_episodes, actions=np.zeros((5, 2), np.float32))
+    with pytest.raises(ConfigError, match=r"2 numbers with int64 actions of \(\) and 2 numbers with float32"):
+        recorded_spaces([two_episodes, other])
+    with pytest.raises(ConfigError, match="demos has actions that are not finite"):
+        recorded_spaces([replace(other, actions=np.full((5, 2), np.nan, np.float32))])
+
+
+def fourth(env: EnvSpec, block: str) -> Episodes:
+    """Return episodes of another env, as a function that reads files does."""
+    CALLS.append(block)
+    return recordings(countdown(), block)
+
+
+CALLS: list[str] = []
+
+
+def test_without_an_environment_the_spaces_are_those_of_the_source(two_episodes: Episodes, tmp_path: Path) -> None:
+    two_episodes.save(tmp_path / "a.npz")
+    path = str(tmp_path / "a.npz")
+    file = {"_target_": "ilt.data.sources.EpisodesFile", "path": path, "validation_path": path, "filters": {}}
+    function = {"_target_": f"{__name__}.fourth", "filters": {}}
+    env = env_of({"id": "none"}, file)
+    assert (env.observations.dim, env.action_space.n_choices, env.simulated) == (2, (3,), False)
+    check_source(file, {"_target_": "ilt.experts.base.NoExpert"}, env)
+    for _ in range(3):  # read once
+        assert env_of({"id": "none"}, function).observations.dim == countdown().observations.dim
+    assert CALLS == ["demonstrations", "validation"]
+    assert env_of({"id": "ilt-toys/Countdown-v0"}, file).simulated
+    for source in (f"{__name__}.Asking", f"{__name__}.recordings"):
+        with pytest.raises(ConfigError, match=r"^(demos must be recordings|env must be an env)"):
+            env_of({"id": "none"}, {"_target_": source, "filters": {}})

@@ -69,3 +69,23 @@ def test_unsupported_action_spaces_are_refused(space: spaces.Space[Any]) -> None
     message = r"env\.id: actions must be Discrete, a flat MultiDiscrete, or a Box of floats"
     with pytest.raises(ConfigError, match=message):
         ActionSpace.of(space)
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer", "fits"),
+    [
+        (spaces.Discrete(2), spaces.Discrete(3), True),
+        (spaces.Discrete(3), spaces.Discrete(2), False),
+        (spaces.Discrete(2, start=-1), SHIFTED, True),
+        (spaces.Discrete(3), SHIFTED, False),
+        (spaces.MultiDiscrete([2, 2]), spaces.MultiDiscrete([2, 3]), True),
+        (spaces.MultiDiscrete([2]), spaces.Discrete(2), False),
+        (spaces.Box(-0.5, 1.0, (6,)), spaces.Box(-1.0, 1.0, (2, 3)), True),
+        (spaces.Box(-0.5, 1.5, (6,)), spaces.Box(-1.0, 1.0, (2, 3)), False),
+        (spaces.Box(-0.5, 0.5, (2,)), spaces.Box(-1.0, 1.0, (3,)), False),
+    ],
+)
+def test_a_space_includes_another_whose_stored_actions_are_all_its_own(
+    inner: spaces.Space[Any], outer: spaces.Space[Any], fits: bool
+) -> None:
+    assert ActionSpace.of(outer).includes(ActionSpace.of(inner)) is fits

@@ -13,7 +13,7 @@ from gymnasium.envs.classic_control import CartPoleEnv
 
 from ilt.envs.batch import EnvBatch
 from ilt.envs.check import check_env
-from ilt.envs.spec import BLOCKS, EnvSpec
+from ilt.envs.spec import BLOCKS, NO_ENV, EnvSpec
 from ilt.schema import ConfigError
 from tests.toys import BLOCKS as TOY_BLOCKS
 from tests.toys import countdown, recall
@@ -143,3 +143,18 @@ def test_using_one_environment_does_not_import_another() -> None:
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert process.stdout == "4\n"
+
+
+def test_without_an_environment_the_spaces_are_given_and_nothing_can_be_made() -> None:
+    spec = EnvSpec(id=NO_ENV)
+    assert not spec.simulated
+    known = replace(spec, spaces=(spaces.Dict({"a": spaces.Discrete(3)}), spaces.Discrete(2, start=1)))
+    assert (known.observations.dim, known.action_space.start, known.episode_params) == (3, (1,), ())
+    assert known.identity() == spec.identity() == {"id": "none", "kwargs": {}}
+    assert known.registration is None
+    for act in (known.make, lambda: spec.observations):
+        with pytest.raises(ConfigError, match=r"^env must be an environment to act in, got none"):
+            act()
+    for name, value in {"kwargs": {"a": 1}, "wrappers": {"mask": MASK}, "gate": 1.0, "heuristic": "a.b"}.items():
+        with pytest.raises(ConfigError, match=rf"^env\.{name} cannot be set where env=none"):
+            replace(spec, **{name: value})

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from ilt.evaluation.statistics import NOT_SCORED
 from ilt.evaluation.tables import COLUMNS, markdown_table, print_table, result_table
 
 
@@ -13,6 +14,7 @@ def results(expert: float = 250.0, random: float = -150.0, success_rate: float |
         return {"return_mean": mean, "return_mean_interval": [mean - 1.04, mean + 1.06], "return_p05": -12.34, **rates}
 
     return {
+        "return_mean": 50.0,
         "expert_return_mean": expert,
         "random_return_mean": random,
         "checkpoints": {"last": metrics(50.0), "best": metrics(210.0)},
@@ -61,3 +63,10 @@ def test_printed_tables_do_not_wrap_without_a_terminal(capsys: pytest.CaptureFix
     student = next(line for line in lines if "student (last)" in line)
     assert " ".join(student.split()) == "student (last) 50.0 49.0 … 51.1 -12.3 87.5 % 0.0 % 0.500"
     assert all(sum(name in line for line in lines) == 1 for name in ("student (best)", "expert", "random"))
+
+
+def test_without_an_environment_the_table_has_validation_results() -> None:
+    checkpoints = {"last": {"step": 40, "validation_loss": 0.25, "action_error": 0.0125}}
+    columns, rows = result_table({**NOT_SCORED, "checkpoints": checkpoints})
+    assert columns == ["policy", "validation loss", "action error"]
+    assert rows == [["student (last)", "0.25", "0.0125"]]

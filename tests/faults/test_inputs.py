@@ -198,7 +198,7 @@ dataset.tokens=returns -> dataset.tokens must be one of ['states_actions', 'retu
 dataset._target_=nowhere.Dataset -> dataset._target_ must be the dotted path of something that can be imported, got
 [train: demos]
 +demos.filters.foo=1 -> demos.filters.foo is not a key
-demos=foo -> demos must be one of ['expert', 'file', 'minari', 'mixed'], got 'foo'
+demos=foo -> demos must be one of ['expert', 'expert_100', 'expert_100_20', 'expert_20',
 demos.n_episodes=0 -> demos.n_episodes must be an integer of at least 1, got 0
 demos.n_episodes=10.0 -> demos.n_episodes must be an integer of at least 1, got 10.0
 demos.n_validation_episodes=0 -> demos.n_validation_episodes must be an integer of at least 1, got 0
@@ -210,6 +210,14 @@ demos.filters=null -> demos.filters must be a mapping, got None
 demos.filters=3 -> demos.filters must be a mapping, got 3
 +demos.foo=1 -> demos.foo is not a key
 demos=file -> demos.path must be given; it must be text
+env=none -> demos must be recordings where env=none, such as demos=file or demos=minari, got expert
+env=none expert=none -> demos must be recordings where env=none, such as demos=file or demos=minari, got expert
+env=none demos=mixed demos.parts={a:{expert:random,n_episodes:1,n_validation_episodes:1}} -> demos must be recordings
+env=none demos=minari demos.id=a-v0 expert=ppo -> expert must be none where env=none, since there is nothing to act in
+env=none demos=minari demos.id=a-v0 imitation=dagger -> imitation.rounds must be 0 where env=none, since rounds collect
+env=none demos=minari demos.id=a-v0 evaluation.reported_checkpoint=best -> evaluation.reported_checkpoint must be last
+env=none demos=minari demos.id=a-v0 env.gate=3 -> env.gate cannot be set where env=none, got 3
+env=none demos=minari demos.id=a-v0 +env.kwargs.gravity=3 -> env.kwargs cannot be set where env=none, got
 demos=mixed -> demos.parts must be given; it must be a mapping of parts by name
 demos=mixed demos.parts={} -> demos.parts must be a mapping of parts by name, got {}
 demos=mixed demos.parts={a:3} -> demos.parts.a must be a mapping, got 3
@@ -471,7 +479,7 @@ id=ilt-tests/nothing-v0 overwrite=3 -> overwrite must be true or false, got 3
 logger=none -> logger is not a group of ilt export-minari
 [collect: everything]
 demos.n_episodes=0 -> demos.n_episodes must be an integer of at least 1, got 0
-demos=foo -> demos must be one of ['expert', 'file', 'minari', 'mixed'], got 'foo'
+demos=foo -> demos must be one of ['expert', 'expert_100', 'expert_100_20', 'expert_20',
 demos.n_validation_episodes=10000000 -> demos.n_validation_episodes must be at most 1000000, the size of
 expert.gamma=7 -> expert.gamma must be a number at least 0 and at most 1, got 7
 env.id=Foo -> env.id must be an environment that Gymnasium knows, got Foo: Environment `Foo`

@@ -11,6 +11,7 @@ import pytest
 from scipy.stats import t
 
 from ilt.evaluation.figure_style import ONE_COLUMN, write
+from ilt.evaluation.statistics import NOT_SCORED
 from ilt.studies.sweep_figure import COLORS, sweep_figure
 from ilt.studies.sweep_tables import Job, group_rows, job_rows, sweep_csv, sweep_markdown, swept_keys, table
 from tests.analysis.test_figures import has_color, pixels
@@ -28,6 +29,12 @@ def job(name: str, selection: float | None, *, test: float = 0.0, env: str = "",
     }
     found = None if selection is None else results
     return Job(name, {"expert": "ppo", **given}, "finished" if found else "not finished", found, env)
+
+
+def unscored(name: str, loss: float, **given: str) -> Job:
+    """Return a finished job without an environment."""
+    results = {**NOT_SCORED, "validation_loss": loss, "action_accuracy": 0.5, "seconds": {"total": 60.0}}
+    return Job(name, given, "finished", results, "none")
 
 
 JOBS = [
@@ -117,3 +124,17 @@ def test_the_figure_shows_selection_and_test_returns(tmp_path: Path) -> None:
     assert shapes[1][0] > shapes[0][0]  # one panel per environment
     with pytest.raises(ValueError, match="at least one finished job"):
         sweep_figure(JOBS[3:], ONE_COLUMN)
+
+
+def test_jobs_without_an_environment_are_sorted_by_validation_loss(tmp_path: Path) -> None:
+    jobs = [unscored("a", 0.3, model="tiny"), unscored("b", 0.125, model="mini"), unscored("c", 0.2, model="nano")]
+    assert [row.name for row in job_rows(jobs)] == ["b", "c", "a"]
+    columns, rows = table(job_rows(jobs), ["model"])
+    assert columns == ["model", "validation loss", "action accuracy", "seconds", "status"]
+    assert rows[0] == ["mini", "0.125", "0.5", "60", "finished"]
+    assert "Sorted by validation loss" in sweep_markdown("sweep", jobs)
+    first = next(csv.DictReader(io.StringIO(sweep_csv(jobs))))
+    assert (first["validation_loss"], first["test_return"]) == ("0.125", "")
+    write(partial(sweep_figure, jobs), tmp_path / "sweep.png")
+    both = table(job_rows([*jobs, job("d", 3.0, model="base")]), ["model"])
+    assert {"selection return", "validation loss"} < set(both[0])

@@ -9,7 +9,7 @@ from ilt.tracking.reading import UnreadableFileError
 from ilt.tracking.records import by_environment, differing_keys, flatten, group_runs, middle_run, names_of, read_run
 from ilt.tracking.run_folder import read_config
 from ilt.tracking.store import DamagedArtifactError, sha256
-from tests.analysis.finished_runs import finish_run, finished, read
+from tests.analysis.finished_runs import finish_run, finished, read, without_env
 from tests.tracking.hostile_files import CSV, JSON, YAML, replaced
 
 
@@ -164,3 +164,11 @@ def test_rates_and_their_rules_may_be_null(tmp_path: Path) -> None:
 def test_other_values_in_place_of_numbers_are_refused(value: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected a number, got"):
         finished(tmp_path / "run", results={"return_mean": value})
+
+
+def test_a_run_without_an_environment_has_no_returns(tmp_path: Path) -> None:
+    runs = [without_env(tmp_path / name, loss=loss) for name, loss in (("a", 0.5), ("b", 0.25), ("c", 1.0))]
+    assert (runs[0].selection_return, runs[0].policies, runs[0].test_seeds) == (None, [], "none")
+    assert middle_run(runs).name == "a"
+    with pytest.raises(UnreadableFileError, match="a run with env=none has no returns"):
+        finished(tmp_path / "wrong", changes={"env.id": "none"})
