@@ -21,7 +21,7 @@ def test_help_lists_every_command_and_imports_nothing(capsys: Captured) -> None:
     type_command("--help")
     shown = capsys.readouterr().out
     modules = {path.stem for path in (ROOT / "ilt" / "cli").glob("*.py")}
-    others = {"__init__", "app", "config", "job", "main", "search_space", "sweep"}
+    others = {"__init__", "app", "config", "job", "main", "search_space", "study_jobs", "sweep"}
     assert {command.replace("-", "_") for command in COMMANDS} == modules - others
     assert all(f"  {name} " in shown for name in COMMANDS)
     code = "import sys, ilt.cli.main; print(*{'hydra', 'omegaconf', 'numpy', 'rich', 'torch'} & set(sys.modules))"
