@@ -23,6 +23,7 @@ from ilt.settings import check_config
 from ilt.tracking.loggers import Run
 from ilt.tracking.store import read_json
 from ilt.training.fit import check_components
+from tests.marks import slow
 from tests.training.toy_training import context, run_folder, train_config
 
 COUNTED = f"+callbacks.counted._target_={__name__}.Counted"
@@ -62,7 +63,7 @@ def follow_config(folder: Path, head: str, *changes: str) -> DictConfig:
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
-@pytest.mark.parametrize("head", ["auto", "gaussian", "gaussian_mixture", "discretized", "mse"])
+@pytest.mark.parametrize("head", ["auto", "gaussian", *slow("gaussian_mixture", "discretized", "mse")])
 def test_every_precision_trains_every_head(tmp_path: Path, precision: str, head: str) -> None:
     dtypes: set[torch.dtype] = set()
 
@@ -84,7 +85,7 @@ def test_every_precision_trains_every_head(tmp_path: Path, precision: str, head:
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize("imitation", ["bc", "dagger", "dart"])
+@pytest.mark.parametrize("imitation", ["bc", "dagger", *slow("dart")])
 @pytest.mark.parametrize("how", ["execute=3", "ensemble=0.1"])
 def test_chunks_train_and_score_with_every_algorithm(tmp_path: Path, imitation: str, how: str) -> None:
     changes = ["head.chunk=3", f"head.{how}", f"imitation={imitation}"]

@@ -13,7 +13,9 @@ from ilt.registry import load_option, options_of
 from tests.toys import BLOCKS, HIDING, MULTI, TENSOR, VECTOR, Echo, countdown, echo, recall
 
 OURS = [
-    EnvSpec.from_config(load_option("env", name)) for name in options_of("env") if name not in ("default", "gymnasium")
+    EnvSpec.from_config(load_option("env", name))
+    for name in options_of("env")
+    if name not in ("default", "gymnasium", "none")
 ]
 
 

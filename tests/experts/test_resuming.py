@@ -16,6 +16,7 @@ from ilt.experts.ppo import PPO
 from ilt.registry import load_option
 from ilt.rollout.policies import Policy
 from ilt.schema import ConfigError, own_keys
+from tests.marks import slow
 
 SMALL = {"total_steps": 3072, "score_every": 512, "hidden": [8], "n_envs": 4, "n_steps": 32, "batch_size": 32}
 EXPERTS = {"a2c": A2C, "ppo": PPO}
@@ -64,7 +65,7 @@ def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(
     assert all(torch.equal(networks[0][key], networks[1][key]) for key in networks[0])
 
 
-@pytest.mark.parametrize("name", ["sac", pytest.param("tqc", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", slow("sac", "tqc"))
 def test_a_killed_off_policy_training_resumes_with_its_replay_buffer(name: str, tmp_path: Path) -> None:
     small = {"total_steps": 600, "score_every": 100, "hidden": [8], "learning_starts": 250, "batch_size": 16}
     options = {**own_keys("expert", load_option("expert", f"{name}_keys")), **small}

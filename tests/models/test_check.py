@@ -16,6 +16,7 @@ from ilt.models.recurrent import RecurrentStepper
 from ilt.models.spec import ModelSpec
 from ilt.models.steppers import stepper_of
 from ilt.registry import load_option, options_of
+from tests.marks import slow
 
 FOUR = ActionSpace(n_choices=(4,), start=(0,))
 MULTI = ActionSpace(n_choices=(3, 2), start=(0, 1), shape=(2,))
@@ -204,7 +205,7 @@ def test_other_modules_are_refused() -> None:
 
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 @pytest.mark.parametrize("observation_dim", [4, 24])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [*SIZES[:3], *slow(*SIZES[3:])])
 def test_baselines_have_as_many_parameters_as_the_transformer(
     size: str, observation_dim: int, space: ActionSpace
 ) -> None:

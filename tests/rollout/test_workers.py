@@ -173,6 +173,7 @@ def test_a_worker_serves_until_its_parent_is_gone() -> None:
     assert [kind for kind, _ in answers] == ["ready", "item", "item", "end", "item", "error", "item", "end"]
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_fails_with_a_hint(tmp_path: Path) -> None:
     script = "from ilt.rollout import workers\nprint(list(workers.run(range, [(3,), (4,)])))\n"
     (tmp_path / "unguarded.py").write_text(script)

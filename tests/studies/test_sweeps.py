@@ -21,6 +21,7 @@ from ilt.rollout.workers import cores
 from ilt.studies.sweeps import find_jobs, summarize
 from ilt.tracking.store import paths_below
 from tests.cli.commands import ENVIRONMENT, ROOT
+from tests.marks import slow
 from tests.rollout.test_workers import gone, members
 from tests.tracking.hostile_files import JSON, REPLACEMENTS, YAML, replaced
 
@@ -172,7 +173,7 @@ def test_jobs_are_finished_failed_or_not_finished(tmp_path: Path) -> None:
     assert jobs[0].overrides == {"seed": "0", "expert.extra": "1", "~callbacks.ema": ""}
 
 
-@pytest.mark.parametrize("launcher", [[], pytest.param(JOBLIB, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("launcher", slow([], JOBLIB))
 def test_a_failing_job_does_not_affect_the_others(launcher: list[str], tmp_path: Path) -> None:
     process = run(command(*COUNT, "model.dropout=0.5,0.0,2.0", "model=nano,tiny", *launcher, outputs=tmp_path))
     assert process.returncode == 1

@@ -63,13 +63,13 @@ def assert_same(resumed: tuple[dict[str, Any], Fitted], whole: tuple[dict[str, A
     ("unit", "every", "killed_before"),
     [
         (by_steps, 3, (8,)),  # resumed from step 6, the second of an epoch
-        (by_steps, 3, (5,)),  # from step 3, within the first epoch
+        pytest.param(by_steps, 3, (5,), marks=pytest.mark.slow),  # from step 3, within the first epoch
         (by_steps, 5, (12,)),  # from step 10, the end of an epoch
-        (by_steps, 5, (7,)),  # from step 5, the end of the first
-        (by_steps, 7, (6, 20)),  # from the start, and from step 14
+        pytest.param(by_steps, 5, (7,), marks=pytest.mark.slow),  # from step 5, the end of the first
+        pytest.param(by_steps, 7, (6, 20), marks=pytest.mark.slow),  # from the start, and from step 14
         (by_steps, 4, (6, 11, 17)),  # repeatedly
         (by_epochs, 1, (12,)),  # from step 10
-        (by_epochs, 2, (18, 32)),  # from steps 10 and 30
+        pytest.param(by_epochs, 2, (18, 32), marks=pytest.mark.slow),  # from steps 10 and 30
     ],
 )
 def test_a_killed_training_ends_like_an_uninterrupted_one(
