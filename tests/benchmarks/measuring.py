@@ -1,6 +1,7 @@
 """Measure rows of the table: alternate ours and its references several times, and take the ratio each time."""
 
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,7 +64,10 @@ def compare(
         for values, (_, theirs, _) in zip(measured[1:], besides, strict=True):
             values.append(theirs() if callable(theirs) else float(theirs))
     named = zip(besides, measured[1:], strict=True)
-    return Row(work, unit, measured[0], [Beside(name, values, bar) for (name, _, bar), values in named])
+    row = Row(work, unit, measured[0], [Beside(name, values, bar) for (name, _, bar), values in named])
+    for line in row.cells():  # the table comes when all rows are measured
+        sys.stderr.write("  ".join(filter(None, line)) + "\n")
+    return row
 
 
 def seconds(work: Callable[[], object]) -> Measure:
