@@ -6,5 +6,7 @@ import pytest
 
 
 def slow(*values: Any) -> list[Any]:
-    """Return values of a parameter whose tests carry the mark `slow`."""
-    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+    """Return values of a parameter, or tuples of several, whose tests carry the mark `slow`."""
+    return [
+        pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.slow) for value in values
+    ]

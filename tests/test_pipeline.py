@@ -62,7 +62,7 @@ def follow_config(folder: Path, head: str, *changes: str) -> DictConfig:
     return train_config(folder, f"head={head}", expert, *changes, env=env)
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
+@pytest.mark.parametrize("precision", ["bf16-mixed", *slow("64-true")])
 @pytest.mark.parametrize("head", ["auto", "gaussian", *slow("gaussian_mixture", "discretized", "mse")])
 def test_every_precision_trains_every_head(tmp_path: Path, precision: str, head: str) -> None:
     dtypes: set[torch.dtype] = set()
@@ -86,7 +86,7 @@ def test_every_precision_trains_every_head(tmp_path: Path, precision: str, head:
 
 
 @pytest.mark.parametrize("imitation", ["bc", "dagger", *slow("dart")])
-@pytest.mark.parametrize("how", ["execute=3", "ensemble=0.1"])
+@pytest.mark.parametrize("how", ["ensemble=0.1", *slow("execute=3")])
 def test_chunks_train_and_score_with_every_algorithm(tmp_path: Path, imitation: str, how: str) -> None:
     changes = ["head.chunk=3", f"head.{how}", f"imitation={imitation}"]
     changes += ["imitation.rounds=1"] if imitation != "bc" else []

@@ -46,7 +46,7 @@ def train(name: str, folder: Path, *, scores_before_kill: int | None = None, **o
 
 
 @pytest.mark.parametrize("name", EXPERTS)
-@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("normalize", [True, *slow(False)])
 def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(
     name: str, normalize: bool, tmp_path: Path
 ) -> None:

@@ -31,6 +31,7 @@ from ilt.training.callbacks import LearningCurve
 from ilt.training.fit import Fitted
 from ilt.training.fit import fit as learn
 from tests.experts.toys import SPACES, target
+from tests.marks import slow
 from tests.toys import recall
 
 store_schemas(ConfigStore.instance().store)
@@ -228,7 +229,7 @@ def test_a_missing_round_of_a_checkpoint_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("way", "before_step"),
-    [("dagger", 2), ("dagger", 3), ("dagger", 5), ("dart", 10)],  # before, after and within a round, in the last
+    [*slow(("dagger", 2), ("dagger", 3)), ("dagger", 5), ("dart", 10)],  # before, after, within a round, in the last
 )
 def test_a_killed_training_ends_like_an_uninterrupted_one(
     way: str, before_step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

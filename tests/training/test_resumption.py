@@ -87,11 +87,11 @@ def test_a_killed_training_ends_like_an_uninterrupted_one(
     [
         (by_steps, 3, {0: 1}),  # the first step
         (by_steps, 3, {7: 8, 10: 11}),  # within an interval, and again
-        (by_steps, 3, {4: 5}),  # the last step of an epoch
-        (by_steps, 3, {5: 7}),  # before a validation is due
+        pytest.param(by_steps, 3, {4: 5}, marks=pytest.mark.slow),  # the last step of an epoch
+        pytest.param(by_steps, 3, {5: 7}, marks=pytest.mark.slow),  # before a validation is due
         (by_steps, 3, {14: 15}),  # the very last
         (by_epochs, 1, {9: 11}),  # before a validation at the end of an epoch
-        (by_epochs, 2, {14: 15}),  # at the end of an epoch without one
+        pytest.param(by_epochs, 2, {14: 15}, marks=pytest.mark.slow),  # at the end of an epoch without one
     ],
 )
 def test_a_preempted_training_ends_like_an_uninterrupted_one(

@@ -19,6 +19,7 @@ from ilt.rollout.run import rollout
 from ilt.schema import ConfigError
 from ilt.tracking.store import read_json
 from tests.cli.commands import run_command
+from tests.marks import slow
 from tests.test_pipeline import run
 from tests.training.toy_training import train_config
 
@@ -80,7 +81,7 @@ def learned(folder: Path, *overrides: str) -> dict[str, Any]:
 CONDITIONED = "dataset.tokens=returns_states_actions"
 
 
-@pytest.mark.parametrize("model", ["nano", "mlp", pytest.param("gru", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("model", ["nano", *slow("mlp", "gru")])
 def test_a_student_earns_what_it_is_told_to_where_cloning_follows_the_majority(model: str, tmp_path: Path) -> None:
     results = learned(tmp_path, f"model={model}", CONDITIONED)
     assert (results["target_return"], results["return_mean"], results["selection_return_mean"]) == (6.0, 6.0, 6.0)
@@ -118,7 +119,7 @@ def test_a_saved_student_acts_alone_by_its_target_or_another(tmp_path: Path) -> 
         ilt.load_policy("random", env, outputs=tmp_path, target_return=6.0)
 
 
-@pytest.mark.parametrize("algorithm", ["dagger", "dart"])
+@pytest.mark.parametrize("algorithm", ["dagger", *slow("dart")])
 def test_rounds_are_seen_with_the_returns_of_their_executed_actions(algorithm: str, tmp_path: Path) -> None:
     rounds = [f"imitation={algorithm}", "imitation.rounds=1", "imitation.initial_fraction=0.51"]
     results = learned(tmp_path, CONDITIONED, f"expert._target_={__name__}.always_one", *rounds)
