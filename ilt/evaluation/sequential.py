@@ -90,9 +90,9 @@ def plausible_bound(returns: Mapping[str, np.ndarray], random: np.ndarray) -> fl
     """Return the largest plausible difference between two returns of the same seed.
 
     It is the range of all returns that the compared policies have earned so far, and of the mean of the random policy.
-    The latter is what matters: policies that have never failed yet may fail, and an episode that fails is assumed to be
-    no worse than a random one is on average. Otherwise a policy that is a little better in 99 % of the episodes, and
-    crashes in the rest, would be called better before its first crash.
+    The random policy is what matters: policies that have never failed yet may fail, and an episode that fails is
+    assumed to be no worse than a random one is on average. Otherwise a policy that is a little better in 99 % of the
+    episodes, and crashes in the rest, would be called better before its first crash.
 
     Args:
         returns: (runs, E) by compared policy, the reference included.

@@ -74,7 +74,7 @@ def _as_complex(x: Tensor) -> Tensor:
 
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, dropout: float) -> Tensor:
-    """Compute softmax attention with torch's kernel. Shapes as in `plain_attention`; attn_mask may be (B, 1, T', T)."""
+    """Compute softmax attention with torch's kernel. Shapes as in `plain_attention`."""
     return scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, dropout_p=dropout)
 
 
@@ -143,10 +143,10 @@ class Block(nn.Module):
         """Map (B, T, d_model) to q, k and v (B, n_head, T, head_dim), in at least float32; see `forward`."""
         x = self.norm_attention(x)
         if rope_cache is None:
-            qkv = _at_least_float32(self.qkv(x)).unflatten(-1, (3, self.n_head, -1))
+            qkv = at_least_float32(self.qkv(x)).unflatten(-1, (3, self.n_head, -1))
             return qkv.permute(2, 0, 3, 1, 4).unbind(0)
         weight, bias = (parameter.index_select(0, self._neighbors) for parameter in self.qkv.parameters())
-        qkv = _at_least_float32(linear(x, weight, bias)).unflatten(-1, (3, self.n_head, -1))
+        qkv = at_least_float32(linear(x, weight, bias)).unflatten(-1, (3, self.n_head, -1))
         return RotatedHeads.apply(qkv, rope_cache)
 
     def join(self, x: Tensor, y: Tensor) -> Tensor:
@@ -155,5 +155,6 @@ class Block(nn.Module):
         return x + self.drop(self.mlp_out(gelu(self.mlp_in(self.norm_mlp(x)))))
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
+    """Convert halves to float32, and leave float32 and float64 as they are."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from ilt.models.attention import at_least_float32
 from ilt.models.base import SequenceModel
 from ilt.models.chunks import ActionChunks
 from ilt.models.heads import ActionHead
@@ -50,7 +51,7 @@ class ImitationModule(pl.LightningModule):
         rank = (self.global_rank,) if self.global_rank > 0 else ()  # rank 0 draws as a single process does
         seed_draws(hash((self._seed, self.global_step, *rank)) % 2**63, self.device)
         outputs, mask = self.model(batch["observations"], batch["actions"], batch["mask"]), batch["mask"]
-        loss = self._loss(_at_least_float32(outputs[mask]), batch, mask)
+        loss = self._loss(at_least_float32(outputs[mask]), batch, mask)
         if self.trainer.world_size > 1:  # DDP averages gradients, whatever the share of real targets
             n_real = batch.get("target_mask", mask).sum()
             loss = loss * (n_real * self.trainer.world_size / total(n_real))
@@ -64,7 +65,7 @@ class ImitationModule(pl.LightningModule):
         """Log loss and agreement. Every process sees all steps, so there is nothing to sum."""
         outputs = self.model(batch["observations"], batch["actions"], batch["mask"])
         scored = batch.get("scored", batch["mask"])
-        outputs, targets = _at_least_float32(outputs[scored]), batch.get("targets", batch["actions"])[scored]
+        outputs, targets = at_least_float32(outputs[scored]), batch.get("targets", batch["actions"])[scored]
         options = {"batch_size": len(targets), "sync_dist": True}
         loss = self._loss(outputs, batch, scored)
         self._check("validation loss", loss)
@@ -97,10 +98,6 @@ class ImitationModule(pl.LightningModule):
         # in mixed precision Lightning cannot clip the gradients of a fused optimizer
         fused = "mixed" not in str(self.trainer.precision)
         return self._make_optimizer(self.model, total_steps=int(self.trainer.estimated_stepping_batches), fused=fused)
-
-
-def _at_least_float32(outputs: Tensor) -> Tensor:
-    return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
 
 
 def agreement(chosen: np.ndarray, wanted: np.ndarray) -> tuple[str, float]:
