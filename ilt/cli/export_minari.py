@@ -80,14 +80,13 @@ def reference_scores(ctx: "Context", expert: "Artifact | None") -> dict[str, Any
 def main(cfg: DictConfig) -> str:
     """Export demonstrations, and return the folder of the data set."""
     check_config(cfg, "export-minari")
-    from ilt.data.minari import check_new
+    from ilt.data.minari_export import check_new, write_dataset
 
     check_new(cfg.id, overwrite=cfg.overwrite)  # before an expert is trained
     if cfg.episodes is not None:
         _episodes_at(cfg.episodes)
     check_environment(cfg)
     start_early(cfg)
-    from ilt.data.minari import write_dataset
     from ilt.pipeline import prepare
 
     ctx = prepare(cfg)

@@ -1,4 +1,4 @@
-"""Minari data sets as demonstrations, and demonstrations as Minari data sets.
+"""Minari data sets as demonstrations. `ilt.data.minari_export` writes them.
 
 Only the JSON and HDF5 files of a data set are read. The environment that it names is never made, since that would run
 code of its author's choice.
@@ -8,9 +8,8 @@ import functools
 import json
 import math
 import os
-import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector.utils import concatenate, create_empty_array
 
 from ilt.data.episodes import NO_SEED, Episodes
 from ilt.data.sources import DataSource, Demonstrate
@@ -29,15 +27,14 @@ from ilt.tracking.reading import read_json, reading
 from ilt.tracking.store import sha256
 
 if TYPE_CHECKING:
-    from minari.data_collector import EpisodeBuffer
     from minari.dataset.minari_storage import MinariStorage
 
-_METADATA, _DATA = "metadata.json", "main_data.hdf5"
+METADATA, _DATA = "metadata.json", "main_data.hdf5"
 _CONTENT = ("observation_space", "action_space", "jpeg_encoding", "ref_min_score", "ref_max_score")
 """Metadata that determine episodes and reference scores."""
 
-_OURS = "ilt"
-"""Key of the metadata that says how `write_dataset` made a data set; its extras are read back."""
+OURS = "ilt"
+"""Key of the metadata that says how `ilt export-minari` made a data set; its extras are read back."""
 
 
 class MinariEpisodes(DataSource):
@@ -134,7 +131,7 @@ def datasets_folder() -> Path:
 
 def local_datasets() -> list[str]:
     """Return the ids of the local data sets."""
-    found = datasets_folder().glob(f"**/data/{_METADATA}")
+    found = datasets_folder().glob(f"**/data/{METADATA}")
     names = (path.parent.parent.relative_to(datasets_folder()).as_posix() for path in found)
     return sorted(name for name in names if not any(part.startswith(".") for part in name.split("/")))
 
@@ -144,7 +141,7 @@ def find_dataset(id: str, *, download: bool) -> Path:
     folder = datasets_folder() / id / "data"
     if folder.is_dir():
         return folder
-    minari = _import_minari()
+    minari = import_minari()
     known = f"the local data sets in {datasets_folder()} are {local_datasets() or 'none'}"
     if not download:
         raise ConfigError(f"demos.id must be a local data set where demos.download=false, got {id}; {known}")
@@ -174,75 +171,13 @@ def read_dataset(folder: Path, env: EnvSpec) -> Episodes:
     with reading(folder / _DATA):
         indices = range(metadata["total_episodes"])
         recorded = zip(storage.get_episodes(indices), storage.get_episode_metadata(indices), strict=True)
-        ours = _OURS in metadata
+        ours = OURS in metadata
         read = [_episode(episode, about, env, ours=ours) for episode, about in recorded]
         return Episodes.concatenate(read)
 
 
-def write_dataset(
-    episodes: Episodes, env: EnvSpec, id: str, *, about: Mapping[str, Any], overwrite: bool = False
-) -> Path:
-    """Write episodes as a local Minari data set, and return its folder.
-
-    Observations and actions are unflattened to the spaces of the environment, without what it hides from students.
-    Extras are kept in `infos` (`step/…`) and in the metadata of the episodes (`episode/…`), where `read_dataset` finds
-    them. The folder appears when it is complete.
-
-    Args:
-        id: `NAMESPACE/NAME-vVERSION`.
-        about: metadata in addition to those that Minari needs; None for unknown ones.
-        overwrite: whether to replace an existing data set.
-
-    Raises:
-        ConfigError: the data set exists and `overwrite` is false.
-    """
-    minari = _import_minari()
-    from minari.data_collector import EpisodeBuffer
-    from minari.dataset.minari_storage import MinariStorage
-    from minari.namespace import create_namespace, list_local_namespaces
-
-    target = datasets_folder() / id
-    check_new(id, overwrite=overwrite)
-    if (namespace := id.rpartition("/")[0]) and namespace not in list_local_namespaces():
-        create_namespace(namespace)
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    storage = MinariStorage.new(
-        partial / "data",
-        observation_space=env.observations.space,
-        action_space=env.action_space.space,
-        env_spec=env.registration,
-        jpeg_encoding=False,  # which loses information
-    )
-    storage.update_metadata(
-        {
-            "dataset_id": id,
-            "minari_version": minari.__version__,
-            **{name: value for name, value in about.items() if value is not None},
-            _OURS: {"env": json.loads(json.dumps(env.identity(), default=str))},
-        }
-    )
-    storage.update_episodes(_buffers(episodes, env, EpisodeBuffer))
-    extras = {name: array for name, array in episodes.extras.items() if name.startswith("episode/")}
-    storage.update_episode_metadata([{n: array[e] for n, array in extras.items()} for e in range(len(episodes))])
-    if target.exists():
-        shutil.rmtree(target)
-    partial.rename(target)
-    return target
-
-
-def check_new(id: str, *, overwrite: bool) -> None:
-    """Raise ConfigError if a data set exists and is not to be replaced, or if Minari is not installed."""
-    _import_minari()
-    target = datasets_folder() / id
-    if target.exists() and not overwrite:
-        raise ConfigError(f"id must be a new data set, unless overwrite=true, but {target} exists")
-    if target.exists() and not (target / "data" / _METADATA).is_file():
-        raise ConfigError(f"id must not be a folder of other things, but {target} is no data set")
-
-
-def _import_minari() -> Any:
+def import_minari() -> Any:
+    """Return the package `minari`. Raise ConfigError if it is not installed."""
     try:
         import minari
     except ImportError as error:
@@ -257,8 +192,8 @@ def _digest(path: Path, size: int, modified: int) -> str:
 
 def _read_metadata(folder: Path) -> dict[str, Any]:
     """Read and check a data set's metadata. Raise UnreadableFileError if they do not describe a readable data set."""
-    metadata = read_json(folder / _METADATA, finite=False)
-    with reading(folder / _METADATA):
+    metadata = read_json(folder / METADATA, finite=False)
+    with reading(folder / METADATA):
         if (data_format := metadata.get("data_format", "hdf5")) != "hdf5":
             raise ValueError(f"its data_format must be hdf5, got {data_format}")
         for name in ("observation_space", "action_space"):
@@ -271,11 +206,11 @@ def _read_metadata(folder: Path) -> dict[str, Any]:
 
 def _open(folder: Path, metadata: Mapping[str, Any]) -> "MinariStorage":
     """Open a data set. Both of its spaces are in its metadata, so no environment is made."""
-    _import_minari()
+    import_minari()
     from minari.dataset.minari_storage import MinariStorage
 
     assert all(isinstance(metadata[name], str) for name in ("observation_space", "action_space"))
-    with reading(folder / _METADATA), warnings.catch_warnings():
+    with reading(folder / METADATA), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of bounds that lose precision
         return MinariStorage.read(folder)
 
@@ -335,31 +270,3 @@ def _flat(observations: Any, env: EnvSpec) -> np.ndarray:
         array = np.asarray(observations, dtype=np.float32)
         return array.reshape(len(array), layout.dim)
     return replace(layout, privileged_space=None).flatten(observations)
-
-
-def _buffers(episodes: Episodes, env: EnvSpec, make: Any) -> "Iterator[EpisodeBuffer]":
-    space, action_space = env.observations.space, env.action_space
-    steps = {name.removeprefix("step/"): a for name, a in episodes.extras.items() if name.startswith("step/")}
-    for e, (start, row, length) in enumerate(
-        zip(episodes.step_offsets, episodes.observation_offsets, episodes.lengths, strict=True)
-    ):
-        taken = slice(start, start + length)
-        ends = np.arange(length) == length - 1
-        seed = int(episodes.seeds[e])
-        yield make(
-            seed=None if seed == NO_SEED else seed,
-            observations=_unflatten(episodes.observations[row : row + length + 1], space),
-            actions=episodes.actions[taken].reshape(length, *action_space.shape),
-            rewards=episodes.rewards[taken],
-            terminations=ends & episodes.terminated[e],
-            truncations=ends & episodes.truncated[e],
-            infos={"step": {name: array[taken] for name, array in steps.items()}} if steps else None,
-        )
-
-
-def _unflatten(rows: np.ndarray, space: spaces.Space[Any]) -> Any:
-    """Return flat observations (n, dim) as a batch of elements of a space."""
-    if isinstance(space, spaces.Box):
-        return rows.reshape(len(rows), *space.shape).astype(space.dtype)
-    batch: Any = create_empty_array(space, len(rows))
-    return concatenate(space, [spaces.unflatten(space, row) for row in rows], batch)

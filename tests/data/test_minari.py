@@ -13,7 +13,8 @@ import pytest
 from gymnasium import spaces
 
 from ilt.data.episodes import NO_SEED, Episodes
-from ilt.data.minari import MinariEpisodes, local_datasets, write_dataset
+from ilt.data.minari import MinariEpisodes, local_datasets
+from ilt.data.minari_export import write_dataset
 from ilt.data.sources import check_fits, env_of
 from ilt.envs.spec import EnvSpec
 from ilt.rollout.policies import RandomPolicy
