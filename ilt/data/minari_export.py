@@ -25,8 +25,8 @@ def write_dataset(
     """Write episodes as a local Minari data set, and return its folder.
 
     Observations and actions are unflattened to the spaces of the environment, without what it hides from students.
-    Extras are kept in `infos` (`step/…`) and in the metadata of the episodes (`episode/…`), where `ilt.data.minari` finds
-    them. The folder appears when it is complete.
+    Extras are kept in `infos` (`step/…`) and in the metadata of the episodes (`episode/…`), and are read back.
+    The folder appears when it is complete.
 
     Args:
         id: `NAMESPACE/NAME-vVERSION`.
