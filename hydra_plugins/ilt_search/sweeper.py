@@ -33,7 +33,7 @@ class SearchSweeper(Sweeper):
 
         Raise ConfigError, before anything is written, if the search or one of its values is not allowed.
         """
-        from ilt.cli.app import check_overrides
+        from ilt.cli.app import as_typed, check_overrides
         from ilt.machine import check_environment
         from ilt.schema import ConfigError
         from ilt.settings import check_config, check_search
@@ -41,7 +41,7 @@ class SearchSweeper(Sweeper):
         HydraConfig.instance().set_config(self.config)  # interpolated names contain the chosen options
         if self.config.get("search") is None:
             raise ConfigError("hydra/sweeper=optuna needs search; sweep=optuna sets both")
-        check_overrides(self.config, self.config.hydra.overrides.task)
+        check_overrides(self.config, as_typed(self.config.hydra.overrides.task))
         check_search(self.config.search)
         from ilt.cli.search_space import parse_space  # importing Optuna takes a second
         from ilt.studies.search import Search

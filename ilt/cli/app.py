@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import CompactHydraException, InstantiationException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from hydra_plugins.ilt_ray.launcher import RayLauncher
@@ -61,7 +61,7 @@ def app(name: str) -> Callable[[Callable[[DictConfig], Any]], Any]:
             if not HydraConfig.initialized():
                 return task(cfg)
             if HydraConfig.get().mode != RunMode.RUN:
-                check_overrides(cfg, HydraConfig.get().overrides.task)
+                check_overrides(cfg, as_typed(HydraConfig.get().overrides.task))
                 return task(cfg)
             sys.argv = _command_line  # Lightning starts the other ranks with it
             with exit_on_mistakes():  # if the error were raised, Hydra would also print the overrides
@@ -70,6 +70,11 @@ def app(name: str) -> Callable[[Callable[[DictConfig], Any]], Any]:
         return main
 
     return decorate
+
+
+def as_typed(overrides: Iterable[str]) -> list[str]:
+    """Return overrides that a config contains as they were typed. By themselves, their interpolations would resolve."""
+    return list(OmegaConf.to_container(overrides) if isinstance(overrides, ListConfig) else overrides)
 
 
 def check_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:

@@ -22,7 +22,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from ilt.cli.app import check_overrides, exit_on_mistakes
+from ilt.cli.app import as_typed, check_overrides, exit_on_mistakes
 from ilt.machine import check_environment
 from ilt.registry import GROUPS, PARTS
 from ilt.rollout.workers import cores, sendable
@@ -40,7 +40,7 @@ def sweep_name(job: str, overrides: Sequence[str]) -> str:
         overrides: the command line's overrides without Hydra's own, in any order. Keys that do not affect results are
             ignored.
     """
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = OverridesParser.create().parse_overrides(as_typed(overrides))
     asked = {key: override for override in parsed if is_of_the_run(key := override.get_key_element())}
     swept = [key.lstrip("+~").rsplit(".", 1)[-1] for key in sorted(asked) if asked[key].is_sweep_override()]
     prefix = re.sub(r"[^\w-]", "_", "-".join(swept))[:60] or "sweep"
@@ -59,9 +59,8 @@ class CheckJobs(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Check a single run's overrides. Exit with one line on stderr, because Hydra would only warn of an error."""
         with exit_on_mistakes():
-            typed: Any = OmegaConf.to_container(config.hydra.overrides)  # unresolved, as text
-            check_overrides(config, typed["task"])
-            for override in typed["hydra"]:
+            check_overrides(config, as_typed(config.hydra.overrides.task))
+            for override in as_typed(config.hydra.overrides.hydra):
                 if override.lstrip("+~").startswith(_OF_SWEEPS):
                     raise ConfigError(f"{override} has no effect without -m")
 
@@ -108,7 +107,7 @@ def _check_job(config: DictConfig, overrides: Sequence[str]) -> None:
     before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(cfg)  # names contain the chosen options
     try:
-        check_overrides(cfg, cfg.hydra.overrides.task)
+        check_overrides(cfg, as_typed(cfg.hydra.overrides.task))
         check_config(cfg, cfg.hydra.job.config_name)
         finished = "run_name" in cfg and Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir, RESULTS).exists()
         if "env" in cfg and not finished:
@@ -154,7 +153,7 @@ def _overrides(config: DictConfig) -> list[Override]:
     """Return a sweep's overrides, from its config and the command line; the last override of a key wins."""
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     lines = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-    found = parser.parse_overrides([*lines, *config.hydra.overrides.task])
+    found = parser.parse_overrides([*lines, *as_typed(config.hydra.overrides.task)])
     return list({each.get_key_element(): each for each in found}.values())
 
 

@@ -127,6 +127,9 @@ def test_unexpected_errors_have_a_traceback_and_config_errors_on_request(
 
 
 SWEEP_MISTAKES = {
+    "trainer.max_steps=30,40 trainer.val_check_interval=${trainer.max_steps} env.id=Foo": (  # intervals of 30 and 40
+        "env.id must be an environment that Gymnasium knows, got Foo"
+    ),
     "model.n_layer=range(0)": "model.n_layer=range(0) has no value to sweep over",
     "model.n_layer=range(1,3,0)": "model.n_layer=range(1,3,0) cannot be swept over: range() arg 3 must not be zero",
     "model.dropout=interval(0,1)": (
