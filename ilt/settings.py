@@ -333,9 +333,12 @@ def _check_trainer(cfg: DictConfig) -> None:
             f"ends on a rollout evaluation, got {trainer[length]}"
         )
     needless = () if "env" not in cfg or has_env(cfg.env) else ROLLS_OUT
-    for name in ("rollout", "curve", "best", "last"):
+    for name in ("rollout", "curve", "last"):
         if cfg.callbacks.get(name) is None and name not in needless:
-            raise ConfigError(f"callbacks.{name} must be set; results are made from it. Only ema may be null")
+            raise ConfigError(f"callbacks.{name} must be set; results are made from it. Only best and ema may be null")
+    reported = cfg.get("evaluation", {}).get("reported_checkpoint")
+    if reported == "best" and cfg.callbacks.get("best") is None and not needless:
+        raise ConfigError("evaluation.reported_checkpoint must be last where callbacks.best=null, got best")
     rounds = cfg.imitation.get("rounds", 0)
     if rounds:
         _check_rounds(trainer, rounds)

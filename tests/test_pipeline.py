@@ -158,6 +158,15 @@ def test_changes_that_do_not_affect_the_weights_do_not_retrain(tmp_path: Path) -
     assert STARTED == [0]
 
 
+def test_without_the_best_weights_only_the_last_are_scored(tmp_path: Path) -> None:
+    results = run(train_config(tmp_path, *SHORT, "callbacks.best=null"), tmp_path / "run")
+    assert [*results["checkpoints"]] == ["last"]
+    assert [*weights_of(results)] == ["weights/last.safetensors"]
+    assert not (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
+    with pytest.raises(ConfigError, match="must be last where the run was trained with callbacks.best=null, got best"):
+        run(train_config(tmp_path, *SHORT, "evaluation.reported_checkpoint=best"), tmp_path / "run")
+
+
 # --- results come first ---
 
 

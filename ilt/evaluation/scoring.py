@@ -15,7 +15,7 @@ from ilt.experts.find import LoadedExpert
 from ilt.models.spec import ModelSpec
 from ilt.rollout.policies import SequencePolicy
 from ilt.rollout.recorded import Context, random_policy
-from ilt.schema import plain
+from ilt.schema import ConfigError, plain
 from ilt.tracking.run_folder import RunFolder
 from ilt.tracking.store import Artifact, provenance, sha256
 from ilt.training.fit import Fitted, write_csv
@@ -89,6 +89,11 @@ def score(
     """
     evaluation, reference_scores = cfg.evaluation, demos.metrics.get("reference_scores")
     reported = evaluation.reported_checkpoint
+    if reported not in fitted.weights:
+        raise ConfigError(
+            f"evaluation.reported_checkpoint must be last where the run was trained with callbacks.best=null, got "
+            f"{reported}; resume=false trains it again"
+        )
     names = [reported, *(name for name in fitted.weights if name != reported)]
     if ctx.env.simulated:
         comparison, checkpoints, episodes = score_students(

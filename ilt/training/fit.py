@@ -56,7 +56,8 @@ class Fitted:
     """The results of a training run, which are also in `training.json` and `curve.csv`.
 
     Attributes:
-        weights: files of student weights: `last`, and `best` by selection-seed return if there is an environment.
+        weights: files of student weights: `last`, and `best` by selection-seed return if there is an environment and
+            `callbacks.best`.
         rows: the learning curve, as in `LearningCurve.rows`.
         n_parameters: number of parameters.
         windows_per_second: speed of training steps, without validations; None if this process ran no steps.
@@ -122,10 +123,9 @@ def fit(
         spec, model, curve, labels = _learn(ctx, cfg, run, demos, expert, checkpoint, pruning, strategy, logger)
     if any(callback.pruned for callback in pruning):
         return None
+    has_best = ctx.env.simulated and cfg.callbacks.get("best") is not None
     fitted = Fitted(
-        weights={
-            name: _export(spec, model, run, name) for name in (("last", "best") if ctx.env.simulated else ("last",))
-        },
+        weights={name: _export(spec, model, run, name) for name in ("last", *(["best"] if has_best else []))},
         rows=curve.rows,
         n_parameters=sum(p.numel() for p in model.parameters()),
         windows_per_second=curve.batches * cfg.dataset.batch_size / curve.seconds if curve.batches else None,

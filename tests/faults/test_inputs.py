@@ -63,9 +63,9 @@ callbacks=foo -> callbacks must be one of ['best', 'curve', 'default', 'ema', 'l
 callbacks=null -> callbacks=null is not an option of a group; a group takes a name, such as model=tiny
 callbacks.ema.decay=1 -> callbacks.ema.decay must be a number at least 0 and below 1, got 1
 callbacks.ema.decay=nan -> callbacks.ema.decay must be a number at least 0 and below 1, got nan
-callbacks.rollout=null -> callbacks.rollout must be set; results are made from it. Only ema may be null
-callbacks.best=null -> callbacks.best must be set; results are made from it. Only ema may be null
-callbacks.last=null -> callbacks.last must be set; results are made from it. Only ema may be null
+callbacks.rollout=null -> callbacks.rollout must be set; results are made from it. Only best and ema may be null
+callbacks.best=null evaluation.reported_checkpoint=best -> evaluation.reported_checkpoint must be last where callbacks.best=null, got best
+callbacks.last=null -> callbacks.last must be set; results are made from it. Only best and ema may be null
 callbacks.rollout.n_episodes=0 -> callbacks.rollout.n_episodes must be an integer of at least 1, got 0
 callbacks.rollout.n_episodes=2.5 -> callbacks.rollout.n_episodes must be an integer of at least 1, got 2.5
 +callbacks.own=3 -> callbacks.own must be a mapping, got 3
@@ -362,7 +362,7 @@ logger.tags=[1] -> logger.tags must be a list of text, got [1]
 ~env.seed_blocks.test -> env.seed_blocks must name ['demonstrations', 'validation', 'selection', 'test'], got
 ~expert -> expert must be given; it must be one of ['a2c', 'a2c_keys', 'a2c_privileged',
 ~model -> model must be given; it must be one of ['base', 'gru', 'linear', 'lstm', 'mini', 'mlp',
-~callbacks.curve -> callbacks.curve must be set; results are made from it. Only ema may be null
+~callbacks.curve -> callbacks.curve must be set; results are made from it. Only best and ema may be null
 model -> model is not an override such as key=value: missing EQUAL at '<EOF>'
 model.n_layer=[1 -> model.n_layer=[1 is not an override such as key=value: no viable alternative at input
 =3 -> =3 is not an option of a group; a group takes a name, such as model=tiny
