@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from ilt.data.episodes import Episodes
 from ilt.data.sources import env_of
+from ilt.evaluation.card import card_of
 from ilt.evaluation.scoring import score
 from ilt.evaluation.tables import log_comparison
 from ilt.evaluation.tables import show as show
@@ -18,8 +19,8 @@ from ilt.rollout.recorded import Context
 from ilt.rollout.workers import n_processes
 from ilt.tracking.loggers import Run
 from ilt.tracking.records import read_run
-from ilt.tracking.run_folder import RunFolder, shown
-from ilt.tracking.store import Artifact, Store, open_artifact
+from ilt.tracking.run_folder import CARD, RunFolder, shown
+from ilt.tracking.store import Artifact, Store, open_artifact, write_text
 from ilt.tracking.wandb import model_of
 from ilt.training.fit import Fitted, check_components, fit
 from ilt.training.runtime import check_devices, set_up
@@ -105,6 +106,9 @@ def train_and_score(
     with folder.stage("figures"):
         make_figures(ctx, cfg, folder, fitted, results, episodes, logger)
     folder.finish(results)
+    card = card_of(folder.path, folder.identity, demos)
+    write_text(folder.path / CARD, card)
+    logger.describe(card)
     return results
 
 

@@ -163,7 +163,7 @@ def test_without_the_best_weights_only_the_last_are_scored(tmp_path: Path) -> No
     assert [*results["checkpoints"]] == ["last"]
     assert [*weights_of(results)] == ["weights/last.safetensors"]
     assert not (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
-    with pytest.raises(ConfigError, match="must be last where the run was trained with callbacks.best=null, got best"):
+    with pytest.raises(ConfigError, match="must be last where the run was trained"):
         run(train_config(tmp_path, *SHORT, "evaluation.reported_checkpoint=best"), tmp_path / "run")
 
 

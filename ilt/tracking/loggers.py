@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from ilt.schema import ConfigError, accepted, check, locate, schema_of
 from ilt.settings import is_of_the_run
+from ilt.tracking.run_folder import CARD
 from ilt.tracking.store import Artifact, provenance, write_text
 
 if TYPE_CHECKING:
@@ -106,6 +107,11 @@ class Run:
         """Log MP4 files, by name."""
         self._copy(videos)
 
+    def describe(self, card: str) -> None:
+        """Log a description of the finished run, in Markdown."""
+        if (folder := self._folder()) is not None:
+            write_text(folder / CARD, card)
+
     def use_artifacts(self, **artifacts: Artifact) -> None:
         """Record the job's input artifacts, by type: `expert`, `demonstrations`, `model`. W&B only."""
 
@@ -155,6 +161,9 @@ class TensorBoardRun(Run):
     def log_videos(self, videos: Mapping[str, Path]) -> None:
         pass
 
+    def describe(self, card: str) -> None:
+        self._tensorboard.experiment.add_text("card", card)
+
     def finish(self, *, failed: bool) -> None:
         if self._summary:
             self._tensorboard.log_hyperparams(dict(self._tensorboard.hparams), self._summary)
@@ -172,6 +181,9 @@ class MLflowRun(Run):
     def log_tables(self, tables: Mapping[str, Table]) -> None:
         for name, rows in tables.items():
             self._client.log_text(self._id, _csv(rows), f"{name}.csv")
+
+    def describe(self, card: str) -> None:
+        self._client.set_tag(self._id, "mlflow.note.content", card)
 
     def _copy(self, files: Mapping[str, Path]) -> None:
         for path in files.values():

@@ -29,6 +29,7 @@ CONFIG, IDENTITY, TRAINING, RESULTS, ERROR = (
 )  # fmt: skip
 COMMAND = ".hydra"
 TABLES = ("curve.csv", "episodes.csv")
+CARD = "card.md"
 
 
 class RunFolder:

@@ -56,11 +56,12 @@ class WandbRun(Run):
 
     Args:
         run: a W&B run that has been started.
+        notes: the user's description of the run.
     """
 
-    def __init__(self, run: "wandb.Run") -> None:
+    def __init__(self, run: "wandb.Run", *, notes: str | None = None) -> None:
         super().__init__()
-        self._run = run
+        self._run, self._notes = run, notes
 
     @property
     def id(self) -> str:
@@ -106,6 +107,10 @@ class WandbRun(Run):
         import wandb
 
         self._run.log({name: wandb.Video(str(path), format="mp4") for name, path in videos.items()})
+
+    def describe(self, card: str) -> None:
+        """Show the description of a finished run in the overview, after the user's own notes."""
+        self._run.notes = card if self._notes is None else f"{self._notes}\n\n{card}"
 
     def use_artifacts(self, **artifacts: Artifact) -> None:
         """Record the job's input artifacts, and upload the files that W&B does not have yet."""
@@ -167,7 +172,7 @@ def start(options: Mapping[str, Any], job: JobInfo) -> Run:
         log.info("W&B is offline%s; upload later with: ilt sync", "" if has_key() else " (no API key)")
     else:
         log.info("W&B: %s", run.url)
-    return WandbRun(run)
+    return WandbRun(run, notes=options.get("notes"))
 
 
 def base_url() -> str:

@@ -64,7 +64,7 @@ callbacks=null -> callbacks=null is not an option of a group; a group takes a na
 callbacks.ema.decay=1 -> callbacks.ema.decay must be a number at least 0 and below 1, got 1
 callbacks.ema.decay=nan -> callbacks.ema.decay must be a number at least 0 and below 1, got nan
 callbacks.rollout=null -> callbacks.rollout must be set; results are made from it. Only best and ema may be null
-callbacks.best=null evaluation.reported_checkpoint=best -> evaluation.reported_checkpoint must be last where callbacks.best=null, got best
+callbacks.best=null evaluation.reported_checkpoint=best -> evaluation.reported_checkpoint must be last where
 callbacks.last=null -> callbacks.last must be set; results are made from it. Only best and ema may be null
 callbacks.rollout.n_episodes=0 -> callbacks.rollout.n_episodes must be an integer of at least 1, got 0
 callbacks.rollout.n_episodes=2.5 -> callbacks.rollout.n_episodes must be an integer of at least 1, got 2.5

@@ -103,6 +103,7 @@ def log_everything(logger: Any, job: JobInfo, expert: Artifact) -> None:
             run.log_videos({"episode": video})
         run.summarize({"test/return_mean": 5.0, "test/name": "left out", "test/crash_rate": None})
         run.summarize({"selection/return_mean": 6.0})
+        run.describe("# Some run")
         run.log_artifacts(demonstrations=expert)
 
 
@@ -117,6 +118,8 @@ def test_tensorboard_event_files_contain_everything_but_videos(tmp_path: Path, e
     assert [e.value for e in events.Scalars("selection/return_mean")] == [6.0]
     (table,) = events.Tensors("episodes/text_summary")
     assert b"| 2 | 3.5 |" in table.tensor_proto.string_val[0]
+    (card,) = events.Tensors("card/text_summary")
+    assert card.tensor_proto.string_val[0] == b"# Some run"
     (image,) = events.Images("curve")
     assert (image.height, image.width) == (4, 5)
     start = HParamsPluginData.FromString(events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content)
@@ -136,6 +139,7 @@ def test_a_local_mlflow_store_contains_everything_and_the_status(tmp_path: Path,
     assert run.data.metrics.items() >= {"test/return_mean": 5.0, "selection/return_mean": 6.0}.items()
     for name, points in {"train/loss": [(0, 10.0), (1, 11.0)], "expert/return_mean": [(100, -5.0), (200, 9.0)]}.items():
         assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, name)] == points
+    assert run.data.tags["mlflow.note.content"] == "# Some run"
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert files == {"curve.png", "episode.mp4", "episodes.csv"}
     (table,) = tmp_path.glob("mlflow/**/episodes.csv")
@@ -158,13 +162,15 @@ def test_csv_files_contain_everything_for_user_loggers_too(tmp_path: Path, exper
     hyperparameters = yaml.safe_load((folder / "hparams.yaml").read_text())
     assert hyperparameters["model"] == {"n_layer": 2}
     assert "git_commit" in hyperparameters["made_by"]
-    files = ["curve.png", "episode.mp4", "episodes.csv", "hparams.yaml", "metrics.csv"]
+    files = ["card.md", "curve.png", "episode.mp4", "episodes.csv", "hparams.yaml", "metrics.csv"]
     assert sorted(path.name for path in folder.iterdir()) == files
 
 
 def test_wandb_contains_everything_and_distinguishes_inputs_from_outputs(tmp_path: Path, expert: Artifact) -> None:
-    log_everything({**WANDB, "tags": ["mine"]}, job(tmp_path, tags=["seed=1"], group="sweep"), expert)
-    (header,) = written(tmp_path, "run")
+    own = {"tags": ["mine"], "notes": "Mine."}
+    log_everything({**WANDB, **own}, job(tmp_path, tags=["seed=1"], group="sweep"), expert)
+    header, described = written(tmp_path, "run")
+    assert (header["notes"], described["notes"]) == ("Mine.", "Mine.\n\n# Some run")
     assert (header["project"], header["job_type"], header["display_name"]) == ("ilt", "collect", "some")
     assert (header["tags"], header["run_group"]) == (["mine", "seed=1"], "sweep")
     assert header["config"]["update"]["model"] == {"n_layer": 2}
