@@ -147,5 +147,5 @@ class WindowData(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         self._validation.to(self._device)
-        batch_size = max(VALIDATION_STEPS // self._validation.context_length, 1)
+        batch_size = max(VALIDATION_STEPS // self._validation.window_length, 1)
         return DataLoader(self._validation, batch_size=batch_size, collate_fn=lambda batch: batch)

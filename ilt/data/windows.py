@@ -43,11 +43,11 @@ class WindowIndex:
         """Move the index to a device."""
         self._last, self._ends, self._firsts = (kept.to(device) for kept in (self._last, self._ends, self._firsts))
 
-    def find(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """Map window numbers (n,) to their episodes (n,) and their first steps within the episode (n,), all int64."""
+    def find(self, windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Map window numbers (n,) to their episodes, their numbers and their first steps in the episode, (n,) int64."""
         episode = torch.searchsorted(self._ends, windows, right=True)
-        start = torch.minimum((windows - self._firsts[episode]) * self._stride, self._last[episode])
-        return episode, start
+        number = windows - self._firsts[episode]
+        return episode, number, torch.minimum(number * self._stride, self._last[episode])
 
 
 class WindowDataset(Dataset[dict[str, Tensor]]):
@@ -72,7 +72,9 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         stride: steps between the starts of neighboring windows, from 1 to K (a larger one would skip steps).
         as_deployed: whether to add `scored`, for validation. It marks each step once, in the window in which the model
             sees the K − 1 steps before it, or all steps since the start of the episode if they are fewer. Requires
-            stride 1.
+            stride 1, which `window_length` replaces.
+        window_length: L, the steps of a window with `as_deployed`; None for K. A window of more than K has L − K + 1
+            steps to score, for models whose outputs depend on the last K steps only (`SequenceModel.slides`).
         chunk: H, how many actions are targets at each step.
         tokens: `states_actions`, or `returns_states_actions` for a return-conditioned model.
     """
@@ -85,11 +87,13 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         context_length: int,
         stride: int = 1,
         as_deployed: bool = False,
+        window_length: int | None = None,
         chunk: int = 1,
         tokens: str = "states_actions",
     ) -> None:
         assert 1 <= stride <= context_length
         assert stride == 1 or not as_deployed, "some steps would never be scored"
+        assert window_length is None or (as_deployed and window_length >= context_length)
         if len(episodes) == 0:
             raise ValueError("there are no episodes to cut windows from")
         self._return_conditioned = tokens == RETURNS_STATES_ACTIONS
@@ -98,11 +102,12 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         self._actions = torch.from_numpy(action_space.encode(episodes.actions))
         labels = action_space.encode(labels_of(episodes)) if LABEL in episodes.extras else None
         self._targets = None if labels is None else torch.from_numpy(labels)
-        self.context_length, self._stride = context_length, stride
-        self._windows = WindowIndex(episodes.lengths, context_length, stride)
+        self.context_length, self.window_length = context_length, window_length or context_length
+        self._stride = self.window_length - context_length + 1 if as_deployed else stride
+        self._windows = WindowIndex(episodes.lengths, self.window_length, self._stride)
         self._lengths = torch.from_numpy(episodes.lengths)
         self._first_steps = torch.from_numpy(episodes.step_offsets)
-        self._positions = torch.arange(context_length)
+        self._positions = torch.arange(self.window_length)
         self._as_deployed, self._chunk = as_deployed, chunk
         self._ahead = torch.arange(chunk)
 
@@ -133,12 +138,12 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
             "_lengths": episodes.lengths,
         }.items():
             setattr(self, name, torch.cat([getattr(self, name), torch.from_numpy(more).to(device)]))
-        self._windows = WindowIndex(self._lengths.cpu().numpy(), self.context_length, self._stride)
+        self._windows = WindowIndex(self._lengths.cpu().numpy(), self.window_length, self._stride)
         self._windows.to(device)
 
     def __getitems__(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
         """Gather a whole batch in one step; `DataLoader` calls this with a batch of indices."""
-        episode, start = self._windows.find(torch.as_tensor(indices, device=self._positions.device))
+        episode, number, start = self._windows.find(torch.as_tensor(indices, device=self._positions.device))
         n_real = (self._lengths[episode] - start)[:, None]
         inside = torch.minimum(self._positions, n_real - 1)  # padding repeats the last real step
         first = (self._first_steps[episode] + start)[:, None]
@@ -154,8 +159,8 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         if self._targets is not None or self._chunk > 1:
             batch["targets"] = (self._actions if self._targets is None else self._targets)[steps]
         if self._as_deployed:
-            last = self._positions == n_real.clamp(max=len(self._positions)) - 1
-            batch["scored"] = last | ((start == 0)[:, None] & batch["mask"])
+            unseen = number * self._stride + self.context_length - 1 - start  # by windows before this one
+            batch["scored"] = batch["mask"] & (self._positions >= torch.where(number > 0, unseen, 0)[:, None])
         return batch
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:

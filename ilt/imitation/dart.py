@@ -12,6 +12,7 @@ from ilt.data.datamodule import VALIDATION_STEPS
 from ilt.data.windows import WindowDataset
 from ilt.envs.actions import ActionSpace
 from ilt.imitation.base import Imitation, Round
+from ilt.models.base import validation_length
 from ilt.models.heads import sample_categorical
 from ilt.rollout.policies import Policy
 from ilt.rollout.sampling import MIXING, EpisodeRNG
@@ -127,12 +128,13 @@ def _beside_the_expert(round: Round) -> tuple[np.ndarray, np.ndarray]:
         action_space=round.env.action_space,
         context_length=round.context_length,
         as_deployed=True,
+        window_length=validation_length(round.model, round.context_length),
         tokens=RETURNS_STATES_ACTIONS if round.model.return_conditioned else "states_actions",
     )
     windows.to(next(round.model.parameters()).device)
     rng = np.random.default_rng(round.number)
     expected, chosen = [], []
-    for which in torch.arange(len(windows)).split(max(VALIDATION_STEPS // windows.context_length, 1)):
+    for which in torch.arange(len(windows)).split(max(VALIDATION_STEPS // windows.window_length, 1)):
         batch = windows.__getitems__(which)
         scored = batch["scored"]
         outputs = round.model(batch["observations"], batch["actions"], batch["mask"])[scored].float().cpu().numpy()

@@ -62,6 +62,8 @@ class SequenceModel(nn.Module):
         return_conditioned: whether the last number of an observation is the return-to-go; observation_dim includes it.
 
     Attributes:
+        slides: whether `forward` takes windows of any length, of which each output depends on the last K steps only, so
+            that one window computes what many would, for validation.
         recurrent: whether it carries a state beyond K steps. If so, `forward` takes windows of any length, and in a
             rollout the state is carried from the start of the episode. Otherwise the model sees only the last K steps.
         observation_mean, observation_std: (obs_dim,) buffers, set before training and saved with the weights.
@@ -69,6 +71,7 @@ class SequenceModel(nn.Module):
             unless its policy is given another target. None if the model is not return-conditioned.
     """
 
+    slides = False
     recurrent = False
     observation_mean: Tensor
     observation_std: Tensor
@@ -99,7 +102,7 @@ class SequenceModel(nn.Module):
         """Compute outputs for the action at every step of a window.
 
         Args:
-            observations: (B, L, obs_dim) float32, with 1 ≤ L ≤ K.
+            observations: (B, L, obs_dim) float32, with 1 ≤ L ≤ K; see `slides` and `recurrent` for longer windows.
             actions: (B, L) or (B, L, dim); `actions[:, t]` follows `observations[:, t]` and is seen from step t + 1 on,
                 so the last one has no effect.
             mask: (B, L) bool, True at real steps; padding is on the right. None if all steps are real.
@@ -125,6 +128,16 @@ class SequenceModel(nn.Module):
     def normalize(self, observations: Tensor) -> Tensor:
         """Standardize observations (…, obs_dim)."""
         return (observations - self.observation_mean) / self.observation_std
+
+
+def validation_length(model: SequenceModel, context_length: int) -> int:
+    """Return the length of windows, in steps, in which validation shows a model `context_length` steps at each step.
+
+    A longer window has more steps to score: K = 32 would compute 32 steps to score one. The attention is over more
+    tokens, though.
+    """
+    slides = model.slides and 1 < context_length == model.context_length
+    return context_length + max(context_length, 24) if slides else context_length
 
 
 class ActionEmbedding(nn.Module):

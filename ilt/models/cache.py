@@ -56,9 +56,7 @@ class CachedDecoder:
         They do not if positions are counted from the start of the window, or if the layers together look back beyond
         the window.
         """
-        if type(model) is not Decoder:  # a subclass may compute something different
-            return False
-        return model.embed_position is None and sum(model.window_sizes) < model.context_length
+        return type(model) is Decoder and model.slides  # a subclass may compute something different
 
     def reset(self, slots: np.ndarray) -> None:
         """Forget the episodes in these slots (n,) int64, where new ones start."""

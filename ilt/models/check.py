@@ -14,8 +14,9 @@ def check_model(model: SequenceModel, *, n_steps: int | None = None) -> None:
     """Raise ValueError, saying what is wrong, unless a model meets the contract of `SequenceModel`.
 
     No observation or action may change an earlier output. Padding must change nothing. Stepping must equal the full
-    pass to 1e-5. Every parameter must get a gradient. Training or evaluation mode must be left as it was. The check
-    uses a copy with randomly perturbed weights, because a weight of zero would hide dependencies.
+    pass to 1e-5, and so must a long window if the model slides. Every parameter must get a gradient. Training or
+    evaluation mode must be left as it was. The check uses a copy with randomly perturbed weights, because a weight of
+    zero would hide dependencies.
 
     Args:
         model: the model.
@@ -30,6 +31,8 @@ def check_model(model: SequenceModel, *, n_steps: int | None = None) -> None:
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator).to(parameter))
         _check_windows(model, length)
+        if model.slides:
+            _check_sliding(model, n_steps)
         _check_stepping(model, n_steps)
     _check_gradients(model.train(), length)
 
@@ -54,7 +57,8 @@ def _check_windows(model: SequenceModel, length: int) -> None:
 def _check_stepping(model: SequenceModel, n_steps: int) -> None:
     """Step through four episodes in three slots. One starts late, and one replaces another in its slot."""
     observations, actions = _make_up(model, 4, n_steps)
-    expected = _full_pass(model, observations, actions).numpy()
+    k = n_steps if model.recurrent else model.context_length
+    expected = _full_pass(model, observations, actions, k).numpy()
     begins = {(0, 0): 3, (0, 1): 0, (2, 2): 7, (n_steps // 2, 3): 3}  # (tick, episode): slot
     stepper = stepper_of(model.train(), context_length=model.context_length)
     active: dict[int, tuple[int, int]] = {}  # slot: episode, first tick
@@ -75,9 +79,19 @@ def _check_stepping(model: SequenceModel, n_steps: int) -> None:
         raise ValueError("stepping must leave the model in the mode it was in, but training mode was turned off")
 
 
-def _full_pass(model: SequenceModel, observations: Tensor, actions: Tensor) -> Tensor:
-    """Compute outputs (B, T, n_outputs) for whole episodes, from the whole past if recurrent, else from K steps."""
-    k = observations.shape[1] if model.recurrent else model.context_length
+def _check_sliding(model: SequenceModel, n_steps: int) -> None:
+    """Compare the outputs of long windows with those of the last K steps before each output."""
+    episodes = _make_up(model, 4, n_steps)
+    outputs, expected = _outputs(model, *episodes), _full_pass(model, *episodes, model.context_length)
+    if not torch.allclose(outputs, expected, atol=1e-5, rtol=1e-5):
+        error = (outputs - expected).abs().max()
+        raise ValueError(
+            f"slides: outputs of long windows must depend on the last K steps only, but differ by {error:.2g}"
+        )
+
+
+def _full_pass(model: SequenceModel, observations: Tensor, actions: Tensor, k: int) -> Tensor:
+    """Compute outputs (B, T, n_outputs) for whole episodes, each from the last k steps."""
     parts = [_outputs(model, observations[:, :k], actions[:, :k])]
     for end in range(k + 1, observations.shape[1] + 1):
         parts.append(_outputs(model, observations[:, end - k : end], actions[:, end - k : end])[:, -1:])

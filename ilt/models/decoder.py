@@ -82,13 +82,17 @@ class Decoder(SequenceModel):
             split_context(context_length, n_layer) if attention == "banded" else [context_length - 1] * n_layer
         )
         n_tokens = self.tokens_per_step * (context_length - 1) + self.state_index + 1
-        index = torch.arange(n_tokens)
-        self.head_dim = d_model // n_head
-        rope_cache = build_rope_cache(index, self.head_dim) if positions == "rotary" else None
+        self.head_dim, self.is_rotary = d_model // n_head, positions == "rotary"
+        rope_cache, attn_mask = self._geometry(torch.arange(n_tokens))
         self.register_buffer("rope_cache", rope_cache, persistent=False)
-        attn_mask = [self.may_attend(index[:, None], index, window_size) for window_size in self.window_sizes]
-        self.register_buffer("attn_mask", torch.stack(attn_mask), persistent=False)
+        self.register_buffer("attn_mask", attn_mask, persistent=False)
         self._init_weights(n_layer)
+
+    @property
+    def slides(self) -> bool:  # type: ignore[override]
+        """Whether positions are relative and all layers together look back at most K − 1 steps."""
+        is_known = type(self) is Decoder  # a subclass may compute something different
+        return is_known and self.embed_position is None and sum(self.window_sizes) < self.context_length
 
     def _init_weights(self, n_layer: int) -> None:
         """Initialize from Normal(0, 0.02), with residual projections scaled by 1 / √(2 n_layer), as in GPT-2."""
@@ -115,13 +119,21 @@ class Decoder(SequenceModel):
         return {"embedding": self.drop, **{f"layer {i + 1}": block for i, block in enumerate(self.blocks)}}
 
     def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
-        """See `SequenceModel.forward`. Padded steps are blanked. Raise ValueError if a window is longer than K."""
+        """See `SequenceModel.forward`. Padded steps are blanked. Raise ValueError if a window is too long."""
         x = self.tokenize(observations, actions, mask)
-        n_tokens = x.shape[1]
-        rope_cache = None if self.rope_cache is None else self.rope_cache[:n_tokens]
-        for block, attn_mask, read in zip(self.blocks, self.attn_mask, self.reads, strict=True):
+        n_tokens, rope_cache, attn_masks = x.shape[1], self.rope_cache, self.attn_mask
+        if n_tokens > attn_masks.shape[-1]:  # a longer window than in training
+            rope_cache, attn_masks = self._geometry(torch.arange(n_tokens, device=x.device))
+        rope_cache = None if rope_cache is None else rope_cache[:n_tokens]
+        for block, attn_mask, read in zip(self.blocks, attn_masks, self.reads, strict=True):
             x = block(x, rope_cache, attn_mask[:n_tokens, :n_tokens][read], read)
         return self.action_head(self.norm(x))
+
+    def _geometry(self, index: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Return the rotations of tokens (T,) int64, and which tokens each layer's may attend to (n_layer, T, T)."""
+        rope_cache = build_rope_cache(index, self.head_dim) if self.is_rotary else None
+        attn_mask = [self.may_attend(index[:, None], index, window_size) for window_size in self.window_sizes]
+        return rope_cache, torch.stack(attn_mask)
 
     def may_attend(self, queries: Tensor, keys: Tensor, window_size: int) -> Tensor:
         """Return which keys each query may attend to, by token index: past ones, up to `window_size` steps back."""
@@ -134,7 +146,7 @@ class Decoder(SequenceModel):
         T is 2L − 1 with states and actions, L with states only, and L more if the model is return-conditioned.
         """
         length = observations.shape[1]
-        if length > self.context_length:
+        if length > self.context_length and not self.slides:
             raise ValueError(f"the model sees at most {self.context_length} steps, got a window of {length}")
         if mask is not None:
             observations = observations.masked_fill(~mask[..., None], 0.0)

@@ -34,6 +34,7 @@ class MLP(SequenceModel):
         sizes: see `SequenceModel`.
     """
 
+    slides = True
     recurrent = True  # with an empty state
 
     def __init__(self, *, d_model: int, n_layer: int, dropout: float, **sizes: Any) -> None:
@@ -95,6 +96,8 @@ class MLPStack(SequenceModel):
         dropout: dropout probability after each hidden layer.
         sizes: see `SequenceModel`.
     """
+
+    slides = True
 
     def __init__(self, *, d_model: int, n_layer: int, d_action: int, dropout: float, **sizes: Any) -> None:
         super().__init__(**sizes)

@@ -25,7 +25,7 @@ from ilt.experts.base import check_expert_config
 from ilt.experts.find import LoadedExpert
 from ilt.imitation.base import check_labels, make_imitation
 from ilt.imitation.rounds import LabelBudget
-from ilt.models.base import SequenceModel
+from ilt.models.base import SequenceModel, validation_length
 from ilt.models.heads import ActionHead
 from ilt.models.spec import ModelSpec
 from ilt.rollout.policies import SequencePolicy
@@ -159,21 +159,22 @@ def _learn(
     if is_return_conditioned(cfg.dataset):
         demonstrations = keep_returns_to_go(demonstrations)
     labels = _labels(ctx, cfg, run, demos, expert, demonstrations)
+    spec = model_spec(ctx, cfg)
+    model, head = spec.build()
     space, validation = ctx.env.action_space, Episodes.load(demos.file("validation.npz"))
     known = {"action_space": space, "chunk": cfg.head.chunk}
+    deployed = {"as_deployed": True, "window_length": validation_length(model, cfg.dataset.context_length)}
     data = WindowData(
         build("dataset", cfg.dataset, known={"episodes": labels.first, **known}),
         build(
             "dataset",
             {**plain(cfg.dataset), "stride": 1},
-            known={"episodes": validation, "as_deployed": True, **known},
+            known={"episodes": validation, **deployed, **known},
         ),
         batch_size=cfg.dataset.batch_size,
         seed=cfg.seed,
         steps_per_round=labels.steps_per_round,
     )
-    spec = model_spec(ctx, cfg)
-    model, head = spec.build()
     statistics = observation_statistics(labels.first, return_conditioned=model.return_conditioned)
     model.set_normalization(*statistics)
     if model.target_return is not None:
@@ -216,7 +217,8 @@ def check_components(ctx: Context, cfg: DictConfig) -> None:
     check_source(cfg.demos, cfg.expert, ctx.env)
     for expert in (cfg.expert, *make_source(cfg.demos).experts.values()):
         check_expert_config(expert, ctx.env)
-    known = {"episodes": None, "action_space": None, "as_deployed": True, "chunk": cfg.head.chunk}
+    deployed = {"as_deployed": True, "window_length": cfg.dataset.context_length}
+    known = {"episodes": None, "action_space": None, "chunk": cfg.head.chunk, **deployed}
     given = accepted(_located("dataset", cfg), own_keys("dataset", cfg.dataset), known, prefix="dataset")
     if cfg.head.chunk > 1 and "chunk" not in given:
         raise ConfigError(

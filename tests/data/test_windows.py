@@ -54,7 +54,7 @@ def test_windows_cover_every_step_and_are_distinct() -> None:
     for _ in range(100):
         lengths, context_length = rng.integers(1, 40, 8), int(rng.integers(1, 20))
         index = WindowIndex(lengths, context_length, stride=int(rng.integers(1, context_length + 1)))
-        episode, start = (found.numpy() for found in index.find(torch.arange(len(index))))
+        episode, _, start = (found.numpy() for found in index.find(torch.arange(len(index))))
         for e, length in enumerate(lengths):
             starts = start[episode == e]
             assert {t for s in starts for t in range(s, min(s + context_length, length))} == set(range(length))
@@ -140,6 +140,19 @@ def test_deployed_windows_score_every_step_once_in_its_context(two_episodes: Epi
     scored = [(batch["observations"][row, at, 0].item(), at) for row, at in batch["scored"].nonzero().tolist()]
     # with all its previous steps, up to K - 1
     assert sorted(scored) == [(seen, min(seen % 10, context_length - 1)) for seen in (0, 1, 2, 10, 11)]
+
+
+@pytest.mark.parametrize("context_length", [1, 2, 3])
+@pytest.mark.parametrize("longer", [0, 1, 2, 5, 50])
+def test_long_deployed_windows_score_every_step_once_in_its_context(context_length: int, longer: int) -> None:
+    lengths = (1, 2, 7, 11, 12, 13)
+    windows = windows_of(episodes_of(*lengths), context_length, as_deployed=True, window_length=context_length + longer)
+    batch = whole(windows)
+    assert batch["mask"].shape == (len(windows), context_length + longer)
+    assert (batch["mask"] | ~batch["scored"]).all()
+    scored = [(batch["actions"][row, at].item(), at) for row, at in batch["scored"].nonzero().tolist()]
+    assert sorted(action for action, _ in scored) == [100 * e + t for e, n in enumerate(lengths) for t in range(n)]
+    assert all(at >= min(action % 100, context_length - 1) for action, at in scored)
 
 
 def test_windows_at_a_step_have_the_full_available_context() -> None:

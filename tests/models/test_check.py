@@ -172,6 +172,12 @@ class DependsOnTheLengthOfItsWindow(Toy):
         super().__init__(lambda toy, outputs, given: outputs * outputs.shape[1], stepper=lambda model: None)
 
 
+class SeesBeyondItsWindow(Toy):
+    """A model that claims that long windows show it no more than K steps."""
+
+    slides = True
+
+
 def test_a_correct_toy_passes() -> None:
     check_model(Toy())
 
@@ -191,6 +197,7 @@ def test_a_correct_toy_passes() -> None:
         (Toy(stepper=StaysInEvaluation), "training mode was turned off"),
         (Toy(stepper=StepsOneDimension), r"must return shape \(n, n_outputs\) = \(2, 4\), got \(4,\)"),
         (DependsOnTheLengthOfItsWindow(), "stepping must equal the full pass"),
+        (SeesBeyondItsWindow(), "slides: outputs of long windows must depend on the last K steps only"),
     ],
 )
 def test_broken_models_are_caught(broken: Toy, message: str) -> None:

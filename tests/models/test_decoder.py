@@ -296,6 +296,8 @@ def test_an_odd_head_size_works_without_rotary(options: dict[str, str]) -> None:
     assert decoder(d_model=6, n_head=2, **options)(*window()).shape == (3, K, 4)
 
 
-def test_a_window_longer_than_the_context_is_refused() -> None:
+@pytest.mark.parametrize("options", [{"attention": "full"}, {"positions": "learned"}], ids=str)
+def test_a_window_longer_than_the_context_is_refused_unless_the_model_slides(options: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="at most 5 steps, got a window of 6"):
-        decoder()(*window(length=6))
+        decoder(**options)(*window(length=6))
+    assert decoder()(*window(length=6)).shape == (3, 6, 4)
