@@ -95,7 +95,11 @@ API = {
     "Statistics": (
         "The numbers behind every table. See [Evaluation and its statistics](../concepts/evaluation.md).",
         ["evaluation.statistics.mean_interval", "evaluation.statistics.mean_interval_of_runs",
-         "evaluation.statistics.mean_interval_of_runs_and_episodes", "evaluation.statistics.performance",
+         "evaluation.statistics.mean_interval_of_runs_and_episodes", "evaluation.statistics.difference_interval",
+         "evaluation.statistics.is_noninferior", "evaluation.statistics.probability_of_improvement",
+         "evaluation.statistics.interquartile_mean", "evaluation.statistics.interquartile_mean_interval",
+         "evaluation.statistics.rate_bound", "evaluation.statistics.cvar",
+         "evaluation.statistics.performance_profile", "evaluation.statistics.performance",
          "evaluation.sequential.confidence_sequence", "evaluation.sequential.log_wealth",
          "evaluation.sequential.plausible_bound", "evaluation.sequential.decide"],
     ),

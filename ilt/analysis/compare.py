@@ -21,6 +21,9 @@ from ilt.tracking.store import Artifact
 
 log = logging.getLogger(__name__)
 
+VERSION = 2
+"""Of what a comparison computes. Since 2, intervals of several runs cover episodes as well."""
+
 MAX_FRAMES = 120
 """Maximum number of frames in a GIF. Longer episodes get a lower frame rate, to limit the file size."""
 
@@ -137,18 +140,21 @@ def find_or_compare(
         subsets: parameter and quantiles, by name; see `subset_masks`.
         video: names of the policies to show side by side; empty for no video.
         seeds: `block`, `offset` and `count`.
-        margin: the margin of the decisions.
+        margin: the margin of the decisions, or of non-inferiority if all seeds were evaluated.
         decisions: about the compared policies, from `roll_out_until_decided`; None if all seeds were evaluated.
     """
     env = ctx.env
     rules = {"success_return": env.success_return, "crash_reward": env.crash_reward}
     canonical_config = {
+        "version": VERSION,
         "env": {**env.identity(), **rules},
         "rollouts": [[policy, [a.name for run in runs for a in run.artifacts]] for policy, runs in rollouts.items()],
         "reference": reference,
         "subsets": {subset: list(rule) for subset, rule in subsets.items()},
         "video": list(video),
     }
+    if decisions is None and margin is not None:
+        canonical_config["margin"] = margin
     if decisions is not None:
         canonical_config["until"] = {"margin": margin, "most_episodes": seeds["count"], "confidence": 1 - ERROR}
 

@@ -54,5 +54,5 @@ def comparison_figure(comparison: Mapping[str, Any], width: float) -> Figure:
 def _interval(by_policy: Mapping[str, Mapping[str, Any]], separator: str) -> str:
     """Return the intervals' label. They are over runs for policies that have several runs."""
     several = {"by_run" in numbers for name, numbers in by_policy.items() if name != "random"}
-    kinds = {True: "Student's t over runs", False: "bootstrap over episodes"}
+    kinds = {True: "over runs and episodes", False: "bootstrap over episodes"}
     return f"95 % interval ({f'{separator}or '.join(kinds[each] for each in sorted(several))})"

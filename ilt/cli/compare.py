@@ -19,7 +19,8 @@ log = logging.getLogger(__name__)
 def check_names(cfg: DictConfig) -> tuple[str, dict[str, tuple[str, float, float]]]:
     """Return the reference's name, and each subset's parameter and quantiles.
 
-    Raise ConfigError if `reference` or `video` names an unknown policy, or `until` does not fit the other keys.
+    Raise ConfigError if `reference` or `video` names an unknown policy, or `until` or `margin` does not fit
+    the other keys.
     """
     names = [*map(str, cfg.policies), RANDOM]
     reference = cfg.reference or names[0]
@@ -29,12 +30,11 @@ def check_names(cfg: DictConfig) -> tuple[str, dict[str, tuple[str, float, float
                 raise ConfigError(f"{key} must name one of policies = {names}, got {name}")
     if cfg.policies.get(RANDOM, RANDOM) != RANDOM:
         raise ConfigError(f"policies.{RANDOM} must be {RANDOM}, which is always compared, got {cfg.policies[RANDOM]}")
-    if cfg.until == "all" and cfg.margin is not None:
-        raise ConfigError(f"margin must be null unless until=decided, got margin={cfg.margin:g} with until=all")
-    if cfg.until == "decided" and names[:-1] in ([], [reference]):
+    if names[:-1] in ([], [reference]) and (cfg.until == "decided" or cfg.margin is not None):
         raise ConfigError(
-            f"policies must have at least one policy besides the reference, {reference}, with until=decided, "
-            f"got {names[:-1]}; reference={RANDOM} compares with the random policy"
+            f"policies must have at least one policy besides the reference, {reference}, with "
+            f"{'until=decided' if cfg.until == 'decided' else 'margin'}, got {names[:-1]}; reference={RANDOM} compares "
+            "with the random policy"
         )
     if cfg.until == "decided" and cfg.subsets:
         raise ConfigError(

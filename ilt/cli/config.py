@@ -137,8 +137,8 @@ class Compare(_Trusting):
     )
     margin: float | None = key(
         None,
-        "With until=decided, difference in mean return up to which policies are equal; null to decide only who is "
-        "better.",
+        "Loss of mean return below which a policy is non-inferior to the reference; with until=decided, difference up "
+        "to which policies are equal. To be chosen before any result; null for no such statement.",
         gt=0,
     )
     subsets: dict[str, str] = key({}, "Episodes whose randomized parameter lies between two quantiles.", rule=_SUBSETS)

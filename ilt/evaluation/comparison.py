@@ -11,7 +11,15 @@ from scipy.stats import rankdata
 from ilt.data.episodes import Episodes
 from ilt.envs.spec import EnvSpec
 from ilt.evaluation.sequential import Decision
-from ilt.evaluation.statistics import mean_interval, mean_interval_of_runs, performance, summarize
+from ilt.evaluation.statistics import (
+    difference_interval,
+    is_noninferior,
+    mean_interval,
+    mean_interval_of_runs_and_episodes,
+    performance,
+    probability_of_improvement,
+    summarize,
+)
 from ilt.evaluation.tables import filled, markdown_table, percent
 from ilt.schema import ConfigError
 from ilt.tracking.store import write_json, write_text
@@ -25,10 +33,12 @@ METRICS = (
     "return_mean",
     "return_median",
     "return_p05",
+    "return_cvar05",
     "success_rate",
     "crash_rate",
     "performance",
     "performance_lowest",
+    "probability_of_improvement",
 )
 """Columns of `comparison.csv`, besides the intervals and the difference from the reference."""
 
@@ -66,10 +76,11 @@ def compare_policies(
     """Return metrics by subset and policy, and the returns (runs, E) of each policy.
 
     A policy may consist of several runs that differ in their training seed. Its metrics are then means over runs. Its
-    intervals are Student's t over the runs' means, not a bootstrap over episodes. `by_run` has each run's metrics.
+    intervals cover runs and episodes, see `mean_interval_of_runs_and_episodes`. `by_run` has each run's metrics.
 
     Metrics include `performance`, which is 0 for the policy `random` and 1 for `reference`; `performance_lowest`, the
-    lowest of the runs; and `difference` from the reference, paired by seed. Raise ValueError if the seeds differ.
+    lowest of the runs; `difference` from the reference, paired by seed, see `difference_interval`; and
+    `probability_of_improvement` over the reference, with its interval. Raise ValueError if the seeds differ.
 
     Args:
         episodes_by_policy: the name of each policy, and the episodes of each of its runs. All have the seeds of the
@@ -107,34 +118,41 @@ def _beside(
     random: str,
 ) -> dict[str, dict[str, Any]]:
     """Return each policy's metrics in one subset, with performance and difference from the reference."""
-    opposite = returns[reference].mean(axis=0)
     numbers = {}
     for name, runs in by_policy.items():
         chosen = np.flatnonzero(mask[: returns[name].shape[1]])  # on the episodes of this policy
-        best, worst = (float(returns[each][:, chosen].mean()) for each in (reference, random))
-        for run, earned in zip(runs, returns[name], strict=True):
-            difference = earned[chosen] - opposite[chosen]
-            run["performance"] = performance(run["return_mean"], best, worst)
+        own, opposite, chance = (returns[each][:, chosen] for each in (name, reference, random))
+        for run, earned in zip(runs, own, strict=True):
+            difference = earned - opposite.mean(axis=0)
+            run["performance"] = performance(run["return_mean"], float(opposite.mean()), float(chance.mean()))
             run["difference"] = {"mean": float(difference.mean()), "interval": mean_interval(difference)}
-        numbers[name] = {**_together(runs), "n_runs": len(runs)}
+        numbers[name] = _together(runs, own)
+        probability, interval = (0.5, [0.5, 0.5]) if name == reference else probability_of_improvement(own, opposite)
+        numbers[name] |= {
+            "n_runs": len(runs),
+            "difference": {
+                "mean": float(own.mean() - opposite.mean()),
+                "interval": [0.0, 0.0] if name == reference else difference_interval(own, opposite),
+            },
+            "probability_of_improvement": probability,
+            "probability_of_improvement_interval": interval,
+        }
     return numbers
 
 
-def _together(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the metrics of a single run, or their means over several runs."""
+def _together(runs: list[dict[str, Any]], returns: np.ndarray) -> dict[str, Any]:
+    """Return the metrics of a single run, or their means over several runs with returns (runs, E)."""
     performances = [run["performance"] for run in runs]
     lowest = None if None in performances else min(performances)
     if len(runs) == 1:
         return {**runs[0], "performance_lowest": lowest}
-    differences = np.array([run["difference"]["mean"] for run in runs])
-    means = {name: np.array([run[name] for run in runs]) for name, value in runs[0].items() if isinstance(value, float)}
+    means = {name: [run[name] for run in runs] for name, value in runs[0].items() if isinstance(value, float)}
     return {
         **runs[0],  # the number of episodes, and rates that are None
-        **{name: float(values.mean()) for name, values in means.items()},
-        "return_mean_interval": mean_interval_of_runs(means["return_mean"]),
+        **{name: float(np.mean(values)) for name, values in means.items()},
+        "return_mean_interval": mean_interval_of_runs_and_episodes(returns),
         "performance": None if lowest is None else float(np.mean(performances)),
         "performance_lowest": lowest,
-        "difference": {"mean": float(differences.mean()), "interval": mean_interval_of_runs(differences)},
         "by_run": runs,
     }
 
@@ -184,8 +202,25 @@ def decided(comparison: Mapping[str, Any], decisions: Mapping[str, Decision]) ->
 
 
 def sentences(comparison: Mapping[str, Any]) -> list[str]:
-    """Return what was decided about each policy, in words; nothing if all episodes were evaluated."""
-    return [decision["sentence"] for decision in comparison.get("until", {}).get("decisions", {}).values()]
+    """Return what was decided about each policy, in words: with a margin, or until all was decided."""
+    if "until" in comparison:
+        return [decision["sentence"] for decision in comparison["until"]["decisions"].values()]
+    if "margin" not in comparison:
+        return []
+    reference = comparison["reference"]
+    others = {
+        name: numbers for name, numbers in comparison["metrics"][ALL].items() if name not in (reference, "random")
+    }
+    return [_noninferiority(name, reference, each["difference"], comparison["margin"]) for name, each in others.items()]
+
+
+def _noninferiority(name: str, reference: str, difference: Mapping[str, Any], margin: float) -> str:
+    found = "is non-inferior" if is_noninferior(difference["interval"], margin) else "is not shown to be non-inferior"
+    low, high = difference["interval"]
+    return (
+        f"{name} {found} to {reference} by a margin of {margin:g}: {name} - {reference} is {difference['mean']:.1f} "
+        f"(95 % interval {low:.1f} to {high:.1f})"
+    )
 
 
 def comparison_table(by_policy: Mapping[str, Mapping[str, Any]], reference: str) -> tuple[list[str], list[list[str]]]:
@@ -196,7 +231,7 @@ def comparison_table(by_policy: Mapping[str, Mapping[str, Any]], reference: str)
     """
     counts = {numbers["n_episodes"] for numbers in by_policy.values()}
     sequential = any("kind" in numbers["difference"] for numbers in by_policy.values())
-    columns = ("policy", "runs", "episodes", "return", "95 % interval", "median", "success", "crashes", "performance")
+    columns = ("policy", "runs", "episodes", "return", "95 % interval", "median", "worst 5 %", "success", "crashes")
     rows = [
         [
             name,
@@ -205,6 +240,7 @@ def comparison_table(by_policy: Mapping[str, Mapping[str, Any]], reference: str)
             f"{numbers['return_mean']:.1f}",
             "{:.1f} … {:.1f}".format(*numbers["return_mean_interval"]),
             f"{numbers['return_median']:.1f}",
+            f"{numbers['return_cvar05']:.1f}",
             percent(numbers["success_rate"]),
             percent(numbers["crash_rate"]),
             *("–" if numbers[key] is None else f"{numbers[key]:.3f}" for key in ("performance", "performance_lowest")),
@@ -212,11 +248,12 @@ def comparison_table(by_policy: Mapping[str, Mapping[str, Any]], reference: str)
             "–"
             if name == reference or (sequential and "kind" not in numbers["difference"])
             else "{:+.1f} … {:+.1f}".format(*numbers["difference"]["interval"]),
+            "–" if name == reference else f"{numbers['probability_of_improvement']:.2f}",
         ]
         for name, numbers in by_policy.items()
     ]
     interval = CONFIDENCE_SEQUENCE if sequential else "interval of that"
-    return filled((*columns, "lowest run", f"− {reference}", interval), rows)
+    return filled((*columns, "performance", "lowest run", f"− {reference}", interval, "P(improvement)"), rows)
 
 
 def headings(comparison: Mapping[str, Any]) -> dict[str, str]:
@@ -254,6 +291,8 @@ def write_comparison(folder: Path, comparison: Mapping[str, Any]) -> None:
             "difference_mean": numbers["difference"]["mean"],
             "difference_low": numbers["difference"]["interval"][0],
             "difference_high": numbers["difference"]["interval"][1],
+            "probability_low": numbers["probability_of_improvement_interval"][0],
+            "probability_high": numbers["probability_of_improvement_interval"][1],
             **(_decision_cells(comparison["until"], name, numbers) if "until" in comparison else {}),
         }
         for subset, by_policy in metrics.items()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ("policy", "return", "95 % interval", "p05", "success", "crashes", "performance")
+COLUMNS = ("policy", "return", "95 % interval", "p05", "worst 5 %", "success", "crashes", "performance")
 VALIDATION = {
     "validation_loss": "validation loss",
     "action_accuracy": "action accuracy",
@@ -61,6 +61,7 @@ def _row(name: str, metrics: Mapping[str, Any], reference: Mapping[str, Any] | N
         f"{metrics['return_mean']:.1f}",
         f"{low:.1f} … {high:.1f}",
         f"{metrics['return_p05']:.1f}",
+        f"{metrics['return_cvar05']:.1f}" if "return_cvar05" in metrics else None,  # older results have none
         percent(metrics["success_rate"]),
         percent(metrics["crash_rate"]),
         f"{(metrics['return_mean'] - zero) / (one - zero):z.3f}" if one > zero else None if reference is None else "–",

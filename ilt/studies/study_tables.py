@@ -11,13 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from ilt.evaluation.statistics import mean_interval_of_runs_and_episodes, mean_rate, performance
+from ilt.evaluation.statistics import (
+    interquartile_mean,
+    interquartile_mean_interval,
+    mean_interval_of_runs_and_episodes,
+    mean_rate,
+    performance,
+    rate_bound,
+)
 from ilt.evaluation.tables import escaped, filled, markdown_table, percent
 from ilt.studies.plan import FINISHED, NEW, Plan, State, StudyJob
 from ilt.tracking.records import RunRecord
 
 MISSED = "✗"
 """Marks a cell that misses the study's bar."""
+
+FEWEST_FOR_IQM = 4
+"""Training seeds below which an interquartile mean is the mean."""
 
 METRICS = {"performance": "performance", "return": "mean return"}
 """The metrics of a study, in words."""
@@ -49,8 +59,9 @@ class Cell:
 
     @cached_property
     def numbers(self) -> dict[str, float]:
-        """The numbers of a cell with finished runs: means over seeds and episodes, intervals, and the lowest seed.
+        """The numbers of a cell with finished runs: means over seeds and episodes, intervals, and those of its seeds.
 
+        `at_bar` is the number of seeds that reach the bar, and `at_bar_bound` the lower bound of their share.
         `performance` is missing if the expert's mean return is that of the random policy.
         """
         if not self.runs:
@@ -78,6 +89,12 @@ class Cell:
         if self.by_seed:
             lowest = min(self.by_seed, key=lambda seed: self.by_seed[seed])
             found |= {"lowest": self.by_seed[lowest], "lowest_seed": lowest}
+            of_seeds = np.array(list(self.by_seed.values()))
+            low, high = interquartile_mean_interval(of_seeds)
+            found |= {"iqm": interquartile_mean(of_seeds), "iqm_low": low, "iqm_high": high}
+            if self.seed_bar is not None:
+                at_bar = int((of_seeds >= self.seed_bar).sum())
+                found |= {"at_bar": at_bar, "at_bar_bound": rate_bound(at_bar, len(of_seeds))}
         found["seconds"] = fmean(run.results["seconds"]["total"] for run in self.runs)
         return found
 
@@ -86,6 +103,11 @@ class Cell:
         """The metric by training seed; empty if it is undefined."""
         key = {"performance": "performance", "return": "return_mean"}[self.metric]
         return {run.results["seed"]: run.results[key] for run in self.runs if run.results[key] is not None}
+
+    @property
+    def seed_bar(self) -> float | None:
+        """What every seed should reach: `lowest_bar` or, without one, `bar`."""
+        return self.bar if self.lowest_bar is None else self.lowest_bar
 
     @property
     def misses(self) -> str:
@@ -147,8 +169,8 @@ def shown(metric: str, value: float | None) -> str:
 def details(cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
     """Return columns and rows of a table with every number of the cells in one row of the study."""
     columns = [
-        "student", "seeds", "return", "95 % interval", "performance", "95 % interval", "lowest seed", "bar", "success",
-        "crashes", "expert labels", "parameters", "seconds",
+        "student", "seeds", "return", "95 % interval", "performance", "95 % interval", "IQM", "lowest seed",
+        _at_bar_title(cells), "bar", "success", "crashes", "expert labels", "parameters", "seconds",
     ]  # fmt: skip
     rows: list[list[str | None]] = []
     for cell in cells:
@@ -163,7 +185,9 @@ def details(cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
             _interval(n, "return"),
             shown("performance", n["performance"]) if "performance" in n else None,
             _interval(n, "performance"),
+            shown(cell.metric, n["iqm"]) if len(cell.by_seed) >= FEWEST_FOR_IQM else None,
             lowest,
+            _at_bar(cell),
             verdict if has_bar else None,
             percent(mean_rate([each["success_rate"] for each in results])),
             percent(mean_rate([each["crash_rate"] for each in results])),
@@ -172,6 +196,18 @@ def details(cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
             f"{n['seconds']:.0f}" if n else None,
         ])  # fmt: skip
     return filled(columns, rows)
+
+
+def _at_bar_title(cells: Sequence[Cell]) -> str:
+    bars = unique(f"{cell.seed_bar:g}" for cell in cells if cell.seed_bar is not None)
+    return f"seeds ≥ {bars[0]}" if bars else "seeds at the bar"
+
+
+def _at_bar(cell: Cell) -> str | None:
+    """Return how many seeds reach the bar, and the bound of their share."""
+    if "at_bar" not in cell.numbers:
+        return None
+    return f"{cell.numbers['at_bar']:.0f} of {len(cell.by_seed)} (≥ {100 * cell.numbers['at_bar_bound']:.0f} %)"
 
 
 def _interval(numbers: Mapping[str, float], name: str) -> str | None:
@@ -209,8 +245,10 @@ def provenance_of(cells: Sequence[Cell]) -> str:
     return (
         f"Each number is a mean over training seeds and held-out test episodes ({episodes} per run), on which expert "
         f"and random policy are scored too. Weights: {weights}. The 95 % intervals cover training seeds and episodes "
-        "(two-way, Student's t); with one seed, episodes alone (bootstrap). Performance is 0 for the random policy and "
-        f"1 for the expert. Commits: {commits}."
+        "(two-way, Student's t); with one seed, episodes alone (bootstrap). IQM is the mean over seeds without the "
+        "best and the worst quarter. Beside the number of seeds at the bar is the exact 95 % lower bound of their "
+        "share among all training seeds. Performance is 0 for the random policy and 1 for the expert. "
+        f"Commits: {commits}."
     )
 
 
@@ -259,8 +297,8 @@ def study_markdown(plan: Plan, cells: Sequence[Cell], states: Sequence[State], *
 def study_csv(plan: Plan, cells: Sequence[Cell], states: Sequence[State]) -> str:
     """Return `study.csv` as text, unrounded: rows of runs, then of cells. The column `kind` tells them apart."""
     names = [
-        "return", "return_low", "return_high", "performance", "performance_low", "performance_high", "lowest",
-        "lowest_seed", "expert_return", "random_return", "seconds",
+        "return", "return_low", "return_high", "performance", "performance_low", "performance_high", "iqm", "iqm_low",
+        "iqm_high", "lowest", "lowest_seed", "at_bar", "at_bar_bound", "expert_return", "random_return", "seconds",
     ]  # fmt: skip
     columns = ["kind", "row", "column", "seed", "status", "n_runs", "n_episodes", *names, "folder", "git_commit"]
     text = io.StringIO()

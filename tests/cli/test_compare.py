@@ -92,7 +92,6 @@ def test_the_video_shows_the_requested_policies_side_by_side(filmed: Path, conte
             r"^policies\.nominal was trained in LunarLander-v3 and",
         ),
         (["env=lunar_lander_blind"], r"^policies\.nominal was trained to see .*, but env shows it "),
-        (["margin=5"], r"^margin must be null unless until=decided, got margin=5 with until=all$"),
         (["until=decided", "+subsets.windy=wind_power:0.5:1"], r"^subsets must be empty with until=decided"),
         (["seeds=test:0"], r"^seeds must stay in env\.seed_blocks\.test"),
     ],
@@ -108,6 +107,23 @@ def test_comparison_errors_are_found_before_any_rollout(
 def test_a_comparison_with_itself_needs_another_policy(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^policies must have at least one policy besides the reference, student, "):
         compared(tmp_path, f"+policies.student={PPO}", "until=decided")
+    with pytest.raises(ConfigError, match=r"^policies must have at least one .* reference, student, with margin, got "):
+        compared(tmp_path, f"+policies.student={PPO}", "margin=5")
+
+
+def test_with_a_margin_a_comparison_says_who_is_not_inferior(
+    filmed: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Context, "rollout", None)
+    outputs = filmed.parents[1]
+    before = comparisons(outputs)
+    with caplog.at_level("INFO", logger="ilt"):
+        compared(outputs, *POLICIES, "margin=5000")
+    (folder,) = set(comparisons(outputs)) - set(before)
+    assert content_of(folder)["margin"] == 5000
+    said = "other is non-inferior to nominal by a margin of 5000: other - nominal is "
+    assert any(message.startswith(said) for message in caplog.messages)
+    assert said in (folder / "comparison.md").read_text()
 
 
 def test_until_decided_uses_stored_episodes_and_says_what_is_undecided(

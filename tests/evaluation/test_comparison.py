@@ -16,9 +16,15 @@ from ilt.evaluation.comparison import (
     compare_policies,
     comparison_table,
     median_run,
+    sentences,
     subset_masks,
     typical_episode,
     write_comparison,
+)
+from ilt.evaluation.statistics import (
+    difference_interval,
+    mean_interval_of_runs_and_episodes,
+    probability_of_improvement,
 )
 from tests.evaluation.test_statistics import single_steps
 from tests.toys import countdown
@@ -93,9 +99,16 @@ def test_a_policy_with_several_runs_has_their_means_and_an_interval_over_runs() 
     assert [run["return_mean"] for run in student["by_run"]] == [8.0, 10.0, 6.0]
     assert (student["n_runs"], student["n_episodes"]) == (3, 4)
     assert student["return_mean"] == pytest.approx(8.0)
-    half = 4.303 * 2 / 3**0.5  # Student's t with two degrees of freedom, standard deviation 2
-    assert student["return_mean_interval"] == pytest.approx([8 - half, 8 + half], abs=1e-3)
+    returns = np.stack([run.returns for run in runs])
+    assert student["return_mean_interval"] == mean_interval_of_runs_and_episodes(returns)
+    expert = EPISODES["expert"].returns[None]
+    assert student["difference"]["interval"] == difference_interval(returns, expert)
     assert student["difference"]["mean"] == pytest.approx(-2.0)
+    assert (
+        student["probability_of_improvement"]
+        == probability_of_improvement(returns, expert)[0]
+        == pytest.approx(2.5 / 12)
+    )
     assert (student["performance"], student["performance_lowest"]) == pytest.approx((0.8, 0.6))
 
 
@@ -135,8 +148,9 @@ def test_a_typical_episode_is_near_the_median_of_every_policy() -> None:
 def test_table_rows_show_performance_and_the_difference_to_the_reference() -> None:
     _, (expert, student, _) = comparison_table(compared()["windy"], "expert")
     assert student[:3] == ["student", "1", "6.5"]
-    assert student[7:10] == ["0.650", "0.650", "-3.5"]
-    assert expert[7:] == ["1.000", "1.000", "–", "–"]
+    assert student[8:11] == ["0.650", "0.650", "-3.5"]
+    assert student[12] == "0.00"
+    assert expert[8:] == ["1.000", "1.000", "–", "–", "–"]
 
 
 def test_all_files_contain_the_same_numbers(tmp_path: Path) -> None:
@@ -163,3 +177,14 @@ def test_undefined_rates_have_no_column(tmp_path: Path) -> None:
     write_comparison(tmp_path, comparison(spec))
     assert "success" not in (tmp_path / "comparison.md").read_text() + (tmp_path / "comparison.csv").read_text()
     assert "crashes" in (tmp_path / "comparison.md").read_text()
+
+
+def test_a_margin_says_which_policies_are_non_inferior(tmp_path: Path) -> None:
+    steady = {"expert": [episodes(0.0, 50.0, 100.0, 150.0)], "student": [episodes(-1.0, 49.0, 99.0, 149.0)]}
+    content = {**comparison(), "metrics": compared(**steady)}
+    assert sentences(content) == []
+    found = "to expert by a margin of {}: student - expert is -1.0 (95 % interval -1.0 to -1.0)"
+    assert sentences({**content, "margin": 2.0}) == [f"student is non-inferior {found.format(2)}"]
+    assert sentences({**content, "margin": 1.0}) == [f"student is not shown to be non-inferior {found.format(1)}"]
+    write_comparison(tmp_path, {**content, "margin": 2.0})
+    assert "\n- student is non-inferior to expert by a margin of 2: " in (tmp_path / "comparison.md").read_text()

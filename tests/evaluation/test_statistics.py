@@ -2,15 +2,23 @@
 
 import numpy as np
 import pytest
-from scipy.stats import t
+from scipy.stats import kstat, mannwhitneyu, skew, t, ttest_ind
 
 from ilt.data.episodes import Episodes
 from ilt.evaluation.statistics import (
     compare,
+    cvar,
+    difference_interval,
+    interquartile_mean,
+    interquartile_mean_interval,
+    is_noninferior,
     mean_interval,
     mean_interval_of_runs,
     mean_interval_of_runs_and_episodes,
     performance,
+    performance_profile,
+    probability_of_improvement,
+    rate_bound,
     summarize,
 )
 from ilt.rollout.metrics import episode_metrics
@@ -62,7 +70,7 @@ def test_a_summary_contains_metrics_and_the_interval_of_the_mean_return() -> Non
     episodes = single_steps(0.0, 2.0, 4.0, 6.0)
     summary = summarize(episodes, countdown())
     low, high = summary.pop("return_mean_interval")
-    assert summary == {**episode_metrics(episodes, countdown()), "n_episodes": 4}
+    assert summary == {**episode_metrics(episodes, countdown()), "return_cvar05": 0.0, "n_episodes": 4}
     assert 0.0 <= low < 3.0 < high <= 6.0
 
 
@@ -127,3 +135,119 @@ def test_the_interval_over_runs_and_episodes_covers_the_mean_of_all_of_them(of_r
         low, high = mean_interval_of_runs_and_episodes(runs + episodes + rng.normal(0, 1.0, (5, 50)))
         covered += low <= 0 <= high
     assert 0.93 <= covered / 1000 <= 0.98
+
+
+A = np.array([[3.0, 10.0], [5.0, 8.0], [2.0, 12.0], [9.0, 7.0], [4.0, 11.0], [6.0, 9.0]])
+B = np.array([[4.0, 9.0], [1.0, 13.0], [2.0, 8.0], [5.0, 5.0], [3.0, 14.0]])
+"""Two policies: six and five runs on the same two episodes (in rliable's words, tasks)."""
+
+
+def test_the_bootstrap_is_that_of_the_published_implementation() -> None:
+    # `IIDBootstrap(values).conf_int(np.mean, 100_000, method="percentile")` of arch 7.2.0
+    values = np.tile([3.0, 5, 2, 9, 4, 6, 1, 12, 7, 8], 5)
+    assert mean_interval(values) == pytest.approx([4.82, 6.60], abs=0.03)
+
+
+def test_an_interval_over_five_runs_and_more_reaches_further_to_the_long_tail() -> None:
+    values = np.array([250.0, 260.0, 240.0, 250.0, -50.0])
+    quantile, error = float(t.ppf(0.975, 4)), values.std(ddof=1) / 5**0.5
+    skewness = float(skew(values, bias=False)) / 5**0.5
+    assert skewness == pytest.approx(5**0.5 * float(kstat(values, 3)) / 5 / values.std(ddof=1) ** 3)
+    extension = -skewness * (2 * quantile**2 + 1) / 6
+    low, high = mean_interval_of_runs(values)
+    assert [low, high] == pytest.approx([190 - (quantile + extension) * error, 190 + quantile * error])
+    assert [low, high] == pytest.approx([-140, 357], abs=1)
+    assert mean_interval_of_runs(-values) == pytest.approx([-high, -low])
+    assert mean_interval_of_runs(10 * values + 3) == pytest.approx([10 * low + 3, 10 * high + 3])
+    symmetric = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert sum(mean_interval_of_runs(symmetric)) == pytest.approx(6.0)
+
+
+def test_an_interval_of_a_difference_over_runs_alone_is_that_of_welch() -> None:
+    welch = ttest_ind(A[:, 0], B[:, 0], equal_var=False).confidence_interval(0.95)
+    low, high = difference_interval(A[:, :1], B[:, :1])
+    assert low == pytest.approx(welch.low)
+    assert high > welch.high  # the runs of A have a long tail upwards
+    few = ttest_ind(A[:4, 0], B[:3, 0], equal_var=False).confidence_interval(0.95)
+    assert difference_interval(A[:4, :1], B[:3, :1]) == pytest.approx([few.low, few.high])
+
+
+def test_an_interval_of_a_difference_is_paired_by_episode_and_covers_the_runs_of_both() -> None:
+    values, reference = np.array([[1.0, 5.0], [3.0, 7.0]]), np.array([[0.0, 4.0], [0.0, 6.0]])
+    half = float(t.ppf(0.975, 1.5**2 / (1 + 0.25**2 + 0.25**2))) * 1.5**0.5
+    assert difference_interval(values, reference) == pytest.approx([1.5 - half, 1.5 + half])
+    assert difference_interval(reference, values) == pytest.approx([-1.5 - half, -1.5 + half])
+    hard = np.array([[0.0, 500.0]])  # an episode that is easy for both changes nothing
+    assert difference_interval(values + hard, reference + hard) == pytest.approx([1.5 - half, 1.5 + half])
+    assert difference_interval(values[:1], reference[:1]) == mean_interval(np.array([1.0, 1.0]))
+    assert difference_interval(values, np.zeros((1, 2))) == mean_interval_of_runs_and_episodes(values)
+
+
+@pytest.mark.parametrize(("n", "expected"), [(4, 6.5), (5, 29 / 3), (7, 18.0), (8, 21.5), (10, 199 / 6)])
+def test_the_interquartile_mean_is_that_of_the_published_implementation(n: int, expected: float) -> None:
+    # `aggregate_iqm` of rliable 1.2.0 over n runs of one task
+    assert interquartile_mean(np.arange(n, 0, -1.0) ** 2) == pytest.approx(expected)
+
+
+def test_the_interquartile_mean_is_one_of_runs_and_its_interval_comes_from_those_that_are_left() -> None:
+    assert interquartile_mean(np.array([1.0, 2.0, 6.0])) == 3.0
+    values = np.array([-50.0, 240.0, 250.0, 250.0, 260.0])
+    assert interquartile_mean(values) == pytest.approx(740 / 3)
+    winsorized = np.array([240.0, 240.0, 250.0, 250.0, 250.0])
+    half = float(t.ppf(0.975, 2)) * winsorized.std(ddof=1) / ((1 - 2 * 0.25) * 5**0.5)
+    assert interquartile_mean_interval(values) == pytest.approx([740 / 3 - half, 740 / 3 + half])
+    assert interquartile_mean_interval(np.array([7.0, 7.0, 7.0])) == [7.0, 7.0]
+    assert interquartile_mean_interval(values[:1]) == [-50.0, -50.0]
+
+
+def test_the_conditional_value_at_risk_is_that_of_its_definition_as_a_maximum() -> None:
+    returns = np.array([3.0, -7, 12, 5, 0, 9, -2, 4, 8, 1, 6])
+    for share in (0.05, 0.25, 0.5, 1.0):  # Rockafellar and Uryasev (2002), theorem 10
+        maximum = max(value - np.maximum(value - returns, 0).mean() / share for value in returns)
+        assert cvar(returns, share) == pytest.approx(maximum)
+    assert cvar(np.arange(100.0)) == pytest.approx(2.0)
+    assert cvar(np.arange(10.0), 0.25) == pytest.approx(0.8)
+    normal = cvar(np.random.default_rng(0).normal(size=200_000))
+    assert normal == pytest.approx(-2.0627, abs=0.02)  # −φ(1.645) / 0.05
+
+
+def test_the_probability_of_improvement_is_that_of_the_published_implementation() -> None:
+    # `probability_of_improvement` of rliable 1.2.0, over both tasks and in each
+    assert probability_of_improvement(A, B)[0] == pytest.approx(0.6)
+    assert probability_of_improvement(B, A)[0] == pytest.approx(0.4)
+    for task, expected in ((0, 0.7333333), (1, 0.4666667)):
+        probability, (low, high) = probability_of_improvement(A[:, [task]], B[:, [task]])
+        assert probability == pytest.approx(expected)
+        assert probability == pytest.approx(mannwhitneyu(A[:, task], B[:, task]).statistic / 30)
+        assert 0 <= low < probability < high <= 1
+
+
+def test_the_probability_of_improvement_of_single_runs_counts_episodes() -> None:
+    values, reference = np.array([[3.0, 5.0, 9.0, 1.0]]), np.array([[2.0, 5.0, 10.0, 0.0]])
+    assert probability_of_improvement(values, reference) == (0.625, mean_interval(np.array([1.0, 0.5, 0.0, 1.0])))
+    assert probability_of_improvement(values, values) == (0.5, [0.5, 0.5])
+    assert probability_of_improvement(values + 10, np.tile(reference, (3, 1))) == (1.0, [1.0, 1.0])
+
+
+def test_a_performance_profile_is_that_of_the_published_implementation() -> None:
+    # `create_performance_profile` of rliable 1.2.0
+    expected = [1.0, 11 / 12, 0.75, 2 / 3, 0.25, 0.0]
+    assert performance_profile(A, np.array([0.0, 2.0, 4.0, 5.0, 9.0, 14.0])) == pytest.approx(expected)
+    assert performance_profile(np.array([1.0, 2.0]), np.array([1.0])).tolist() == [0.5]
+
+
+def test_a_policy_is_non_inferior_if_its_interval_excludes_the_margin() -> None:
+    assert is_noninferior([-3.0, 0.5], 5.0)
+    assert not is_noninferior([-3.0, 0.5], 3.0)
+    assert is_noninferior([1.0, 9.0], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "bound"),
+    [(5, 5, 0.5493), (20, 20, 0.8609), (19, 20, 0.7839), (8, 10, 0.4931), (0, 5, 0.0), (1000, 1000, 0.9970)],
+)
+def test_the_bound_of_a_rate_is_exact(successes: int, n: int, bound: float) -> None:
+    """Quantiles of the beta distribution (Clopper and Pearson 1934); those of all successes are 0.05^(1/n)."""
+    assert rate_bound(successes, n) == pytest.approx(bound, abs=1e-4)
+    if successes == n:
+        assert rate_bound(n, n, confidence=0.9) == pytest.approx(0.1 ** (1 / n))

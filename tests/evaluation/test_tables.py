@@ -11,7 +11,8 @@ from ilt.evaluation.tables import COLUMNS, markdown_table, print_table, result_t
 def results(expert: float = 250.0, random: float = -150.0, success_rate: float | None = 0.875) -> dict[str, Any]:
     def metrics(mean: float) -> dict[str, Any]:
         rates = {"success_rate": success_rate, "crash_rate": 0.0}
-        return {"return_mean": mean, "return_mean_interval": [mean - 1.04, mean + 1.06], "return_p05": -12.34, **rates}
+        tail = {"return_p05": -12.34, "return_cvar05": -56.78}
+        return {"return_mean": mean, "return_mean_interval": [mean - 1.04, mean + 1.06], **tail, **rates}
 
     return {
         "return_mean": 50.0,
@@ -26,19 +27,26 @@ def test_rows_by_hand() -> None:
     columns, rows = result_table(results())
     assert columns == list(COLUMNS)
     assert rows == [
-        ["student (last)", "50.0", "49.0 … 51.1", "-12.3", "87.5 %", "0.0 %", "0.500"],
-        ["student (best)", "210.0", "209.0 … 211.1", "-12.3", "87.5 %", "0.0 %", "0.900"],
-        ["expert", "250.0", "249.0 … 251.1", "-12.3", "87.5 %", "0.0 %", "1.000"],
-        ["random", "-150.0", "-151.0 … -148.9", "-12.3", "87.5 %", "0.0 %", "0.000"],
+        ["student (last)", "50.0", "49.0 … 51.1", "-12.3", "-56.8", "87.5 %", "0.0 %", "0.500"],
+        ["student (best)", "210.0", "209.0 … 211.1", "-12.3", "-56.8", "87.5 %", "0.0 %", "0.900"],
+        ["expert", "250.0", "249.0 … 251.1", "-12.3", "-56.8", "87.5 %", "0.0 %", "1.000"],
+        ["random", "-150.0", "-151.0 … -148.9", "-12.3", "-56.8", "87.5 %", "0.0 %", "0.000"],
     ]
 
 
 def test_a_rate_that_is_none_has_no_column() -> None:
     columns, rows = result_table(results(success_rate=None))
     assert columns == [name for name in COLUMNS if name != "success"]
-    assert rows[0] == ["student (last)", "50.0", "49.0 … 51.1", "-12.3", "0.0 %", "0.500"]
+    assert rows[0] == ["student (last)", "50.0", "49.0 … 51.1", "-12.3", "-56.8", "0.0 %", "0.500"]
     for expert in (1.0, 0.5):  # performance is undefined
         assert [row[-1] for row in result_table(results(expert=expert, random=1.0))[1]] == ["–"] * 4
+
+
+def test_results_of_earlier_versions_have_no_column_for_the_worst_episodes() -> None:
+    older = results()
+    for metrics in (*older["checkpoints"].values(), *older["policies"].values()):
+        del metrics["return_cvar05"]
+    assert result_table(older)[0] == [name for name in COLUMNS if name != "worst 5 %"]
 
 
 def test_without_an_expert_performance_needs_reference_scores() -> None:
@@ -61,7 +69,7 @@ def test_printed_tables_do_not_wrap_without_a_terminal(capsys: pytest.CaptureFix
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].strip() == "twenty test episodes"
     student = next(line for line in lines if "student (last)" in line)
-    assert " ".join(student.split()) == "student (last) 50.0 49.0 … 51.1 -12.3 87.5 % 0.0 % 0.500"
+    assert " ".join(student.split()) == "student (last) 50.0 49.0 … 51.1 -12.3 -56.8 87.5 % 0.0 % 0.500"
     assert all(sum(name in line for line in lines) == 1 for name in ("student (best)", "expert", "random"))
 
 

@@ -533,7 +533,7 @@ policies=foo -> policies must be one of ['adapt', 'blind', 'unseen'], got 'foo'
 +policies.a=random seeds=10 -> seeds must be BLOCK:COUNT or BLOCK:OFFSET:COUNT, such as test:1000, got 10
 +policies.a=random reference=foo -> reference must name one of policies = ['a', 'random'], got foo
 +policies.a=random until=some -> until must be one of ['all', 'decided'], got 'some'
-+policies.a=random margin=5 -> margin must be null unless until=decided, got margin=5 with until=all
++policies.a=random margin=5 -> policies must have at least one policy besides the reference, a, with margin, got ['a'];
 +policies.a=random +policies.b=random until=decided margin=-1 -> margin must be a number above 0, or null, got -1
 +policies.a=random +policies.b=random until=decided margin=0 -> margin must be a number above 0, or null, got 0
 +policies.a=random +policies.b=random until=decided margin=five -> margin must be a number above 0, or null, got 'five'

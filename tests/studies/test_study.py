@@ -160,6 +160,8 @@ def test_the_numbers_of_a_cell_by_hand(study: Path) -> None:
     assert (n["return"], n["performance"], n["expert_return"], n["random_return"]) == (9.5, 0.95, 10.0, 0.0)
     assert (n["lowest"], n["lowest_seed"], n["seconds"]) == (0.9, 0, 100.0)
     assert mlp.by_seed == {0: 0.9, 1: 1.0}
+    assert (n["iqm"], n["at_bar"]) == (0.95, 2)
+    assert n["at_bar_bound"] == pytest.approx(0.05**0.5)
     interval = mean_interval_of_runs_and_episodes(np.array([[10.0, 9.0, 8.0], [11.0, 10.0, 9.0]]))
     assert [n["return_low"], n["return_high"]] == interval
     assert [n["performance_low"], n["performance_high"]] == pytest.approx(np.array(interval) / 10)
@@ -211,7 +213,8 @@ def test_a_report_says_what_its_numbers_are_made_of(study: Path) -> None:
     assert "Commits: abc (2 runs), def (1 runs)." in text
     assert "meets it in 1 of 1 rows." in text
     assert "| MLP | 2 of 2 | 9.5 |" in text
-    assert "| 0.900 (seed 0) | met | 50.0 % | 1,000 | 2,000 | 100 |" in text
+    assert "| lowest seed | seeds ≥ 0.8 | bar |" in text
+    assert "| 0.900 (seed 0) | 2 of 2 (≥ 22 %) | met | 50.0 % | 1,000 | 2,000 | 100 |" in text
     assert "| Toy-GRU-1 | failed: ValueError: a \\| b |" in text
     rows = list(csv.DictReader(io.StringIO((study / "study.csv").read_text())))
     assert [(row["kind"], row["status"], row["performance"]) for row in rows] == [
