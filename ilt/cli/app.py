@@ -74,7 +74,8 @@ def app(name: str) -> Callable[[Callable[[DictConfig], Any]], Any]:
 
 def as_typed(overrides: Iterable[str]) -> list[str]:
     """Return overrides that a config contains as they were typed. By themselves, their interpolations would resolve."""
-    return list(OmegaConf.to_container(overrides) if isinstance(overrides, ListConfig) else overrides)
+    typed: Any = OmegaConf.to_container(overrides) if isinstance(overrides, ListConfig) else overrides
+    return list(typed)
 
 
 def check_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
