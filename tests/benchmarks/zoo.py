@@ -18,8 +18,8 @@ from ilt.tracking.store import SHIPPED, read_manifest
 from tests.benchmarks.measuring import Row, compare
 from tests.benchmarks.rollouts import Escorted, acting, environment_limit
 
-STEPS = 200_000
-"""About how many steps a measurement takes."""
+STEPS = 50_000
+"""About how many steps a measurement takes, but at least 100 episodes."""
 
 
 class Recorded(Policy):
