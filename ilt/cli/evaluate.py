@@ -69,7 +69,7 @@ def main(cfg: DictConfig) -> float:
     checkpoint = cfg.checkpoint or run.evaluation.reported_checkpoint
     weights = folder / "weights" / f"{checkpoint}.safetensors"
     if weights.relative_to(folder).as_posix() not in trained["files"]:
-        raise ConfigError(f"checkpoint must be last, since the run has env={NO_ENV}, got {checkpoint}")
+        raise ConfigError(f"checkpoint must be last, since the run kept no other weights, got {checkpoint}")
     context_length = cfg.context_length or run.evaluation.context_length
     name = f"{block}-{offset}-{count}-{checkpoint}-K{context_length or trained_with}"
     name += "" if cfg.target_return is None else f"-R{cfg.target_return:g}"

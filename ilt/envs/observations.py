@@ -44,6 +44,11 @@ class ObservationLayout:
         privileged_names = () if hidden is None else _names(hidden, PRIVILEGED, env, key)
         return cls(len(names), names, privileged_names, space, hidden)
 
+    @property
+    def keyed_names(self) -> tuple[str, ...] | None:
+        """The names of the numbers that a student sees of a `Dict`, whose order another environment may not share."""
+        return self.names if isinstance(self.space, spaces.Dict) else None
+
     def size(self, *, privileged: bool) -> int:
         """Return how many numbers a policy sees."""
         return self.dim + (len(self.privileged_names) if privileged else 0)

@@ -121,3 +121,6 @@ def check_fit(key: str, env: EnvSpec, spec: ModelSpec) -> None:
             f"{key} takes observations of {observation_dim} numbers and acts in {spec.action_space}, but env shows it "
             f"{shown} numbers and has {env.action_space}"
         )
+    learned, named = spec.observation_names, env.observations.names
+    if learned is not None and tuple(learned) != named:
+        raise ConfigError(f"{key} was trained to see {', '.join(learned)}, but env shows it {', '.join(named)}")

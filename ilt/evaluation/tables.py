@@ -164,8 +164,8 @@ def _advice(results: Mapping[str, Any]) -> Iterator[str]:
             yield f"performance is 0 at {zero:.1f} and 1 at {one:.1f}, the data set's own reference scores"
     elif expert <= random:
         yield (
-            "the expert is no better than the random policy, so performance means nothing: train it for longer "
-            "(expert.total_steps), and let env.gate refuse such an expert"
+            "the expert is no better than the random policy, so performance means nothing: choose another or train it "
+            "for longer, and let expert.gate refuse such an expert"
         )
     elif results["return_mean"] - random < (expert - random) / 2:
         yield (

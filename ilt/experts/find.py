@@ -174,7 +174,8 @@ def find_or_collect(ctx: Context, demos: Any, expert: Any, loaded: LoadedExpert 
                 warn_of_seeds(episodes, ctx.env, source=f"demos, block {block},")
             kept, dropped = filter_episodes(episodes, demos.filters)
             if len(kept) == 0:
-                raise ValueError(f"demos.filters drop every one of the {len(episodes)} {block} episodes: {dropped}")
+                counted = f"all {len(episodes)} of {block}: {dropped}"
+                raise ConfigError(f"demos.filters must keep an episode of each block, but drop {counted}")
             kept.save(folder / f"{block}.npz")
             ran = ran or {"n_episodes": len(episodes), **episode_metrics(episodes, ctx.env)}
             metrics[block] = {**ran, "kept": len(kept), "dropped": dropped}

@@ -3,7 +3,9 @@
 import io
 import json
 import logging
+import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -105,7 +107,7 @@ class SB3File(Expert):
             with self._path.open("rb") as file:
                 check_zip(file)
             with zipfile.ZipFile(self._path) as archive:
-                state = dict(torch.load(io.BytesIO(archive.read("policy.pth")), weights_only=True, map_location="cpu"))
+                state = _tensors(archive.read("policy.pth"))
                 data = dict(json.loads(archive.read("data")))
                 if sum(tensor.nbytes for tensor in state.values()) > archive.getinfo("policy.pth").file_size:
                     raise ValueError("its weights claim to be larger than the file")
@@ -224,6 +226,18 @@ def _plain(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """Return what a zip's JSON says about an object: its plain values, and the text of others beside a pickle."""
     found = data.get(name)
     return found if isinstance(found, dict) else {}
+
+
+def _tensors(policy: bytes) -> dict[str, Tensor]:
+    """Read tensors by name. Raise ConfigError if there is anything else, such as code, which is never run."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of files that torch did not write
+            return dict(torch.load(io.BytesIO(policy), weights_only=True, map_location="cpu"))
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        named = f" ({found[1]})" if found else ""
+        raise ConfigError(f"must contain only tensors in policy.pth, but there is something else{named}") from error
 
 
 def _layers(state: Mapping[str, Tensor]) -> tuple[str, list[tuple[Tensor, Tensor]]]:

@@ -25,6 +25,7 @@ class ModelSpec:
         action_space: the actions.
         context_length: K, the longest window in steps.
         return_conditioned: whether the last number of an observation is the return-to-go; observation_dim includes it.
+        observation_names: names of the numbers of a `Dict` observation, in order; None for other observations.
     """
 
     model: Mapping[str, Any]
@@ -33,6 +34,7 @@ class ModelSpec:
     action_space: ActionSpace
     context_length: int
     return_conditioned: bool = False
+    observation_names: Sequence[str] | None = None
 
     def build(self, *, trust: Sequence[str] | None = None) -> tuple[SequenceModel, ActionHead]:
         """Build a model with new weights, and its head. Raise ConfigError, naming the key, if the config is wrong."""
@@ -74,7 +76,7 @@ class ModelSpec:
 
     def save(self, model: SequenceModel, path: Path) -> None:
         """Write a model's weights, and everything that is needed to build it, to one safetensors file."""
-        save_weights(model, path, asdict(self))
+        save_weights(model, path, {key: value for key, value in asdict(self).items() if value is not None})
 
     @classmethod
     def load(cls, path: Path, *, trust: Sequence[str] | None = ()) -> "tuple[ModelSpec, SequenceModel, ActionHead]":

@@ -22,7 +22,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from ilt.schema import PlainError, config_hash
+from ilt.schema import ConfigError, PlainError, config_hash
 from ilt.tracking.reading import UnreadableFileError, check_resolved, is_regular, open_regular, reading
 from ilt.tracking.reading import read_json as read_json
 
@@ -123,7 +123,12 @@ class Store:
             partial = target.parent / f".{target.name}.partial"
             _clear(partial)
             started = time.monotonic()
-            measured = make(partial)
+            try:
+                measured = make(partial)
+            except ConfigError:
+                if not (partial / TRAINING).exists():  # nothing to resume from
+                    shutil.rmtree(partial)
+                raise
             manifest = {
                 "name": target.name,
                 "config": config,

@@ -208,6 +208,7 @@ def model_spec(ctx: Context, cfg: DictConfig) -> ModelSpec:
         action_space=ctx.env.action_space,
         context_length=cfg.dataset.context_length,
         return_conditioned=conditioned,
+        observation_names=ctx.env.observations.keyed_names,
     )
 
 

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from gymnasium import spaces
 
-from ilt.envs.spec import EnvSpec
-from ilt.evaluation.saved_policies import read_policy
+from ilt.envs.spec import NO_ENV, EnvSpec
+from ilt.evaluation.saved_policies import check_fit, read_policy
 from ilt.experts.actor import Actor
+from ilt.models.spec import ModelSpec
 from ilt.rollout.recorded import Context, NamedPolicy
 from ilt.rollout.run import rollout
 from ilt.schema import ConfigError, named
@@ -150,3 +152,25 @@ def test_code_named_by_foreign_files_is_not_called(lander: EnvSpec, run: Path, t
     name = publish(tmp_path, lander, name="foreign", _target_="os.abort")
     with pytest.raises(ConfigError, match=r"expert\._target_=os\.abort is not a component of ilt"):
         read(name, lander, tmp_path)
+
+
+def test_a_student_sees_the_parts_of_a_dict_in_the_order_of_its_training(tmp_path: Path) -> None:
+    parts = {"velocity": spaces.Box(-1, 1, (1,)), "direction": spaces.Box(-1, 1, (2,))}
+    as_in_env, as_recorded = (
+        EnvSpec(id=NO_ENV, spaces=(spaces.Dict([(name, parts[name]) for name in order]), spaces.Discrete(2)))
+        for order in (["velocity", "direction"], ["direction", "velocity"])
+    )
+    spec = ModelSpec(
+        model={"_target_": "ilt.models.mlp.Linear"},
+        head={"_target_": "ilt.models.heads.Categorical"},
+        observation_dim=3,
+        action_space=as_recorded.action_space,
+        context_length=1,
+        observation_names=as_recorded.observations.keyed_names,
+    )
+    spec.save(spec.build()[0], tmp_path / "last.safetensors")
+    loaded, *_ = ModelSpec.load(tmp_path / "last.safetensors")
+    check_fit("run", as_recorded, loaded)
+    seen = r"run was trained to see direction\[0\], direction\[1\], velocity, but env shows it velocity, direction"
+    with pytest.raises(ConfigError, match=seen):
+        check_fit("run", as_in_env, loaded)
