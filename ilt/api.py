@@ -472,7 +472,9 @@ def _keep(ctx: Context, demos: Demonstrations) -> Artifact:
     def make(folder: Path) -> dict[str, Any]:
         for block, episodes in blocks.items():
             episodes.save(folder / f"{block}.npz")
-        return {block: episode_metrics(episodes, ctx.env) for block, episodes in blocks.items()}
+        return {
+            block: {**episode_metrics(episodes, ctx.env), "kept": len(episodes)} for block, episodes in blocks.items()
+        }
 
     parents = () if demos.expert is None else demos.expert.parents
     return ctx.store.find_or_make("demos", "api", config, make, parents=parents)

@@ -401,7 +401,7 @@ trainer.val_check_interval=1.0: trainer.val_check_interval must be a number of s
 {BY_EPOCHS} trainer.max_epochs=5 trainer.val_check_interval=true: trainer.val_check_interval must be
 callbacks.rollout=null: callbacks.rollout must be set
 callbacks.curve=null: callbacks.curve must be set
-callbacks.best=null: callbacks.best must be set
+callbacks.best=null evaluation.reported_checkpoint=best: evaluation.reported_checkpoint must be last
 callbacks.last=null: callbacks.last must be set
 imitation=bc imitation.rounds=2: imitation.rounds is not a key
 imitation=bc imitation.initial_fraction=0.5: imitation.initial_fraction is not a key

@@ -93,8 +93,10 @@ def _data(results: Mapping[str, Any], config: Mapping[str, Any], demos: Artifact
     trained = f"training: {first['expert_labels']:,} labels from demonstrations, mean return {first['return_mean']:.1f}"
     if rounds:
         trained += f"; {sum(each['expert_labels'] for each in rounds):,} from {len(rounds)} rounds"
-    n_validation = demos.metrics["validation"]["kept"]
-    uses = {"demonstrations": trained, "validation": f"validation loss: {n_validation:,} demonstrations"}
+    held_out = "validation loss"
+    if (kept := demos.metrics["validation"].get("kept")) is not None:  # older data sets do not say
+        held_out += f": {kept:,} demonstrations"
+    uses = {"demonstrations": trained, "validation": held_out}
     if is_scored(results):
         chosen = ", choice of `best`" if "best" in results["checkpoints"] else ""
         n_episodes = config["callbacks"]["rollout"]["n_episodes"]

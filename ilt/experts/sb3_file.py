@@ -3,7 +3,6 @@
 import io
 import json
 import logging
-import pickle
 import re
 import warnings
 import zipfile
@@ -234,7 +233,7 @@ def _tensors(policy: bytes) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of files that torch did not write
             return dict(torch.load(io.BytesIO(policy), weights_only=True, map_location="cpu"))
-    except pickle.UnpicklingError as error:
+    except Exception as error:  # a foreign file can raise anything
         found = re.search(r"GLOBAL (\S+)", str(error))
         named = f" ({found[1]})" if found else ""
         raise ConfigError(f"must contain only tensors in policy.pth, but there is something else{named}") from error

@@ -218,7 +218,7 @@ def check_components(ctx: Context, cfg: DictConfig) -> None:
     check_source(cfg.demos, cfg.expert, ctx.env)
     for expert in (cfg.expert, *make_source(cfg.demos).experts.values()):
         check_expert_config(expert, ctx.env)
-    deployed = {"as_deployed": True, "window_length": cfg.dataset.context_length}
+    deployed = {"as_deployed": True, "window_length": None}
     known = {"episodes": None, "action_space": None, "chunk": cfg.head.chunk, **deployed}
     given = accepted(_located("dataset", cfg), own_keys("dataset", cfg.dataset), known, prefix="dataset")
     if cfg.head.chunk > 1 and "chunk" not in given:

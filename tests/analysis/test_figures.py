@@ -170,7 +170,7 @@ def test_each_policy_except_random_has_a_line_and_each_run_a_stroke(tmp_path: Pa
     several = comparison(**students | {"student-0": numbers(220.0, 190.0, 215.0, 240.0)})
     said = [text.get_text() for text in several(TWO_COLUMNS).legends[0].get_texts()]
     assert said == [
-        "mean", "95 % interval (bootstrap over episodes or Student's t over runs)", "single runs", "expert"
+        "mean", "95 % interval (bootstrap over episodes or over runs and episodes)", "single runs", "expert"
     ]  # fmt: skip
 
 

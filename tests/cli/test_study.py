@@ -112,7 +112,7 @@ MISTAKES = {
     "study zoo seed=-1": "seed must be an integer from 0 to 4294967295, got -1",
     "study zoo trainer.max_stepz=3": "trainer.max_stepz is not a key; did you mean trainer.max_steps?",
     "study zoo trainer.max_steps=3": (
-        "study.sweeps.classic_control: trainer.max_steps must be a positive multiple of trainer.val_check_interval ="
+        "study.sweeps.classic_control: trainer.max_steps must be a multiple of (imitation.rounds + 1)"
     ),
     "study zoo study.bar=high": "study.bar must be a number, or null, got 'high'",
     "study zoo study.metric=loss": "study.metric must be one of ['performance', 'return'], got 'loss'",
