@@ -105,10 +105,10 @@ def train_and_score(
     folder.finish(results)  # before figures, so that nothing is lost if one fails
     with folder.stage("figures"):
         make_figures(ctx, cfg, folder, fitted, results, episodes, logger)
-    folder.finish(results)
-    card = card_of(folder.path, folder.identity, demos)
-    write_text(folder.path / CARD, card)
-    logger.describe(card)
+        card = card_of(folder.path, folder.identity, demos)
+        write_text(folder.path / CARD, card)
+        logger.describe(card)
+    folder.finish(results)  # with the seconds of this stage, which mark the run as finished
     return results
 
 

@@ -72,7 +72,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         stride: steps between the starts of neighboring windows, from 1 to K (a larger one would skip steps).
         as_deployed: whether to add `scored`, for validation. It marks each step once, in the window in which the model
             sees the K − 1 steps before it, or all steps since the start of the episode if they are fewer. Requires
-            stride 1, which `window_length` replaces.
+            stride 1. Windows start L − K + 1 steps apart.
         window_length: L, the steps of a window with `as_deployed`; None for K. A window of more than K has L − K + 1
             steps to score, for models whose outputs depend on the last K steps only (`SequenceModel.slides`).
         chunk: H, how many actions are targets at each step.

@@ -29,7 +29,7 @@ def card_of(run: Path, identity: Mapping[str, Any], demos: Artifact) -> str:
     sections = {
         "Results": _results(results, others),
         "Data": _data(results, config, demos),
-        "Choices": _differences(identity),
+        "Choices": _choices(identity),
         "Not tested": "\n".join(f"- {line}" for line in _not_tested(results, config, others)) + "\n",
         "Made": _made(results),
     }
@@ -102,18 +102,20 @@ def _data(results: Mapping[str, Any], config: Mapping[str, Any], demos: Artifact
         n_episodes = config["callbacks"]["rollout"]["n_episodes"]
         uses["selection"] = f"learning curve{chosen}: {n_episodes:,} episodes, the same each time"
         uses["test"] = f"results: {results['n_episodes']:,} episodes"
+    # recordings bring their own seeds, or none
+    ours = [*uses] if "blocks" in demos.manifest["config"] else ["selection", "test"]
     blocks = config["env"]["seed_blocks"]
-    rows = [[block, f"{blocks[block][0]:,} and above", use] for block, use in uses.items()]
+    rows = [[b, f"{blocks[b][0]:,} and above" if b in ours else "–", use] for b, use in uses.items()]
     return markdown_table(["block", "seeds", "used for"], rows)
 
 
-def _differences(identity: Mapping[str, Any]) -> str:
+def _choices(identity: Mapping[str, Any]) -> str:
     """Return a table of the options that were chosen, and of the keys that differ from an option's own defaults."""
     parts = {key: value for key, value in identity.items() if key not in ("kind", "version", "seed", "seed_blocks")}
     rows = [
         [key.removesuffix(".component"), short(value)]
         for key, value in leaves(parts)
-        if not key.endswith((".version", ".deterministic")) and value not in ({}, None)
+        if not key.endswith(".version") and value not in ({}, None)
     ]
     return markdown_table(["key", "value"], rows)
 
@@ -123,7 +125,7 @@ def _not_tested(results: Mapping[str, Any], config: Mapping[str, Any], others: M
         yield "Acting: `ilt evaluate run=… env=NAME` scores the student in an environment."
         return
     if not others:
-        yield "Other training seeds: `seed=1,2,3 -m` trains them."
+        yield "Other training seeds: the same command with `-m seed=1,2,3` trains them."
     env, evaluation = config["env"], config["evaluation"]
     wrapped = f" with {', '.join(env['wrappers'])}" if env.get("wrappers") else ""
     yield f"Anything but `{env['id']}`{wrapped} as configured: other physics, noise on observations or actions, delays."
@@ -139,6 +141,6 @@ def _made(results: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in results["packages"].items())
     seconds, resumed = results["seconds"]["total"], ", resumed" if results["resumed"] else ""
     return (
-        f"At commit {results['git_commit'] or 'unknown'}, {results['made_at']}, in {seconds:.0f} s{resumed}. "
-        f"{results['machine']}, Python {results['python']}, {versions}.\n"
+        f"At commit {results['git_commit'] or 'unknown'}, {results['made_at']}, in {seconds:.0f} s without "
+        f"figures{resumed}. {results['machine']}, Python {results['python']}, {versions}.\n"
     )

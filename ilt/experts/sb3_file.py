@@ -235,8 +235,8 @@ def _tensors(policy: bytes) -> dict[str, Tensor]:
             return dict(torch.load(io.BytesIO(policy), weights_only=True, map_location="cpu"))
     except Exception as error:  # a foreign file can raise anything
         found = re.search(r"GLOBAL (\S+)", str(error))
-        named = f" ({found[1]})" if found else ""
-        raise ConfigError(f"must contain only tensors in policy.pth, but there is something else{named}") from error
+        there = f"contains {found[1]}, which is not run" if found else "contains something else or is damaged"
+        raise ConfigError(f"must have nothing but tensors in policy.pth, which {there}") from error
 
 
 def _layers(state: Mapping[str, Tensor]) -> tuple[str, list[tuple[Tensor, Tensor]]]:
