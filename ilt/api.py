@@ -80,14 +80,17 @@ class Run:
     policy: Policy = field(repr=False)
 
 
-def make_env(id: str, *, wrappers: Sequence[Mapping[str, Any]] = (), **settings: Any) -> EnvSpec:
+def make_env(
+    id: str, *, wrappers: Sequence[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]] = (), **settings: Any
+) -> EnvSpec:
     """Describe an environment: an option of `conf/env`, or anything that Gymnasium can make.
 
     Raise ConfigError if the environment cannot be made or its spaces are not supported.
 
     Args:
         id: the name of an option, such as `lunar_lander_hidden`; a Gymnasium id; or `module:Name-v0`.
-        wrappers: mappings of a `_target_` and its arguments, innermost wrapper first.
+        wrappers: mappings of a `_target_` and its arguments, innermost wrapper first; by name as in a config, or in a
+            list.
         settings: other keys of the config's `env`, such as `kwargs` and `success_return`.
 
     Example:
@@ -100,7 +103,8 @@ def make_env(id: str, *, wrappers: Sequence[Mapping[str, Any]] = (), **settings:
     """
     values = load_option("env", id) if id in options_of("env") else {**load_option("env", "gymnasium"), "id": id}
     if wrappers:
-        settings["wrappers"] = {f"wrapper_{i}": dict(wrapper) for i, wrapper in enumerate(wrappers)}
+        named = wrappers if isinstance(wrappers, Mapping) else {f"wrapper_{i}": w for i, w in enumerate(wrappers)}
+        settings["wrappers"] = dict(named)
     values = merge(values, settings)
     check_config(OmegaConf.create({"env": values}), "expert", partial=True)
     spec = EnvSpec.from_config(values)

@@ -195,6 +195,13 @@ def test_an_option_of_conf_names_an_environment() -> None:
     assert ilt.make_env("lunar_lander_blind").wrappers
 
 
+def test_wrappers_are_a_list_or_named_as_in_a_config() -> None:
+    hide = {"_target_": "ilt.envs.wrappers.MaskObservation", "hide": [1, 3]}
+    made = [ilt.make_env("CartPole-v1", wrappers=wrappers) for wrappers in ([hide], {"hide": hide})]
+    assert [env.observations.space.shape for env in made] == [(2,), (2,)]
+    assert made[0].identity() == made[1].identity()
+
+
 def test_every_public_name_exists_and_is_imported_lazily() -> None:
     assert {"Demonstrations", "Episodes", "Policy", "check_env", "train", "__version__"} <= set(dir(ilt))
     assert all(getattr(ilt, name) is not None for name in dir(ilt))

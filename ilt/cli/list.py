@@ -142,7 +142,7 @@ def _artifact(kind: str, path: Path) -> Entry:
     config, metrics = manifest["config"], manifest["metrics"]
     expert = path.name.rpartition("-")[0] if kind == "experts" else config.get("expert")
     measured = metrics.get("selection", {}).get("deterministic") or metrics.get("demonstrations") or metrics
-    return_mean = measured.get("return_mean")
+    return_mean = measured.get("kept_return_mean", measured.get("return_mean"))
     return Entry(
         kind=kind,
         path=path,

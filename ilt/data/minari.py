@@ -6,6 +6,7 @@ code of its author's choice.
 
 import functools
 import json
+import logging
 import math
 import os
 import warnings
@@ -145,13 +146,18 @@ def find_dataset(id: str, *, download: bool) -> Path:
     known = f"the local data sets in {datasets_folder()} are {local_datasets() or 'none'}"
     if not download:
         raise ConfigError(f"demos.id must be a local data set where demos.download=false, got {id}; {known}")
+    retries = logging.getLogger("huggingface_hub")
+    level = retries.level
     try:
+        retries.setLevel(logging.ERROR)  # the error below says what went wrong, once
         minari.download_dataset(id)
     except Exception as error:  # servers and their client libraries fail in many ways
         raise ConfigError(
             f"demos.id={id} is not a local data set, and could not be downloaded: {error or type(error).__name__}; "
             f"{known}"
         ) from error
+    finally:
+        retries.setLevel(level)
     if not folder.is_dir():
         raise ConfigError(f"demos.id={id} was not downloaded to {folder}; {known}")
     return folder

@@ -17,7 +17,7 @@ from ilt.rollout.metrics import episode_metrics
 from ilt.rollout.policies import Policy, RandomPolicy
 from ilt.rollout.recorded import Context, NamedPolicy
 from ilt.rollout.run import limited_threads
-from ilt.schema import ConfigError, canonical, leaves, plain
+from ilt.schema import ConfigError, canonical, leaves, plain, printable
 from ilt.settings import has_expert
 from ilt.tracking.progress import Progress
 from ilt.tracking.reading import UnreadableFileError
@@ -178,7 +178,12 @@ def find_or_collect(ctx: Context, demos: Any, expert: Any, loaded: LoadedExpert 
                 raise ConfigError(f"demos.filters must keep an episode of each block, but drop {counted}")
             kept.save(folder / f"{block}.npz")
             ran = ran or {"n_episodes": len(episodes), **episode_metrics(episodes, ctx.env)}
-            metrics[block] = {**ran, "kept": len(kept), "dropped": dropped}
+            metrics[block] = {
+                **ran,
+                "kept": len(kept),
+                "kept_return_mean": float(kept.returns.mean()),
+                "dropped": dropped,
+            }
         scores = source.reference_scores()
         return metrics if scores is None else {**metrics, "reference_scores": scores}
 
@@ -239,15 +244,18 @@ def _why(ctx: Context, expert: Any, config: Mapping[str, Any]) -> str:
     for folder in (ctx.store.root / "experts", SHIPPED["experts"]):
         for path in sorted(folder.glob("*/manifest.json")):
             try:
-                there = dict(leaves(read_manifest(path.parent)["config"]))
+                manifest = read_manifest(path.parent)
             except UnreadableFileError:
                 continue
+            there = dict(leaves(manifest["config"]))
             differing = sorted(k for k in {*wanted, *there} if wanted.get(k) != there.get(k))
             rank = ("env.id" in differing, "expert.component" in differing, len(differing))
             default = "its default"
             values = [f"{k}={wanted.get(k, default)} (there: {there.get(k, default)})" for k in differing[:3]]
             values += [f"{len(differing) - 3} other keys"] if len(differing) > 3 else []
-            differences.append((rank, path.parent.name, ", ".join(values)))
+            made_by = manifest.get("command")
+            name = f"{path.parent.name} of `{printable(made_by)}`" if isinstance(made_by, str) else path.parent.name
+            differences.append((rank, name, ", ".join(values)))
     if not differences or min(differences)[0][0]:
         return f"{reason} for this environment" if differences else reason
     return f"{reason} (the most similar one is {min(differences)[1]}, which differs in {min(differences)[2]})"

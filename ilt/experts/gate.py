@@ -19,8 +19,10 @@ def check_gate(expert: Artifact, *, gate: float | None, deterministic: bool) -> 
     measured = expert.metrics["selection"]["deterministic" if deterministic else "sampled"]["return_mean"]
     if gate is not None and measured < gate:
         manner = "acting deterministically" if deterministic else "sampling its actions"
+        trained = expert.metrics.get("training") is not None
         raise GateError(
             f"expert.gate asks for a mean return of at least {gate} on selection seeds, but {expert.name}, "
-            f"{manner}, reaches {measured:.1f}. Train it longer (expert.total_steps), with another expert.seed, or "
-            f"lower expert.gate. The trained expert is kept in {expert.path}"
+            f"{manner}, reaches {measured:.1f}. "
+            + ("Train it longer (expert.total_steps), with another expert.seed, or lower" if trained else "Lower")
+            + f" expert.gate. The expert is kept in {expert.path}"
         )

@@ -184,7 +184,8 @@ def _learn(
         model.double()  # before the copy for weight averaging, which Lightning does not convert
     n_parameters = sum(p.numel() for p in model.parameters())
     n_episodes, n_steps = len(labels.first), len(labels.first.actions)
-    log.info("%d demonstrations, %d steps; a model of %d parameters", n_episodes, n_steps, n_parameters)
+    ending = "" if n_episodes == 1 else "s"
+    log.info("%d demonstration%s, %d steps; a model of %d parameters", n_episodes, ending, n_steps, n_parameters)
     make_optimizer = functools.partial(_make_optimizer, cfg.optimizer)
     module = ImitationModule(model, head, seed=cfg.seed, make_optimizer=make_optimizer)
     callbacks = _make_callbacks(ctx, cfg, run.checkpoints, head)

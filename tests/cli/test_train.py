@@ -250,6 +250,7 @@ def test_without_training_a_missing_expert_is_described_by_its_differences(tmp_p
     said = refusal("train", *SMOKE, "expert.gamma=0.98", "expert.train=false", f"outputs={tmp_path}")
     assert said.startswith("expert.train must be true")
     assert "ppo for LunarLander-v3 must be trained, since no such expert exists (the most similar one is ppo-" in said
+    assert "of `ilt expert env=lunar_lander expert=ppo`, which differs in " in said
     assert "expert.gamma=0.98 (there: 0.999)" in said
     assert said.endswith("for 4,096 steps")  # the smoke test's limit
 
