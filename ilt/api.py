@@ -221,7 +221,7 @@ def train(
     context_length: int = 8,
     expert: LoadedExpert | None = None,
     seed: int = 0,
-    max_steps: int = 2000,
+    max_steps: int = 800,
     outputs: str | Path = "outputs",
     logger: Mapping[str, Any] | None = None,
     **settings: Any,

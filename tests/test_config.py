@@ -417,7 +417,7 @@ imitation=dart trainer.devices=auto: trainer.devices must be 1 where imitation.r
 imitation=dart {BY_EPOCHS} trainer.max_epochs=4: trainer.check_val_every_n_epoch must be null
   where imitation.rounds is above 0, since rounds start at training steps, got 1
 imitation=dagger imitation.rounds=2: trainer.max_steps must be a multiple of
-  (imitation.rounds + 1) · trainer.val_check_interval = 1500, so that rounds start at evaluations, got 2000
+  (imitation.rounds + 1) · trainer.val_check_interval = 600, so that rounds start at evaluations, got 800
 sweep=optuna search.seeds=[0,1]: search.seeds must be at least 3 different seeds, got [0, 1]
 sweep=optuna search.seeds=[0,1,1]: search.seeds must be at least 3 different seeds, got [0, 1, 1]
 sweep=optuna search.fresh_seeds=[2,3]: search.fresh_seeds must be different seeds, none of search.seeds
@@ -482,7 +482,7 @@ def test_a_missing_required_value_is_refused(entry_point: str, key: str) -> None
     [
         ("model.positions", "rotary"),
         ("dataset.stride", 1),
-        ("trainer.max_steps", 2000),
+        ("trainer.max_steps", 800),
         ("evaluation.reported_checkpoint", "last"),
         ("demos.filters.drop_truncated", False),
         ("seed", 0),

@@ -64,7 +64,7 @@ class Trainer:
         "32-true", "Numerical precision of training.", choices=("32-true", "bf16-mixed", "16-mixed", "64-true")
     )
     num_nodes: int = key(1, "Machines that train one model, if torchrun or srun starts the processes.", ge=1)
-    max_steps: int = key(2000, "Training steps; -1 to count epochs instead.", ge=-1, le=LARGEST_COUNT)
+    max_steps: int = key(800, "Training steps; -1 to count epochs instead.", ge=-1, le=LARGEST_COUNT)
     max_epochs: int = key(
         -1,
         "Training epochs; needs max_steps=-1 val_check_interval=1.0 check_val_every_n_epoch=1.",
@@ -72,7 +72,7 @@ class Trainer:
         le=LARGEST_COUNT,
     )
     val_check_interval: int | float = key(
-        500, "Steps between validations; each includes a rollout evaluation and a checkpoint.", rule=_INTERVAL
+        200, "Steps between validations; each includes a rollout evaluation and a checkpoint.", rule=_INTERVAL
     )
     check_val_every_n_epoch: int | None = key(None, "Epochs between validations; null to count steps.", ge=1)
     log_every_n_steps: int = key(50, "Steps between logged losses.", ge=1, identity=False)

@@ -84,7 +84,7 @@ trainer.devices=1000 dataset.batch_size=1000 -> trainer.devices must be at most
 trainer.zzz=1 -> trainer.zzz is not a key
 imitation=dagger trainer.devices=2 -> trainer.devices must be 1 where imitation.rounds is above 0, got 2
 trainer=foo -> trainer must be one of ['cpu', 'ddp', 'gpu', 'lightning', 'smoke'], got 'foo'
-trainer.max_steps=0 -> trainer.max_steps must be a positive multiple of trainer.val_check_interval = 500, so
+trainer.max_steps=0 -> trainer.max_steps must be a positive multiple of trainer.val_check_interval = 200, so
 trainer.max_steps=-2 -> trainer.max_steps must be an integer from -1 to 2147483647, got -2
 trainer.max_epochs=3 -> trainer.max_epochs must be -1 where trainer.check_val_every_n_epoch is null, got 3
 trainer.val_check_interval=0 -> trainer.val_check_interval must be an integer of at least 1 (steps), or 1.0 (the
