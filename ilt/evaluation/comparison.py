@@ -18,6 +18,7 @@ from ilt.evaluation.statistics import (
     mean_interval_of_runs_and_episodes,
     performance,
     probability_of_improvement,
+    rate_bound,
     summarize,
 )
 from ilt.evaluation.tables import filled, markdown_table, percent
@@ -211,15 +212,24 @@ def sentences(comparison: Mapping[str, Any]) -> list[str]:
     others = {
         name: numbers for name, numbers in comparison["metrics"][ALL].items() if name not in (reference, "random")
     }
-    return [_noninferiority(name, reference, each["difference"], comparison["margin"]) for name, each in others.items()]
+    return [_noninferiority(name, reference, each, comparison["margin"]) for name, each in others.items()]
 
 
-def _noninferiority(name: str, reference: str, difference: Mapping[str, Any], margin: float) -> str:
+def _noninferiority(name: str, reference: str, numbers: Mapping[str, Any], margin: float) -> str:
+    difference, runs = numbers["difference"], numbers.get("by_run", [])
     found = "is non-inferior" if is_noninferior(difference["interval"], margin) else "is not shown to be non-inferior"
     low, high = difference["interval"]
-    return (
+    said = (
         f"{name} {found} to {reference} by a margin of {margin:g}: {name} - {reference} is {difference['mean']:.1f} "
         f"(95 % interval {low:.1f} to {high:.1f})"
+    )
+    if not runs:
+        return said
+    n_shown = sum(is_noninferior(run["difference"]["interval"], margin) for run in runs)
+    bound = 100 * rate_bound(n_shown, len(runs))
+    return (
+        f"{said}; each by itself, {n_shown} of {len(runs)} runs are, so at least {bound:.0f} % of all training seeds "
+        "are (exact 95 % bound)"
     )
 
 

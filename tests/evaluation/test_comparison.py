@@ -186,5 +186,10 @@ def test_a_margin_says_which_policies_are_non_inferior(tmp_path: Path) -> None:
     found = "to expert by a margin of {}: student - expert is -1.0 (95 % interval -1.0 to -1.0)"
     assert sentences({**content, "margin": 2.0}) == [f"student is non-inferior {found.format(2)}"]
     assert sentences({**content, "margin": 1.0}) == [f"student is not shown to be non-inferior {found.format(1)}"]
+    twice = {"expert": steady["expert"], "student": [*steady["student"], episodes(-4.0, 46.0, 96.0, 146.0)]}
+    (said,) = sentences({**content, "metrics": compared(**twice), "margin": 2.0})
+    assert said.endswith(
+        "; each by itself, 1 of 2 runs are, so at least 3 % of all training seeds are (exact 95 % bound)"
+    )
     write_comparison(tmp_path, {**content, "margin": 2.0})
     assert "\n- student is non-inferior to expert by a margin of 2: " in (tmp_path / "comparison.md").read_text()
