@@ -8,7 +8,7 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,17 +21,18 @@ from ilt import pipeline
 from ilt.data.episodes import Episodes
 from ilt.data.sources import check_fits, recorded_spaces, warn_of_units
 from ilt.envs.spec import NO_ENV, EnvSpec
-from ilt.evaluation.comparison import ALL, compare_policies
+from ilt.evaluation.comparison import ALL, CONFIDENCE_SEQUENCE, compare_policies
 from ilt.evaluation.saved_policies import read_policy
-from ilt.evaluation.statistics import summarize
+from ilt.evaluation.sequential import Decision, decide_in_batches
+from ilt.evaluation.statistics import is_noninferior, summarize
 from ilt.experts.find import LoadedExpert, find_or_train, load
 from ilt.experts.gate import check_gate
 from ilt.registry import load_option, merge, options_of
 from ilt.rollout.metrics import episode_metrics
 from ilt.rollout.policies import FunctionPolicy, Policy
-from ilt.rollout.recorded import Context
+from ilt.rollout.recorded import RANDOM, Context
 from ilt.rollout.run import limited_threads
-from ilt.schema import ConfigError, config_hash, named, path_of, plain
+from ilt.schema import ConfigError, check, config_hash, named, path_of, plain
 from ilt.settings import check_config, parse_seeds, run_config, training_config
 from ilt.tracking.loggers import JobInfo, open_run
 from ilt.tracking.run_folder import RunFolder, read_results
@@ -392,6 +393,8 @@ def compare(
     *,
     seeds: str = "test:1000",
     reference: str | None = None,
+    until: str = "all",
+    margin: float | None = None,
     outputs: str | Path = "outputs",
     trust: Sequence[str] | None = (),
 ) -> dict[str, Any]:
@@ -403,31 +406,69 @@ def compare(
         env: the environment that they act in.
         seeds: BLOCK:COUNT or BLOCK:OFFSET:COUNT.
         reference: name of the policy that the others are compared with; None for the first.
+        until: `all` to use all seeds, or `decided` to stop, after any 100 episodes, as soon as it is clear which policy
+            is better, or that they differ by less than the margin.
+        margin: differences in return up to it do not matter. Choose it before you see any result.
         outputs: folder of the store, in which names are looked up.
         trust: as in `load_policy`.
 
     Returns:
         by name, a mapping with the keys of `evaluate`; with `performance`, which is 0 for the random policy and 1 for
             the reference (None if the two have the same return); and with `difference`, the `mean` and `interval` of
-            the paired differences from the reference.
+            the paired differences from the reference. With `until="decided"`, the interval is a confidence sequence,
+            and `decision` has the `outcome` (`better`, `worse`, `equal` or `undecided`) and a `sentence`; with a margin
+            and all seeds, `noninferior` says whether the interval excludes a loss of the margin or more.
+
+    Raises:
+        ConfigError: a policy does not fit the environment, or an argument is not allowed.
 
     Example:
         ```python
         table = ilt.compare({"student": run, "expert": expert}, env, reference="expert")
         print(table["student"]["performance"])
         print(table["student"]["difference"]["interval"])
+
+        table = ilt.compare({"student": run, "expert": expert}, env, reference="expert", until="decided", margin=5)
+        print(table["student"]["decision"]["sentence"])
         ```
     """
+    check(named("command", "compare"), {"until": until, "margin": margin}, prefix="")
     block, offset, count = parse_seeds(seeds, env.seed_blocks)
     chosen, ctx = env.seeds(block, count, offset), _context(env, outputs)
-    rollouts = {}
-    for name, policy in {**policies, "random": "random"}.items():
+    acting: dict[str, Policy] = {}
+    for name, policy in {**policies, RANDOM: RANDOM}.items():
         if isinstance(policy, str | Path):
             policy = read_policy(name, str(policy), ctx, deterministic=True, trust=trust).policy
-        rollouts[name] = [ctx.rollout(policy if isinstance(policy, Policy) else policy.policy, chosen, title=name)[0]]
+        acting[name] = policy if isinstance(policy, Policy) else policy.policy
     first = reference or next(iter(policies))
-    metrics, _ = compare_policies(rollouts.items(), {}, env, reference=first, random="random")
-    return metrics[ALL]
+    compared = [name for name in policies if name != first]
+    rollouts: dict[str, Episodes] = {}
+
+    def returns_of(name: str, n_episodes: int) -> np.ndarray:
+        done = len(rollouts[name]) if name in rollouts else 0
+        if done < n_episodes:
+            parts = [ctx.rollout(acting[name], chosen[done:n_episodes], title=name)[0]]
+            rollouts[name] = Episodes.concatenate([rollouts[name], *parts] if done else parts)
+        return rollouts[name].returns[None, :n_episodes]
+
+    decisions: dict[str, Decision] = {}
+    if until == "decided":
+        _, decisions = decide_in_batches(
+            returns_of, compared, reference=first, random=RANDOM, most=count, margin=margin, report=lambda *_: None
+        )
+    else:
+        for name in acting:
+            returns_of(name, count)
+    ordered = {name: [rollouts[name]] for name in [first, *acting]}  # the longest first
+    table = compare_policies(ordered.items(), {}, env, reference=first, random=RANDOM)[0][ALL]
+    for name, decision in decisions.items():
+        table[name]["difference"] = {"mean": decision.mean, "interval": decision.interval, "kind": CONFIDENCE_SEQUENCE}
+        sentence = decision.sentence(name, first, margin=margin, most=count)
+        table[name]["decision"] = {**asdict(decision), "sentence": sentence}
+    if until == "all" and margin is not None:
+        for name in compared:
+            table[name]["noninferior"] = is_noninferior(table[name]["difference"]["interval"], margin)
+    return {name: table[name] for name in acting}
 
 
 def _context(env: EnvSpec, outputs: str | Path) -> Context:

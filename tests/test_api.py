@@ -58,6 +58,23 @@ def test_an_expert_becomes_a_scored_student(demos: ilt.Demonstrations, run: ilt.
     assert compared["student"]["return_mean"] == compared["by name"]["return_mean"] == scored["return_mean"]
 
 
+def test_a_comparison_stops_when_it_is_decided(tmp_path: Path) -> None:
+    def fall(observations: np.ndarray) -> np.ndarray:
+        return np.zeros(len(observations), dtype=int)
+
+    policies = {name: ilt.load_expert(act, ENV) for name, act in (("worse", fall), ("same", lean), ("lean", lean))}
+    arguments = {"env": ENV, "reference": "lean", "margin": 0.15, "outputs": tmp_path}
+    found = ilt.compare(policies, **arguments, until="decided", seeds="test:400")
+    decisions = {name: numbers["decision"] for name, numbers in found.items() if "decision" in numbers}
+    assert {name: decision["outcome"] for name, decision in decisions.items()} == {"worse": "worse", "same": "equal"}
+    assert decisions["worse"]["n_episodes"] == found["worse"]["n_episodes"] == 100 < found["lean"]["n_episodes"] < 400
+    assert decisions["worse"]["sentence"].startswith("lean is better than worse by ")
+    assert found["worse"]["difference"]["kind"] == "confidence sequence"
+    fixed = ilt.compare(policies, **arguments, seeds="test:100")
+    assert (fixed["worse"]["noninferior"], fixed["same"]["noninferior"]) == (False, True)
+    assert fixed["worse"]["return_mean"] == found["worse"]["return_mean"]
+
+
 def test_the_same_call_returns_the_finished_run(
     demos: ilt.Demonstrations, run: ilt.Run, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +190,8 @@ RATE = "optimizer.learning_rate"
         ),
         ("load_expert", {"expert": "ppo", "totl_steps": 1}, "expert.totl_steps is not a key; .*expert.total_steps"),
         ("load_expert", {"expert": lean, "gate": 1}, "gate is not a setting of a function or policy"),
+        ("compare", {"policies": {"a": "random"}, "until": "dawn"}, r"^until must be one of .*, got 'dawn'"),
+        ("compare", {"policies": {"a": "random"}, "margin": 0.0}, r"^margin must be a number above 0"),
         ("load_policy", {"env": "CartPole-v1"}, r"env must come from ilt\.make_env, got 'CartPole-v1'"),
         (
             "evaluate",
@@ -186,7 +205,7 @@ def test_errors_name_the_wrong_argument(
 ) -> None:
     given = {"make_env": {}, "load_expert": {"env": ENV, "outputs": tmp_path}}
     given |= {"train": {"demos": demos, **given["load_expert"]}, "load_policy": {"where": "random"}}
-    given["evaluate"] = {"env": ENV}
+    given |= {"evaluate": {"env": ENV}, "compare": {"env": ENV}}
     with pytest.raises(ilt.ConfigError, match=message):
         getattr(ilt, function)(**{**given[function], **arguments})
 

@@ -15,7 +15,7 @@ from ilt.evaluation.comparison import compare_policies, decided, median_run, typ
 from ilt.evaluation.figure_style import write
 from ilt.evaluation.policy_files import runs_of
 from ilt.evaluation.saved_policies import read_policy
-from ilt.evaluation.sequential import BATCH, ERROR, UNDECIDED, Decision, decide, plausible_bound
+from ilt.evaluation.sequential import ERROR, Decision, decide_in_batches
 from ilt.rollout.recorded import RANDOM, Context, NamedPolicy, StoredEpisodes
 from ilt.tracking.store import Artifact
 
@@ -59,10 +59,9 @@ def roll_out_until_decided(
     reference: str,
     margin: float | None,
 ) -> tuple[dict[str, list[StoredEpisodes]], dict[str, Decision]]:
-    """Roll out policies in batches of seeds until it is decided how each compares with the reference; see `decide`.
+    """Roll out policies until it is decided how each compares with the reference; see `decide_in_batches`.
 
-    A decided policy gets no more episodes. The confidence of each comparison is such that all of them are right with a
-    probability of 95 % (Bonferroni). Episodes are taken from the store if they are there, in batches or all at once.
+    Episodes are taken from the store if they are there, in batches or all at once.
 
     Args:
         policies: the runs of each policy, and of the random policy.
@@ -74,27 +73,22 @@ def roll_out_until_decided(
         each run's episodes, and the decision about each compared policy.
     """
     growing = {name: [_Growing(ctx, run, seeds) for run in runs] for name, runs in policies.items()}
-    lengths, decisions, undecided = dict.fromkeys(policies, 0), dict[str, Decision](), list(compared)
 
-    def returns(name: str) -> np.ndarray:
-        return np.stack([run.returns[: lengths[name]] for run in growing[name]])
+    def returns_of(name: str, n_episodes: int) -> np.ndarray:
+        for run in growing[name]:
+            run.grow(n_episodes)
+        return np.stack([run.returns[:n_episodes] for run in growing[name]])
 
-    for n_episodes in [*range(BATCH, len(seeds), BATCH), len(seeds)]:
-        for name in dict.fromkeys([reference, RANDOM, *undecided]):
-            lengths[name] = n_episodes
-            for run in growing[name]:
-                run.grow(n_episodes)
-        earned = {name: returns(name) for name in (reference, *compared)}
-        bound = plausible_bound(earned, returns(RANDOM))
-        for name in undecided:
-            decisions[name] = decide(
-                earned[name], earned[reference], bound, margin=margin, confidence=1 - ERROR / len(compared)
-            )
-            log.info("%s", decisions[name].sentence(name, reference, margin=margin, most=len(seeds)))
-        undecided = [name for name in undecided if decisions[name].outcome == UNDECIDED]
-        if not undecided:
-            break
-    return {name: [run.stored(lengths[name]) for run in runs] for name, runs in growing.items()}, decisions
+    lengths, decisions = decide_in_batches(
+        returns_of,
+        compared,
+        reference=reference,
+        random=RANDOM,
+        most=len(seeds),
+        margin=margin,
+        report=lambda name, now: log.info("%s", now.sentence(name, reference, margin=margin, most=len(seeds))),
+    )
+    return {name: [run.stored(lengths[name]) for run in growing[name]] for name in policies}, decisions
 
 
 class _Growing:

@@ -5,7 +5,7 @@ stopping once it excludes zero, is wrong more often than 1 time in 20. A confide
 episodes at once, so the evaluation may stop at any time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -155,3 +155,44 @@ def decide(
     return Decision(
         outcome=outcome, mean=float(differences.mean()), interval=interval, n_episodes=len(differences), bound=bound
     )
+
+
+def decide_in_batches(
+    returns_of: Callable[[str, int], np.ndarray],
+    compared: Sequence[str],
+    *,
+    reference: str,
+    random: str,
+    most: int,
+    margin: float | None,
+    report: Callable[[str, Decision], object],
+) -> tuple[dict[str, int], dict[str, Decision]]:
+    """Evaluate policies, a batch of episodes at a time, until it is decided how each compares with the reference.
+
+    A decided policy gets no more episodes. The confidence of each comparison is such that all of them are right with a
+    probability of 95 % (Bonferroni).
+
+    Args:
+        returns_of: returns the (runs, n) returns of the policy with a name on the first n seeds.
+        compared: names of the policies to compare with the reference.
+        reference, random: names of the reference and of the random policy, which are evaluated until the end.
+        most: number of seeds, after which the evaluation ends in any case.
+        margin: see `decide`.
+        report: called with each policy's name and what its episodes say so far, after each batch.
+
+    Returns:
+        the number of episodes of every policy, and the decision about each compared one.
+    """
+    lengths, decisions, undecided = {reference: 0, random: 0}, dict[str, Decision](), list(compared)
+    for n_episodes in [*range(BATCH, most, BATCH), most]:
+        lengths |= dict.fromkeys([reference, random, *undecided], n_episodes)
+        earned = {name: returns_of(name, lengths[name]) for name in lengths}
+        bound = plausible_bound({name: earned[name] for name in (reference, *compared)}, earned[random])
+        for name in undecided:
+            opposite = earned[reference]
+            decisions[name] = decide(earned[name], opposite, bound, margin=margin, confidence=1 - ERROR / len(compared))
+            report(name, decisions[name])
+        undecided = [name for name in undecided if decisions[name].outcome == UNDECIDED]
+        if not undecided:
+            break
+    return lengths, decisions

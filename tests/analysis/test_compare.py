@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ilt.analysis import compare
 from ilt.analysis.compare import find_or_compare, roll_out, roll_out_until_decided
+from ilt.evaluation import sequential
 from ilt.evaluation.comparison import ALL
 from ilt.evaluation.sequential import BETTER, EQUAL, UNDECIDED, WORSE, Decision
 from ilt.rollout.policies import FunctionPolicy
@@ -21,7 +21,7 @@ SEEDS = np.arange(3000, 3060)
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "BATCH", 10)
+    monkeypatch.setattr(sequential, "BATCH", 10)
 
 
 @pytest.fixture
