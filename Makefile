@@ -77,9 +77,10 @@ report: install  ## report runs in a table and a page: make report RUNS=outputs/
 compare: install  ## compare policies on the same seeds: make compare ARGS="+policies.student=outputs/runs/NAME"
 	$(ILT) compare $(ARGS)
 
-seeds: install  ## run the default experiment with five training seeds, and report them in one table
-	$(ILT) train -m seed=0,1,2,3,4 hydra/launcher=joblib hydra.sweep.dir=outputs/multirun/seeds $(ARGS)
+seeds: install  ## run the default experiment with twenty training seeds, and compare them with their expert
+	$(ILT) train -m 'seed=range(0,20)' hydra/launcher=joblib hydra.sweep.dir=outputs/multirun/seeds $(ARGS)
 	$(ILT) report runs=outputs/multirun/seeds
+	$(ILT) compare env=lunar_lander +policies.expert=ppo '+policies.student=outputs/multirun/seeds/*' margin=5 name=seeds
 
 # five training seeds for every student, one job per core; finished jobs are skipped
 LEARN = $(ILT) train -m seed=0,1,2,3,4 hydra/launcher=joblib $(ARGS)
