@@ -80,7 +80,7 @@ compare: install  ## compare policies on the same seeds: make compare ARGS="+pol
 seeds: install  ## run the default experiment with twenty training seeds, and compare them with their expert
 	$(ILT) train -m 'seed=range(0,20)' hydra/launcher=joblib hydra.sweep.dir=outputs/multirun/seeds $(ARGS)
 	$(ILT) report runs=outputs/multirun/seeds
-	$(ILT) compare env=lunar_lander +policies.expert=ppo '+policies.student=outputs/multirun/seeds/*' margin=5 name=seeds
+	$(ILT) compare env=lunar_lander +policies.expert=ppo-091d97b2b3 '+policies.student=outputs/multirun/seeds/lunar_lander-*' margin=5 name=seeds
 
 # five training seeds for every student, one job per core; finished jobs are skipped
 LEARN = $(ILT) train -m seed=0,1,2,3,4 hydra/launcher=joblib $(ARGS)
