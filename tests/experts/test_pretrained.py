@@ -17,7 +17,7 @@ from ilt.tracking.store import SHIPPED, Store, open_artifact
 FOLDERS = sorted(path for path in SHIPPED["experts"].iterdir() if path.is_dir())
 
 SETTINGS = [
-    ("ppo_bipedal_walker", {}, "bipedal_walker"),
+    ("tqc_bipedal_walker", {}, "bipedal_walker"),
     ("ppo_hopper", {}, "hopper"),
     ("ppo_walker2d", {}, "walker2d"),
     ("ppo_half_cheetah", {}, "half_cheetah"),
