@@ -278,7 +278,7 @@ def _mean_of_quantiles(weight: Tensor, bias: Tensor, n_quantiles: int) -> tuple[
 def _statistics(path: Path, size: int) -> dict[str, Tensor]:
     """Read VecNormalize's statistics for observations of `size` numbers: `mean`, `std` and `clip`, float64."""
     if not path.is_file():
-        raise ConfigError(f"expert.normalization must be a file, got {path}")
+        raise ConfigError(f"expert.normalization must be a file of VecNormalize's statistics, got {path}: no such file")
     try:
         arrays = read_npz(path)
         mean, var, epsilon, clip = (arrays[name].astype(np.float64) for name in ("mean", "var", "epsilon", "clip_obs"))

@@ -317,7 +317,7 @@ def test_images_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "No such file"),
+        (None, "no such file"),
         (pickle.dumps({"mean": 0.0}), "run: python -c .*pickle"),
         ({"mean": np.zeros(2)}, "var is not a file|'var'"),
         ({"mean": np.zeros(3), "var": np.ones(3)}, "it has means of 3 numbers, but the policy takes 2"),
