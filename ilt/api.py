@@ -104,8 +104,8 @@ def make_env(
     """
     values = load_option("env", id) if id in options_of("env") else {**load_option("env", "gymnasium"), "id": id}
     if wrappers:
-        named = wrappers if isinstance(wrappers, Mapping) else {f"wrapper_{i}": w for i, w in enumerate(wrappers)}
-        settings["wrappers"] = dict(named)
+        by_name = wrappers if isinstance(wrappers, Mapping) else {f"wrapper_{i}": w for i, w in enumerate(wrappers)}
+        settings["wrappers"] = dict(by_name)
     values = merge(values, settings)
     check_config(OmegaConf.create({"env": values}), "expert", partial=True)
     spec = EnvSpec.from_config(values)
@@ -433,6 +433,12 @@ def compare(
         ```
     """
     check(named("command", "compare"), {"until": until, "margin": margin}, prefix="")
+    first = reference or next(iter(policies))
+    compared = [name for name in policies if name != first]
+    if first not in {*policies, RANDOM}:
+        raise ConfigError(f"reference must name one of policies = {[*policies]}, got {first}")
+    if not compared and (until == "decided" or margin is not None):
+        raise ConfigError(f"policies must have at least one besides the reference, {first}, with until or margin")
     block, offset, count = parse_seeds(seeds, env.seed_blocks)
     chosen, ctx = env.seeds(block, count, offset), _context(env, outputs)
     acting: dict[str, Policy] = {}
@@ -440,8 +446,6 @@ def compare(
         if isinstance(policy, str | Path):
             policy = read_policy(name, str(policy), ctx, deterministic=True, trust=trust).policy
         acting[name] = policy if isinstance(policy, Policy) else policy.policy
-    first = reference or next(iter(policies))
-    compared = [name for name in policies if name != first]
     rollouts: dict[str, Episodes] = {}
 
     def returns_of(name: str, n_episodes: int) -> np.ndarray:

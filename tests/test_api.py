@@ -191,6 +191,16 @@ RATE = "optimizer.learning_rate"
         ("load_expert", {"expert": "ppo", "totl_steps": 1}, "expert.totl_steps is not a key; .*expert.total_steps"),
         ("load_expert", {"expert": lean, "gate": 1}, "gate is not a setting of a function or policy"),
         ("compare", {"policies": {"a": "random"}, "until": "dawn"}, r"^until must be one of .*, got 'dawn'"),
+        (
+            "compare",
+            {"policies": {"a": "random"}, "reference": "b"},
+            r"^reference must name one of policies = \['a'\], got b",
+        ),
+        (
+            "compare",
+            {"policies": {"a": "random"}, "until": "decided"},
+            "^policies must have at least one besides the ref",
+        ),
         ("compare", {"policies": {"a": "random"}, "margin": 0.0}, r"^margin must be a number above 0"),
         ("load_policy", {"env": "CartPole-v1"}, r"env must come from ilt\.make_env, got 'CartPole-v1'"),
         (
