@@ -21,6 +21,7 @@ SETTINGS = [
     ("ppo_hopper", {}, "hopper"),
     ("ppo_walker2d", {}, "walker2d"),
     ("ppo_half_cheetah", {}, "half_cheetah"),
+    ("ppo_half_cheetah_privileged", {}, "half_cheetah_hidden"),
     ("ppo_hopper_privileged", {}, "hopper_hidden"),
     ("ppo_pendulum_privileged", {}, "pendulum_hidden"),
     ("ppo_lunar_lander_continuous", {}, "lunar_lander_continuous"),
