@@ -8,7 +8,7 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ilt import pipeline
 from ilt.data.episodes import Episodes
 from ilt.data.sources import check_fits, recorded_spaces, warn_of_units
 from ilt.envs.spec import NO_ENV, EnvSpec
-from ilt.evaluation.comparison import ALL, CONFIDENCE_SEQUENCE, compare_policies
+from ilt.evaluation.comparison import ALL, compare_policies, decided
 from ilt.evaluation.saved_policies import read_policy
 from ilt.evaluation.sequential import Decision, decide_in_batches
 from ilt.evaluation.statistics import is_noninferior, summarize
@@ -465,11 +465,13 @@ def compare(
             returns_of(name, count)
     ordered = {name: [rollouts[name]] for name in [first, *acting]}  # the longest first
     table = compare_policies(ordered.items(), {}, env, reference=first, random=RANDOM)[0][ALL]
-    for name, decision in decisions.items():
-        table[name]["difference"] = {"mean": decision.mean, "interval": decision.interval, "kind": CONFIDENCE_SEQUENCE}
-        sentence = decision.sentence(name, first, margin=margin, most=count)
-        table[name]["decision"] = {**asdict(decision), "sentence": sentence}
-    if until == "all" and margin is not None:
+    if until == "decided":
+        limits = {"margin": margin, "most_episodes": count}
+        described = decided({"until": limits, "reference": first, "metrics": {ALL: table}}, decisions)
+        table = described["metrics"][ALL]
+        for name, decision in described["until"]["decisions"].items():
+            table[name]["decision"] = decision
+    elif margin is not None:
         for name in compared:
             table[name]["noninferior"] = is_noninferior(table[name]["difference"]["interval"], margin)
     return {name: table[name] for name in acting}
