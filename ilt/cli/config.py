@@ -30,7 +30,7 @@ class _Command:
     """The groups and parts of the command's config."""
 
     outputs: str = key("outputs", "Folder for all files that are written.")
-    n_envs: int = key(256, "Active episodes in each process; does not affect results.", ge=1)
+    n_envs: int = key(64, "Active episodes in each process; does not affect results.", ge=1)
     processes: int | None = key(
         None, "Processes for rollouts; null for one per core. Does not affect results.", ge=1, le=1024
     )

@@ -35,7 +35,7 @@ class Context:
 
     env: EnvSpec
     store: Store
-    n_envs: int = 256
+    n_envs: int = 64
     n_processes: int = 1
 
     def rollout(self, policy: Policy, seeds: np.ndarray, *, title: str) -> tuple[Episodes, dict[str, Any]]:

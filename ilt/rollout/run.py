@@ -21,7 +21,7 @@ def rollout(
     policy: Policy,
     seeds: Sequence[int] | np.ndarray,
     *,
-    n_envs: int = 256,
+    n_envs: int = 64,
     n_processes: int = 1,
     on_episode: Callable[[float], None] | None = None,
 ) -> Episodes:

@@ -1,42 +1,23 @@
 """Collecting and scoring in the zoo's environments with continuous actions, compared with the environment limit."""
 
-import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from ilt.data.episodes import Episodes
 from ilt.envs.spec import EnvSpec
 from ilt.experts.base import make_expert
 from ilt.models.decoder import Decoder
 from ilt.models.heads import Gaussian
 from ilt.registry import load_option
 from ilt.rollout import workers
-from ilt.rollout.policies import Policy, SequencePolicy
+from ilt.rollout.policies import SequencePolicy
 from ilt.rollout.run import rollout
 from ilt.schema import own_keys
 from ilt.tracking.store import SHIPPED, read_manifest
 from tests.benchmarks.measuring import Row, compare
-from tests.benchmarks.rollouts import Escorted, acting, environment_limit
+from tests.benchmarks.rollouts import Escorted, Recorded, acting, environment_limit
 
 STEPS = 50_000
 """About how many steps a measurement takes, but at least 100 episodes."""
-
-
-class Recorded(Policy):
-    """Takes the recorded actions of each seed's episode, at hardly any cost."""
-
-    def __init__(self, episodes: Episodes) -> None:
-        self._actions, self._next = episodes.actions, np.zeros(0, dtype=np.int64)
-        self._first = dict(zip(episodes.seeds.tolist(), episodes.step_offsets.tolist(), strict=True))
-
-    def reset(self, slots: np.ndarray, seeds: np.ndarray) -> None:
-        self._next = np.pad(self._next, (0, max(slots.max() + 1 - len(self._next), 0)))
-        self._next[slots] = [self._first[seed] for seed in seeds.tolist()]
-
-    def act(self, slots: np.ndarray, observations: np.ndarray) -> np.ndarray:
-        steps = self._next[slots]
-        self._next[slots] += 1
-        return self._actions[steps]
 
 
 def zoo(_: EnvSpec) -> list[Row]:

@@ -221,7 +221,11 @@ def test_a_student_depends_only_on_the_seed(keys: dict[str, Any], deterministic:
     np.testing.assert_allclose(
         rollout(COUNTER, policy, seeds[order], n_envs=5).select(order).actions, reference.actions, atol=1e-5
     )
-    assert len(np.unique(reference.actions.reshape(12, 9), axis=0)) == (1 if deterministic else 12)
+    by_episode = reference.actions.reshape(12, 9)
+    if deterministic:  # rows of a matrix product may be rounded differently
+        np.testing.assert_allclose(by_episode, np.broadcast_to(by_episode[0], by_episode.shape), atol=1e-5)
+    else:
+        assert len(np.unique(by_episode, axis=0)) == 12
     spec, arrived = ForkingPickler.loads(dumps((COUNTER, policy)))
     assert_identical(rollout(spec, arrived, seeds), reference)
 
