@@ -29,8 +29,8 @@ class Context:
     Attributes:
         env: the environment.
         store: the artifact store.
-        n_envs: active episodes in each process; no result depends on it.
-        n_processes: processes that run rollouts; no result depends on it.
+        n_envs: active episodes in each process; results depend on it only through the rounding of matrix products.
+        n_processes: processes that run rollouts; the same holds for it.
     """
 
     env: EnvSpec

@@ -164,5 +164,5 @@ def test_labels_are_valid_expert_actions_and_episodes_depend_only_on_the_seed(ho
     assert np.array_equal(episodes.extras["step/label"], expected)
     assert np.array_equal(spec.action_space.clip(episodes.actions), episodes.actions)
     assert 0 < (episodes.actions == expected).reshape(72, -1).all(axis=1).mean() < 1
-    assert_identical(rollout(spec, asking(how, kind), seeds, n_envs=5), episodes)
-    assert_identical(rollout(spec, asking(how, kind), seeds[4:7]), episodes.select(np.arange(4, 7)))
+    assert_identical(rollout(spec, asking(how, kind), seeds, n_envs=5), episodes, atol=1e-5)
+    assert_identical(rollout(spec, asking(how, kind), seeds[4:7]), episodes.select(np.arange(4, 7)), atol=1e-5)
