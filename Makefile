@@ -16,7 +16,7 @@ ILT := $(BIN)/ilt
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test coverage test-slow test-faults lint format check expert demos train evaluate probe report compare seeds adapt search sync dashboard bench zoo docs docs-serve clean
+.PHONY: help install run test coverage test-slow test-faults lint format check expert demos train evaluate probe report compare seeds search sync dashboard bench zoo docs docs-serve clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -81,30 +81,6 @@ seeds: install  ## run the default experiment with twenty training seeds, and co
 	$(ILT) train -m 'seed=range(0,20)' hydra/launcher=joblib hydra.sweep.dir=outputs/multirun/seeds $(ARGS)
 	$(ILT) report runs=outputs/multirun/seeds
 	$(ILT) compare env=lunar_lander +policies.expert=ppo-091d97b2b3 '+policies.student=outputs/multirun/seeds/lunar_lander-*' margin=5 name=seeds
-
-# five training seeds for every student, one job per core; finished jobs are skipped
-LEARN = $(ILT) train -m seed=0,1,2,3,4 hydra/launcher=joblib $(ARGS)
-HIDDEN = outputs/multirun/adapt
-SHIFT = $(ILT) compare policies=unseen env=lunar_lander_nominal
-PHYSICS = env.wrappers.randomized_physics
-
-adapt: install  ## train and compare students under hidden physics and without velocities (hours)
-	$(LEARN) experiment=adapt dataset.context_length=32,1,4,8,16,64 hydra.sweep.dir=$(HIDDEN)
-	$(LEARN) experiment=adapt dataset.context_length=32 imitation=bc,dart hydra.sweep.dir=$(HIDDEN)
-	$(LEARN) experiment=adapt dataset.context_length=1 imitation=bc hydra.sweep.dir=$(HIDDEN)
-	$(LEARN) experiment=blind dataset.context_length=32,1 hydra.sweep.dir=outputs/multirun/blind
-	$(LEARN) experiment=blind dataset.context_length=32,1 imitation=bc '~imitation.rounds' '~imitation.initial_fraction' \
-		hydra.sweep.dir=outputs/multirun/blind
-	$(ILT) compare policies=adapt env=lunar_lander_hidden name=adapt 'video=[nominal,dagger-K1,dagger-K32]' \
-		+subsets.windy=wind_power:0.75:1 +subsets.heavy=gravity:0:0.25
-	$(ILT) compare policies=adapt env=lunar_lander_nominal name=adapt-nominal reference=nominal
-	$(SHIFT) '+$(PHYSICS).gravity=[-3.5,-3.5]' name=gravity-3
-	$(SHIFT) '+$(PHYSICS).gravity=[-11.9,-11.9]' name=gravity-12
-	$(SHIFT) '+$(PHYSICS).main_engine_power=[0.8,0.8]' '+$(PHYSICS).side_engine_power=[0.8,0.8]' name=engines-80
-	$(SHIFT) '+$(PHYSICS).main_engine_power=[1.2,1.2]' '+$(PHYSICS).side_engine_power=[1.2,1.2]' name=engines-120
-	$(ILT) compare policies=blind env=lunar_lander_blind name=blind
-	$(ILT) probe run=$$(ls -d $(HIDDEN)/*-mini-K32-*-dagger-s0-*) \
-		other=$$(ls -d $(HIDDEN)/*-mini-K1-*-dagger-s0-*)
 
 search: install  ## search hyperparameters with Optuna, and retrain the winner: make search ARGS="search.n_trials=60" (hours)
 	$(ILT) train -m sweep=optuna $(ARGS)

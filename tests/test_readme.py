@@ -62,7 +62,7 @@ def make_commands(target: str) -> list[tuple[str, str]]:
 
 SHOWN = [(page, *command) for page in PAGES for command in commands_of(page)]
 OWN = [each for each in SHOWN if "--config-dir" in each[2]]  # these use files that the page shows
-MADE = [("README.md", *command) for target in ("run", "seeds", "adapt", "search") for command in make_commands(target)]
+MADE = [("README.md", *command) for target in ("run", "seeds", "search") for command in make_commands(target)]
 COMMON = {command[1:]: command for command in [*MADE, *SHOWN] if command not in OWN}  # without duplicates
 
 
@@ -129,20 +129,21 @@ def test_the_python_of_each_page_compiles(page: str) -> None:
             compile(content, title or page, "exec")
 
 
-def test_make_adapt_compares_the_runs_it_trains() -> None:
-    """Each pattern in `conf/policies` matches a run that `make adapt` makes."""
-    trained = [arguments for command, arguments in make_commands("adapt") if command == "train"]
+@pytest.mark.parametrize(
+    ("option", "study", "env", "expert"),
+    [("adapt", "adapt", "hidden", "ppo_privileged"), ("unseen", "adapt", "hidden", "ppo_privileged"),
+     ("blind", "blind", "blind", "a2c")],
+)  # fmt: skip
+def test_each_pattern_of_policies_matches_a_cell_of_its_study(option: str, study: str, env: str, expert: str) -> None:
+    known = yaml.safe_load((ROOT / "conf" / "study" / f"{study}.yaml").read_text())
     names = set()
-    for arguments in trained:
-        given = dict(each.partition("=")[::2] for each in shlex.split(arguments) if "=" in each)
-        folder = given["hydra.sweep.dir"].replace("outputs/", "${outputs}/")
-        env, expert = {"adapt": ("hidden", "ppo_privileged"), "blind": ("blind", "a2c")}[given["experiment"]]
-        algorithms = [f"-{each}".removesuffix("-bc") for each in given.get("imitation", "dagger").split(",")]
-        for k, algorithm in product(given["dataset.context_length"].split(","), algorithms):
-            names.add(f"{folder}/lunar_lander_{env}-mini-K{k}-{expert}{algorithm}-s0-0123456789")
-    for option in ("adapt", "blind", "unseen"):
-        patterns = yaml.safe_load((ROOT / "conf" / "policies" / f"{option}.yaml").read_text()).values()
-        assert all(len(fnmatch.filter(names, each)) == 1 for each in patterns if each.startswith("$")), option
+    for sweep in known["sweeps"].values():
+        given = {"imitation": "dagger", **known["shared"], **sweep}
+        algorithms = [f"-{each}".removesuffix("-bc") for each in given["imitation"].split(",")]
+        for k, algorithm in product(str(given["dataset.context_length"]).split(","), algorithms):
+            names.add(f"${{outputs}}/studies/{study}/lunar_lander_{env}-mini-K{k}-{expert}{algorithm}-s0-0123456789")
+    patterns = yaml.safe_load((ROOT / "conf" / "policies" / f"{option}.yaml").read_text()).values()
+    assert all(len(fnmatch.filter(names, each)) == 1 for each in patterns if each.startswith("$"))
 
 
 def test_each_make_target_that_is_mentioned_exists() -> None:

@@ -51,6 +51,8 @@ class Study:
 
     title: str = key("???", "Heading of the table.")
     question: str | None = key(None, "What the study is meant to answer.")
+    hypothesis: str | None = key(None, "What is expected, written before the first job.")
+    conclusion: str | None = key(None, "What was found, written after the last job.")
     shared: dict[str, object] = key(
         {}, "Overrides of every sweep; a sweep's own replace them.", rule=Rule(_are_overrides, _OVERRIDES)
     )

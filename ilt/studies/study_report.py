@@ -15,7 +15,9 @@ def report_study(plan: Plan, folder: Path) -> list[State]:
     A run whose files are damaged counts as not finished.
     """
     from ilt.evaluation.tables import print_table
-    from ilt.studies.study_tables import make_cells, overview, study_csv, study_json, study_markdown
+    from ilt.studies.study_findings import findings, verdict
+    from ilt.studies.study_page import study_json, study_markdown
+    from ilt.studies.study_tables import make_cells, overview, study_csv
     from ilt.tracking.records import read_run
     from ilt.tracking.run_folder import read_config
 
@@ -44,5 +46,7 @@ def report_study(plan: Plan, folder: Path) -> list[State]:
 
         for suffix in ("png", "pdf"):
             write(partial(study_figure, cells), folder / f"study.{suffix}")
+    for said in filter(None, [verdict(plan, cells), *findings(cells)]):
+        log.info("%s", said)
     log.info("%s", folder / "study.md")
     return states

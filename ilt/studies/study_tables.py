@@ -1,8 +1,7 @@
-"""The tables of a study: one of a metric by row and column, one per row with every number, CSV and JSON."""
+"""The tables of a study: one of a metric by row and column, one per row with every number, and CSV."""
 
 import csv
 import io
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,8 +18,8 @@ from ilt.evaluation.statistics import (
     performance,
     rate_bound,
 )
-from ilt.evaluation.tables import escaped, filled, markdown_table, percent
-from ilt.studies.plan import FINISHED, NEW, Plan, State, StudyJob
+from ilt.evaluation.tables import filled, percent
+from ilt.studies.plan import FINISHED, Plan, State, StudyJob
 from ilt.tracking.records import RunRecord
 
 MISSED = "✗"
@@ -216,84 +215,6 @@ def _interval(numbers: Mapping[str, float], name: str) -> str | None:
     return " … ".join(shown(name, numbers[f"{name}_{end}"]) for end in ("low", "high"))
 
 
-def verdict(plan: Plan, cells: Sequence[Cell]) -> str:
-    """Return a sentence that says in which rows some column meets the study's bar; empty without a bar."""
-    bar, lowest = plan.study["bar"], plan.study["lowest_bar"]
-    bars = [
-        *([f"a mean {plan.study['metric']} of at least {bar:g}"] if bar is not None else []),
-        *([f"at least {lowest:g} with every training seed"] if lowest is not None else []),
-    ]
-    rows = unique(cell.row for cell in cells if cell.runs)
-    if not bars or not rows:
-        return ""
-    complete = [cell for cell in cells if len(cell.runs) == len(cell.jobs)]
-    met = {cell.row for cell in complete if not cell.misses and cell.metric in cell.numbers}
-    missed = [row for row in rows if row not in met]
-    found = f"{len(met)} of {len(rows)} rows{', not in ' * bool(missed)}{', '.join(missed)}"
-    return (
-        f"The bar is {' and '.join(bars)}; {MISSED} marks what misses it. Some student, with all its seeds finished, "
-        f"meets it in {found}."
-    )
-
-
-def provenance_of(cells: Sequence[Cell]) -> str:
-    """Return sentences that say what the numbers are made of: seeds, episodes, intervals, commits."""
-    runs = [run for cell in cells for run in cell.runs]
-    episodes = _counted(f"{len(run.episodes['seed']):,}" for run in runs)
-    weights = _counted(str(run.results["reported_checkpoint"]) for run in runs)
-    commits = _counted(str(run.results["git_commit"])[:12] for run in runs)
-    return (
-        f"Each number is a mean over training seeds and held-out test episodes ({episodes} per run), on which expert "
-        f"and random policy are scored too. Weights: {weights}. The 95 % intervals cover training seeds and episodes "
-        "(two-way, Student's t); with one seed, episodes alone (bootstrap). IQM is the mean over seeds without the "
-        "best and the worst quarter. Beside the number of seeds at the bar is the exact 95 % lower bound of their "
-        "share among all training seeds. Performance is 0 for the random policy and 1 for the expert. "
-        f"Commits: {commits}."
-    )
-
-
-def _counted(values: Iterable[str]) -> str:
-    counts = Counter(values)
-    if len(counts) == 1:
-        return next(iter(counts))
-    return ", ".join(f"{value} ({count} runs)" for value, count in counts.most_common())
-
-
-def study_markdown(plan: Plan, cells: Sequence[Cell], states: Sequence[State], *, made: str) -> str:
-    """Return `study.md` as text.
-
-    Args:
-        states: the state of each of the plan's jobs.
-        made: when and from what it was made.
-    """
-    n_finished = sum(state.status == FINISHED for state in states)
-    parts = [f"# {escaped(plan.study['title'])}\n"]
-    parts += [f"{escaped(question)}\n"] if (question := plan.study["question"]) else []
-    parts += [f"{n_finished} of {len(plan.jobs)} jobs finished. {made}\n"]
-    if plan.overrides:
-        parts.append(f"With {', '.join(f'`{each}`' for each in plan.overrides)}.\n")
-    if n_finished:
-        parts += [
-            f"{escaped(METRICS[plan.study['metric']].capitalize())}:\n",
-            markdown_table(*overview(plan, cells)),
-            *([f"{escaped(said)}\n"] if (said := verdict(plan, cells)) else []),
-            f"{provenance_of(cells)}\n",
-        ]
-    for row in unique(cell.row for cell in cells if cell.runs):
-        own = [cell for cell in cells if cell.row == row]
-        first = next(cell for cell in own if cell.runs).numbers
-        parts += [
-            f"## {escaped(row)}\n",
-            f"Expert {first['expert_return']:.1f}, random policy {first['random_return']:.1f}.\n",
-            markdown_table(*details(own)),
-        ]
-    pairs = zip(plan.jobs, states, strict=True)
-    open_jobs = [[job.folder, state.status] for job, state in pairs if state.status not in (FINISHED, NEW)]
-    if open_jobs:
-        parts += ["## Failed or not finished\n", markdown_table(["run", "status"], open_jobs)]
-    return "\n".join(parts)
-
-
 def study_csv(plan: Plan, cells: Sequence[Cell], states: Sequence[State]) -> str:
     """Return `study.csv` as text, unrounded: rows of runs, then of cells. The column `kind` tells them apart."""
     names = [
@@ -329,29 +250,3 @@ def study_csv(plan: Plan, cells: Sequence[Cell], states: Sequence[State]) -> str
         about |= {"n_episodes": len(cell.runs[0].episodes["seed"])} if cell.runs else {}
         writer.writerow({**about, **cell.numbers})
     return text.getvalue()
-
-
-def study_json(plan: Plan, cells: Sequence[Cell], states: Sequence[State]) -> dict[str, Any]:
-    """Return the content of `study.json`: what was asked, every cell, and the folders of its runs."""
-    status = {job.folder: state.status for job, state in zip(plan.jobs, states, strict=True)}
-    return {
-        "study": plan.name,
-        **{key: plan.study[key] for key in ("title", "question", "metric", "bar", "lowest_bar")},
-        "overrides": list(plan.overrides),
-        "n_jobs": len(plan.jobs),
-        "n_finished": sum(state.status == FINISHED for state in states),
-        "cells": [
-            {
-                "row": cell.row,
-                "column": cell.column,
-                "sweeps": unique(job.sweep for job in cell.jobs),
-                "misses": cell.misses,
-                "by_seed": cell.by_seed,
-                **cell.numbers,
-                "n_episodes": len(cell.runs[0].episodes["seed"]) if cell.runs else None,
-                "commits": unique(str(run.results["git_commit"]) for run in cell.runs),
-                "runs": {job.folder: status[job.folder] for job in cell.jobs},
-            }
-            for cell in cells
-        ],
-    }

@@ -16,6 +16,7 @@ from ilt.evaluation.figure_style import ONE_COLUMN, TWO_COLUMNS, write
 from ilt.evaluation.statistics import mean_interval, mean_interval_of_runs_and_episodes
 from ilt.studies.plan import Plan, State, StudyJob, duration, estimate, progress, state_of
 from ilt.studies.study_figure import STYLES, study_figure
+from ilt.studies.study_findings import findings
 from ilt.studies.study_report import report_study
 from ilt.studies.study_tables import Cell, make_cells, overview
 from ilt.tracking.records import read_run
@@ -23,7 +24,10 @@ from ilt.tracking.run_folder import read_config
 from ilt.tracking.store import sha256, write_with_digest
 from tests.analysis.test_figures import has_color, pixels
 
-STUDY = {"title": "A toy", "question": "Which?", "metric": "performance", "bar": 0.9, "lowest_bar": 0.8}
+STUDY = {
+    "title": "A toy", "question": "Which?", "hypothesis": None, "conclusion": None, "metric": "performance", "bar": 0.9,
+    "lowest_bar": 0.8,
+}  # fmt: skip
 
 
 def job(row: str, column: str, seed: int, **changes: Any) -> StudyJob:
@@ -255,3 +259,38 @@ def test_runs_of_a_cell_must_have_the_same_test_episodes(study: Path) -> None:
     finish(study, own, [1.0, 2.0])
     with pytest.raises(ValueError, match="not scored on the same test episodes"):
         cells_of(study, plan_of(*JOBS, own))
+
+
+def test_findings_by_hand(tmp_path: Path) -> None:
+    """The MLP wins three rows: far ahead, by a difference within the interval, and without another student."""
+    returns = {"Far": ("MLP", 9.0, "GRU", 4.0), "Near": ("MLP", 9.0, "GRU", 8.9), "Alone": ("MLP", 6.0)}
+    jobs = []
+    for row, pairs in returns.items():
+        for column, mean in zip(pairs[::2], pairs[1::2], strict=True):
+            for seed, change in enumerate([-0.2, 0.0, 0.2]):
+                jobs.append(job(row, column, seed))
+                finish(tmp_path, jobs[-1], [mean + change + each for each in (-0.1, 0.0, 0.1)])
+    assert findings(cells_of(tmp_path, plan_of(*jobs))) == [
+        "Highest mean performance: MLP in Far, Near, Alone.",
+        "By the 95 % interval of the paired difference, the best is ahead of every other student in Far, and "
+        "indistinguishable from the best are GRU in Near.",
+        "The lowest training seed of these students has 0.580 (Alone, MLP, seed 0).",
+    ]
+    assert findings(make_cells(plan_of(*jobs), {})) == []
+
+
+def test_students_on_other_test_episodes_are_not_compared(tmp_path: Path) -> None:
+    jobs = [job("Toy", "MLP", 0), job("Toy", "GRU", 0)]
+    finish(tmp_path, jobs[0], [9.0, 9.0])
+    finish(tmp_path, jobs[1], [9.0])
+    assert [said.split()[0:2] for said in findings(cells_of(tmp_path, plan_of(*jobs)))] == [
+        ["Highest", "mean"],
+        ["The", "lowest"],
+    ]
+
+
+def test_a_page_has_question_hypothesis_and_conclusion_in_this_order(study: Path) -> None:
+    report_study(plan_of(*JOBS, hypothesis="The MLP.", conclusion="It was."), study)
+    text = " ".join((study / "study.md").read_text().split())
+    assert "Which? Hypothesis: The MLP. Conclusion: It was. 3 of 5" in text
+    assert "Highest mean performance: MLP in Toy." in text

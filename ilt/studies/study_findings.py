@@ -1,0 +1,81 @@
+"""What a study has found, in sentences: the best students, those that cannot be told from them, and the bar."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ilt.evaluation.statistics import difference_interval
+from ilt.studies.plan import Plan
+from ilt.studies.study_tables import METRICS, MISSED, Cell, shown, unique
+
+
+def findings(cells: Sequence[Cell]) -> list[str]:
+    """Return three sentences: which student is best in each row, which are not told from it, and the lowest seed.
+
+    Two students are told apart if the 95 % interval of the difference of their returns, paired by test episode,
+    excludes zero; see `difference_interval`. Without a finished run there are no sentences, and the second one needs
+    a row with two students that were scored on the same test episodes.
+    """
+    known = [cell for cell in cells if cell.metric in cell.numbers]
+    if not known:
+        return []
+    metric = METRICS[known[0].metric]
+    best = {row: _best([cell for cell in known if cell.row == row]) for row in unique(cell.row for cell in known)}
+    rows_of: dict[str, list[str]] = {}
+    for row, cell in best.items():
+        rows_of.setdefault(cell.column, []).append(row)
+    said = "; ".join(f"{column} in {', '.join(rows)}" for column, rows in rows_of.items())
+    found = [f"Highest mean {metric}: {said}."]
+    alike = {}  # those that are not told apart from a row's best student, by row
+    for row, cell in best.items():
+        if others := [other for other in known if other.row == row and other is not cell and comparable(cell, other)]:
+            alike[row] = [other.column for other in others if not told_apart(cell, other)]
+    if alike:
+        close = "; ".join(f"{', '.join(columns)} in {row}" for row, columns in alike.items() if columns)
+        clear = ", ".join(row for row, columns in alike.items() if not columns)
+        parts = [
+            *([f"the best is ahead of every other student in {clear}"] if clear else []),
+            *([f"indistinguishable from the best are {close}"] if close else []),
+        ]
+        found.append(f"By the 95 % interval of the paired difference, {', and '.join(parts)}.")
+    lowest = min(best.values(), key=lambda cell: cell.numbers["lowest"])
+    value = shown(lowest.metric, lowest.numbers["lowest"])
+    seed = f"seed {lowest.numbers['lowest_seed']:.0f}"
+    found.append(f"The lowest training seed of these students has {value} ({lowest.row}, {lowest.column}, {seed}).")
+    return found
+
+
+def comparable(one: Cell, other: Cell) -> bool:
+    """Return whether two cells with finished runs were scored on the same test episodes."""
+    return np.array_equal(one.runs[0].episodes["seed"], other.runs[0].episodes["seed"])
+
+
+def told_apart(one: Cell, other: Cell) -> bool:
+    """Return whether the mean returns of two comparable cells differ, beyond the interval of their difference."""
+    returns, reference = (np.stack([run.episodes["student_return"] for run in cell.runs]) for cell in (one, other))
+    low, high = difference_interval(returns, reference)
+    return low > 0 or high < 0
+
+
+def _best(cells: Sequence[Cell]) -> Cell:
+    return max(cells, key=lambda cell: cell.numbers[cell.metric])
+
+
+def verdict(plan: Plan, cells: Sequence[Cell]) -> str:
+    """Return a sentence that says in which rows some column meets the study's bar; empty without a bar."""
+    bar, lowest = plan.study["bar"], plan.study["lowest_bar"]
+    bars = [
+        *([f"a mean {plan.study['metric']} of at least {bar:g}"] if bar is not None else []),
+        *([f"at least {lowest:g} with every training seed"] if lowest is not None else []),
+    ]
+    rows = unique(cell.row for cell in cells if cell.runs)
+    if not bars or not rows:
+        return ""
+    complete = [cell for cell in cells if len(cell.runs) == len(cell.jobs)]
+    met = {cell.row for cell in complete if not cell.misses and cell.metric in cell.numbers}
+    missed = [row for row in rows if row not in met]
+    found = f"{len(met)} of {len(rows)} rows{', not in ' * bool(missed)}{', '.join(missed)}"
+    return (
+        f"The bar is {' and '.join(bars)}; {MISSED} marks what misses it. Some student, with all its seeds finished, "
+        f"meets it in {found}."
+    )
