@@ -52,6 +52,7 @@ REQUIRED = {
     ("env", "gymnasium"): ["env.id=CartPole-v1"],
     ("env", "none"): ["demos=file", "demos.path=a.npz", "demos.validation_path=b.npz"],
     ("expert", "sb3"): ["expert.path=expert.zip"],
+    ("expert", "saved"): ["expert.path=ppo-091d97b2b3"],
     ("expert", "function"): ["expert.function=tests.experts.test_base:above"],
     ("expert", "none"): ["demos=file", "demos.path=a.npz", "demos.validation_path=b.npz"],
     ("demos", "file"): ["demos.path=a.npz", "demos.validation_path=b.npz"],
@@ -119,7 +120,7 @@ def test_every_entry_point_has_a_valid_config(entry_point: str) -> None:
 def test_groups_offer_the_expected_options() -> None:
     wanted = {
         "model": {"nano", "tiny", "small", "base", "linear", "mlp", "mlp_stack", "gru", "lstm"},
-        "expert": {"ppo", "a2c", "sb3", "function", "heuristic", "random"},
+        "expert": {"ppo", "a2c", "sb3", "saved", "function", "heuristic", "random"},
         "imitation": {"bc", "dagger", "dart"},
         "trainer": {"cpu", "gpu", "smoke"},
         "logger": {"wandb", "csv", "none"},

@@ -135,6 +135,13 @@ class SB3File(AnyExpert):
     )
 
 
+@component("expert", "saved", "ilt.experts.saved.SavedExpert")
+class Saved(AnyExpert):
+    """A trained expert from another variant of the environment, such as the one in which nothing is hidden."""
+
+    path: str = key("???", "Its folder, or the name of an expert that comes with the package.")
+
+
 @component("expert", "function", "ilt.experts.base.FunctionExpert", open=True, code="function")
 class Function(AnyExpert):
     """A function from observations to actions, or a class of such functions or policies; its arguments are keys."""
