@@ -23,6 +23,10 @@ class Search:
     fresh_seeds: list[int] = key(
         [100, 101, 102], "Training seeds of the retrained winner; none of search.seeds.", ge=0, le=LARGEST_SEED
     )
+    finalists: int = key(
+        3, "Best trials that act in new selection episodes, until the winner is known; 1 for the best value.", ge=1
+    )
+    finalist_episodes: int = key(1000, "Most episodes of each seed of a finalist.", ge=1)
     trial: int | None = key(None, "Set by the search: the number of the trial that a run belongs to.", ge=0)
     space: dict[str, str] | None = key(
         None, "Sweeps by key. On the command line, a sweep replaces one, a value fixes it.", rule=MAPPING.or_null()

@@ -11,12 +11,13 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.distributions import distribution_to_json as to_json
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ilt.evaluation.run_table import run_table
 from ilt.evaluation.tables import markdown_table
 from ilt.schema import ConfigError, PlainError, plain
 from ilt.settings import training_config
+from ilt.studies.finalists import fly_finalists, winner_of
 from ilt.studies.optuna_study import open_study
 from ilt.studies.search_report import write_report
 from ilt.tracking.records import read_run
@@ -44,6 +45,7 @@ class Search:
         fixed: overrides that all runs share.
         folder: folder of the search, with `study.db`, a folder per trial, and the report.
         launch: runs one job per list of overrides, and returns their outcomes.
+        fly: compares finalists; see `fly_finalists`.
     """
 
     def __init__(
@@ -53,9 +55,10 @@ class Search:
         fixed: Sequence[str],
         folder: Path,
         launch: Callable[[Sequence[Sequence[str]]], Sequence[Outcome]],
+        fly: Callable[[DictConfig, Mapping[int, Sequence[Path]]], list[dict[str, Any]]] = fly_finalists,
     ) -> None:
         self._cfg, self._options, self._space, self._fixed = cfg, cfg.search, dict(space), list(fixed)
-        self._folder, self._launch = folder, launch
+        self._folder, self._launch, self._fly = folder, launch, fly
         self._launcher_failed = False
 
     def examples(self) -> Iterator[list[str]]:
@@ -69,7 +72,7 @@ class Search:
             yield self._overrides(values, seed=self._options.seeds[0], trial=0)
 
     def run(self) -> dict[str, Any]:
-        """Search, retrain the winner, write the report, and return the content of `search.json`.
+        """Search, choose and retrain the winner, write the report, and return the content of `search.json`.
 
         Raises:
             PlainError: another process is searching in this folder, or no trial was completed.
@@ -172,9 +175,11 @@ class Search:
         return outcomes
 
     def _train_winner_again(self, study: optuna.Study) -> dict[str, Any]:
-        if not study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
+        complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+        if not complete:
             raise PlainError(f"none of the {len(study.trials)} trials in {self._folder} was completed")
-        best = study.best_trial
+        finalists = self._finalists(study, sorted(complete, key=lambda trial: -trial.value))  # type: ignore[operator]
+        best = study.trials[winner_of(finalists)]
         log.info("retraining the winner, trial %d, with fresh seeds, to score it on test seeds", best.number)
         study.set_user_attr("winners", [*dict.fromkeys([*study.user_attrs.get("winners", []), best.number])])
         seeds = self._options.fresh_seeds
@@ -183,12 +188,27 @@ class Search:
                 raise outcome
         runs = [self._folder / _subfolder(seed, winner=best.number) for seed in seeds]
         records = [read_run(path.name, path, read_config(path)) for path in runs]
-        found = write_report(study, self._folder, runs, markdown_table(*run_table(records)))
+        table = markdown_table(*run_table(records))
+        found = write_report(study, self._folder, runs, table, winner=best, finalists=finalists)
         again = found["retrained"]
         log.info(
             "return of the retrained winner on test seeds: %.1f; %s", again["return_mean"], self._folder / "search.md"
         )
         return found
+
+    def _finalists(self, study: optuna.Study, ranked: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
+        """Compare the best trials, the one with the highest value first; a resumed search remembers the result."""
+        names = [trial.number for trial in ranked[: self._options.finalists]]
+        if len(names) == 1:
+            return [{"trial": names[0]}]
+        asked = {"trials": names, "episodes": self._options.finalist_episodes}
+        known = study.user_attrs.get("finalists", {})
+        if known.get("asked") != asked:
+            log.info("the best trials, %s, act in new selection episodes", ", ".join(map(str, names)))
+            seeds = self._options.seeds
+            runs = {name: [self._folder / _subfolder(seed, trial=name) for seed in seeds] for name in names}
+            study.set_user_attr("finalists", known := {"asked": asked, "found": self._fly(self._cfg, runs)})
+        return list(known["found"])
 
     def _overrides(
         self, values: Mapping[str, Any], *, seed: int, trial: int | None = None, winner: int | None = None

@@ -17,21 +17,31 @@ from ilt.tracking.run_folder import read_results
 from ilt.tracking.store import write_json, write_text
 
 
-def write_report(study: optuna.Study, folder: Path, runs: Sequence[Path], table: str) -> dict[str, Any]:
+def write_report(
+    study: optuna.Study,
+    folder: Path,
+    runs: Sequence[Path],
+    table: str,
+    *,
+    winner: FrozenTrial,
+    finalists: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
     """Write `search.json`, `search.md` and the figures to the folder, and return the content of `search.json`.
 
     Args:
         study: a study with at least one complete trial.
         runs: folders of the winner's finished runs with fresh training seeds.
         table: a Markdown table of these runs.
+        winner: the trial that was retrained.
+        finalists: what the winner was chosen by; see `ilt.studies.finalists.fly_finalists`.
     """
     results = [read_results(run) for run in runs]
     tested = np.array([result["return_mean"] for result in results])
-    winner = study.best_trial
     summary = {
         "study": study.study_name,
         "seeds": study.user_attrs["search"]["search.seeds"],
         "trials": [_describe(trial) for trial in study.trials],
+        "finalists": list(finalists),
         "winner": _describe(winner),
         "retrained": {
             "runs": [str(run.relative_to(folder)) for run in runs],
@@ -88,7 +98,8 @@ def _in_words(summary: dict[str, Any], table: str, figures: Sequence[str]) -> st
         f"{_listed(summary['seeds'])}. A pruned trial's value is the last return that its first seed reported.",
         f"## The winner: trial {winner['trial']}",
         markdown_table(["key", "value"], [[name, short(value)] for name, value in winner["params"].items()]),
-        f"In the search: {winner['value']:.1f} on selection seeds. As the largest of many values, it is optimistic.",
+        f"In the search: {winner['value']:.1f} on selection seeds. One of the largest of many values is optimistic.",
+        *_choice(summary["finalists"]),
         f"Retrained with fresh seeds {_listed(again['seeds'])}: {again['selection_return_mean']:.1f} on selection "
         f"seeds, and **{again['return_mean']:.1f}** on {test['count']} {test['block']} seeds "
         "(95 % interval over runs: {:.1f} … {:.1f}".format(*again["return_mean_interval"])
@@ -105,6 +116,24 @@ def _in_words(summary: dict[str, Any], table: str, figures: Sequence[str]) -> st
         *(f"![{name}]({name}.png)" for name in figures),
     ]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
+def _choice(finalists: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what the winner was chosen by, in words and a table; nothing if it has simply the highest value."""
+    if len(finalists) == 1:
+        return []
+    first, *others = finalists
+    rows = [[str(first["trial"]), str(first["episodes"]), f"{first['return']:.1f}", "–", "–", "–"]]
+    for each in others:
+        low, high = each["interval"]
+        numbers = [f"{each['return']:.1f}", f"{each['difference']:+.1f}", f"{low:.1f} … {high:.1f}"]
+        rows.append([str(each["trial"]), str(each["episodes"]), *numbers, each["outcome"]])
+    columns = ["trial", "episodes", "return", f"− trial {first['trial']}", "95 % confidence sequence", "outcome"]
+    return [
+        "The best trials acted in new selection episodes, until each was better or worse than the one with the highest "
+        "value, or the episodes were used up. The winner has the highest mean of those that are not worse.",
+        markdown_table(columns, rows),
+    ]
 
 
 def _listed(seeds: Sequence[int]) -> str:

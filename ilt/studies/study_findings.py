@@ -31,7 +31,7 @@ def findings(cells: Sequence[Cell]) -> list[str]:
         if others := [other for other in known if other.row == row and other is not cell and comparable(cell, other)]:
             alike[row] = [other.column for other in others if not told_apart(cell, other)]
     if alike:
-        close = "; ".join(f"{', '.join(columns)} in {row}" for row, columns in alike.items() if columns)
+        close = "; ".join(f"{' and '.join(columns)} in {row}" for row, columns in alike.items() if columns)
         clear = ", ".join(row for row, columns in alike.items() if not columns)
         parts = [
             *([f"the best is ahead of every other student in {clear}"] if clear else []),

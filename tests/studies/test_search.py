@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,21 @@ def composed() -> DictConfig:
         return compose("train", ["sweep=optuna", "run_name=any"])
 
 
-def search(folder: Path, task: Task = train, *, space: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+def as_in_the_search(cfg: DictConfig, runs: Mapping[int, Sequence[Path]]) -> list[dict[str, Any]]:
+    """Stand in for flying finalists: none can be told from the one with the highest value."""
+    same = {"difference": 0.0, "interval": [-1.0, 1.0], "outcome": "undecided"}
+    own = [{"trial": trial, "episodes": 100, "return": 5.0} for trial in runs]
+    return [own[0], *(each | same for each in own[1:])]
+
+
+def search(
+    folder: Path,
+    task: Task = train,
+    *,
+    space: dict[str, Any] | None = None,
+    fly: Callable[..., list[dict[str, Any]]] = as_in_the_search,
+    **changes: Any,
+) -> dict[str, Any]:
     """Search over the learning rate with a task in place of training."""
     cfg = composed().copy()
     for key, value in changes.items():
@@ -76,7 +90,7 @@ def search(folder: Path, task: Task = train, *, space: dict[str, Any] | None = N
             return error
 
     space = space or {RATE: FloatDistribution(1e-4, 1e-1, log=True)}
-    return Search(cfg, space, [], folder, lambda batch: [outcome(overrides) for overrides in batch]).run()
+    return Search(cfg, space, [], folder, lambda batch: [outcome(overrides) for overrides in batch], fly).run()
 
 
 def multirun(task: Callable[[DictConfig], float | None], *overrides: str) -> dict[str, Any]:
@@ -179,6 +193,38 @@ def test_the_report_contains_text_numbers_and_figures(tmp_path: Path, monkeypatc
     for name in ("history", "importances", "slices", "reports"):
         assert f"![{name}]({name}.png)" in words
         assert (tmp_path / f"{name}.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("difference", "outcome", "wins"),
+    [(2.0, "better", True), (2.0, "undecided", True), (-2.0, "undecided", False), (-2.0, "worse", False)],
+)
+def test_the_winner_is_the_best_finalist(difference: float, outcome: str, wins: bool, tmp_path: Path) -> None:
+    asked = []
+
+    def fly(cfg: DictConfig, runs: Mapping[int, Sequence[Path]]) -> list[dict[str, Any]]:
+        asked.append({trial: [path.name for path in paths] for trial, paths in runs.items()})
+        found = as_in_the_search(cfg, runs)
+        found[1] |= {"difference": difference, "outcome": outcome}
+        return found
+
+    found = search(tmp_path, fly=fly, n_trials=4, finalists=2)
+    ranked = sorted(found["trials"], key=lambda trial: -trial["value"])
+    assert asked == [{trial["trial"]: ["seed-0", "seed-1", "seed-2"] for trial in ranked[:2]}]
+    assert found["winner"]["trial"] == ranked[int(wins)]["trial"]
+    words = (tmp_path / "search.md").read_text()
+    assert f"| {ranked[1]['trial']} | 100 | 5.0 | {difference:+.1f} | -1.0 … 1.0 | {outcome} |" in words
+    assert search(tmp_path, fly=fly, n_trials=4, finalists=2)["winner"] == found["winner"]
+    assert len(asked) == 1  # a finished search knows its finalists
+
+
+def test_one_finalist_wins_without_another_episode(tmp_path: Path) -> None:
+    def fly(cfg: DictConfig, runs: Mapping[int, Sequence[Path]]) -> list[dict[str, Any]]:
+        raise AssertionError
+
+    found = search(tmp_path, fly=fly, n_trials=3, finalists=1)
+    assert found["winner"]["value"] == max(trial["value"] for trial in found["trials"])
+    assert found["finalists"] == [{"trial": found["winner"]["trial"]}]
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
@@ -294,14 +340,14 @@ def test_a_search_trains_and_scores_real_models(tmp_path: Path) -> None:
     small = ["experiment=smoke", f"outputs={tmp_path}", "evaluation.video=false", "demos.n_episodes=3"]
     small += ["demos.n_validation_episodes=1", "trainer.max_steps=4", "trainer.val_check_interval=2"]
     small += ["evaluation.n_episodes=2", "callbacks.rollout.n_episodes=2", "search.fresh_seeds=[5]"]
-    searched = ["search.n_trials=1", "search.study_name=sweep", "search.space=null", "model.dropout=interval(0, 0.1)"]
-    found = multirun(main.__wrapped__, *small, *searched)
+    searched = ["search.n_trials=2", "search.study_name=sweep", "search.space=null", "model.dropout=interval(0, 0.1)"]
+    found = multirun(main.__wrapped__, *small, *searched, "search.pruning=false", "search.finalist_episodes=3")
     folder = tmp_path / "multirun" / "sweep"
-    assert states(found) == ["complete"]
+    assert states(found) == ["complete"] * 2
+    assert [each["episodes"] for each in found["finalists"]] == [3, 3]
     assert found["retrained"]["evaluated_on"] == {"block": "test", "offset": 0, "count": 2}
     assert not [*folder.glob("trial-*/*/results.json"), *folder.glob("trial-*/*/episodes.csv")]
     assert len(list(folder.glob("trial-000/*/weights/last.safetensors"))) == 3
-    assert list(study_in(folder).trials[0].intermediate_values) == [2, 4]
 
 
 def parsed(space: dict[str, str] | None, *arguments: str) -> tuple[dict[str, Any], list[str]]:

@@ -1,0 +1,104 @@
+"""Choose the winner of a search: its best trials act in new selection episodes until they can be told apart.
+
+The best value of a search is the largest of many noisy ones. It is often that of a trial that was lucky, while a better
+one comes second or third.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from ilt.evaluation.sequential import WORSE, Decision, decide_in_batches
+from ilt.rollout.recorded import RANDOM, Context, random_policy
+from ilt.tracking.run_folder import read_config
+
+log = logging.getLogger(__name__)
+
+
+def fly_finalists(cfg: DictConfig, runs: Mapping[int, Sequence[Path]]) -> list[dict[str, Any]]:
+    """Let the best trials of a search act in selection episodes that no training has seen.
+
+    Evaluation stops when a confidence sequence says for each of them whether it is better or worse than the first one;
+    see `ilt.evaluation.sequential`.
+
+    Args:
+        cfg: the search's config.
+        runs: folders of each trial's trained seeds, by number of the trial; the one with the highest value first.
+
+    Returns:
+        for each trial its number, how many `episodes` each of its seeds was flown in, the mean `return` over them, and,
+        but for the first, `difference` from the first in the same episodes, its `interval` and the `outcome`.
+    """
+    from ilt.pipeline import prepare  # torch is imported as late as possible
+
+    ctx, options = prepare(cfg), cfg.search
+    earned: dict[str, np.ndarray] = {}
+    policies = {str(trial): [_student(cfg, run) for run in folders] for trial, folders in runs.items()}
+    policies[RANDOM] = [random_policy(ctx.env).policy]
+    returns_of = _returns_of(ctx, policies, earned, offset=cfg.callbacks.rollout.n_episodes)
+    first, *others = map(str, runs)
+
+    def report(trial: str, decision: Decision) -> None:
+        said = decision.sentence(f"trial {trial}", f"trial {first}", margin=None, most=options.finalist_episodes)
+        log.info("%s", said)
+
+    lengths, decisions = decide_in_batches(
+        returns_of, others, reference=first, random=RANDOM, most=options.finalist_episodes, margin=None, report=report
+    )
+    found = []
+    for trial in (first, *others):
+        own: dict[str, Any] = {"trial": int(trial), "episodes": lengths[trial], "return": float(earned[trial].mean())}
+        if trial in decisions:
+            decision = decisions[trial]
+            own |= {"difference": decision.mean, "interval": decision.interval, "outcome": decision.outcome}
+        found.append(own)
+    return found
+
+
+def winner_of(finalists: Sequence[Mapping[str, Any]]) -> int:
+    """Return the trial with the highest mean of those that are not worse than the first one, in the same episodes."""
+    first, *others = finalists
+    best = max(others, key=lambda each: each["difference"], default=None)
+    ahead = best is not None and best["outcome"] != WORSE and best["difference"] > 0
+    return int(best["trial"] if best is not None and ahead else first["trial"])
+
+
+def _student(cfg: DictConfig, run: Path) -> Any:
+    """Return the policy of a trial's run, with the weights that the search reports."""
+    from ilt.models.spec import ModelSpec
+    from ilt.rollout.policies import SequencePolicy
+
+    evaluation = read_config(run)["evaluation"]
+    _, model, head = ModelSpec.load(run / "weights" / f"{cfg.evaluation.reported_checkpoint}.safetensors", trust=None)
+    return SequencePolicy(
+        model,
+        head,
+        context_length=evaluation["context_length"],
+        deterministic=evaluation["deterministic"],
+        target_return=evaluation["target_return"],
+    )
+
+
+def _returns_of(
+    ctx: Context, policies: Mapping[str, Sequence[Any]], earned: dict[str, np.ndarray], *, offset: int
+) -> Callable[[str, int], np.ndarray]:
+    """Return a function that returns the (runs, n) returns of a policy's runs in the first n episodes.
+
+    Args:
+        earned: gets the returns of each policy so far.
+        offset: first seed in the selection block.
+    """
+
+    def returns_of(name: str, n_episodes: int) -> np.ndarray:
+        known = earned.get(name, np.zeros((len(policies[name]), 0)))
+        if (missing := n_episodes - known.shape[1]) > 0:
+            seeds = ctx.env.seeds("selection", missing, offset + known.shape[1])
+            new = np.stack([ctx.quiet_rollout(policy, seeds).returns for policy in policies[name]])
+            earned[name] = known = np.concatenate([known, new], axis=1)
+        return known[:, :n_episodes]
+
+    return returns_of
