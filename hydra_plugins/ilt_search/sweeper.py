@@ -1,6 +1,6 @@
 """A Hydra sweeper that runs `ilt.studies.search`. Hydra imports it at every start, so Optuna is imported on sweep."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class SearchSweeper(Sweeper):
         folder = Path(self.config.hydra.sweep.dir)
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         space, fixed = parse_space(self.config.search.space, arguments, parser)
-        search = Search(self.config, space, fixed, folder, self._launch)
+        search = Search(self.config, space, fixed, folder, self._launch, self._fly)
         for overrides in search.examples():  # reject invalid values before anything is written
             example = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
             check_config(example)
@@ -61,6 +61,12 @@ class SearchSweeper(Sweeper):
     def _launch(self, batch: Sequence[Sequence[str]]) -> list[float | Exception | None]:
         first, self._launched = self._launched, self._launched + len(batch)
         return [_outcome(job) for job in self.launcher.launch(batch, initial_job_idx=first)]
+
+    def _fly(self, runs: Mapping[int, Sequence[Path]]) -> list[dict[str, Any]]:
+        from ilt.pipeline import prepare
+        from ilt.studies.finalists import fly_finalists
+
+        return fly_finalists(prepare(self.config), self.config, runs)
 
 
 def _outcome(job: JobReturn) -> float | Exception | None:

@@ -13,19 +13,22 @@ import numpy as np
 from omegaconf import DictConfig
 
 from ilt.evaluation.sequential import WORSE, Decision, decide_in_batches
+from ilt.models.spec import ModelSpec
+from ilt.rollout.policies import Policy, SequencePolicy
 from ilt.rollout.recorded import RANDOM, Context, random_policy
 from ilt.tracking.run_folder import read_config
 
 log = logging.getLogger(__name__)
 
 
-def fly_finalists(cfg: DictConfig, runs: Mapping[int, Sequence[Path]]) -> list[dict[str, Any]]:
+def fly_finalists(ctx: Context, cfg: DictConfig, runs: Mapping[int, Sequence[Path]]) -> list[dict[str, Any]]:
     """Let the best trials of a search act in selection episodes that no training has seen.
 
     Evaluation stops when a confidence sequence says for each of them whether it is better or worse than the first one;
     see `ilt.evaluation.sequential`.
 
     Args:
+        ctx: the environment and how to run it.
         cfg: the search's config.
         runs: folders of each trial's trained seeds, by number of the trial; the one with the highest value first.
 
@@ -33,21 +36,20 @@ def fly_finalists(cfg: DictConfig, runs: Mapping[int, Sequence[Path]]) -> list[d
         for each trial its number, how many `episodes` each of its seeds was flown in, the mean `return` over them, and,
         but for the first, `difference` from the first in the same episodes, its `interval` and the `outcome`.
     """
-    from ilt.pipeline import prepare  # torch is imported as late as possible
-
-    ctx, options = prepare(cfg), cfg.search
-    earned: dict[str, np.ndarray] = {}
-    policies = {str(trial): [_student(cfg, run) for run in folders] for trial, folders in runs.items()}
+    earned, most = dict[str, np.ndarray](), cfg.search.finalist_episodes
+    policies: dict[str, list[Policy]] = {
+        str(trial): [_student(cfg, run) for run in folders] for trial, folders in runs.items()
+    }
     policies[RANDOM] = [random_policy(ctx.env).policy]
     returns_of = _returns_of(ctx, policies, earned, offset=cfg.callbacks.rollout.n_episodes)
     first, *others = map(str, runs)
 
     def report(trial: str, decision: Decision) -> None:
-        said = decision.sentence(f"trial {trial}", f"trial {first}", margin=None, most=options.finalist_episodes)
+        said = decision.sentence(f"trial {trial}", f"trial {first}", margin=None, most=most)
         log.info("%s", said)
 
     lengths, decisions = decide_in_batches(
-        returns_of, others, reference=first, random=RANDOM, most=options.finalist_episodes, margin=None, report=report
+        returns_of, others, reference=first, random=RANDOM, most=most, margin=None, report=report
     )
     found = []
     for trial in (first, *others):
@@ -67,11 +69,8 @@ def winner_of(finalists: Sequence[Mapping[str, Any]]) -> int:
     return int(best["trial"] if best is not None and ahead else first["trial"])
 
 
-def _student(cfg: DictConfig, run: Path) -> Any:
+def _student(cfg: DictConfig, run: Path) -> Policy:
     """Return the policy of a trial's run, with the weights that the search reports."""
-    from ilt.models.spec import ModelSpec
-    from ilt.rollout.policies import SequencePolicy
-
     evaluation = read_config(run)["evaluation"]
     _, model, head = ModelSpec.load(run / "weights" / f"{cfg.evaluation.reported_checkpoint}.safetensors", trust=None)
     return SequencePolicy(
@@ -84,7 +83,7 @@ def _student(cfg: DictConfig, run: Path) -> Any:
 
 
 def _returns_of(
-    ctx: Context, policies: Mapping[str, Sequence[Any]], earned: dict[str, np.ndarray], *, offset: int
+    ctx: Context, policies: Mapping[str, Sequence[Policy]], earned: dict[str, np.ndarray], *, offset: int
 ) -> Callable[[str, int], np.ndarray]:
     """Return a function that returns the (runs, n) returns of a policy's runs in the first n episodes.
 

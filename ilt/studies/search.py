@@ -17,7 +17,7 @@ from ilt.evaluation.run_table import run_table
 from ilt.evaluation.tables import markdown_table
 from ilt.schema import ConfigError, PlainError, plain
 from ilt.settings import training_config
-from ilt.studies.finalists import fly_finalists, winner_of
+from ilt.studies.finalists import winner_of
 from ilt.studies.optuna_study import open_study
 from ilt.studies.search_report import write_report
 from ilt.tracking.records import read_run
@@ -45,7 +45,7 @@ class Search:
         fixed: overrides that all runs share.
         folder: folder of the search, with `study.db`, a folder per trial, and the report.
         launch: runs one job per list of overrides, and returns their outcomes.
-        fly: compares finalists; see `fly_finalists`.
+        fly: compares finalists, see `ilt.studies.finalists.fly_finalists`.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Search:
         fixed: Sequence[str],
         folder: Path,
         launch: Callable[[Sequence[Sequence[str]]], Sequence[Outcome]],
-        fly: Callable[[DictConfig, Mapping[int, Sequence[Path]]], list[dict[str, Any]]] = fly_finalists,
+        fly: Callable[[Mapping[int, Sequence[Path]]], list[dict[str, Any]]],
     ) -> None:
         self._cfg, self._options, self._space, self._fixed = cfg, cfg.search, dict(space), list(fixed)
         self._folder, self._launch, self._fly = folder, launch, fly
@@ -207,7 +207,7 @@ class Search:
             log.info("the best trials, %s, act in new selection episodes", ", ".join(map(str, names)))
             seeds = self._options.seeds
             runs = {name: [self._folder / _subfolder(seed, trial=name) for seed in seeds] for name in names}
-            study.set_user_attr("finalists", known := {"asked": asked, "found": self._fly(self._cfg, runs)})
+            study.set_user_attr("finalists", known := {"asked": asked, "found": self._fly(runs)})
         return list(known["found"])
 
     def _overrides(

@@ -55,7 +55,7 @@ def composed() -> DictConfig:
         return compose("train", ["sweep=optuna", "run_name=any"])
 
 
-def as_in_the_search(cfg: DictConfig, runs: Mapping[int, Sequence[Path]]) -> list[dict[str, Any]]:
+def as_in_the_search(runs: Mapping[int, Sequence[Path]]) -> list[dict[str, Any]]:
     """Stand in for flying finalists: none can be told from the one with the highest value."""
     same = {"difference": 0.0, "interval": [-1.0, 1.0], "outcome": "undecided"}
     own = [{"trial": trial, "episodes": 100, "return": 5.0} for trial in runs]
@@ -202,9 +202,9 @@ def test_the_report_contains_text_numbers_and_figures(tmp_path: Path, monkeypatc
 def test_the_winner_is_the_best_finalist(difference: float, outcome: str, wins: bool, tmp_path: Path) -> None:
     asked = []
 
-    def fly(cfg: DictConfig, runs: Mapping[int, Sequence[Path]]) -> list[dict[str, Any]]:
+    def fly(runs: Mapping[int, Sequence[Path]]) -> list[dict[str, Any]]:
         asked.append({trial: [path.name for path in paths] for trial, paths in runs.items()})
-        found = as_in_the_search(cfg, runs)
+        found = as_in_the_search(runs)
         found[1] |= {"difference": difference, "outcome": outcome}
         return found
 
@@ -219,7 +219,7 @@ def test_the_winner_is_the_best_finalist(difference: float, outcome: str, wins: 
 
 
 def test_one_finalist_wins_without_another_episode(tmp_path: Path) -> None:
-    def fly(cfg: DictConfig, runs: Mapping[int, Sequence[Path]]) -> list[dict[str, Any]]:
+    def fly(runs: Mapping[int, Sequence[Path]]) -> list[dict[str, Any]]:
         raise AssertionError
 
     found = search(tmp_path, fly=fly, n_trials=3, finalists=1)
