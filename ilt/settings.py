@@ -278,6 +278,12 @@ def _check_dataset(cfg: DictConfig) -> None:
     n_episodes = cfg.demos.get("n_episodes")
     if isinstance(dataset.episodes, int) and n_episodes is not None and dataset.episodes > n_episodes:
         raise ConfigError(f"dataset.episodes must be at most demos.n_episodes = {n_episodes}, got {dataset.episodes}")
+    n_used = dataset.episodes if isinstance(dataset.episodes, int) else max(1, dataset.episodes * (n_episodes or 0))
+    if n_episodes is not None and dataset.first_episode + n_used > n_episodes:
+        raise ConfigError(
+            f"dataset.first_episode must leave dataset.episodes = {dataset.episodes} of demos.n_episodes = "
+            f"{n_episodes}, got {dataset.first_episode}"
+        )
     if isinstance(dataset.episodes, float) and n_episodes is not None and dataset.episodes * n_episodes < 0.5:
         raise ConfigError(
             f"dataset.episodes must be at least half an episode of demos.n_episodes = {n_episodes}, "

@@ -356,6 +356,7 @@ expert.n_steps=1 expert.n_envs=1: expert.n_steps · expert.n_envs must be at lea
 expert=a2c expert.n_steps=1 expert.n_envs=1: expert.n_steps · expert.n_envs must be at least 2, got 1 · 1
 expert.foo=1: expert.foo is not a key
 demos.filters.foo=1: demos.filters.foo is not a key
+dataset.first_episode=3: dataset.first_episode must leave dataset.episodes = 1.0 of demos.n_episodes = 1000, got 3
 dataset.episodes=1.0e-12: dataset.episodes must be at least half an episode of demos.n_episodes = 1000, got 1e-12
 callbacks.rollout.foo=4: callbacks.rollout.foo is not a key
 callbacks.last.filename=foo: callbacks.last.filename is not a key
@@ -446,6 +447,7 @@ def test_incompatible_settings_are_refused(changes: str, message: str) -> None:
     [
         "dataset.episodes=1",
         "dataset.episodes=0.05",
+        "dataset.episodes=0.05 dataset.first_episode=1",
         "dataset.episodes=1.0",
         "dataset.context_length=4 dataset.stride=4",
         "dataset.context_length=4 evaluation.context_length=4",

@@ -25,9 +25,8 @@ MINARI_ID = Rule(
 class AnyDataset:
     """Keys of every dataset of windows."""
 
-    episodes: int | float = key(
-        1.0, "How many demonstrations to use, starting from the first: a number or a fraction.", rule=AMOUNT
-    )
+    episodes: int | float = key(1.0, "How many demonstrations to use: a number or a fraction of all.", rule=AMOUNT)
+    first_episode: int = key(0, "The first demonstration to use, counted from 0; the others follow it.", ge=0)
     batch_size: int = key(256, "Windows per batch.", ge=1)
 
 

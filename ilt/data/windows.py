@@ -204,19 +204,23 @@ def windows_at(
     )
 
 
-def take_episodes(episodes: Episodes, amount: int | float) -> Episodes:
+def take_episodes(episodes: Episodes, amount: int | float, *, first: int = 0) -> Episodes:
     """Return the first episodes, so that a smaller set is part of every larger one.
 
     Args:
-        amount: a number (int), or a fraction in (0, 1] (float) that is rounded up to whole episodes.
+        amount: a number (int), or a fraction of all in (0, 1] (float) that is rounded up to whole episodes.
+        first: how many episodes to leave out before them.
 
     Raises:
         ValueError: there are fewer episodes than that.
     """
     count = int(np.ceil(round(amount * len(episodes), 9))) if isinstance(amount, float) else amount
-    if not 1 <= count <= len(episodes):
-        raise ValueError(f"dataset.episodes asks for {count} episodes, but there are {len(episodes)} demonstrations")
-    return episodes.first(count)
+    if not 1 <= count <= len(episodes) - first:
+        which = f" from dataset.first_episode={first} on" if first else ""
+        raise ValueError(
+            f"dataset.episodes asks for {count} episodes{which}, but there are {len(episodes)} demonstrations"
+        )
+    return episodes.first(count) if first == 0 else episodes.select(np.arange(first, first + count))
 
 
 def observation_statistics(episodes: Episodes, *, return_conditioned: bool = False) -> tuple[Tensor, Tensor]:

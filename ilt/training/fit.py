@@ -155,7 +155,9 @@ def _learn(
 ) -> tuple[ModelSpec, SequenceModel, LearningCurve, LabelBudget]:
     """Train. All processes do the same, except for the strategy, which knows the rank, and the logger."""
     pl.seed_everything(cfg.seed, verbose=False)
-    demonstrations = take_episodes(Episodes.load(demos.file("demonstrations.npz")), cfg.dataset.episodes)
+    demonstrations = take_episodes(
+        Episodes.load(demos.file("demonstrations.npz")), cfg.dataset.episodes, first=cfg.dataset.first_episode
+    )
     if is_return_conditioned(cfg.dataset):
         demonstrations = keep_returns_to_go(demonstrations)
     labels = _labels(ctx, cfg, run, demos, expert, demonstrations)

@@ -112,6 +112,15 @@ def test_an_amount_is_a_number_or_a_fraction_of_the_first_episodes(amount: int |
     assert [len(take_episodes(hundred, n / 100)) for n in range(1, 101)] == list(range(1, 101))
 
 
+@pytest.mark.parametrize(("amount", "first", "taken"), [(1, 9, [9]), (2, 3, [3, 4]), (0.5, 5, [5, 6, 7, 8, 9])])
+def test_episodes_can_be_taken_from_a_later_one_on(amount: int | float, first: int, taken: list[int]) -> None:
+    found = take_episodes(episodes_of(*range(1, 11)), amount, first=first)
+    assert found.seeds.tolist() == taken
+    assert found.lengths.tolist() == [1 + each for each in taken]
+    with pytest.raises(ValueError, match=r"asks for . episodes from dataset\.first_episode=\d+ on, but there are 10"):
+        take_episodes(episodes_of(*[2] * 10), amount, first=first + 1 if isinstance(amount, float) else 10)
+
+
 @pytest.mark.parametrize("amount", [0, -1, 11, 0.0, -0.5, 1.01])
 def test_an_amount_of_zero_or_beyond_the_data_is_refused(amount: int | float) -> None:
     with pytest.raises(ValueError, match=r"dataset\.episodes asks for -?\d+ episodes, but there are 10 demonstrations"):
