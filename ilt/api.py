@@ -147,8 +147,11 @@ def load_expert(
         ```python
         env = ilt.make_env("lunar_lander")
         shipped = ilt.load_expert("ppo", env)
-        saved = ilt.load_expert("lander.zip", env, gate=200.0)  # a file saved by Stable-Baselines3
+        from_sb3 = ilt.load_expert("lander.zip", env, gate=200.0)  # a file saved by Stable-Baselines3
         idle = ilt.load_expert(lambda observations: np.zeros(len(observations), int), env)
+        # an expert of the lander, in a variant without velocities
+        blind = ilt.make_env("lunar_lander_blind")
+        teacher = ilt.load_expert("saved", blind, path="ppo-091d97b2b3", privileged=True)
         ```
     """
     if isinstance(expert, Policy) or callable(expert):
