@@ -121,7 +121,7 @@ class Cell:
 
 
 def make_cells(plan: Plan, runs: Mapping[str, RunRecord]) -> list[Cell]:
-    """Return the cells of a study, by row and column in order of first appearance.
+    """Return the cells of a study, by row and column: rows and columns in order of first appearance in the study.
 
     Args:
         runs: the finished runs, by the name of their folder.
@@ -129,8 +129,10 @@ def make_cells(plan: Plan, runs: Mapping[str, RunRecord]) -> list[Cell]:
     jobs: dict[tuple[str, str], list[StudyJob]] = {}
     for job in plan.jobs:
         jobs.setdefault((job.row, job.column), []).append(job)
+    rows, columns = (unique(getattr(job, name) for job in plan.jobs) for name in ("row", "column"))
     found = []
-    for (row, column), own in jobs.items():
+    for row, column in sorted(jobs, key=lambda place: (rows.index(place[0]), columns.index(place[1]))):
+        own = jobs[row, column]
         done = [runs[job.folder] for job in own if job.folder in runs]
         done.sort(key=lambda run: run.results["seed"])
         bars = {key: plan.study[key] for key in ("metric", "bar", "lowest_bar")}

@@ -208,6 +208,12 @@ def test_the_table_marks_what_misses_the_bar_and_what_is_not_complete(study: Pat
     assert rows == [["Toy", "0.950", "0.700 ✗ (1 of 2)"], ["Other", "–", "–"]]
 
 
+def test_every_row_has_its_columns_in_the_same_order() -> None:
+    plan = plan_of(job("Toy", "MLP", 0), job("Toy", "GRU", 0), job("Other", "GRU", 0), job("Other", "MLP", 0))
+    found = [(cell.row, cell.column) for cell in make_cells(plan, {})]
+    assert found == [("Toy", "MLP"), ("Toy", "GRU"), ("Other", "MLP"), ("Other", "GRU")]
+
+
 def test_a_report_says_what_its_numbers_are_made_of(study: Path) -> None:
     report_study(replace(plan_of(*JOBS), overrides=["trainer.max_steps=10"]), study)
     text = " ".join((study / "study.md").read_text().split())
