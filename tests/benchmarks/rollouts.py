@@ -32,7 +32,7 @@ def score(spec: EnvSpec) -> list[Row]:
     limit, seeds = environment_limit(spec), spec.seeds("test", 1000)  # this also starts the workers
     expert = Recorded(rollout(spec, shipped_expert(), seeds, n_processes=workers.cores()))
     rows = []
-    for size, k, of_limit, faster in (("small", 16, 0.4, "≥ 20"), ("tiny", 8, 0.6, None)):
+    for size, k, of_limit, faster in (("small", 16, 0.55, "≥ 20"), ("tiny", 8, 0.75, None)):
         one_by_one = acting(spec, student(size, k, recompute=True, expert=expert), seeds[:4], n_envs=1)
         besides = [
             ("environment limit", limit, f"≥ {of_limit}"),
