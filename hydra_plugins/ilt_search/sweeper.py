@@ -49,7 +49,7 @@ class SearchSweeper(Sweeper):
         folder = Path(self.config.hydra.sweep.dir)
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         space, fixed = parse_space(self.config.search.space, arguments, parser)
-        search = Search(self.config, space, fixed, folder, self._launch, self._fly)
+        search = Search(self.config, space, fixed, folder, self._launch, self._evaluate)
         for overrides in search.examples():  # reject invalid values before anything is written
             example = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
             check_config(example)
@@ -62,11 +62,11 @@ class SearchSweeper(Sweeper):
         first, self._launched = self._launched, self._launched + len(batch)
         return [_outcome(job) for job in self.launcher.launch(batch, initial_job_idx=first)]
 
-    def _fly(self, runs: Mapping[int, Sequence[Path]]) -> list[dict[str, Any]]:
+    def _evaluate(self, runs: Mapping[int, Sequence[Path]]) -> list[dict[str, Any]]:
         from ilt.pipeline import prepare
-        from ilt.studies.finalists import fly_finalists
+        from ilt.studies.finalists import evaluate_finalists
 
-        return fly_finalists(prepare(self.config), self.config, runs)
+        return evaluate_finalists(prepare(self.config), self.config, runs)
 
 
 def _outcome(job: JobReturn) -> float | Exception | None:

@@ -53,7 +53,10 @@ class SavedExpert(Expert):
         columns = self._columns(env, about, privileged=privileged)
         values = about["expert"]
         own = make_expert(values, trust=()).policy(
-            _trained_in(env, about), folder, privileged=bool(values["privileged"]), deterministic=deterministic
+            _trained_in(env, about),
+            folder,
+            privileged=bool(values.get("privileged", False)),
+            deterministic=deterministic,
         )
         return _Selecting(own, columns, env.action_space, privileged=privileged)
 
@@ -78,7 +81,7 @@ class SavedExpert(Expert):
         own = _trained_in(env, about)
         if own.id != env.id or own.action_space != env.action_space:
             raise ConfigError(f"expert.path={self._path} was trained in {own.id} and cannot act in env.id={env.id}")
-        learned = own.observations.shown(privileged=bool(about["expert"]["privileged"]))
+        learned = own.observations.shown(privileged=bool(about["expert"].get("privileged", False)))
         shown = env.observations.shown(privileged=privileged)
         if absent := [name for name in learned if name not in shown]:
             behind = set(absent) <= set(env.observations.privileged_names)

@@ -1,4 +1,4 @@
-"""Choose the winner of a search: its best trials act in new selection episodes until they can be told apart.
+"""Choose the winner of a search: its best trials act in new selection episodes until they can be distinguished.
 
 The best value of a search is the largest of many noisy ones. It is often that of a trial that was lucky, while a better
 one comes second or third.
@@ -21,7 +21,7 @@ from ilt.tracking.run_folder import read_config
 log = logging.getLogger(__name__)
 
 
-def fly_finalists(ctx: Context, cfg: DictConfig, runs: Mapping[int, Sequence[Path]]) -> list[dict[str, Any]]:
+def evaluate_finalists(ctx: Context, cfg: DictConfig, runs: Mapping[int, Sequence[Path]]) -> list[dict[str, Any]]:
     """Let the best trials of a search act in selection episodes that no training has seen.
 
     Evaluation stops when a confidence sequence says for each of them whether it is better or worse than the first one;
@@ -33,7 +33,7 @@ def fly_finalists(ctx: Context, cfg: DictConfig, runs: Mapping[int, Sequence[Pat
         runs: folders of each trial's trained seeds, by number of the trial; the one with the highest value first.
 
     Returns:
-        for each trial its number, how many `episodes` each of its seeds was flown in, the mean `return` over them, and,
+        for each trial its number, how many `episodes` each of its seeds acted in, the mean `return` over them, and,
         but for the first, `difference` from the first in the same episodes, its `interval` and the `outcome`.
     """
     earned, most = dict[str, np.ndarray](), cfg.search.finalist_episodes

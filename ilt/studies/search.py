@@ -45,7 +45,7 @@ class Search:
         fixed: overrides that all runs share.
         folder: folder of the search, with `study.db`, a folder per trial, and the report.
         launch: runs one job per list of overrides, and returns their outcomes.
-        fly: compares finalists, see `ilt.studies.finalists.fly_finalists`.
+        evaluate: compares finalists, see `ilt.studies.finalists.evaluate_finalists`.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class Search:
         fixed: Sequence[str],
         folder: Path,
         launch: Callable[[Sequence[Sequence[str]]], Sequence[Outcome]],
-        fly: Callable[[Mapping[int, Sequence[Path]]], list[dict[str, Any]]],
+        evaluate: Callable[[Mapping[int, Sequence[Path]]], list[dict[str, Any]]],
     ) -> None:
         self._cfg, self._options, self._space, self._fixed = cfg, cfg.search, dict(space), list(fixed)
-        self._folder, self._launch, self._fly = folder, launch, fly
+        self._folder, self._launch, self._evaluate = folder, launch, evaluate
         self._launcher_failed = False
 
     def examples(self) -> Iterator[list[str]]:
@@ -207,7 +207,7 @@ class Search:
             log.info("the best trials, %s, act in new selection episodes", ", ".join(map(str, names)))
             seeds = self._options.seeds
             runs = {name: [self._folder / _subfolder(seed, trial=name) for seed in seeds] for name in names}
-            study.set_user_attr("finalists", known := {"asked": asked, "found": self._fly(runs)})
+            study.set_user_attr("finalists", known := {"asked": asked, "found": self._evaluate(runs)})
         return list(known["found"])
 
     def _overrides(

@@ -33,7 +33,7 @@ def write_report(
         runs: folders of the winner's finished runs with fresh training seeds.
         table: a Markdown table of these runs.
         winner: the trial that was retrained.
-        finalists: what the winner was chosen by; see `ilt.studies.finalists.fly_finalists`.
+        finalists: what the winner was chosen by; see `ilt.studies.finalists.evaluate_finalists`.
     """
     results = [read_results(run) for run in runs]
     tested = np.array([result["return_mean"] for result in results])

@@ -1,4 +1,4 @@
-"""What a study has found, in sentences: the best students, those that cannot be told from them, and the bar."""
+"""What a study has found, in sentences: the best students, those indistinguishable from them, and the bar."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ from ilt.studies.study_tables import METRICS, MISSED, Cell, shown, unique
 
 
 def findings(cells: Sequence[Cell]) -> list[str]:
-    """Return three sentences: which student is best in each row, which are not told from it, and the lowest seed.
+    """Return three sentences: the best student of each row, those indistinguishable from it, and the lowest seed.
 
-    Two students are told apart if the 95 % interval of the difference of their returns, paired by test episode,
+    Two students differ if the 95 % interval of the difference of their returns, paired by test episode,
     excludes zero; see `difference_interval`. Without a finished run there are no sentences, and the second one needs
     a row with two students that were scored on the same test episodes.
     """
@@ -26,10 +26,10 @@ def findings(cells: Sequence[Cell]) -> list[str]:
         rows_of.setdefault(cell.column, []).append(row)
     said = "; ".join(f"{column} in {', '.join(rows)}" for column, rows in rows_of.items())
     found = [f"Highest mean {metric}: {said}."]
-    alike = {}  # those that are not told apart from a row's best student, by row
+    alike = {}  # those that do not differ from a row's best student, by row
     for row, cell in best.items():
         if others := [other for other in known if other.row == row and other is not cell and comparable(cell, other)]:
-            alike[row] = [other.column for other in others if not told_apart(cell, other)]
+            alike[row] = [other.column for other in others if not differ(cell, other)]
     if alike:
         close = "; ".join(f"{' and '.join(columns)} in {row}" for row, columns in alike.items() if columns)
         clear = ", ".join(row for row, columns in alike.items() if not columns)
@@ -50,7 +50,7 @@ def comparable(one: Cell, other: Cell) -> bool:
     return np.array_equal(one.runs[0].episodes["seed"], other.runs[0].episodes["seed"])
 
 
-def told_apart(one: Cell, other: Cell) -> bool:
+def differ(one: Cell, other: Cell) -> bool:
     """Return whether the mean returns of two comparable cells differ, beyond the interval of their difference."""
     returns, reference = (np.stack([run.episodes["student_return"] for run in cell.runs]) for cell in (one, other))
     low, high = difference_interval(returns, reference)

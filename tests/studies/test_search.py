@@ -56,7 +56,7 @@ def composed() -> DictConfig:
 
 
 def as_in_the_search(runs: Mapping[int, Sequence[Path]]) -> list[dict[str, Any]]:
-    """Stand in for flying finalists: none can be told from the one with the highest value."""
+    """Stand in for evaluating finalists: none can be distinguished from the one with the highest value."""
     same = {"difference": 0.0, "interval": [-1.0, 1.0], "outcome": "undecided"}
     own = [{"trial": trial, "episodes": 100, "return": 5.0} for trial in runs]
     return [own[0], *(each | same for each in own[1:])]
@@ -67,7 +67,7 @@ def search(
     task: Task = train,
     *,
     space: dict[str, Any] | None = None,
-    fly: Callable[..., list[dict[str, Any]]] = as_in_the_search,
+    evaluate: Callable[..., list[dict[str, Any]]] = as_in_the_search,
     **changes: Any,
 ) -> dict[str, Any]:
     """Search over the learning rate with a task in place of training."""
@@ -90,7 +90,7 @@ def search(
             return error
 
     space = space or {RATE: FloatDistribution(1e-4, 1e-1, log=True)}
-    return Search(cfg, space, [], folder, lambda batch: [outcome(overrides) for overrides in batch], fly).run()
+    return Search(cfg, space, [], folder, lambda batch: [outcome(overrides) for overrides in batch], evaluate).run()
 
 
 def multirun(task: Callable[[DictConfig], float | None], *overrides: str) -> dict[str, Any]:
@@ -202,27 +202,27 @@ def test_the_report_contains_text_numbers_and_figures(tmp_path: Path, monkeypatc
 def test_the_winner_is_the_best_finalist(difference: float, outcome: str, wins: bool, tmp_path: Path) -> None:
     asked = []
 
-    def fly(runs: Mapping[int, Sequence[Path]]) -> list[dict[str, Any]]:
+    def evaluate(runs: Mapping[int, Sequence[Path]]) -> list[dict[str, Any]]:
         asked.append({trial: [path.name for path in paths] for trial, paths in runs.items()})
         found = as_in_the_search(runs)
         found[1] |= {"difference": difference, "outcome": outcome}
         return found
 
-    found = search(tmp_path, fly=fly, n_trials=4, finalists=2)
+    found = search(tmp_path, evaluate=evaluate, n_trials=4, finalists=2)
     ranked = sorted(found["trials"], key=lambda trial: -trial["value"])
     assert asked == [{trial["trial"]: ["seed-0", "seed-1", "seed-2"] for trial in ranked[:2]}]
     assert found["winner"]["trial"] == ranked[int(wins)]["trial"]
     words = (tmp_path / "search.md").read_text()
     assert f"| {ranked[1]['trial']} | 100 | 5.0 | {difference:+.1f} | -1.0 … 1.0 | {outcome} |" in words
-    assert search(tmp_path, fly=fly, n_trials=4, finalists=2)["winner"] == found["winner"]
+    assert search(tmp_path, evaluate=evaluate, n_trials=4, finalists=2)["winner"] == found["winner"]
     assert len(asked) == 1  # a finished search knows its finalists
 
 
 def test_one_finalist_wins_without_another_episode(tmp_path: Path) -> None:
-    def fly(runs: Mapping[int, Sequence[Path]]) -> list[dict[str, Any]]:
+    def evaluate(runs: Mapping[int, Sequence[Path]]) -> list[dict[str, Any]]:
         raise AssertionError
 
-    found = search(tmp_path, fly=fly, n_trials=3, finalists=1)
+    found = search(tmp_path, evaluate=evaluate, n_trials=3, finalists=1)
     assert found["winner"]["value"] == max(trial["value"] for trial in found["trials"])
     assert found["finalists"] == [{"trial": found["winner"]["trial"]}]
 
