@@ -7,7 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ilt.data.episodes import Episodes
 from ilt.data.windows import WindowDataset
@@ -97,6 +97,19 @@ class WindowLoader(DataLoader[dict[str, Tensor]]):
         """Restore nothing; see `state_dict`."""
 
 
+class _Numbers(Dataset[dict[str, Tensor]]):
+    """Batches of window numbers, `windows` (B,) int64, which are gathered within the training step."""
+
+    def __init__(self, windows: Sized) -> None:
+        self._windows = windows
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def __getitems__(self, indices: Tensor) -> dict[str, Tensor]:
+        return {"windows": indices}
+
+
 class WindowData(pl.LightningDataModule):
     """Training and validation windows, stored on the model's device. `WindowDataset` describes the batches.
 
@@ -105,7 +118,12 @@ class WindowData(pl.LightningDataModule):
         batch_size: windows in a training batch, summed over all processes that train together.
         seed: determines the order of training batches.
         steps_per_round: training steps between rounds, at which episodes may be added; None for no rounds.
+
+    Attributes:
+        as_numbers: whether a training batch contains only the numbers of its `windows`, for `gather`.
     """
+
+    as_numbers = False
 
     def __init__(
         self,
@@ -126,6 +144,15 @@ class WindowData(pl.LightningDataModule):
         self._train.extend(episodes)
 
     @property
+    def n_windows(self) -> int:
+        """The number of training windows, which changes when episodes are added."""
+        return len(self._train)
+
+    def gather(self, windows: Tensor) -> dict[str, Tensor]:
+        """Return the training batch of these windows (B,) int64."""
+        return self._train.__getitems__(windows)
+
+    @property
     def _device(self) -> torch.device:
         """The device of the model."""
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
@@ -143,7 +170,8 @@ class WindowData(pl.LightningDataModule):
             if self._steps_per_round is None
             else RoundBatches(self._train, self._batch_size, seed=self._seed, n_steps=self._steps_per_round, step=step)
         )
-        return WindowLoader(self._train, batch_sampler=batches, collate_fn=lambda batch: batch)
+        found = _Numbers(self._train) if self.as_numbers else self._train
+        return WindowLoader(found, batch_sampler=batches, collate_fn=lambda batch: batch)
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         self._validation.to(self._device)

@@ -35,9 +35,10 @@ class WindowIndex:
         self._stride, self._last = stride, torch.from_numpy(last)
         self._ends = torch.from_numpy(np.cumsum(counts))
         self._firsts = self._ends - torch.from_numpy(counts)
+        self._n_windows = int(counts.sum())  # reading a number from a GPU would wait for it
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return self._n_windows
 
     def to(self, device: torch.device) -> None:
         """Move the index to a device."""

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import gelu, linear, scaled_dot_product_attention
+from torch.nn.functional import gelu, linear, pad, scaled_dot_product_attention
 
 EVERY = slice(None)
 
@@ -25,11 +25,11 @@ def build_rope_cache(positions: Tensor, head_dim: int) -> Tensor:
         head_dim: width of a head, which must be even.
 
     Returns:
-        (…, head_dim / 2) complex64, the factors for `RotatedHeads`.
+        (…, head_dim / 2, 2) float32, the real and imaginary parts.
     """
     frequencies = 10_000.0 ** (-torch.arange(0, head_dim, 2, dtype=torch.float64, device=positions.device) / head_dim)
     angles = positions[..., None] * frequencies
-    return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
+    return torch.stack([angles.cos(), angles.sin()], dim=-1).float()
 
 
 class RotatedHeads(torch.autograd.Function):
@@ -46,9 +46,9 @@ class RotatedHeads(torch.autograd.Function):
 
         Args:
             qkv: queries, keys and values.
-            rope_cache: (T, head_dim / 2), from `build_rope_cache`.
+            rope_cache: (T, head_dim / 2, 2), from `build_rope_cache`.
         """
-        turns = rope_cache[:, None, None].expand(-1, 2, qkv.shape[3], -1).contiguous()
+        turns = torch.view_as_complex(rope_cache)[:, None, None].expand(-1, 2, qkv.shape[3], -1).contiguous()
         ctx.save_for_backward(turns)
         turned = torch.view_as_real(_as_complex(qkv[:, :, :2]) * turns).flatten(-2)
         heads = qkv.permute(2, 0, 3, 1, 4)
@@ -73,6 +73,15 @@ def _as_complex(x: Tensor) -> Tensor:
     return torch.view_as_complex(x.unflatten(-1, (-1, 2)))
 
 
+def rotate(x: Tensor, rope_cache: Tensor) -> Tensor:
+    """Rotate queries or keys (…, T, head_dim) as `RotatedHeads` does. Coordinate i is paired with i + head_dim / 2.
+
+    Only real numbers are used, which a compiler for GPUs fuses into one kernel. Angles are applied in float32.
+    """
+    (cos, sin), (real, imag) = rope_cache.unbind(-1), at_least_float32(x).chunk(2, dim=-1)
+    return torch.cat([real * cos - imag * sin, real * sin + imag * cos], dim=-1).to(x.dtype)
+
+
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, dropout: float) -> Tensor:
     """Compute softmax attention with torch's kernel. Shapes as in `plain_attention`."""
     return scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, dropout_p=dropout)
@@ -82,6 +91,28 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, dropout:
     """Compute softmax attention of (B, n_head, T', head_dim) over (B, n_head, T, head_dim), attn_mask (T', T)."""
     weights = torch.dropout(attention_weights(q, k, attn_mask), dropout, train=dropout > 0)
     return torch.bmm(weights, v.flatten(0, 1)).unflatten(0, q.shape[:2])
+
+
+def banded_attention(q: Tensor, k: Tensor, v: Tensor, band: Tensor, chunk: int, dropout: float) -> Tensor:
+    """Compute softmax attention in a band, with work that is linear in the number of tokens.
+
+    Queries are cut into chunks, and a chunk is compared only with the keys that it may attend to: its own tokens, and
+    those before it. Overlapping ranges of keys are views, not copies.
+
+    Args:
+        q: (B, n_head, T', head_dim); k, v: (B, n_head, T, head_dim).
+        band: (n_chunks, n_queries, n_keys) bool, for each query of a chunk the keys that it attends to, of which the
+            last `chunk` are the chunk's own tokens. Tokens after the last and before the first one count as zeros.
+        chunk: tokens of a chunk. A chunk has fewer queries if not every token is one.
+        dropout: probability of dropout in attention weights.
+    """
+    n_chunks, n_queries, n_keys = band.shape
+    n_batch, _, n_read, head_dim = q.shape
+    around = (0, 0, n_keys - chunk, n_chunks * chunk - k.shape[2])
+    k, v = (pad(x, around).flatten(0, 1).unfold(1, n_keys, chunk).transpose(2, 3) for x in (k, v))
+    q = pad(q, (0, 0, 0, n_chunks * n_queries - n_read)).reshape(-1, n_chunks, n_queries, head_dim)
+    y = scaled_dot_product_attention(q, k, v, attn_mask=band, dropout_p=dropout)
+    return y.reshape(n_batch, -1, n_chunks * n_queries, head_dim)[:, :, :n_read]
 
 
 def attention_weights(q: Tensor, k: Tensor, attn_mask: Tensor) -> Tensor:
@@ -94,7 +125,8 @@ def attention_weights(q: Tensor, k: Tensor, attn_mask: Tensor) -> Tensor:
 class Block(nn.Module):
     """Self-attention and an MLP, each after a LayerNorm and with a residual connection.
 
-    On a CPU in mixed precision, attention is computed in float32: its many small products are slower in bfloat16.
+    On a CPU in mixed precision, attention is computed in float32: its many small products are slower in bfloat16. On
+    other devices queries, keys and values have the precision of matrix products, and torch's kernel sums in float32.
 
     Args:
         d_model, n_head: width and number of heads; d_model must be divisible by n_head.
@@ -118,33 +150,49 @@ class Block(nn.Module):
             order[:2] = order[:2].unflatten(-1, (2, head_dim // 2)).transpose(-1, -2).flatten(-2).clone()
         self.register_buffer("_neighbors", order.flatten(), persistent=False)
 
-    def forward(self, x: Tensor, rope_cache: Tensor | None, attn_mask: Tensor, read: slice = EVERY) -> Tensor:
+    def forward(
+        self, x: Tensor, rope_cache: Tensor | None, attn_mask: Tensor, read: slice = EVERY, chunk: int | None = None
+    ) -> Tensor:
         """Map (B, T, d_model) to (B, T', d_model), for the T' tokens that `read` selects.
 
         Args:
-            rope_cache: (T, head_dim / 2), the rotations of queries and keys; None for no rotation.
-            attn_mask: (T', T) bool, the tokens that each selected token attends to.
+            rope_cache: (T, head_dim / 2, 2), the rotations of queries and keys; None for no rotation.
+            attn_mask: (T', T) bool, the tokens that each selected token attends to; with `chunk`, the `band` of
+                `banded_attention`.
+            chunk: tokens of a chunk in `banded_attention`; None for attention over all tokens at once.
         """
         n_batch, n_tokens, d_model = x.shape
-        plain = x.is_cpu and n_tokens <= 1.5 * SHORT
+        dropout = self.dropout if self.training else 0.0
+        if chunk is not None or not x.is_cpu or torch.compiler.is_compiling():
+            q, k, v = self.project(x, rope_cache)
+            q = q[:, :, read]
+            y = (
+                fused_attention(q, k, v, attn_mask, dropout)
+                if chunk is None
+                else banded_attention(q, k, v, attn_mask, chunk, dropout)
+            )
+            return self.join(x[:, read], y.transpose(1, 2).flatten(2))
+        plain = n_tokens <= 1.5 * SHORT
         n = max(SHORT // n_tokens, 1) if plain else 1  # several windows in one block-diagonal attention
         n = n if n_batch % n == 0 else 1
         q, k, v = self.project(
-            x.reshape(n_batch // n, n * n_tokens, d_model), None if rope_cache is None else rope_cache.repeat(n, 1)
+            x.reshape(n_batch // n, n * n_tokens, d_model), None if rope_cache is None else rope_cache.repeat(n, 1, 1)
         )
         if read != EVERY:
             q = q.unflatten(2, (n, n_tokens))[:, :, :, read].flatten(2, 3)
         attention = plain_attention if plain else fused_attention
-        with torch.autocast(x.device.type, enabled=not x.is_cpu and torch.is_autocast_enabled(x.device.type)):
-            y = attention(q, k, v, torch.block_diag(*[attn_mask] * n), self.dropout if self.training else 0.0)
+        with torch.autocast("cpu", enabled=False):
+            y = attention(q, k, v, torch.block_diag(*[attn_mask] * n), dropout)
         return self.join(x[:, read], y.transpose(1, 2).reshape(n_batch, -1, d_model))
 
     def project(self, x: Tensor, rope_cache: Tensor | None) -> tuple[Tensor, ...]:
-        """Map (B, T, d_model) to q, k and v (B, n_head, T, head_dim), in at least float32; see `forward`."""
+        """Map (B, T, d_model) to q, k and v (B, n_head, T, head_dim), on a CPU in at least float32; see `forward`."""
         x = self.norm_attention(x)
-        if rope_cache is None:
-            qkv = at_least_float32(self.qkv(x)).unflatten(-1, (3, self.n_head, -1))
-            return qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        fused = x.is_cpu and not torch.compiler.is_compiling()
+        if rope_cache is None or not fused:
+            qkv = self.qkv(x).unflatten(-1, (3, self.n_head, -1)).permute(2, 0, 3, 1, 4)
+            qkv = at_least_float32(qkv) if x.is_cpu else qkv
+            return qkv.unbind(0) if rope_cache is None else (*rotate(qkv[:2], rope_cache), qkv[2])
         weight, bias = (parameter.index_select(0, self._neighbors) for parameter in self.qkv.parameters())
         qkv = at_least_float32(linear(x, weight, bias)).unflatten(-1, (3, self.n_head, -1))
         return RotatedHeads.apply(qkv, rope_cache)

@@ -4,8 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from ilt.envs.actions import ActionSpace
-from ilt.models.attention import EVERY, Block, build_rope_cache
+from ilt.models.attention import EVERY, Block, at_least_float32, build_rope_cache
 from ilt.models.base import ActionEmbedding, SequenceModel, Stepper, embed_actions
+
+FROM = 256
+"""Number of tokens from which attention in a band is computed in chunks, if its cost is then at most half."""
 
 
 class Decoder(SequenceModel):
@@ -83,9 +86,11 @@ class Decoder(SequenceModel):
         )
         n_tokens = self.tokens_per_step * (context_length - 1) + self.state_index + 1
         self.head_dim, self.is_rotary = d_model // n_head, positions == "rotary"
-        rope_cache, attn_mask = self._geometry(torch.arange(n_tokens))
+        index = torch.arange(n_tokens)
+        rope_cache = build_rope_cache(index, self.head_dim) if self.is_rotary else None
+        attn_mask = [self.may_attend(index[:, None], index, window_size) for window_size in self.window_sizes]
         self.register_buffer("rope_cache", rope_cache, persistent=False)
-        self.register_buffer("attn_mask", attn_mask, persistent=False)
+        self.register_buffer("attn_mask", torch.stack(attn_mask), persistent=False)
         self._init_weights(n_layer)
 
     @property
@@ -121,19 +126,30 @@ class Decoder(SequenceModel):
     def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
         """See `SequenceModel.forward`. Padded steps are blanked. Raise ValueError if a window is too long."""
         x = self.tokenize(observations, actions, mask)
-        n_tokens, rope_cache, attn_masks = x.shape[1], self.rope_cache, self.attn_mask
-        if n_tokens > attn_masks.shape[-1]:  # a longer window than in training
-            rope_cache, attn_masks = self._geometry(torch.arange(n_tokens, device=x.device))
+        n_tokens, rope_cache = x.shape[1], self.rope_cache
+        if rope_cache is not None and n_tokens > len(rope_cache):  # a longer window than in training
+            rope_cache = build_rope_cache(torch.arange(n_tokens, device=x.device), self.head_dim)
         rope_cache = None if rope_cache is None else rope_cache[:n_tokens]
-        for block, attn_mask, read in zip(self.blocks, attn_masks, self.reads, strict=True):
-            x = block(x, rope_cache, attn_mask[:n_tokens, :n_tokens][read], read)
+        for i, (block, read) in enumerate(zip(self.blocks, self.reads, strict=True)):
+            x = block(x, rope_cache, *self._attention(i, n_tokens, read))
         return self.action_head(self.norm(x))
 
-    def _geometry(self, index: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Return the rotations of tokens (T,) int64, and which tokens each layer's may attend to (n_layer, T, T)."""
-        rope_cache = build_rope_cache(index, self.head_dim) if self.is_rotary else None
-        attn_mask = [self.may_attend(index[:, None], index, window_size) for window_size in self.window_sizes]
-        return rope_cache, torch.stack(attn_mask)
+    def _attention(self, layer: int, n_tokens: int, read: slice) -> tuple[Tensor, slice, int | None]:
+        """Return what `Block.forward` takes: the mask or band of a layer in a window, what it reads, and the chunk."""
+        window_size, n_steps = self.window_sizes[layer], 16
+        while 2 * n_steps < window_size:  # about as many steps in a chunk as it looks back
+            n_steps *= 2
+        behind, chunk = -(-self.tokens_per_step * window_size // 8) * 8, self.tokens_per_step * n_steps
+        device = self.attn_mask.device
+        if n_tokens >= FROM and 2 * (behind + chunk) <= n_tokens:
+            tokens = torch.arange(chunk, device=device)
+            starts = torch.arange(0, n_tokens, chunk, device=device)[:, None, None]
+            queries, keys = starts + tokens[read][:, None], starts + torch.arange(-behind, chunk, device=device)
+            return self.may_attend(queries, keys, window_size) & (keys >= 0), read, chunk
+        if n_tokens <= self.attn_mask.shape[-1]:
+            return self.attn_mask[layer, :n_tokens, :n_tokens][read], read, None
+        tokens = torch.arange(n_tokens, device=device)
+        return self.may_attend(tokens[read][:, None], tokens, window_size), read, None
 
     def may_attend(self, queries: Tensor, keys: Tensor, window_size: int) -> Tensor:
         """Return which keys each query may attend to, by token index: past ones, up to `window_size` steps back."""
@@ -158,14 +174,14 @@ class Decoder(SequenceModel):
         if self.embed_position is not None:
             present = [token + self.embed_position.weight[:length] for token in present]
         if self.embed_action is None:
-            return self.drop(_interleave(present))
+            return at_least_float32(self.drop(_interleave(present)))
         past = self.embed_action(actions[:, :-1])
         if self.training and self.action_dropout > 0:
             past = past * (torch.rand(past.shape[:2], device=past.device) >= self.action_dropout)[..., None]
         if self.embed_position is not None:
             past = past + self.embed_position.weight[: length - 1]
         before = _interleave([*(token[:, :-1] for token in present), past])
-        return self.drop(torch.cat([before, *(token[:, -1:] for token in present)], dim=1))
+        return at_least_float32(self.drop(torch.cat([before, *(token[:, -1:] for token in present)], dim=1)))
 
 
 def _interleave(tokens: list[Tensor]) -> Tensor:

@@ -34,7 +34,8 @@ def attention_of(model: Decoder, observations: Tensor, actions: Tensor) -> Tenso
     """
     blocks = [block for block in model.blocks if isinstance(block, Block)]
     calls = _calls(model, blocks, observations, actions)
-    return torch.stack([_last_weights(block, *given) for block, (given, _) in zip(blocks, calls, strict=True)]).cpu()
+    found = zip(blocks, model.attn_mask, calls, strict=True)
+    return torch.stack([_last_weights(block, mask, *given[:2]) for block, mask, (given, _) in found]).cpu()
 
 
 def _calls(
@@ -55,7 +56,10 @@ def _calls(
     return [calls[module] for module in modules]
 
 
-def _last_weights(block: Block, x: Tensor, rope_cache: Tensor | None, attn_mask: Tensor, read: slice) -> Tensor:
-    """Return the attention (B, n_head, T) of the last token, given the inputs of the block."""
+def _last_weights(block: Block, attn_mask: Tensor, x: Tensor, rope_cache: Tensor | None) -> Tensor:
+    """Return the attention (B, n_head, T) of the last token, given the mask and the inputs of the block."""
     q, k, _ = block.project(x, rope_cache)
-    return attention_weights(q[:, :, read][:, :, -1:], k, attn_mask[-1:]).view(len(x), block.n_head, -1)
+    n_tokens = x.shape[1]
+    return attention_weights(q[:, :, -1:], k, attn_mask[n_tokens - 1 : n_tokens, :n_tokens]).view(
+        len(x), block.n_head, -1
+    )

@@ -126,10 +126,41 @@ class EMA(WeightAveraging):
     """
 
     def __init__(self, *, decay: float) -> None:
-        def average(averaged: Any, current: Any, n: Tensor | int) -> None:
-            torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + int(n)) / (10 + int(n))))  # all at once
+        super().__init__(use_buffers=False)
+        self._decay, self._n_averaged = decay, 0
+        self._parameters: tuple[list[Tensor], list[Tensor]] = [], []
 
-        super().__init__(use_buffers=False, multi_avg_fn=average)
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert self._average_model is not None
+        self._n_averaged = int(self._average_model.n_averaged)
+        self._parameters = list(self._average_model.module.parameters()), list(pl_module.parameters())
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Update the average as torch's `AveragedModel` does, which reads its counter from a GPU at every step."""
+        n = self._n_averaged
+        decay = min(self._decay, (1 + n) / (10 + n)) if n else 0.0
+        torch._foreach_lerp_(*self._parameters, 1 - decay)
+        self._n_averaged = n + 1
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Any) -> None:
+        assert self._average_model is not None
+        self._average_model.n_averaged.fill_(self._n_averaged)
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+
+    def _swap_models(self, pl_module: pl.LightningModule) -> None:
+        self._copy_buffers(pl_module)
+        super()._swap_models(pl_module)
+
+    def _copy_average_to_current(self, pl_module: pl.LightningModule) -> None:
+        self._copy_buffers(pl_module)
+        super()._copy_average_to_current(pl_module)
+
+    def _copy_buffers(self, pl_module: pl.LightningModule) -> None:
+        """Buffers, such as the statistics of BatchNorm, are not averaged."""
+        assert self._average_model is not None
+        for averaged, current in zip(self._average_model.module.buffers(), pl_module.buffers(), strict=True):
+            averaged.copy_(current)
 
 
 class LearningCurve(Callback):

@@ -15,6 +15,7 @@ class AdamW:
     final_learning_rate_fraction: float = key(0.02, "Final learning rate, as a fraction of the peak.", ge=0, le=1)
 
 
+_COMPILE = Rule(lambda v: isinstance(v, bool) or v == "auto", "true, false or auto")
 _DEVICES = Rule(lambda v: COUNT.allows(v) or v == "auto", "an integer of at least 1, or auto (all GPUs)")
 _INTERVAL = Rule(
     lambda v: COUNT.allows(v) or (isinstance(v, float) and v == 1.0),
@@ -62,6 +63,12 @@ class Trainer:
     )
     precision: str = key(
         "32-true", "Numerical precision of training.", choices=("32-true", "bf16-mixed", "16-mixed", "64-true")
+    )
+    compile: bool | str = key(
+        "auto",
+        "Whether `torch.compile` compiles the model for training; `auto` does so for long training on a GPU. Unless "
+        "false, a GPU makes training steps as a CUDA graph.",
+        rule=_COMPILE,
     )
     num_nodes: int = key(1, "Machines that train one model, if torchrun or srun starts the processes.", ge=1)
     max_steps: int = key(800, "Training steps; -1 to count epochs instead.", ge=-1, le=LARGEST_COUNT)

@@ -39,6 +39,7 @@ from ilt.tracking.store import Artifact, DamagedArtifactError, read_with_digest,
 from ilt.training.callbacks import LearningCurve, Pruning
 from ilt.training.checkpoints import Best, CheckpointFiles, Last
 from ilt.training.display import TrainingDisplay
+from ilt.training.graphed import clipping, is_compiled, obstacle
 from ilt.training.module import ImitationModule
 from ilt.training.ranks import joined
 from ilt.training.runtime import n_ranks, on_gpus, set_up
@@ -189,9 +190,26 @@ def _learn(
     ending = "" if n_episodes == 1 else "s"
     log.info("%d demonstration%s, %d steps; a model of %d parameters", n_episodes, ending, n_steps, n_parameters)
     make_optimizer = functools.partial(_make_optimizer, cfg.optimizer)
-    module = ImitationModule(model, head, seed=cfg.seed, make_optimizer=make_optimizer)
     callbacks = _make_callbacks(ctx, cfg, run.checkpoints, head)
-    trainer = _make_trainer(cfg, run, [*labels.callbacks(data, head), *callbacks, *pruning], strategy, logger)
+    reason = obstacle(cfg, model, callbacks)
+    data.as_numbers = graphed = reason is None
+    compiled = is_compiled(cfg, model, graphed=graphed)
+    if on_gpus(cfg.trainer):
+        one_by_one = f"whose kernels start one by one, because {reason}"
+        log.info(
+            "training steps %s%s", "as a CUDA graph" if graphed else one_by_one, ", compiled first" if compiled else ""
+        )
+    module = ImitationModule(
+        model,
+        head,
+        seed=cfg.seed,
+        make_optimizer=make_optimizer,
+        compiled=compiled,
+        clip=clipping(cfg.trainer) if graphed else None,
+    )
+    trainer = _make_trainer(
+        cfg, run, [*labels.callbacks(data, head), *callbacks, *pruning], strategy, logger, graphed=graphed
+    )
     trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     n_steps = int(trainer.estimated_stepping_batches)
     if trainer.global_step < n_steps and not any(callback.pruned for callback in pruning):
@@ -234,7 +252,8 @@ def check_components(ctx: Context, cfg: DictConfig) -> None:
         _check_acting(model, head, target=cfg.model["_target_"])
     _make_optimizer(cfg.optimizer, model, total_steps=1, fused=False)
     _make_callbacks(ctx, cfg, Path(), head)
-    accepted(_located("trainer", cfg), own_keys("trainer", cfg.trainer), {}, prefix="trainer")
+    options = {name: value for name, value in own_keys("trainer", cfg.trainer).items() if name not in _OF_STEPS}
+    accepted(_located("trainer", cfg), options, {}, prefix="trainer")
 
 
 def _located(group: str, cfg: DictConfig) -> Any:
@@ -323,6 +342,8 @@ def _make_trainer(
     callbacks: list[pl.Callback],
     strategy: "Strategy | None",
     logger: Logger | None,
+    *,
+    graphed: bool,
 ) -> pl.Trainer:
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -334,8 +355,11 @@ def _make_trainer(
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
     # Lightning uses a deprecated function of torch's pytree
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    # the steps before a graph is captured
+    warnings.filterwarnings("ignore", message=".*capturable=True.*")
     options = {
-        **own_keys("trainer", cfg.trainer),
+        **{name: value for name, value in own_keys("trainer", cfg.trainer).items() if name not in _OF_STEPS},
+        **({"gradient_clip_val": None, "gradient_clip_algorithm": None} if graphed else {}),  # the step clips
         "devices": n_ranks(cfg.trainer),
         "strategy": strategy or "auto",
         "use_distributed_sampler": False,  # the batch sampler distributes batches
@@ -348,6 +372,10 @@ def _make_trainer(
         "default_root_dir": str(run.path),
     }
     return _located("trainer", cfg)(**options)
+
+
+_OF_STEPS = {"compile"}
+"""Keys of `trainer` that are not arguments of Lightning's Trainer."""
 
 
 def _export(spec: ModelSpec, model: SequenceModel, run: RunFolder, name: str) -> Path:

@@ -1,5 +1,6 @@
 """Imitation as a LightningModule, which joins model, loss, logging and optimizer, independently of the environment."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from ilt.models.base import SequenceModel
 from ilt.models.chunks import ActionChunks
 from ilt.models.heads import ActionHead
 from ilt.schema import PlainError
+from ilt.training.graphed import GraphedStep, set_capturable
 from ilt.training.ranks import total
 
 
@@ -38,28 +40,88 @@ class ImitationModule(pl.LightningModule):
         head: the distribution that the outputs parametrize.
         seed: determines dropout.
         make_optimizer: takes the model, `total_steps` and `fused`; see `ilt.training.optimizer.adamw`.
+        compiled: whether `torch.compile` compiles the model for training.
+        clip: clips the gradients of parameters in a `GraphedStep`, which makes all training steps, with batches of
+            window numbers (`WindowData.as_numbers`). None for Lightning's steps.
     """
 
     def __init__(
-        self, model: SequenceModel, head: ActionHead, *, seed: int, make_optimizer: Callable[..., Any]
+        self,
+        model: SequenceModel,
+        head: ActionHead,
+        *,
+        seed: int,
+        make_optimizer: Callable[..., Any],
+        compiled: bool = False,
+        clip: Callable[[Any], object] | None = None,
     ) -> None:
         super().__init__()
         self.model, self._head = model, head
         self._seed, self._make_optimizer = seed, make_optimizer
+        self._compiled, self._clip = compiled, clip
+        self.automatic_optimization = clip is None
+
+    @functools.cached_property
+    def _model(self) -> Callable[..., Tensor]:
+        """The model as training calls it. A compiled module would be a second one in checkpoints."""
+        return torch.compile(self.model.forward, dynamic=False) if self._compiled else self.model
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         rank = (self.global_rank,) if self.global_rank > 0 else ()  # rank 0 draws as a single process does
         seed_draws(hash((self._seed, self.global_step, *rank)) % 2**63, self.device)
-        outputs, mask = self.model(batch["observations"], batch["actions"], batch["mask"]), batch["mask"]
+        loss = self._loss_of_batch(batch) if self.automatic_optimization else self._graphed(batch["windows"])
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            # not at every step: logging takes longer than the optimizer
+            self._check("loss", loss)
+            self.log("train/loss", loss.clone(), prog_bar=True, sync_dist=True)
+        if not self.automatic_optimization:
+            self._count_step()
+        return loss
+
+    def _loss_of_batch(self, batch: dict[str, Tensor]) -> Tensor:
+        mask = batch["mask"]
+        outputs = self._model(batch["observations"], batch["actions"], mask)
         loss = self._loss(at_least_float32(outputs[mask]), batch, mask)
         if self.trainer.world_size > 1:  # DDP averages gradients, whatever the share of real targets
             n_real = batch.get("target_mask", mask).sum()
             loss = loss * (n_real * self.trainer.world_size / total(n_real))
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            # not at every step: logging takes longer than the optimizer
-            self._check("loss", loss)
-            self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
+
+    def _graphed(self, windows: Tensor) -> Tensor:
+        """Make a training step with the windows of these numbers (B,) int64. Return the loss."""
+        assert self._clip is not None
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if (data.n_windows, len(windows)) != self._graphed_for:  # a round has added data at other addresses
+            self._graphed_for = data.n_windows, len(windows)
+            optimizer: Any = self.optimizers(use_pl_optimizer=False)
+            self._step = GraphedStep(self._loss_of_windows, list(self.model.parameters()), optimizer, self._clip)
+        return self._step(windows)
+
+    _graphed_for = 0, 0
+
+    def _loss_of_windows(self, windows: Tensor) -> Tensor:
+        """Return the loss of window numbers (B,) int64, without reading anything back from the device."""
+        batch: dict[str, Tensor] = self.trainer.datamodule.gather(windows)  # type: ignore[attr-defined]
+        kind = self.device.type
+        # the cache of converted weights would be filled only once, outside of the graph
+        with torch.autocast(kind, enabled=torch.is_autocast_enabled(kind), cache_enabled=False):
+            outputs = self._model(batch["observations"], batch["actions"], batch["mask"])
+            return mean_loss(self._head, at_least_float32(outputs), batch)
+
+    def _count_step(self) -> None:
+        """Do what Lightning does after a step of its own."""
+        scheduler: Any = self.lr_schedulers()
+        scheduler.step()
+        steps = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        steps.increment_ready()
+        steps.increment_completed()
+
+    def on_train_start(self) -> None:
+        """Prepare the optimizer, which may come from a checkpoint of another device, for the way steps are made."""
+        self._graphed_for = 0, 0
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        if not self.automatic_optimization:
+            set_capturable(optimizer, self.device)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log loss and agreement. Every process sees all steps, so there is nothing to sum."""
@@ -96,8 +158,26 @@ class ImitationModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         # in mixed precision Lightning cannot clip the gradients of a fused optimizer
-        fused = "mixed" not in str(self.trainer.precision)
+        fused = not self.automatic_optimization or "mixed" not in str(self.trainer.precision)
         return self._make_optimizer(self.model, total_steps=int(self.trainer.estimated_stepping_batches), fused=fused)
+
+
+def mean_loss(head: ActionHead, outputs: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    """Return the head's mean loss over the real actions of a batch, with shapes that do not depend on their number.
+
+    Args:
+        head: whose loss is a mean over rows, so that it can be computed row by row.
+        outputs: (B, K, n_outputs).
+        batch: see `WindowDataset`.
+    """
+    targets, mask = batch.get("targets", batch["actions"]), batch["mask"]
+    step_head = head
+    if isinstance(head, ActionChunks):
+        step_head, outputs, mask = head.step_head, head.split(outputs), batch["target_mask"]
+    rows = mask.ndim - 1
+    loss_of_row = torch.vmap(lambda output, target: step_head.loss(output[None], target[None]))
+    losses = loss_of_row(outputs.flatten(0, rows), targets.flatten(0, rows))
+    return torch.where(mask.flatten(), losses, 0.0).sum() / mask.sum()
 
 
 def agreement(chosen: np.ndarray, wanted: np.ndarray) -> tuple[str, float]:

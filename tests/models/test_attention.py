@@ -65,9 +65,9 @@ def test_outputs_and_gradients_equal_those_of_a_plain_reference(n_tokens: int, r
 
 
 def test_rotations_are_exact_far_into_an_episode() -> None:
-    turn = build_rope_cache(torch.tensor([100_003]), 4)[0, 0]
-    assert turn.real.item() == pytest.approx(math.cos(100_003), abs=1e-7)
-    assert turn.imag.item() == pytest.approx(math.sin(100_003), abs=1e-7)
+    real, imaginary = build_rope_cache(torch.tensor([100_003]), 4)[0, 0]
+    assert real.item() == pytest.approx(math.cos(100_003), abs=1e-7)
+    assert imaginary.item() == pytest.approx(math.sin(100_003), abs=1e-7)
 
 
 def test_rotary_attention_depends_only_on_relative_distance() -> None:

@@ -1,0 +1,144 @@
+"""Training steps on a GPU, replayed as a CUDA graph.
+
+A step of a small model is some hundred kernels, each of which takes less time than its launch. A graph launches all of
+them at once, if the host takes no part in between: shapes are fixed, nothing is read back from the GPU, and every input
+is at the same address each time.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig
+from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch import Tensor, nn
+
+from ilt.models.base import SequenceModel
+from ilt.models.decoder import Decoder
+from ilt.models.recurrent import Recurrent
+from ilt.training.runtime import n_nodes, n_ranks, on_gpus
+
+WARM_UP = 3
+"""Steps without a graph, in which libraries choose kernels and allocate workspaces."""
+
+
+class GraphedStep:
+    """Loss, gradients, clipping and update of one batch, as one call without a synchronization of host and GPU.
+
+    On other devices the same operations run one by one.
+
+    Args:
+        loss_of: returns the loss of window numbers (B,) int64. What it reads must stay at the same address.
+        parameters: what is trained.
+        optimizer: updates it, with `capturable=True` on a GPU.
+        clip: takes the parameters and clips their gradients.
+    """
+
+    def __init__(
+        self,
+        loss_of: Callable[[Tensor], Tensor],
+        parameters: Sequence[nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        clip: Callable[[Sequence[nn.Parameter]], object],
+    ) -> None:
+        self._loss_of, self._parameters, self._optimizer, self._clip = loss_of, parameters, optimizer, clip
+        self._n_calls = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._windows = self._loss = torch.zeros(0)
+
+    def __call__(self, windows: Tensor) -> Tensor:
+        """Update the parameters, and return the loss, a scalar that the next call overwrites."""
+        if windows.device.type != "cuda":
+            return self._step(windows)
+        self._n_calls += 1
+        if self._n_calls <= WARM_UP:
+            stream = torch.cuda.Stream()  # captured operations may not depend on those of the usual stream
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                loss = self._step(windows)
+            torch.cuda.current_stream().wait_stream(stream)
+            return loss
+        if self._graph is None:
+            self._windows, self._graph = windows.clone(), torch.cuda.CUDAGraph()
+            self._optimizer.zero_grad(set_to_none=True)  # gradients of the graph have addresses of their own
+            with torch.cuda.graph(self._graph):
+                self._loss = self._step(self._windows)
+        self._windows.copy_(windows)
+        self._graph.replay()
+        return self._loss
+
+    def _step(self, windows: Tensor) -> Tensor:
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = self._loss_of(windows)
+        loss.backward()
+        self._clip(self._parameters)
+        self._optimizer.step()
+        return loss.detach()
+
+
+def set_capturable(optimizer: torch.optim.Optimizer, device: torch.device | None) -> None:
+    """Let a graph contain the optimizer's step, with the learning rates, which a schedule changes, on the device.
+
+    With None, undo this, for an optimizer that was loaded from a checkpoint.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = float(group["lr"]) if device is None else torch.tensor(float(group["lr"]), device=device)
+        group["capturable"] = device is not None and device.type == "cuda"
+
+
+def clipping(trainer: Any) -> Callable[[Sequence[nn.Parameter]], object]:
+    """Return what clips gradients in place as a config's `trainer` says."""
+    limit = trainer.gradient_clip_val
+    if limit is None:
+        return lambda parameters: None
+    if trainer.gradient_clip_algorithm == "value":
+        return functools.partial(nn.utils.clip_grad_value_, clip_value=limit, foreach=True)
+    return functools.partial(nn.utils.clip_grad_norm_, max_norm=limit, foreach=True)
+
+
+def obstacle(cfg: DictConfig, model: SequenceModel, callbacks: Sequence[pl.Callback]) -> str | None:
+    """Return why a graph cannot make the training steps of a config; None if it can.
+
+    Code that is not of this package might do something else at each step, of which a graph would repeat the first.
+    """
+    trainer = cfg.trainer
+    foreign = [f"{group}._target_={cfg[group]['_target_']}" for group in _GROUPS if not _is_own(cfg[group]["_target_"])]
+    within = [
+        type(each).__name__ for each in callbacks if any(is_overridden(hook, each, pl.Callback) for hook in _HOOKS)
+    ]
+    reasons = {
+        "trainer.compile=false": trainer.compile is False,
+        "the device is no GPU": not on_gpus(trainer),
+        "several processes train together": n_ranks(trainer) * n_nodes(trainer) > 1,
+        "trainer.precision=16-mixed scales losses": trainer.precision == "16-mixed",
+        "trainer.detect_anomaly=true": trainer.detect_anomaly,
+        "a recurrent model draws its own dropout": isinstance(model, Recurrent) and model.rnn.dropout > 0,
+        **{f"{each} might act differently at each step": True for each in foreign},
+        **{f"{each} acts within a step": True for each in within},
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+_GROUPS = ("dataset", "model", "head", "optimizer")
+_HOOKS = ("on_before_backward", "on_after_backward", "on_before_optimizer_step", "on_before_zero_grad")
+
+
+def _is_own(target: str) -> bool:
+    return target.startswith(f"{__name__.partition('.')[0]}.")
+
+
+def is_compiled(cfg: DictConfig, model: SequenceModel, *, graphed: bool) -> bool:
+    """Return whether `torch.compile` compiles the model for training.
+
+    `trainer.compile=auto` does so in graphs that take long enough to make up for the minute of compilation.
+    """
+    if cfg.trainer.compile != "auto":
+        return bool(cfg.trainer.compile)
+    labels = cfg.trainer.max_steps * cfg.dataset.batch_size * cfg.dataset.context_length
+    return graphed and type(model) is Decoder and labels * sum(p.numel() for p in model.parameters()) > LONG
+
+
+LONG = 2e14
+"""Labels times parameters from which compilation saves more than the minute that it takes."""
