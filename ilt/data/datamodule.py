@@ -27,6 +27,7 @@ class EpochBatches(Sampler[Any]):
         first_step: training step to start at, so that a resumed run continues with batches that it has not seen; a
             function is called when the first batch is requested.
         rank, n_ranks: rank and number of the processes that train together; each gets its share of every batch.
+        device: where the indices are; copying a batch of them to a GPU would wait for its previous step.
     """
 
     def __init__(
@@ -38,12 +39,13 @@ class EpochBatches(Sampler[Any]):
         first_step: int | Callable[[], int] = 0,
         rank: int = 0,
         n_ranks: int = 1,
+        device: torch.device | None = None,
     ) -> None:
         if n_windows < n_ranks:
             raise ValueError(f"trainer.devices must be at most {n_windows}, the windows there are, got {n_ranks}")
         self._n_windows, self._batch_size, self._seed = n_windows, batch_size, seed
         self._next_step = first_step
-        self._rank, self._n_ranks = rank, n_ranks
+        self._rank, self._n_ranks, self._device = rank, n_ranks, device
 
     def __len__(self) -> int:
         return max(self._n_windows // self._batch_size, 1)
@@ -54,7 +56,7 @@ class EpochBatches(Sampler[Any]):
         epoch, done = divmod(self._next_step, len(self))
         self._next_step = (epoch + 1) * len(self)
         generator = torch.Generator().manual_seed(hash((self._seed, epoch)) % 2**63)
-        order = torch.randperm(self._n_windows, generator=generator)
+        order = torch.randperm(self._n_windows, generator=generator).to(self._device)
         for batch in range(done, len(self)):
             windows = order[batch * self._batch_size : (batch + 1) * self._batch_size]
             yield windows.tensor_split(self._n_ranks)[self._rank]
@@ -68,13 +70,21 @@ class RoundBatches(Sampler[Any]):
         batch_size, seed: as in `EpochBatches`.
         n_steps: training steps from one round to the next.
         step: returns the training step of the next batch.
+        device: as in `EpochBatches`.
     """
 
     def __init__(
-        self, windows: Sized, batch_size: int, *, seed: int, n_steps: int, step: Callable[[], int] = lambda: 0
+        self,
+        windows: Sized,
+        batch_size: int,
+        *,
+        seed: int,
+        n_steps: int,
+        step: Callable[[], int] = lambda: 0,
+        device: torch.device | None = None,
     ) -> None:
         self._windows, self._batch_size, self._seed = windows, batch_size, seed
-        self._n_steps, self._step = n_steps, step
+        self._n_steps, self._step, self._device = n_steps, step, device
 
     def __len__(self) -> int:
         return self._n_steps
@@ -82,7 +92,9 @@ class RoundBatches(Sampler[Any]):
     def __iter__(self) -> Iterator[Tensor]:
         number, done = divmod(self._step(), self._n_steps)
         seed = hash((self._seed, number))
-        epochs = repeat(EpochBatches(len(self._windows), self._batch_size, seed=seed, first_step=done))
+        epochs = repeat(
+            EpochBatches(len(self._windows), self._batch_size, seed=seed, first_step=done, device=self._device)
+        )
         yield from islice(chain.from_iterable(epochs), self._n_steps - done)
 
 
@@ -163,12 +175,11 @@ class WindowData(pl.LightningDataModule):
         trainer = self.trainer
         step = (lambda: trainer.global_step) if trainer is not None else (lambda: 0)
         rank, n_ranks = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        order: Any = {"seed": self._seed, "device": self._device}
         batches = (
-            EpochBatches(
-                len(self._train), self._batch_size, seed=self._seed, first_step=step, rank=rank, n_ranks=n_ranks
-            )
+            EpochBatches(len(self._train), self._batch_size, first_step=step, rank=rank, n_ranks=n_ranks, **order)
             if self._steps_per_round is None
-            else RoundBatches(self._train, self._batch_size, seed=self._seed, n_steps=self._steps_per_round, step=step)
+            else RoundBatches(self._train, self._batch_size, n_steps=self._steps_per_round, step=step, **order)
         )
         found = _Numbers(self._train) if self.as_numbers else self._train
         return WindowLoader(found, batch_sampler=batches, collate_fn=lambda batch: batch)

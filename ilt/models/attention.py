@@ -1,5 +1,7 @@
 """A pre-norm transformer block with optional rotary positions."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,6 +10,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import gelu, linear, pad, scaled_dot_product_attention
 
 EVERY = slice(None)
+Attention = Callable[..., Tensor]
+"""Maps q (B, n_head, T', head_dim), k and v (B, n_head, T, head_dim), and `dropout`, to (B, n_head, T', head_dim)."""
 
 SHORT = 32
 """Number of tokens at which `plain_attention` is fastest on a CPU. Torch's kernel works in larger blocks, and call
@@ -87,6 +91,22 @@ def fused_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, dropout:
     return scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, dropout_p=dropout)
 
 
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+    """Compute softmax attention to all past tokens, half of what a mask would take."""
+    return scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
+
+
+def block_sparse_attention(q: Tensor, k: Tensor, v: Tensor, block_mask: Any, dropout: float) -> Tensor:
+    """Compute softmax attention in a compiled kernel, which leaves out blocks that a BlockMask excludes.
+
+    It is `flex_attention` of torch, which has no dropout.
+    """
+    from torch.nn.attention.flex_attention import flex_attention  # takes a second
+
+    assert dropout == 0.0
+    return flex_attention(q, k, v, block_mask=block_mask)
+
+
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, dropout: float) -> Tensor:
     """Compute softmax attention of (B, n_head, T', head_dim) over (B, n_head, T, head_dim), attn_mask (T', T)."""
     weights = torch.dropout(attention_weights(q, k, attn_mask), dropout, train=dropout > 0)
@@ -151,26 +171,26 @@ class Block(nn.Module):
         self.register_buffer("_neighbors", order.flatten(), persistent=False)
 
     def forward(
-        self, x: Tensor, rope_cache: Tensor | None, attn_mask: Tensor, read: slice = EVERY, chunk: int | None = None
+        self,
+        x: Tensor,
+        rope_cache: Tensor | None,
+        attn_mask: Tensor,
+        read: slice = EVERY,
+        attend: Attention | None = None,
     ) -> Tensor:
         """Map (B, T, d_model) to (B, T', d_model), for the T' tokens that `read` selects.
 
         Args:
             rope_cache: (T, head_dim / 2, 2), the rotations of queries and keys; None for no rotation.
-            attn_mask: (T', T) bool, the tokens that each selected token attends to; with `chunk`, the `band` of
-                `banded_attention`.
-            chunk: tokens of a chunk in `banded_attention`; None for attention over all tokens at once.
+            attn_mask: (T', T) bool, the tokens that each selected token attends to.
+            attend: computes the same attention faster; None for the usual kernels.
         """
         n_batch, n_tokens, d_model = x.shape
         dropout = self.dropout if self.training else 0.0
-        if chunk is not None or not x.is_cpu or torch.compiler.is_compiling():
+        if attend is not None or not x.is_cpu or torch.compiler.is_compiling():
             q, k, v = self.project(x, rope_cache)
-            q = q[:, :, read]
-            y = (
-                fused_attention(q, k, v, attn_mask, dropout)
-                if chunk is None
-                else banded_attention(q, k, v, attn_mask, chunk, dropout)
-            )
+            attend = attend or functools.partial(fused_attention, attn_mask=attn_mask)
+            y = attend(q[:, :, read], k, v, dropout=dropout)
             return self.join(x[:, read], y.transpose(1, 2).flatten(2))
         plain = n_tokens <= 1.5 * SHORT
         n = max(SHORT // n_tokens, 1) if plain else 1  # several windows in one block-diagonal attention

@@ -21,7 +21,7 @@ from ilt.models.recurrent import Recurrent
 from ilt.training.runtime import n_nodes, n_ranks, on_gpus
 
 WARM_UP = 3
-"""Steps without a graph, in which libraries choose kernels and allocate workspaces."""
+"""Passes before the capture, in which libraries choose kernels and allocate workspaces."""
 
 
 class GraphedStep:
@@ -32,7 +32,7 @@ class GraphedStep:
     Args:
         loss_of: returns the loss of window numbers (B,) int64. What it reads must stay at the same address.
         parameters: what is trained.
-        optimizer: updates it, with `capturable=True` on a GPU.
+        optimizer: updates it; see `set_capturable`.
         clip: takes the parameters and clips their gradients.
     """
 
@@ -44,7 +44,6 @@ class GraphedStep:
         clip: Callable[[Sequence[nn.Parameter]], object],
     ) -> None:
         self._loss_of, self._parameters, self._optimizer, self._clip = loss_of, parameters, optimizer, clip
-        self._n_calls = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._windows = self._loss = torch.zeros(0)
 
@@ -52,29 +51,50 @@ class GraphedStep:
         """Update the parameters, and return the loss, a scalar that the next call overwrites."""
         if windows.device.type != "cuda":
             return self._step(windows)
-        self._n_calls += 1
-        if self._n_calls <= WARM_UP:
-            stream = torch.cuda.Stream()  # captured operations may not depend on those of the usual stream
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                loss = self._step(windows)
-            torch.cuda.current_stream().wait_stream(stream)
-            return loss
         if self._graph is None:
-            self._windows, self._graph = windows.clone(), torch.cuda.CUDAGraph()
-            self._optimizer.zero_grad(set_to_none=True)  # gradients of the graph have addresses of their own
-            with torch.cuda.graph(self._graph):
-                self._loss = self._step(self._windows)
+            self._capture(windows)
+        assert self._graph is not None
         self._windows.copy_(windows)
         self._graph.replay()
         return self._loss
 
+    def _capture(self, windows: Tensor) -> None:
+        """Record the operations of a step, without changing a parameter or a random number."""
+        drawn = torch.cuda.get_rng_state(windows.device)
+        self._windows, self._graph = windows.clone(), torch.cuda.CUDAGraph()
+        stream = torch.cuda.Stream()  # what is captured may not depend on the usual stream
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                self._accumulate(self._windows)
+            if not self._optimizer.state:
+                self._allocate_state()
+        torch.cuda.current_stream().wait_stream(stream)
+        self._optimizer.zero_grad(set_to_none=True)  # gradients of the graph have addresses of their own
+        with torch.cuda.graph(self._graph):
+            self._loss = self._step(self._windows)
+        torch.cuda.set_rng_state(drawn, windows.device)
+
+    def _allocate_state(self) -> None:
+        """Let the optimizer allocate its state, by a step that changes nothing else."""
+        before = [parameter.detach().clone() for parameter in self._parameters]
+        self._optimizer.step()
+        with torch.no_grad():
+            torch._foreach_copy_(list(self._parameters), before)
+        for state in self._optimizer.state.values():
+            for value in state.values():
+                value.zero_()
+
     def _step(self, windows: Tensor) -> Tensor:
+        loss = self._accumulate(windows)
+        self._clip(self._parameters)
+        self._optimizer.step()
+        return loss
+
+    def _accumulate(self, windows: Tensor) -> Tensor:
         self._optimizer.zero_grad(set_to_none=True)
         loss = self._loss_of(windows)
         loss.backward()
-        self._clip(self._parameters)
-        self._optimizer.step()
         return loss.detach()
 
 

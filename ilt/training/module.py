@@ -64,7 +64,7 @@ class ImitationModule(pl.LightningModule):
     @functools.cached_property
     def _model(self) -> Callable[..., Tensor]:
         """The model as training calls it. A compiled module would be a second one in checkpoints."""
-        return torch.compile(self.model.forward, dynamic=False) if self._compiled else self.model
+        return self.model.compiled() if self._compiled else self.model
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         rank = (self.global_rank,) if self.global_rank > 0 else ()  # rank 0 draws as a single process does

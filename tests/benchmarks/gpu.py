@@ -19,13 +19,12 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from ilt.data.datamodule import WindowData
 from ilt.data.episodes import Episodes
 from ilt.data.windows import WindowDataset
 from ilt.envs.spec import EnvSpec
-from ilt.models.attention import banded_attention
+from ilt.models.attention import EVERY, block_sparse_attention, causal_attention, fused_attention
 from ilt.models.decoder import Decoder
 from ilt.registry import load_option
 from ilt.schema import own_keys
@@ -176,13 +175,10 @@ def _attention(context_length: int, bar: str | None) -> Row:
     n_tokens = model.attn_mask.shape[-1]
     shape = 16_384 // context_length, model.blocks[0].n_head, n_tokens, model.head_dim
     parts = [torch.randn(shape, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
-    band, _, chunk = model._attention(0, n_tokens, slice(None))
-    if chunk is None:
-        ours = functools.partial(scaled_dot_product_attention, attn_mask=band)
-    else:
-        ours = functools.partial(banded_attention, band=band, chunk=chunk, dropout=0.0)
-    masked = functools.partial(scaled_dot_product_attention, attn_mask=model.attn_mask[0])
-    causal = functools.partial(scaled_dot_product_attention, is_causal=True)
+    block_mask = model._block_mask(EVERY, model.window_sizes[0])
+    ours = functools.partial(torch.compile(block_sparse_attention, dynamic=False), block_mask=block_mask, dropout=0.0)
+    masked = functools.partial(fused_attention, attn_mask=model.attn_mask[0], dropout=0.0)
+    causal = functools.partial(causal_attention, dropout=0.0)
     besides = ("all tokens, masked", _graph_ms(masked, parts), bar), ("all past tokens", _graph_ms(causal, parts), None)
     return compare(f"attention of base, K = {context_length}", "ms", _graph_ms(ours, parts), *besides, repeats=TIMES)
 

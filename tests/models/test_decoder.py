@@ -1,5 +1,6 @@
 """What the decoder may and may not attend to, and its weights."""
 
+import warnings
 from itertools import product
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ilt.envs.actions import ActionSpace
+from ilt.models.attention import block_sparse_attention, fused_attention
 from ilt.models.decoder import Decoder
 
 K = 5
@@ -301,3 +303,39 @@ def test_a_window_longer_than_the_context_is_refused_unless_the_model_slides(opt
     with pytest.raises(ValueError, match="at most 5 steps, got a window of 6"):
         decoder(**options)(*window(length=6))
     assert decoder()(*window(length=6)).shape == (3, 6, 4)
+
+
+def gradients(model: Decoder, given: tuple[Tensor, Tensor]) -> list[Tensor]:
+    """Return the outputs and the gradients of the weights."""
+    outputs = model(*given)
+    return [outputs, *torch.autograd.grad(outputs.square().sum(), list(model.parameters()))]
+
+
+@each(tokens=TOKENS, return_conditioned=(False, True), length=(300, 420))
+def test_long_windows_are_compared_chunk_by_chunk_with_the_same_results(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    length = options.pop("length")  # also of validation windows, which are longer than those of training
+    model, given = decoder(**options, context_length=300, n_layer=6), window(2, length)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    chunked = gradients(model, given)
+    n_tokens = model.tokenize(*given).shape[1]
+    assert None not in [model._faster_attention(layer, n_tokens, read) for layer, read in enumerate(model.reads)]
+    monkeypatch.setattr("ilt.models.decoder.FROM", 10**9)
+    for ours, expected in zip(chunked, gradients(model, given), strict=True):
+        scale = max(1.0, expected.abs().max().item())
+        torch.testing.assert_close(ours / scale, expected / scale, atol=1e-5, rtol=1e-5)
+
+
+@each(tokens=TOKENS, attention=ATTENTIONS)
+def test_block_masks_describe_the_same_attention(options: dict[str, Any]) -> None:
+    model, generator = decoder(**options, context_length=70), torch.Generator().manual_seed(0)
+    n_tokens = model.attn_mask.shape[-1]
+    for read, mask, window_size in zip(model.reads, model.attn_mask, model.window_sizes, strict=True):
+        q, k, v = (torch.randn(2, 2, n_tokens, 16, generator=generator) for _ in range(3))
+        q, block_mask = q[:, :, read], model._block_mask(read, window_size)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is slow unless compiled, which takes a GPU
+            found = block_sparse_attention(q, k, v, block_mask, 0.0)
+        close(found, fused_attention(q, k, v, mask[read], 0.0))

@@ -206,9 +206,10 @@ class _Own(Decoder):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("compile", ["auto", "true"])
-def test_a_gpu_learns_in_bfloat16_what_it_learns_in_float32(compile: str, tmp_path: Path) -> None:
-    changes = [*by_steps(8), "dataset.context_length=8"]
+@pytest.mark.parametrize(("compile", "context_length"), [("auto", 8), ("true", 8), ("true", 64)])
+def test_a_gpu_learns_in_bfloat16_what_it_learns_in_float32(compile: str, context_length: int, tmp_path: Path) -> None:
+    size = ["model.d_model=32", "model.n_head=2"]  # so that heads are large enough for attention by blocks
+    changes = [*by_steps(8), *size, f"dataset.context_length={context_length}"]
     mixed = trained(tmp_path / "mixed", "gpu", "trainer.precision=bf16-mixed", f"trainer.compile={compile}", *changes)
     plain = trained(tmp_path / "plain", "gpu", "trainer.compile=false", *changes)
     assert_close(mixed, plain, atol=0.05)
