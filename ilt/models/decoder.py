@@ -182,6 +182,9 @@ class Decoder(SequenceModel):
             self._block_masks = [self._block_mask(*each) for each in zip(self.reads, self.window_sizes, strict=True)]
         return super().compiled()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_block_masks": None}  # they contain functions, which cannot be pickled
+
     def _block_mask(self, read: slice, window_size: int) -> Any:
         """Return `may_attend` as a BlockMask of torch, for training windows."""
         from torch.nn.attention.flex_attention import create_block_mask  # takes a second

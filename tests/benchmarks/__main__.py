@@ -23,9 +23,9 @@ from tests.benchmarks.measuring import Row
 MODULES = {
     "start": "commands", "run": "commands", "collect": "sb3", "score": "rollouts", "cache": "rollouts",
     "train": "training", "lightning": "training", "memory": "memory", "a2c": "sb3", "zoo": "zoo", "growth": "growth",
-    "gpu": "gpu",
+    "gpu_steps": "gpu", "gpu_attention": "gpu", "gpu_runs": "gpu",
 }  # fmt: skip
-"""Run in this order, except `growth`, which draws figures, and `gpu`; they run only when named."""
+"""Run in this order. `growth`, which draws figures, and the rows for a GPU run only when named."""
 COLUMNS = ["work", "ours", "beside", "there", "ratio (min … max)", "bar"]
 
 
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}.json"
     measured: list[Row] = []
-    for name in chosen or [name for name in MODULES if name not in ("growth", "gpu")]:
+    for name in chosen or [name for name, module in MODULES.items() if module not in ("growth", "gpu")]:
         rows: list[Row] = getattr(importlib.import_module(f"tests.benchmarks.{MODULES[name]}"), name)(spec)
         print_table(name, COLUMNS, [line for row in rows for line in row.cells()])
         measured += rows
@@ -57,6 +57,7 @@ def machine() -> dict[str, Any]:
     return {
         "platform": platform.platform(),
         "cpu": names[0] if names else platform.processor(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "cores": workers.cores(),
         "load_before": os.getloadavg()[0],
         "training_threads": torch.get_num_threads(),

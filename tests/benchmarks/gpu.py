@@ -1,7 +1,7 @@
-"""Training on a GPU: `python -m tests.benchmarks only=gpu` on a machine that has one (about five minutes).
+"""Training on a GPU: `python -m tests.benchmarks only=gpu_steps,gpu_attention,gpu_runs` on a machine that has one.
 
 Steps are timed under Lightning, with clipping, schedule and weight averaging. Data is random, since values change
-nothing about speed.
+nothing about speed. All of it takes about four minutes.
 """
 
 import functools
@@ -11,7 +11,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,33 +32,26 @@ from ilt.training.callbacks import EMA, LearningCurve
 from ilt.training.module import ImitationModule
 from ilt.training.optimizer import adamw
 from tests.benchmarks.commands import ilt_train
-from tests.benchmarks.measuring import Measure, Row, compare
-from tests.benchmarks.rollouts import HEAD, SPACE, decoder
+from tests.benchmarks.measuring import Beside, Measure, Row, compare
+from tests.benchmarks.rollouts import HEAD, SPACE
 
-WARM_UP, N_STEPS = 20, 220
-TIMES = 3
-
-
-def gpu(spec: EnvSpec) -> list[Row]:
-    """Measure training steps, attention in a band, and whole runs."""
-    if not torch.cuda.is_available():
-        raise SystemExit("only=gpu needs a GPU")
-    return [*steps(), *attention(), *runs()]
+WARM_UP, N_STEPS, TIMES = 20, 100, 5
+"""Steps before the clock starts, steps of a measurement, and measurements."""
 
 
-def steps() -> list[Row]:
-    """Measure milliseconds per step of 256 windows, in a graph and with kernels started one by one."""
+def gpu_steps(spec: EnvSpec) -> list[Row]:
+    """Measure milliseconds per step of 256 windows: compiled, as a graph of torch's kernels, and one by one."""
     rows = []
     for size, k, bar in (("tiny", 8, 0.8), ("small", 16, 1.6), ("base", 64, 5.0)):
-        step = functools.partial(step_ms, size, k)
-        besides: list[tuple[str, Measure | float, str | None]] = [
-            ("at most", bar, "≤ 1"),
-            ("graph, not compiled", functools.partial(step, compiled=False), None),
-            ("one by one", functools.partial(step, compiled=False, graphed=False, n_steps=60), None),
+        ours = step_ms(size, k, compiled=True)
+        plain = step_ms(size, k, compiled=False)
+        slow = step_ms(size, k, compiled=False, graphed=False)
+        besides = [
+            Beside("at most", [bar] * TIMES, "≤ 1"),
+            Beside("not compiled", plain, None),
+            Beside("kernels one by one", slow, None),
         ]
-        rows.append(
-            compare(f"a step of {size}, K = {k}", "ms", functools.partial(step, compiled=True), *besides, repeats=TIMES)
-        )
+        rows.append(Row(f"a step of {size}, K = {k}", "ms", ours, besides))
     return rows
 
 
@@ -69,15 +62,14 @@ def step_ms(
     compiled: bool,
     graphed: bool = True,
     batch_size: int = 256,
-    n_steps: int = N_STEPS,
     precision: Any = "bf16-mixed",
     **changes: Any,
-) -> float:
-    """Measure the milliseconds of a training step, after some that are not counted."""
+) -> list[float]:
+    """Measure the milliseconds of a training step several times, after some that are not counted."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
-    dataset, clock = random_windows(context_length), _Clock(n_steps)
-    model = decoder(size, context_length) if not changes else _changed(size, context_length, **changes)
+    dataset, clock = random_windows(context_length), _Clock()
+    model = decoder(size, context_length, **changes)
     settings = own_keys("optimizer", load_option("optimizer", "adamw"))
     clip = functools.partial(torch.nn.utils.clip_grad_norm_, max_norm=1.0, foreach=True)
     module = ImitationModule(
@@ -94,7 +86,7 @@ def step_ms(
         accelerator="gpu",
         devices=1,
         precision=precision,
-        max_steps=n_steps,
+        max_steps=WARM_UP + TIMES * N_STEPS,
         gradient_clip_val=None if graphed else 1.0,
         limit_val_batches=0,
         callbacks=[EMA(decay=0.995), LearningCurve(), clock],
@@ -104,36 +96,29 @@ def step_ms(
         enable_model_summary=False,
     )
     trainer.fit(module, data)
-    return 1000 * clock.seconds
+    return clock.milliseconds
 
 
 class _Clock(pl.Callback):
-    """Measures the seconds of a step after the warm-up."""
+    """Measures the milliseconds of a step, on average over `N_STEPS`."""
 
-    def __init__(self, n_steps: int) -> None:
-        self._n_steps = n_steps
+    def __init__(self) -> None:
+        self.milliseconds: list[float] = []
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if trainer.global_step in (WARM_UP, self._n_steps):
+        done = trainer.global_step - WARM_UP
+        if done >= 0 and done % N_STEPS == 0:
             torch.cuda.synchronize()
-            if trainer.global_step == WARM_UP:
-                self._started = time.perf_counter()
-            else:
-                self.seconds = (time.perf_counter() - self._started) / (self._n_steps - WARM_UP)
+            if done > 0:
+                self.milliseconds.append(1000 * (time.perf_counter() - self._started) / N_STEPS)
+            self._started = time.perf_counter()
 
 
-def _changed(size: str, context_length: int, **changes: Any) -> Decoder:
-    sizes = own_keys("model", load_option("model", size))
-    return Decoder(
-        **{
-            "observation_dim": 8,
-            "action_space": SPACE,
-            "n_outputs": HEAD.n_outputs,
-            "context_length": context_length,
-            **sizes,
-            **changes,
-        }
-    )
+def decoder(size: str, context_length: int, **changes: Any) -> Decoder:
+    """Return a transformer of a config's size for the lander's observations and actions."""
+    torch.manual_seed(0)
+    task = {"observation_dim": 8, "action_space": SPACE, "n_outputs": HEAD.n_outputs, "context_length": context_length}
+    return Decoder(**{**task, **own_keys("model", load_option("model", size)), **changes})
 
 
 @functools.cache
@@ -156,17 +141,12 @@ def random_windows(context_length: int) -> WindowDataset:
 # --- attention ---
 
 
-def attention() -> list[Row]:
-    """Measure attention of `base` over 16,384 steps, forward and backward, in windows of different lengths."""
+def gpu_attention(spec: EnvSpec) -> list[Row]:
+    """Measure attention of `base` over 16,384 steps, forward and backward, and training steps with long windows."""
     rows = [_attention(64, "≤ 1"), _attention(256, None), _attention(1024, "≤ 0.33")]
-    for k in (256, 1024):
-        step = functools.partial(step_ms, "base", k, compiled=True, batch_size=16_384 // k, n_steps=80)
-        full = functools.partial(step, attention="full")
-        rows.append(
-            compare(
-                f"a step of base, K = {k}, {16_384 // k} windows", "ms", step, ("attention=full", full, None), repeats=1
-            )
-        )
+    step = functools.partial(step_ms, "base", 1024, compiled=True, batch_size=16)
+    full = Beside("attention=full", step(attention="full"), None)
+    rows.append(Row("a step of base, K = 1,024, 16 windows", "ms", step(), [full]))
     return rows
 
 
@@ -215,23 +195,20 @@ def _graph_ms(attend: Callable[..., Tensor], parts: list[Tensor]) -> Measure:
 # --- whole runs ---
 
 
-def runs() -> list[Row]:
-    """Measure the seconds of whole runs, with the return that they end with."""
-    limits: Iterable[tuple[str, list[str], float]] = [
-        ("ilt train trainer=gpu", [], 20),
-        ("ilt train trainer=gpu experiment=adapt", ["experiment=adapt"], 30),
-    ]
-    return [
-        compare(name, "s", functools.partial(whole, *arguments), ("at most", limit, "≤ 1"), repeats=1)
-        for name, arguments, limit in limits
-    ]
+def gpu_runs(spec: EnvSpec) -> list[Row]:
+    """Measure the seconds of whole runs, without a video."""
+    rows = []
+    for given, limit in (("", 20), ("experiment=adapt", 30)):
+        run = functools.partial(_whole, given)
+        rows.append(compare(f"ilt train trainer=gpu {given}", "s", run, ("at most", limit, "≤ 1"), repeats=1))
+    return rows
 
 
-def whole(*arguments: str) -> float:
-    """Train and score in an empty folder."""
+def _whole(*arguments: str) -> float:
+    """Train and score in an empty folder; print what took how long, and the return."""
     with tempfile.TemporaryDirectory() as folder:
-        ilt_train(f"outputs={folder}", "run_name=run", "trainer=gpu", "logger=none", *arguments)
+        chosen = [argument for argument in arguments if argument]
+        ilt_train(f"outputs={folder}", "run_name=run", "trainer=gpu", "logger=none", "evaluation.video=false", *chosen)
         results = json.loads((Path(folder) / "runs" / "run" / "results.json").read_text())
-    seconds = results["seconds"]
-    print({name: round(value, 1) for name, value in seconds.items()}, round(results["return_mean"], 1))  # noqa: T201
-    return seconds["total"]
+    print({name: round(value, 1) for name, value in results["seconds"].items()}, results["return_mean"])  # noqa: T201
+    return results["seconds"]["total"]
