@@ -32,7 +32,7 @@ from ilt.training.callbacks import EMA, LearningCurve
 from ilt.training.module import ImitationModule
 from ilt.training.optimizer import adamw
 from tests.benchmarks.commands import ilt_train
-from tests.benchmarks.measuring import Beside, Measure, Row, compare
+from tests.benchmarks.measuring import Beside, Measure, Row, announced, compare
 from tests.benchmarks.rollouts import HEAD, SPACE
 
 WARM_UP, N_STEPS, TIMES = 20, 100, 5
@@ -51,7 +51,7 @@ def gpu_steps(spec: EnvSpec) -> list[Row]:
             Beside("not compiled", plain, None),
             Beside("kernels one by one", slow, None),
         ]
-        rows.append(Row(f"a step of {size}, K = {k}", "ms", ours, besides))
+        rows.append(announced(Row(f"a step of {size}, K = {k}", "ms", ours, besides)))
     return rows
 
 
@@ -146,7 +146,7 @@ def gpu_attention(spec: EnvSpec) -> list[Row]:
     rows = [_attention(64, "≤ 1"), _attention(256, None), _attention(1024, "≤ 0.33")]
     step = functools.partial(step_ms, "base", 1024, compiled=True, batch_size=16)
     full = Beside("attention=full", step(attention="full"), None)
-    rows.append(Row("a step of base, K = 1,024, 16 windows", "ms", step(), [full]))
+    rows.append(announced(Row("a step of base, K = 1,024, 16 windows", "ms", step(), [full])))
     return rows
 
 

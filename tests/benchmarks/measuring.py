@@ -64,8 +64,12 @@ def compare(
         for values, (_, theirs, _) in zip(measured[1:], besides, strict=True):
             values.append(theirs() if callable(theirs) else float(theirs))
     named = zip(besides, measured[1:], strict=True)
-    row = Row(work, unit, measured[0], [Beside(name, values, bar) for (name, _, bar), values in named])
-    for line in row.cells():  # the table comes when all rows are measured
+    return announced(Row(work, unit, measured[0], [Beside(name, values, bar) for (name, _, bar), values in named]))
+
+
+def announced(row: Row) -> Row:
+    """Write a row to standard error, since the table comes when all rows are measured. Return it."""
+    for line in row.cells():
         sys.stderr.write("  ".join(filter(None, line)) + "\n")
     return row
 
