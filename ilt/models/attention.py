@@ -96,17 +96,6 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
     return scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
 
 
-def block_sparse_attention(q: Tensor, k: Tensor, v: Tensor, block_mask: Any, dropout: float) -> Tensor:
-    """Compute softmax attention in a compiled kernel, which leaves out blocks that a BlockMask excludes.
-
-    It is `flex_attention` of torch, which has no dropout.
-    """
-    from torch.nn.attention.flex_attention import flex_attention  # takes a second
-
-    assert dropout == 0.0
-    return flex_attention(q, k, v, block_mask=block_mask)
-
-
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, dropout: float) -> Tensor:
     """Compute softmax attention of (B, n_head, T', head_dim) over (B, n_head, T, head_dim), attn_mask (T', T)."""
     weights = torch.dropout(attention_weights(q, k, attn_mask), dropout, train=dropout > 0)

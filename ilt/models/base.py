@@ -3,7 +3,6 @@
 `ilt.check_model(model)` checks that a model meets this contract.
 """
 
-from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -116,10 +115,6 @@ class SequenceModel(nn.Module):
     def make_stepper(self) -> Stepper | None:
         """Return a stepper that is faster than recomputing the window at each step, or None if there is none."""
         return None
-
-    def compiled(self) -> Callable[..., Tensor]:
-        """Return `forward` compiled for training windows, on the device where the model is."""
-        return torch.compile(self.forward, dynamic=False)
 
     def probe_points(self) -> dict[str, nn.Module]:
         """Return modules by name, from input to output. `ilt probe` reads their outputs (B, L, D) at the last step."""

@@ -1,8 +1,6 @@
 """The decoder-only transformer over interleaved state and action tokens."""
 
 import functools
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +12,13 @@ from ilt.models.attention import (
     Block,
     at_least_float32,
     banded_attention,
-    block_sparse_attention,
     build_rope_cache,
     causal_attention,
 )
 from ilt.models.base import ActionEmbedding, SequenceModel, Stepper, embed_actions
 
-FROM, BLOCKS_FROM = 256, 100
-"""Numbers of tokens from which a CPU computes attention in a band in chunks, if that is at most half of the work, and
-from which a compiled kernel of a GPU leaves out blocks."""
+FROM = 256
+"""Number of tokens from which a CPU computes attention in a band in chunks, if that is at most half of the work."""
 
 
 class Decoder(SequenceModel):
@@ -57,7 +53,6 @@ class Decoder(SequenceModel):
 
     rope_cache: Tensor | None
     attn_mask: Tensor
-    _block_masks: list[Any] | None = None
 
     def __init__(
         self,
@@ -161,8 +156,6 @@ class Decoder(SequenceModel):
         """Return attention that does not compare all tokens with each other, where it is faster."""
         window_size = self.window_sizes[layer]
         if not self.attn_mask.is_cpu:
-            if torch.compiler.is_compiling() and self._block_masks and n_tokens == self.attn_mask.shape[-1]:
-                return functools.partial(block_sparse_attention, block_mask=self._block_masks[layer])
             return causal_attention if read == EVERY and window_size >= self.context_length - 1 else None
         n_steps = 16
         while 2 * n_steps < window_size:  # about as many steps in a chunk as it looks back
@@ -174,28 +167,6 @@ class Decoder(SequenceModel):
         queries, keys = starts + tokens[read][:, None], starts + torch.arange(-behind, chunk)
         band = self.may_attend(queries, keys, window_size) & (keys >= 0)
         return functools.partial(banded_attention, band=band, chunk=chunk)
-
-    def compiled(self) -> Callable[..., Tensor]:
-        """See `SequenceModel.compiled`. On a GPU, blocks of tokens that no token attends to are left out."""
-        long = self.attn_mask.shape[-1] >= BLOCKS_FROM
-        if self.attn_mask.is_cuda and long and self.head_dim >= 16 and self.drop.p == 0:
-            self._block_masks = [self._block_mask(*each) for each in zip(self.reads, self.window_sizes, strict=True)]
-        return super().compiled()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_block_masks": None}  # they contain functions, which cannot be pickled
-
-    def _block_mask(self, read: slice, window_size: int) -> Any:
-        """Return `may_attend` as a BlockMask of torch, for training windows."""
-        from torch.nn.attention.flex_attention import create_block_mask  # takes a second
-
-        n_tokens, device = self.attn_mask.shape[-1], self.attn_mask.device
-        first, _, step = read.indices(n_tokens)
-
-        def may_attend(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            return self.may_attend(first + step * query, key, window_size)
-
-        return create_block_mask(may_attend, None, None, len(range(n_tokens)[read]), n_tokens, device=str(device))
 
     def may_attend(self, queries: Tensor, keys: Tensor, window_size: int) -> Tensor:
         """Return which keys each query may attend to, by token index: past ones, up to `window_size` steps back."""

@@ -64,7 +64,7 @@ class ImitationModule(pl.LightningModule):
     @functools.cached_property
     def _model(self) -> Callable[..., Tensor]:
         """The model as training calls it. A compiled module would be a second one in checkpoints."""
-        return self.model.compiled() if self._compiled else self.model
+        return torch.compile(self.model.forward, dynamic=False) if self._compiled else self.model
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         rank = (self.global_rank,) if self.global_rank > 0 else ()  # rank 0 draws as a single process does
@@ -116,12 +116,19 @@ class ImitationModule(pl.LightningModule):
         steps.increment_ready()
         steps.increment_completed()
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Continue at the checkpoint's step, whichever way its steps were made; Lightning counts each on its own."""
+        loop = checkpoint["loops"]["fit_loop"]
+        manual = loop["epoch_loop.manual_optimization.optim_step_progress"]
+        automatic = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]
+        for progress in (manual["total"], automatic["total"]):
+            progress.update(ready=checkpoint["global_step"], completed=checkpoint["global_step"])
+
     def on_train_start(self) -> None:
         """Prepare the optimizer, which may come from a checkpoint of another device, for the way steps are made."""
         self._graphed_for = 0, 0
-        optimizer: Any = self.optimizers(use_pl_optimizer=False)
-        if not self.automatic_optimization:
-            set_capturable(optimizer, self.device)
+        for optimizer in self.trainer.optimizers:
+            set_capturable(optimizer, None if self.automatic_optimization else self.device)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log loss and agreement. Every process sees all steps, so there is nothing to sum."""

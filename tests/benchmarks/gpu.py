@@ -24,7 +24,7 @@ from ilt.data.datamodule import WindowData
 from ilt.data.episodes import Episodes
 from ilt.data.windows import WindowDataset
 from ilt.envs.spec import EnvSpec
-from ilt.models.attention import EVERY, block_sparse_attention, causal_attention, fused_attention
+from ilt.models.attention import causal_attention, fused_attention
 from ilt.models.decoder import Decoder
 from ilt.registry import load_option
 from ilt.schema import own_keys
@@ -143,24 +143,23 @@ def random_windows(context_length: int) -> WindowDataset:
 
 def gpu_attention(spec: EnvSpec) -> list[Row]:
     """Measure attention of `base` over 16,384 steps, forward and backward, and training steps with long windows."""
-    rows = [_attention(64, "≤ 1"), _attention(256, None), _attention(1024, "≤ 0.33")]
+    rows = [_attention(k) for k in (64, 256, 1024)]
     step = functools.partial(step_ms, "base", 1024, compiled=True, batch_size=16)
     full = Beside("attention=full", step(attention="full"), None)
     rows.append(announced(Row("a step of base, K = 1,024, 16 windows", "ms", step(), [full])))
     return rows
 
 
-def _attention(context_length: int, bar: str | None) -> Row:
+def _attention(context_length: int) -> Row:
     model = decoder("base", context_length).cuda()
-    n_tokens = model.attn_mask.shape[-1]
-    shape = 16_384 // context_length, model.blocks[0].n_head, n_tokens, model.head_dim
+    shape = 16_384 // context_length, model.blocks[0].n_head, model.attn_mask.shape[-1], model.head_dim
     parts = [torch.randn(shape, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
-    block_mask = model._block_mask(EVERY, model.window_sizes[0])
-    ours = functools.partial(torch.compile(block_sparse_attention, dynamic=False), block_mask=block_mask, dropout=0.0)
-    masked = functools.partial(fused_attention, attn_mask=model.attn_mask[0], dropout=0.0)
-    causal = functools.partial(causal_attention, dropout=0.0)
-    besides = ("all tokens, masked", _graph_ms(masked, parts), bar), ("all past tokens", _graph_ms(causal, parts), None)
-    return compare(f"attention of base, K = {context_length}", "ms", _graph_ms(ours, parts), *besides, repeats=TIMES)
+    band = functools.partial(fused_attention, attn_mask=model.attn_mask[0], dropout=0.0)
+    full = _graph_ms(functools.partial(causal_attention, dropout=0.0), parts)
+    bar = "≤ 0.33" if context_length == 1024 else "≤ 1" if context_length == 64 else None
+    return compare(
+        f"attention in a band, base, K = {context_length}", "ms", _graph_ms(band, parts), ("all past tokens", full, bar)
+    )
 
 
 def _graph_ms(attend: Callable[..., Tensor], parts: list[Tensor]) -> Measure:

@@ -1,6 +1,5 @@
 """What the decoder may and may not attend to, and its weights."""
 
-import warnings
 from itertools import product
 from typing import Any
 
@@ -9,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ilt.envs.actions import ActionSpace
-from ilt.models.attention import block_sparse_attention, fused_attention
 from ilt.models.decoder import Decoder
 
 K = 5
@@ -326,16 +324,3 @@ def test_long_windows_are_compared_chunk_by_chunk_with_the_same_results(
     for ours, expected in zip(chunked, gradients(model, given), strict=True):
         scale = max(1.0, expected.abs().max().item())
         torch.testing.assert_close(ours / scale, expected / scale, atol=1e-5, rtol=1e-5)
-
-
-@each(tokens=TOKENS, attention=ATTENTIONS)
-def test_block_masks_describe_the_same_attention(options: dict[str, Any]) -> None:
-    model, generator = decoder(**options, context_length=70), torch.Generator().manual_seed(0)
-    n_tokens = model.attn_mask.shape[-1]
-    for read, mask, window_size in zip(model.reads, model.attn_mask, model.window_sizes, strict=True):
-        q, k, v = (torch.randn(2, 2, n_tokens, 16, generator=generator) for _ in range(3))
-        q, block_mask = q[:, :, read], model._block_mask(read, window_size)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it is slow unless compiled, which takes a GPU
-            found = block_sparse_attention(q, k, v, block_mask, 0.0)
-        close(found, fused_attention(q, k, v, mask[read], 0.0))
