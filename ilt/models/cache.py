@@ -1,6 +1,6 @@
 """A key-value cache for rollouts with a decoder, in ring buffers."""
 
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -11,13 +11,20 @@ from ilt.models.attention import Block
 from ilt.models.base import ActionEmbedding
 from ilt.models.decoder import Decoder
 
+decode: Any
+try:
+    from ilt.models._decode import decode
+except ImportError:  # ilt was installed without a C compiler
+    decode = None
+
 
 class CachedDecoder:
     """A decoder that acts step by step in many episodes at once, each in its own slot.
 
     If `suits` accepts the model, outputs equal those of `Decoder.forward` on the last K steps, up to float rounding and
-    without dropout. It uses NumPy: the simulator evicts the CPU caches between two calls, and the overhead of torch
-    then exceeds the arithmetic for a few dozen rows.
+    without dropout. A step is one call of C, or NumPy where ilt was installed without a compiler: the simulator evicts
+    the CPU caches between two steps, and the overhead of a hundred calls then exceeds the arithmetic for a few dozen
+    rows.
 
     The residual stream is only read through LayerNorms, which subtract its mean. So whatever is added to it is centered
     in advance, by its weights, and only the division by its standard deviation remains (Ashkboos et al. 2024,
@@ -43,6 +50,7 @@ class CachedDecoder:
         self._embed_return = None if model.embed_return is None else _into_stream(model.embed_return)
         self._embed_action = None if model.embed_action is None else _ActionEmbedding(model.embed_action)
         self._action_head = _after_norm(model.norm, model.action_head)
+        self._native = None if decode is None else _Native(self._layers, self._action_head, model)
         self._frequencies = None
         if model.rope_cache is not None:
             self._frequencies = 10_000.0 ** (-np.arange(0, model.head_dim, 2) / model.head_dim)
@@ -63,29 +71,32 @@ class CachedDecoder:
         missing = slots.max() + 1 - len(self._steps)
         if missing > 0:
             self._steps = np.pad(self._steps, (0, missing))
-            for layer in self._layers:
-                layer.ring.grow(missing)
+            for grown in [self._native] if self._native is not None else [layer.ring for layer in self._layers]:
+                grown.grow(missing)
         self._steps[slots] = 0
 
     def step(self, slots: np.ndarray, observations: np.ndarray, previous: np.ndarray) -> np.ndarray:
         """Process one step of each slot's episode; see `ilt.models.base.Stepper`."""
         steps = self._steps[slots]
-        everywhere = len(slots) == len(self._steps) and np.array_equal(slots, np.arange(len(slots)))
-        held = slice(None) if everywhere else slots  # a slice does not copy
         tokens = (self._tokens_per_step * steps + self._state_index)[:, None] + self._behind
         seen = (observations - self._mean) / self._std
         n_inputs, d_model = self._embed_state[0].shape
-        x = np.empty((*tokens.shape, d_model), dtype=np.float32)
+        shape = *tokens.shape, d_model
+        x = np.empty(shape, dtype=np.float32) if self._native is None else self._native.rows(shape)
         x[:, -1] = _affine(seen[:, :n_inputs], self._embed_state)
         if self._embed_return is not None:
             x[:, -2] = _affine(seen[:, -1:], self._embed_return)
         if self._embed_action is not None and self._with_actions:
             x[:, 0] = self._embed_action(previous)
         rope_cache = self._rope_of(tokens)
+        self._steps[slots] = steps + 1
+        if self._native is not None:
+            return self._native.step(slots, steps, tokens, rope_cache)
+        everywhere = len(slots) == len(self._steps) and np.array_equal(slots, np.arange(len(slots)))
+        held = slice(None) if everywhere else slots  # a slice does not copy
         for layer in self._layers:
             read = -1 if layer is self._layers[-1] else 0
             x = layer.step(x, slots, held, steps, tokens, rope_cache, read=read)
-        self._steps[slots] = steps + 1
         return _affine(_normalized(x[:, -1]), self._action_head)
 
     def _rope_of(self, tokens: np.ndarray) -> np.ndarray | None:
@@ -98,11 +109,69 @@ class CachedDecoder:
         return self._rope_cache[tokens + 1, None, None]
 
 
+LANES, ROWS = 16, 4
+"""Multiples of numbers in a row, and of rows, to which `_decode.c` wants arrays padded."""
+
+
+class _Native:
+    """All layers and the action head in C: weights, cached keys and values, and buffers, all padded.
+
+    Args:
+        layers, head: the layers, whose rings remain empty, and the action head's weight and bias.
+        model: the decoder.
+    """
+
+    def __init__(self, layers: "list[_Layer]", head: tuple[np.ndarray, np.ndarray], model: Decoder) -> None:
+        self._n_head, self._head_dim, self._n_outputs = layers[0].n_head, model.head_dim, model.n_outputs
+        self._weights = [tuple(map(_padded, layer.weights)) for layer in layers]
+        self.biases = [_padded(layer.ring.bias[:, 0], value=-np.inf) for layer in layers]
+        self._rings = [layer.ring.size for layer in layers]
+        self._head = _padded(head[0]), _padded(head[1])
+        self._n_slots = 0
+        self._layers: tuple[tuple[Any, ...], ...] = ()
+        self._keys = [self._empty(0, self._head_dim, bias.shape[-1]) for bias in self.biases]
+        self._values = [self._empty(0, bias.shape[-1], self._head_dim) for bias in self.biases]
+        self._x = np.zeros((0, 0), dtype=np.float32)
+
+    def _empty(self, n_slots: int, *shape: int) -> np.ndarray:
+        return np.zeros((n_slots, self._n_head, *shape), dtype=np.float32)
+
+    def grow(self, n_slots: int) -> None:
+        """Add `n_slots` slots."""
+        self._n_slots += n_slots
+        for cached in (self._keys, self._values):
+            cached[:] = [np.concatenate([each, self._empty(n_slots, *each.shape[2:])]) for each in cached]
+        parts = zip(self._weights, self.biases, self._keys, self._values, self._rings, strict=True)
+        self._layers = tuple((*weights, *rest) for weights, *rest in parts)
+
+    def rows(self, shape: tuple[int, int, int]) -> np.ndarray:
+        """Return an array (n, new, d_model) for the embedded tokens of `step`."""
+        n_rows, d_model = shape[0] * shape[1], shape[2]
+        self._x = np.zeros((n_rows + -n_rows % ROWS, d_model + -d_model % LANES), dtype=np.float32)
+        return self._x[:n_rows].reshape(*shape[:2], -1)[:, :, :d_model]
+
+    def step(
+        self, slots: np.ndarray, steps: np.ndarray, tokens: np.ndarray, rope_cache: np.ndarray | None
+    ) -> np.ndarray:
+        """Return the outputs (n, n_outputs) for the tokens in `rows`."""
+        out = np.empty((len(slots) + -len(slots) % ROWS, len(self._head[1])), dtype=np.float32)
+        rope = None if rope_cache is None else rope_cache.view(np.float32)
+        sizes = self._n_slots, self._n_head, self._head_dim
+        decode(self._layers, self._head, np.ascontiguousarray(slots), steps, tokens, self._x, rope, out, *sizes)
+        return out[: len(slots), : self._n_outputs]
+
+
+def _padded(array: np.ndarray, value: float = 0.0) -> np.ndarray:
+    """Pad the last dimension to a multiple of `LANES`."""
+    width = [(0, 0)] * (array.ndim - 1) + [(0, -array.shape[-1] % LANES)]
+    return np.ascontiguousarray(np.pad(array, width, constant_values=value), dtype=np.float32)
+
+
 class _Layer:
     """One block, with the scales of its norms and attention folded into its weights."""
 
     def __init__(self, model: Decoder, block: Block, ring: "_Ring") -> None:
-        self.ring, self._n_head = ring, block.n_head
+        self.ring, self.n_head = ring, block.n_head
         d_model, head_dim = model.action_head.in_features, model.head_dim
         weight, bias = _after_norm(block.norm_attention, block.qkv)
         order = np.arange(3 * d_model)
@@ -114,6 +183,11 @@ class _Layer:
         self._attention_out = _into_stream(block.attention_out)
         self._mlp_in = _after_norm(block.norm_mlp, block.mlp_in)
         self._mlp_out = _into_stream(block.mlp_out)
+
+    @property
+    def weights(self) -> tuple[np.ndarray, ...]:
+        """Weights and biases, in the order in which they are used."""
+        return *self._qkv, *self._attention_out, *self._mlp_in, *self._mlp_out
 
     def step(
         self,
@@ -128,7 +202,7 @@ class _Layer:
     ) -> np.ndarray:
         """Apply the block to new tokens (n, new, d_model). Return the outputs from token `read` on."""
         n, new, d_model = x.shape
-        qkv = _affine(_normalized(x.reshape(-1, d_model)), self._qkv).reshape(n, new, 3, self._n_head, -1)
+        qkv = _affine(_normalized(x.reshape(-1, d_model)), self._qkv).reshape(n, new, 3, self.n_head, -1)
         if rope_cache is not None:
             qk = qkv[:, :, :2].view(np.complex64)
             qk *= rope_cache
@@ -156,15 +230,15 @@ class _Ring:
     def __init__(self, model: Decoder, window_size: int, n_steps: int, behind: np.ndarray) -> None:
         per_step = model.tokens_per_step
         self._n_steps = n_steps
-        self._size = per_step * self._n_steps
+        self.size = per_step * self._n_steps
         n_head = model.action_head.in_features // model.head_dim
-        self._kv = np.zeros((0, self._size, 2, n_head, model.head_dim), dtype=np.float32)
+        self._kv = np.zeros((0, self.size, 2, n_head, model.head_dim), dtype=np.float32)
         # the attention mask, added to the scores: first for the first pass through the ring, then for all later ones
         newest = per_step * torch.arange(2 * self._n_steps)[:, None, None] + model.state_index
         queries = newest + torch.from_numpy(behind)[:, None]
-        held = newest - (newest - torch.arange(self._size)) % self._size
+        held = newest - (newest - torch.arange(self.size)) % self.size
         attn_mask = model.may_attend(queries, held, window_size) & (held >= 0) | (held == queries)
-        self._bias = np.where(attn_mask.numpy(), 0, -np.inf).astype(np.float32)[:, None]
+        self.bias = np.where(attn_mask.numpy(), 0, -np.inf).astype(np.float32)[:, None]
 
     def grow(self, n_slots: int) -> None:
         """Add `n_slots` slots."""
@@ -179,10 +253,10 @@ class _Ring:
             all keys and all values of these slots, (n, n_head, size, head_dim), and a bias (n, 1, new, size), −∞ where
             a new token does not attend.
         """
-        self._kv[slots[:, None], tokens % self._size] = kv
+        self._kv[slots[:, None], tokens % self.size] = kv
         row = np.where(steps < self._n_steps, steps, self._n_steps + steps % self._n_steps)
         keys, values = self._kv[held].transpose(2, 0, 3, 1, 4)
-        return keys, values, self._bias[row]
+        return keys, values, self.bias[row]
 
 
 def _affine(x: np.ndarray, linear: tuple[np.ndarray, np.ndarray]) -> np.ndarray:

@@ -8,11 +8,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ilt.models import cache
 from ilt.models.cache import CachedDecoder
 from ilt.models.decoder import Decoder
 from tests.models.test_decoder import ATTENTIONS, POSITIONS, TOKENS, close, decoder, each, window
 
 LENGTHS = (1, 2, 3, 5, 8, 16)
+
+
+@pytest.fixture(params=["c", "numpy"], autouse=True)
+def language(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each test with the step in C, if ilt was installed with a compiler, and with the one in NumPy."""
+    if request.param == "numpy":
+        monkeypatch.setattr(cache, "decode", None)
+    elif cache.decode is None:
+        pytest.skip("ilt was installed without a C compiler")
 
 
 def made_up(n_steps: int, seed: int = 1) -> tuple[Tensor, Tensor]:
@@ -164,3 +174,41 @@ def test_an_episode_acts_the_same_wherever_it_stands_in_a_batch(context_length: 
         outputs = straight.step(slots, observations, past)
         elsewhere = shuffled.step(slots, observations[order], past[order])
         np.testing.assert_allclose(elsewhere, outputs[order], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("d_model", "n_head"), [(8, 2), (12, 3), (16, 1), (24, 2), (40, 2), (96, 3)])
+def test_any_width_and_number_of_heads_is_computed(d_model: int, n_head: int) -> None:
+    model, (observations, actions) = decoder(d_model=d_model, n_head=n_head), made_up(12)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=d_model**-0.5)
+    close(one_by_one(model, observations, actions), recomputed(model, observations, actions))
+
+
+def test_large_inputs_saturate() -> None:
+    model, (observations, actions) = decoder(), made_up(12)
+    outputs = one_by_one(model, 1e4 * observations, actions)
+    torch.testing.assert_close(outputs, recomputed(model, 1e4 * observations, actions), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.skipif(cache.decode is None, reason="ilt was installed without a C compiler")
+def test_what_does_not_fit_is_refused_before_anything_is_computed() -> None:
+    cached, slots = CachedDecoder(decoder()), np.arange(2)
+    native = cached._native
+    if native is None:
+        return  # the step in NumPy
+    cached.reset(slots)
+    steps, tokens = np.zeros(2, dtype=np.int64), np.array([[-1, 0], [-1, 0]])
+    native.rows((2, 2, 8))[:] = 0
+    rope = cached._rope_of(tokens)
+    assert native.step(slots, steps, tokens, rope).shape == (2, 4)
+    for wrong in (
+        (np.array([0, 2]), steps, tokens, rope),  # no such slot
+        (np.array([0, -1]), steps, tokens, rope),
+        (slots, steps - 1, tokens, rope),
+        (slots, steps[:1], tokens, rope),
+        (slots, steps, tokens[:, :1], rope),
+        (slots.astype(np.int32), steps, tokens, rope),
+        (slots, steps, tokens, np.concatenate([rope, rope])),  # type: ignore[arg-type, list-item]
+    ):
+        with pytest.raises(ValueError, match=r"must be|slots|contiguous"):
+            native.step(*wrong)

@@ -1,0 +1,364 @@
+/* One step of a decoder in many episodes, with cached keys and values; see ilt/models/cache.py.
+ *
+ * A step of a small model is a hundred operations on arrays of some kilobytes. Called one by one from Python, with caches
+ * that the simulator has just filled, they take several times as long as their arithmetic. Here they are one call.
+ *
+ * All arrays are float32, and rows are padded to a multiple of LANES numbers, with zeros. Every row is computed in the
+ * same order of operations, wherever it stands in a batch.
+ */
+#define Py_LIMITED_API 0x030b0000
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define LANES 16 /* numbers in the widest vector registers, AVX-512 */
+#define ROWS 4   /* rows that share each load of a weight */
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef Py_ssize_t Size;
+typedef struct {
+    Size n_in, n_out;
+    const float *weight, *bias; /* (n_in, n_out), (n_out,) */
+} Affine;
+
+typedef struct {
+    Affine qkv, attention_out, mlp_in, mlp_out;
+    Size n_tokens, size, n_rows; /* tokens in a ring, without and with padding; rows of `bias` */
+    const float *bias;           /* (n_rows, n_new, size): added to scores, -inf where a token does not attend */
+    float *keys, *values;        /* (n_slots, n_head, head_dim, size), (n_slots, n_head, size, head_dim) */
+} Layer;
+
+typedef struct {
+    Size n_layer, n, n_new, n_slots, n_head, head_dim, width; /* width: d_model with padding */
+    Layer *layers;
+    Affine head;
+    const int64_t *slots, *steps, *tokens; /* (n,), (n,), (n, n_new) */
+    const float *rope;                     /* (n, n_new, head_dim): cosines and sines, alternately; or NULL */
+    float *x, *scratch, *out; /* (n, n_new, width), (…,), (n, head.n_out), each with ROWS - 1 more rows */
+} Step;
+
+/* --- arithmetic --- */
+
+/* Cephes' expf (Moshier), and 0 below -87. */
+INLINE float exponential(float given) {
+    const float x = given < -87.0f ? -87.0f : given, n = floorf(x * 1.44269504f + 0.5f);
+    const float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    const union { int32_t bits; float value; } power = {((int32_t)n + 127) << 23};
+    return given < -87.0f ? 0.0f : p * power.value;
+}
+
+/* GELU with the error function of Abramowitz and Stegun, 7.1.26, which is exact to 1.5e-7. */
+INLINE float gelu(float x) {
+    const float z = fabsf(x) * 0.70710678f, t = 1.0f / (1.0f + 0.3275911f * z);
+    const float p = ((((1.061405429f * t - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t + 0.254829592f) * t;
+    const float complement = p * exponential(-z * z);
+    return 0.5f * x * (x > 0.0f ? 2.0f - complement : complement);
+}
+
+/* Columns j to j + n of `affine`, where the compiler knows n. */
+INLINE void columns(const float *x, Size n_rows, Size stride, const Affine *a, float *y, int add, Size j, const int n) {
+    for (Size row = 0; row < n_rows; row += ROWS) {
+        float sums[ROWS][2 * LANES];
+        for (int i = 0; i < ROWS; i++)
+            for (int l = 0; l < n; l++) sums[i][l] = a->bias[j + l];
+        for (Size k = 0; k < a->n_in; k++) {
+            const float *weight = a->weight + k * a->n_out + j;
+            for (int i = 0; i < ROWS; i++) {
+                const float value = x[(row + i) * stride + k];
+                for (int l = 0; l < n; l++) sums[i][l] += value * weight[l];
+            }
+        }
+        for (int i = 0; i < ROWS; i++) {
+            float *to = y + (row + i) * a->n_out + j;
+            for (int l = 0; l < n; l++) to[l] = add ? to[l] + sums[i][l] : sums[i][l];
+        }
+    }
+}
+
+/* y (n_rows, n_out) = x (n_rows, stride) weight + bias, or that is added to y. n_rows is a multiple of ROWS. */
+INLINE void affine(const float *x, Size n_rows, Size stride, const Affine *a, float *y, int add) {
+    Size j = 0;
+    for (; j + 2 * LANES <= a->n_out; j += 2 * LANES) columns(x, n_rows, stride, a, y, add, j, 2 * LANES);
+    if (j < a->n_out) columns(x, n_rows, stride, a, y, add, j, LANES);
+}
+
+/* LayerNorm without scale and shift of centered rows x (n_rows, width), of which d_model numbers are not padding. */
+INLINE void normalize(const float *x, Size n_rows, Size width, Size d_model, float *y) {
+    for (Size row = 0; row < n_rows; row++, x += width, y += width) {
+        float sum = 0.0f;
+        for (Size i = 0; i < width; i++) sum += x[i] * x[i];
+        const float scale = 1.0f / sqrtf(sum / d_model + 1e-5f);
+        for (Size i = 0; i < width; i++) y[i] = x[i] * scale;
+    }
+}
+
+/* Turn the queries and keys of a token, as complex numbers, and store its keys and values in the ring of an episode. */
+INLINE void store(const Step *step, const Layer *layer, float *restrict qkv, const float *restrict turn, Size slot, int64_t token) {
+    const Size n_head = step->n_head, head_dim = step->head_dim, size = layer->size;
+    for (Size head = 0; turn && head < 2 * n_head; head++)
+        for (Size c = 0; c < head_dim; c += 2) {
+            float *pair = qkv + head * head_dim + c;
+            const float real = pair[0], imaginary = pair[1];
+            pair[0] = real * turn[c] - imaginary * turn[c + 1];
+            pair[1] = real * turn[c + 1] + imaginary * turn[c];
+        }
+    const Size place = (Size)((token % layer->n_tokens + layer->n_tokens) % layer->n_tokens);
+    const float *key = qkv + n_head * head_dim, *value = key + n_head * head_dim;
+    float *keys = layer->keys + slot * n_head * head_dim * size, *values = layer->values + slot * n_head * head_dim * size;
+    for (Size head = 0; head < n_head; head++)
+        for (Size c = 0; c < head_dim; c++) {
+            keys[(head * head_dim + c) * size + place] = *key++;
+            values[(head * size + place) * head_dim + c] = *value++;
+        }
+}
+
+/* Softmax attention of one query (head_dim,) over the keys (head_dim, size) and values (size, head_dim) of a ring. */
+INLINE void attend(const float *restrict query, const float *restrict keys, const float *restrict values,
+                   const float *restrict bias, Size size, Size n_tokens, Size head_dim, float *restrict scores,
+                   float *restrict y) {
+    memcpy(scores, bias, size * sizeof(float));
+    for (Size c = 0; c < head_dim; c++)
+        for (Size s = 0; s < size; s++) scores[s] += query[c] * keys[c * size + s];
+    float top = scores[0], sum = 0.0f;
+    for (Size s = 1; s < size; s++) top = scores[s] > top ? scores[s] : top;
+    for (Size s = 0; s < size; s++) sum += scores[s] = exponential(scores[s] - top);
+    const float share = 1.0f / sum;
+    for (Size c = 0; c < head_dim; c++) y[c] = 0.0f;
+    for (Size s = 0; s < n_tokens; s++)
+        for (Size c = 0; c < head_dim; c++) y[c] += scores[s] * values[s * head_dim + c];
+    for (Size c = 0; c < head_dim; c++) y[c] *= share;
+}
+
+INLINE Size padded(Size n_rows) { return (n_rows + ROWS - 1) / ROWS * ROWS; }
+
+INLINE void run(const Step *step) {
+    const Size n = step->n, n_new = step->n_new, n_head = step->n_head, head_dim = step->head_dim, width = step->width;
+    const Size d_model = n_head * head_dim;
+    Size n_rows = padded(n * n_new);
+    float *x = step->x, *last = step->scratch, *normal = last + padded(n) * width, *rest = normal + n_rows * width;
+    for (Size l = 0; l < step->n_layer; l++) {
+        const Layer *layer = step->layers + l;
+        const Size first = l == step->n_layer - 1 ? n_new - 1 : 0, n_read = n_new - first, size = layer->size;
+        const Size stride = layer->qkv.n_out;
+        float *qkv = rest, *y = qkv + n_rows * stride, *scores = y + n_rows * d_model;
+        normalize(x, n_rows, width, d_model, normal);
+        affine(normal, n_rows, width, &layer->qkv, qkv, 0);
+        for (Size i = 0; i < n; i++) {
+            const Size slot = (Size)step->slots[i], half = layer->n_rows / 2, done = (Size)step->steps[i];
+            const float *bias = layer->bias + (done < half ? done : half + done % half) * n_new * size;
+            for (Size t = i * n_new; t < (i + 1) * n_new; t++)
+                store(step, layer, qkv + t * stride, step->rope ? step->rope + t * head_dim : NULL, slot, step->tokens[t]);
+            for (Size t = first; t < n_new; t++)
+                for (Size head = 0; head < n_head; head++) {
+                    const float *query = qkv + (i * n_new + t) * stride + head * head_dim, *add = bias + t * size;
+                    const Size cached = (slot * d_model + head * head_dim) * size;
+                    const float *keys = layer->keys + cached, *values = layer->values + cached;
+                    float *to = y + (i * n_read + t - first) * d_model + head * head_dim;
+                    if (head_dim == LANES) /* as in the models of conf/model: one register */
+                        attend(query, keys, values, add, size, layer->n_tokens, LANES, scores, to);
+                    else
+                        attend(query, keys, values, add, size, layer->n_tokens, head_dim, scores, to);
+                }
+        }
+        if (first > 0) { /* only the newest token of the last layer is read */
+            for (Size i = 0; i < n; i++)
+                memcpy(last + i * width, x + (i * n_new + first) * width, width * sizeof(float));
+            memset(last + n * width, 0, (padded(n) - n) * width * sizeof(float));
+            x = last;
+        }
+        n_rows = padded(n * n_read);
+        memset(y + n * n_read * d_model, 0, (n_rows - n * n_read) * d_model * sizeof(float));
+        affine(y, n_rows, d_model, &layer->attention_out, x, 1);
+        normalize(x, n_rows, width, d_model, normal);
+        float *hidden = rest;
+        const Size n_hidden = layer->mlp_in.n_out;
+        affine(normal, n_rows, width, &layer->mlp_in, hidden, 0);
+        for (Size i = 0; i < n_rows * n_hidden; i++) hidden[i] = gelu(hidden[i]);
+        affine(hidden, n_rows, n_hidden, &layer->mlp_out, x, 1);
+    }
+    normalize(x, n_rows, width, d_model, normal);
+    affine(normal, n_rows, width, &step->head, step->out, 0);
+}
+
+/* --- one copy for each generation of x86 --- */
+
+static void run_anywhere(const Step *step) { run(step); }
+
+#if defined(__x86_64__) && defined(__GNUC__)
+__attribute__((target("avx2,fma"))) static void run_avx2(const Step *step) { run(step); }
+__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma"))) static void run_avx512(const Step *step) {
+    run(step);
+}
+
+static void decode(const Step *step) {
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
+        run_avx512(step);
+    else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        run_avx2(step);
+    else
+        run_anywhere(step);
+}
+#else
+static void decode(const Step *step) { run_anywhere(step); }
+#endif
+
+/* --- arguments --- */
+
+typedef struct {
+    Py_buffer *views;
+    Size n_views;
+} Views;
+
+/* Return the memory of an array of `n` numbers (any number if n < 0) of `itemsize` bytes; NULL with an error. */
+static void *memory(Views *views, PyObject *array, Size n, Size itemsize, int writable) {
+    Py_buffer *view = views->views + views->n_views;
+    if (PyObject_GetBuffer(array, view, PyBUF_ND | PyBUF_C_CONTIGUOUS | (writable ? PyBUF_WRITABLE : 0)) < 0) return NULL;
+    views->n_views++;
+    if (view->itemsize != itemsize || (n >= 0 && view->len != n * itemsize)) {
+        PyErr_Format(PyExc_ValueError, "array %zd must be of %zd numbers of %zd bytes, got %zd of %zd",
+                     views->n_views - 1, n, itemsize, view->len / (view->itemsize ? view->itemsize : 1), view->itemsize);
+        return NULL;
+    }
+    return view->buf;
+}
+
+/* Read a weight (n_in, n_out) and a bias (n_out,) at `index` of a tuple. Return whether they fit. */
+static int read_affine(Views *views, PyObject *tuple, Size index, Size n_in, Affine *a) {
+    a->weight = memory(views, PyTuple_GetItem(tuple, index), -1, sizeof(float), 0);
+    if (!a->weight) return 0;
+    const Py_buffer *view = views->views + views->n_views - 1;
+    a->n_in = n_in;
+    a->n_out = view->len / (Size)sizeof(float) / n_in;
+    if (view->len != n_in * a->n_out * (Size)sizeof(float) || a->n_out % LANES) {
+        PyErr_Format(PyExc_ValueError, "a weight must be of shape (%zd, a multiple of %d)", n_in, LANES);
+        return 0;
+    }
+    a->bias = memory(views, PyTuple_GetItem(tuple, index + 1), a->n_out, sizeof(float), 0);
+    return a->bias != NULL;
+}
+
+#define PER_LAYER 11
+
+static int read_layer(Views *views, PyObject *tuple, Step *step, Layer *layer) {
+    const Size d_model = step->n_head * step->head_dim;
+    long n_tokens;
+    if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != PER_LAYER + 1) {
+        PyErr_SetString(PyExc_ValueError, "a layer must be a tuple of 11 arrays and a number");
+        return 0;
+    }
+    if (!read_affine(views, tuple, 0, d_model, &layer->qkv)) return 0;
+    if (!read_affine(views, tuple, 2, d_model, &layer->attention_out)) return 0;
+    if (!read_affine(views, tuple, 4, d_model, &layer->mlp_in)) return 0;
+    if (!read_affine(views, tuple, 6, 4 * d_model, &layer->mlp_out)) return 0;
+    if (!(layer->bias = memory(views, PyTuple_GetItem(tuple, 8), -1, sizeof(float), 0))) return 0;
+    const Py_buffer *bias = views->views + views->n_views - 1;
+    if (bias->ndim != 3 || bias->shape[1] != step->n_new || bias->shape[0] < 2 || bias->shape[2] % LANES) {
+        PyErr_SetString(PyExc_ValueError, "a layer's bias must be of shape (rows, new tokens, a multiple of 16)");
+        return 0;
+    }
+    layer->n_rows = bias->shape[0], layer->size = bias->shape[2];
+    const Size n_cached = step->n_slots * d_model * layer->size;
+    if (!(layer->keys = memory(views, PyTuple_GetItem(tuple, 9), n_cached, sizeof(float), 1))) return 0;
+    if (!(layer->values = memory(views, PyTuple_GetItem(tuple, 10), n_cached, sizeof(float), 1))) return 0;
+    n_tokens = PyLong_AsLong(PyTuple_GetItem(tuple, 11));
+    if (n_tokens < 1 || n_tokens > layer->size || layer->qkv.n_out < 3 * d_model || layer->mlp_in.n_out < 4 * d_model ||
+        layer->attention_out.n_out != step->width || layer->mlp_out.n_out != step->width) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "the arrays of a layer do not fit together");
+        return 0;
+    }
+    layer->n_tokens = n_tokens;
+    return 1;
+}
+
+/* Return how many numbers `decode` needs in `scratch`. */
+static Size n_scratch(const Step *step) {
+    const Size n_rows = padded(step->n * step->n_new), d_model = step->n_head * step->head_dim;
+    Size most = 0;
+    for (Size l = 0; l < step->n_layer; l++) {
+        const Layer *layer = step->layers + l;
+        const Size attention = n_rows * (layer->qkv.n_out + d_model) + layer->size, hidden = n_rows * layer->mlp_in.n_out;
+        most = attention > most ? attention : most;
+        most = hidden > most ? hidden : most;
+    }
+    return most + 2 * n_rows * step->width;
+}
+
+static int read_step(Views *views, PyObject *args, Step *step) {
+    PyObject *layers, *head, *slots, *steps, *tokens, *x, *rope, *out;
+    if (!PyArg_ParseTuple(args, "O!O!OOOOOOnnn", &PyTuple_Type, &layers, &PyTuple_Type, &head, &slots, &steps, &tokens, &x,
+                          &rope, &out, &step->n_slots, &step->n_head, &step->head_dim))
+        return 0;
+    step->n_layer = PyTuple_Size(layers);
+    views->views = PyMem_Calloc(step->n_layer * PER_LAYER + 8, sizeof(Py_buffer));
+    step->layers = PyMem_Calloc(step->n_layer, sizeof(Layer));
+    if (!views->views || !step->layers) {
+        PyErr_NoMemory();
+        return 0;
+    }
+    if (!(step->slots = memory(views, slots, -1, sizeof(int64_t), 0))) return 0;
+    step->n = views->views[0].len / (Size)sizeof(int64_t);
+    if (!(step->steps = memory(views, steps, step->n, sizeof(int64_t), 0))) return 0;
+    if (!(step->tokens = memory(views, tokens, -1, sizeof(int64_t), 0))) return 0;
+    step->n_new = step->n ? views->views[2].len / (Size)sizeof(int64_t) / step->n : 1;
+    const Size d_model = step->n_head * step->head_dim;
+    if (PyTuple_Size(head) != 2 || step->n_head < 1 || step->head_dim < 2 || step->n_layer < 1 ||
+        views->views[2].len != step->n * step->n_new * (Size)sizeof(int64_t)) {
+        PyErr_SetString(PyExc_ValueError, "there must be a head of two arrays, layers, and tokens of every slot");
+        return 0;
+    }
+    step->width = (d_model + LANES - 1) / LANES * LANES;
+    if (!read_affine(views, head, 0, d_model, &step->head)) return 0;
+    if (!(step->x = memory(views, x, padded(step->n * step->n_new) * step->width, sizeof(float), 1))) return 0;
+    if (!(step->out = memory(views, out, padded(step->n) * step->head.n_out, sizeof(float), 1))) return 0;
+    step->rope = NULL;
+    if (rope != Py_None && !(step->rope = memory(views, rope, step->n * step->n_new * step->head_dim, sizeof(float), 0)))
+        return 0;
+    for (Size l = 0; l < step->n_layer; l++)
+        if (!read_layer(views, PyTuple_GetItem(layers, l), step, step->layers + l)) return 0;
+    for (Size i = 0; i < step->n; i++)
+        if (step->slots[i] < 0 || step->slots[i] >= step->n_slots || step->steps[i] < 0) {
+            PyErr_SetString(PyExc_ValueError, "slots must be below n_slots, and steps at least 0");
+            return 0;
+        }
+    return 1;
+}
+
+static PyObject *py_decode(PyObject *module, PyObject *args) {
+    Views views = {NULL, 0};
+    Step step = {0};
+    PyObject *result = NULL;
+    if (read_step(&views, args, &step)) {
+        if ((step.scratch = PyMem_Malloc(n_scratch(&step) * sizeof(float)))) {
+            Py_BEGIN_ALLOW_THREADS
+            decode(&step);
+            Py_END_ALLOW_THREADS
+            result = Py_NewRef(Py_None);
+        } else {
+            PyErr_NoMemory();
+        }
+    }
+    for (Size i = 0; i < views.n_views; i++) PyBuffer_Release(views.views + i);
+    PyMem_Free(views.views);
+    PyMem_Free(step.layers);
+    PyMem_Free(step.scratch);
+    return result;
+}
+
+static PyMethodDef methods[] = {
+    {"decode", py_decode, METH_VARARGS, "Run all layers and the action head on new tokens; see ilt/models/_decode.pyi."},
+    {NULL, NULL, 0, NULL},
+};
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_decode", NULL, 0, methods, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__decode(void) { return PyModule_Create(&definition); }
