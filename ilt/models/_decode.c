@@ -35,9 +35,11 @@ typedef struct {
     Size n_layer, n, n_new, n_slots, n_head, head_dim, width; /* width: d_model with padding */
     Layer *layers;
     Affine head;
-    const int64_t *slots, *steps, *tokens; /* (n,), (n,), (n, n_new) */
-    const float *rope;                     /* (n, n_new, head_dim): cosines and sines, alternately; or NULL */
-    float *x, *scratch, *out; /* (n, n_new, width), (…,), (n, head.n_out), each with ROWS - 1 more rows */
+    Size per_step, state_index, n_rope;    /* tokens per step, index of the state's, rows of `rope` */
+    const int64_t *slots;                  /* (n,) */
+    int64_t *steps;                        /* (n_slots,): processed so far in each slot's episode */
+    const float *rope;                     /* (n_rope, head_dim): cosines and sines, alternately, from token -1; or NULL */
+    float *x, *scratch, *out; /* (n, n_new, width), (…,), (n, head.n_out); x and out are padded to ROWS */
 } Step;
 
 /* --- arithmetic --- */
@@ -139,6 +141,11 @@ INLINE void attend(const float *restrict query, const float *restrict keys, cons
     for (Size c = 0; c < head_dim; c++) y[c] *= share;
 }
 
+/* Index of the current state's token in the episode of a slot. */
+INLINE Size newest(const Step *step, Size slot) {
+    return step->per_step * (Size)step->steps[slot] + step->state_index;
+}
+
 INLINE Size padded(Size n_rows) { return (n_rows + ROWS - 1) / ROWS * ROWS; }
 
 INLINE void run(const Step *step) {
@@ -154,10 +161,13 @@ INLINE void run(const Step *step) {
         normalize(x, n_rows, width, d_model, normal);
         affine(normal, n_rows, width, &layer->qkv, qkv, 0);
         for (Size i = 0; i < n; i++) {
-            const Size slot = (Size)step->slots[i], half = layer->n_rows / 2, done = (Size)step->steps[i];
+            const Size slot = (Size)step->slots[i], half = layer->n_rows / 2, done = (Size)step->steps[slot];
             const float *bias = layer->bias + (done < half ? done : half + done % half) * n_new * size;
-            for (Size t = i * n_new; t < (i + 1) * n_new; t++)
-                store(step, layer, qkv + t * stride, step->rope ? step->rope + t * head_dim : NULL, slot, step->tokens[t]);
+            for (Size t = 0; t < n_new; t++) {
+                const Size token = newest(step, slot) - n_new + 1 + t;
+                const float *turn = step->rope ? step->rope + (token + 1) * head_dim : NULL;
+                store(step, layer, qkv + (i * n_new + t) * stride, turn, slot, token);
+            }
             for (Size t = first; t < n_new; t++)
                 for (Size head = 0; head < n_head; head++) {
                     const float *query = qkv + (i * n_new + t) * stride + head * head_dim, *add = bias + t * size;
@@ -188,6 +198,7 @@ INLINE void run(const Step *step) {
     }
     normalize(x, n_rows, width, d_model, normal);
     affine(normal, n_rows, width, &step->head, step->out, 0);
+    for (Size i = 0; i < n; i++) step->steps[step->slots[i]]++;
 }
 
 /* --- one copy for each generation of x86 --- */
@@ -294,13 +305,19 @@ static Size n_scratch(const Step *step) {
     return most + 2 * n_rows * step->width;
 }
 
-static int read_step(Views *views, PyObject *args, Step *step) {
-    PyObject *layers, *head, *slots, *steps, *tokens, *x, *rope, *out;
-    if (!PyArg_ParseTuple(args, "O!O!OOOOOOnnn", &PyTuple_Type, &layers, &PyTuple_Type, &head, &slots, &steps, &tokens, &x,
-                          &rope, &out, &step->n_slots, &step->n_head, &step->head_dim))
+/* Read the arguments. Return whether they fit; `is_long`, whether an episode is longer than `rope`. */
+static int read_step(Views *views, PyObject *args, Step *step, int *is_long) {
+    PyObject *layers, *head, *slots, *steps, *x, *rope, *out;
+    if (!PyArg_ParseTuple(args, "O!O!OOOOOnnnnn", &PyTuple_Type, &layers, &PyTuple_Type, &head, &slots, &steps, &x, &rope,
+                          &out, &step->n_head, &step->head_dim, &step->n_new, &step->per_step, &step->state_index))
         return 0;
     step->n_layer = PyTuple_Size(layers);
-    views->views = PyMem_Calloc(step->n_layer * PER_LAYER + 8, sizeof(Py_buffer));
+    if (PyTuple_Size(head) != 2 || step->n_head < 1 || step->head_dim < 2 || step->n_layer < 1 || step->n_new < 1 ||
+        step->per_step < 1 || step->state_index < 0) {
+        PyErr_SetString(PyExc_ValueError, "there must be layers, a head of two arrays, and sizes");
+        return 0;
+    }
+    views->views = PyMem_Calloc(step->n_layer * PER_LAYER + 7, sizeof(Py_buffer));
     step->layers = PyMem_Calloc(step->n_layer, sizeof(Layer));
     if (!views->views || !step->layers) {
         PyErr_NoMemory();
@@ -308,29 +325,29 @@ static int read_step(Views *views, PyObject *args, Step *step) {
     }
     if (!(step->slots = memory(views, slots, -1, sizeof(int64_t), 0))) return 0;
     step->n = views->views[0].len / (Size)sizeof(int64_t);
-    if (!(step->steps = memory(views, steps, step->n, sizeof(int64_t), 0))) return 0;
-    if (!(step->tokens = memory(views, tokens, -1, sizeof(int64_t), 0))) return 0;
-    step->n_new = step->n ? views->views[2].len / (Size)sizeof(int64_t) / step->n : 1;
+    if (!(step->steps = memory(views, steps, -1, sizeof(int64_t), 1))) return 0;
+    step->n_slots = views->views[1].len / (Size)sizeof(int64_t);
     const Size d_model = step->n_head * step->head_dim;
-    if (PyTuple_Size(head) != 2 || step->n_head < 1 || step->head_dim < 2 || step->n_layer < 1 ||
-        views->views[2].len != step->n * step->n_new * (Size)sizeof(int64_t)) {
-        PyErr_SetString(PyExc_ValueError, "there must be a head of two arrays, layers, and tokens of every slot");
-        return 0;
-    }
     step->width = (d_model + LANES - 1) / LANES * LANES;
     if (!read_affine(views, head, 0, d_model, &step->head)) return 0;
     if (!(step->x = memory(views, x, padded(step->n * step->n_new) * step->width, sizeof(float), 1))) return 0;
     if (!(step->out = memory(views, out, padded(step->n) * step->head.n_out, sizeof(float), 1))) return 0;
     step->rope = NULL;
-    if (rope != Py_None && !(step->rope = memory(views, rope, step->n * step->n_new * step->head_dim, sizeof(float), 0)))
-        return 0;
+    if (rope != Py_None) {
+        if (!(step->rope = memory(views, rope, -1, 2 * sizeof(float), 0))) return 0;
+        step->n_rope = views->views[views->n_views - 1].len / (Size)sizeof(float) / step->head_dim;
+    }
     for (Size l = 0; l < step->n_layer; l++)
         if (!read_layer(views, PyTuple_GetItem(layers, l), step, step->layers + l)) return 0;
-    for (Size i = 0; i < step->n; i++)
-        if (step->slots[i] < 0 || step->slots[i] >= step->n_slots || step->steps[i] < 0) {
-            PyErr_SetString(PyExc_ValueError, "slots must be below n_slots, and steps at least 0");
+    for (Size i = 0; i < step->n; i++) {
+        const int64_t slot = step->slots[i];
+        if (slot < 0 || slot >= step->n_slots || step->steps[slot] < 0 ||
+            newest(step, (Size)slot) - step->n_new + 1 < -1) {
+            PyErr_Format(PyExc_ValueError, "slots must be below %zd, and have at least 0 steps", step->n_slots);
             return 0;
         }
+        *is_long |= step->rope && newest(step, (Size)slot) + 1 >= step->n_rope;
+    }
     return 1;
 }
 
@@ -338,12 +355,15 @@ static PyObject *py_decode(PyObject *module, PyObject *args) {
     Views views = {NULL, 0};
     Step step = {0};
     PyObject *result = NULL;
-    if (read_step(&views, args, &step)) {
-        if ((step.scratch = PyMem_Malloc(n_scratch(&step) * sizeof(float)))) {
+    int is_long = 0;
+    if (read_step(&views, args, &step, &is_long)) {
+        if (is_long) {
+            result = Py_NewRef(Py_False);
+        } else if ((step.scratch = PyMem_Malloc(n_scratch(&step) * sizeof(float)))) {
             Py_BEGIN_ALLOW_THREADS
             decode(&step);
             Py_END_ALLOW_THREADS
-            result = Py_NewRef(Py_None);
+            result = Py_NewRef(Py_True);
         } else {
             PyErr_NoMemory();
         }

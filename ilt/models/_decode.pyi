@@ -7,15 +7,16 @@ def decode(
     head: tuple[np.ndarray, np.ndarray],
     slots: np.ndarray,
     steps: np.ndarray,
-    tokens: np.ndarray,
     x: np.ndarray,
     rope: np.ndarray | None,
     out: np.ndarray,
-    n_slots: int,
     n_head: int,
     head_dim: int,
+    n_new: int,
+    per_step: int,
+    state_index: int,
     /,
-) -> None:
+) -> bool:
     """Run all layers and the action head on new tokens, and update the cached keys and values.
 
     Rows of float32 arrays are padded with zeros to a multiple of 16 numbers, and `x` and `out` have up to three more
@@ -26,12 +27,17 @@ def decode(
             attention, and of the two layers of the MLP; the bias of scores (rows, new, size); keys (n_slots, n_head,
             head_dim, size) and values (n_slots, n_head, size, head_dim); and the number of tokens in a ring.
         head: weight and bias of the action head.
-        slots, steps: (n,) int64, the slots of the episodes, and the steps processed before.
-        tokens: (n, new) int64, the index of each new token in its episode.
-        x: (n · new, d_model), the embedded tokens, which are overwritten.
-        rope: (n, new, head_dim), cosines and sines, alternately; None for no rotation.
+        slots: (n,) int64, the slots of the episodes, without duplicates.
+        steps: (n_slots,) int64, the steps processed before in each slot's episode; those of `slots` are counted up.
+        x: (n · n_new, d_model), the embedded tokens, which are overwritten.
+        rope: (tokens, head_dim), cosines and sines, alternately, of all tokens from −1 on; None for no rotation.
         out: (n, n_outputs), where the outputs are written.
-        n_slots, n_head, head_dim: sizes.
+        n_head, head_dim: sizes of the attention.
+        n_new: new tokens of each episode, of which the last is the current state's.
+        per_step, state_index: tokens of a step, and the index of the state's among them.
+
+    Returns:
+        whether it was done: not if an episode is longer than `rope`.
 
     Raises:
         ValueError: the arrays do not fit together.

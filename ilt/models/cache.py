@@ -45,16 +45,16 @@ class CachedDecoder:
         # a past action's token arrives one step after its state's
         rings = [_Ring(model, w, w + 1 + self._with_actions, self._behind) for w in model.window_sizes]
         self._layers = [_Layer(model, block, ring) for block, ring in zip(blocks, rings, strict=True)]
-        self._mean, self._std = _copy(model.observation_mean), _copy(model.observation_std)
-        self._embed_state = _into_stream(model.embed_state)
-        self._embed_return = None if model.embed_return is None else _into_stream(model.embed_return)
+        self._mean, std = _copy(model.observation_mean), _copy(model.observation_std)
+        n_inputs = model.embed_state.in_features
+        self._embed_state = _scaled(_into_stream(model.embed_state), std[:n_inputs])
+        self._embed_return = None
+        if model.embed_return is not None:
+            self._embed_return = _scaled(_into_stream(model.embed_return), std[n_inputs:])
         self._embed_action = None if model.embed_action is None else _ActionEmbedding(model.embed_action)
         self._action_head = _after_norm(model.norm, model.action_head)
-        self._native = None if decode is None else _Native(self._layers, self._action_head, model)
-        self._frequencies = None
-        if model.rope_cache is not None:
-            self._frequencies = 10_000.0 ** (-np.arange(0, model.head_dim, 2) / model.head_dim)
-        self._rope_cache = np.zeros((0, model.head_dim // 2), dtype=np.complex64)
+        self._rope = None if model.rope_cache is None else _Rope(model.head_dim)
+        self._native = None if decode is None else _Native(self._layers, self._action_head, self._rope, model)
         self._steps = np.zeros(0, dtype=np.int64)  # processed so far in each slot's episode
 
     @staticmethod
@@ -77,21 +77,21 @@ class CachedDecoder:
 
     def step(self, slots: np.ndarray, observations: np.ndarray, previous: np.ndarray) -> np.ndarray:
         """Process one step of each slot's episode; see `ilt.models.base.Stepper`."""
-        steps = self._steps[slots]
-        tokens = (self._tokens_per_step * steps + self._state_index)[:, None] + self._behind
-        seen = (observations - self._mean) / self._std
+        seen = observations - self._mean
         n_inputs, d_model = self._embed_state[0].shape
-        shape = *tokens.shape, d_model
+        shape = len(slots), len(self._behind), d_model
         x = np.empty(shape, dtype=np.float32) if self._native is None else self._native.rows(shape)
         x[:, -1] = _affine(seen[:, :n_inputs], self._embed_state)
         if self._embed_return is not None:
             x[:, -2] = _affine(seen[:, -1:], self._embed_return)
         if self._embed_action is not None and self._with_actions:
             x[:, 0] = self._embed_action(previous)
-        rope_cache = self._rope_of(tokens)
-        self._steps[slots] = steps + 1
         if self._native is not None:
-            return self._native.step(slots, steps, tokens, rope_cache)
+            return self._native.step(slots, self._steps)
+        steps = self._steps[slots]
+        tokens = (self._tokens_per_step * steps + self._state_index)[:, None] + self._behind
+        rope_cache = None if self._rope is None else self._rope.of(tokens)
+        self._steps[slots] = steps + 1
         everywhere = len(slots) == len(self._steps) and np.array_equal(slots, np.arange(len(slots)))
         held = slice(None) if everywhere else slots  # a slice does not copy
         for layer in self._layers:
@@ -99,14 +99,25 @@ class CachedDecoder:
             x = layer.step(x, slots, held, steps, tokens, rope_cache, read=read)
         return _affine(_normalized(x[:, -1]), self._action_head)
 
-    def _rope_of(self, tokens: np.ndarray) -> np.ndarray | None:
-        """Return the complex numbers (n, new, 1, 1, head_dim / 2) that rotate queries and keys of tokens (n, new)."""
-        if self._frequencies is None:
-            return None
-        if len(self._rope_cache) < tokens.max() + 2:
-            angles = np.arange(-1, 2 * tokens.max() + 256)[:, None] * self._frequencies  # in float64, as in training
-            self._rope_cache = np.exp(1j * angles).astype(np.complex64)
-        return self._rope_cache[tokens + 1, None, None]
+
+class _Rope:
+    """The complex numbers that rotate queries and keys, by index of the token; see `build_rope_cache`."""
+
+    def __init__(self, head_dim: int) -> None:
+        self._frequencies = 10_000.0 ** (-np.arange(0, head_dim, 2) / head_dim)
+        self.table = np.zeros((0, head_dim // 2), dtype=np.complex64)
+        """Rows of the tokens from −1 on."""
+
+    def extend(self, token: int) -> None:
+        """Add rows, at least up to a token's."""
+        angles = np.arange(-1, 2 * token + 256)[:, None] * self._frequencies  # in float64, as in training
+        self.table = np.exp(1j * angles).astype(np.complex64)
+
+    def of(self, tokens: np.ndarray) -> np.ndarray:
+        """Return the numbers (n, new, 1, 1, head_dim / 2) of tokens (n, new)."""
+        if len(self.table) < tokens.max() + 2:
+            self.extend(tokens.max())
+        return self.table[tokens + 1, None, None]
 
 
 LANES, ROWS = 16, 4
@@ -118,19 +129,28 @@ class _Native:
 
     Args:
         layers, head: the layers, whose rings remain empty, and the action head's weight and bias.
+        rope: the rotations, if there are any.
         model: the decoder.
     """
 
-    def __init__(self, layers: "list[_Layer]", head: tuple[np.ndarray, np.ndarray], model: Decoder) -> None:
+    def __init__(
+        self,
+        layers: "list[_Layer]",
+        head: tuple[np.ndarray, np.ndarray],
+        rope: _Rope | None,
+        model: Decoder,
+    ) -> None:
         self._n_head, self._head_dim, self._n_outputs = layers[0].n_head, model.head_dim, model.n_outputs
+        n_new, per_step = layers[0].ring.bias.shape[2], model.tokens_per_step
+        self._sizes = self._n_head, self._head_dim, n_new, per_step, model.state_index
+        self._rope = rope
         self._weights = [tuple(map(_padded, layer.weights)) for layer in layers]
-        self.biases = [_padded(layer.ring.bias[:, 0], value=-np.inf) for layer in layers]
+        self._biases = [_padded(layer.ring.bias[:, 0], value=-np.inf) for layer in layers]
         self._rings = [layer.ring.size for layer in layers]
         self._head = _padded(head[0]), _padded(head[1])
-        self._n_slots = 0
         self._layers: tuple[tuple[Any, ...], ...] = ()
-        self._keys = [self._empty(0, self._head_dim, bias.shape[-1]) for bias in self.biases]
-        self._values = [self._empty(0, bias.shape[-1], self._head_dim) for bias in self.biases]
+        self._keys = [self._empty(0, self._head_dim, bias.shape[-1]) for bias in self._biases]
+        self._values = [self._empty(0, bias.shape[-1], self._head_dim) for bias in self._biases]
         self._x = np.zeros((0, 0), dtype=np.float32)
 
     def _empty(self, n_slots: int, *shape: int) -> np.ndarray:
@@ -138,26 +158,29 @@ class _Native:
 
     def grow(self, n_slots: int) -> None:
         """Add `n_slots` slots."""
-        self._n_slots += n_slots
         for cached in (self._keys, self._values):
             cached[:] = [np.concatenate([each, self._empty(n_slots, *each.shape[2:])]) for each in cached]
-        parts = zip(self._weights, self.biases, self._keys, self._values, self._rings, strict=True)
+        parts = zip(self._weights, self._biases, self._keys, self._values, self._rings, strict=True)
         self._layers = tuple((*weights, *rest) for weights, *rest in parts)
 
     def rows(self, shape: tuple[int, int, int]) -> np.ndarray:
-        """Return an array (n, new, d_model) for the embedded tokens of `step`."""
+        """Return an array (n, new, d_model) for the embedded tokens of `step`, which overwrites it."""
         n_rows, d_model = shape[0] * shape[1], shape[2]
-        self._x = np.zeros((n_rows + -n_rows % ROWS, d_model + -d_model % LANES), dtype=np.float32)
+        padded = n_rows + -n_rows % ROWS, d_model + -d_model % LANES
+        if self._x.shape != padded:
+            self._x = np.zeros(padded, dtype=np.float32)
         return self._x[:n_rows].reshape(*shape[:2], -1)[:, :, :d_model]
 
-    def step(
-        self, slots: np.ndarray, steps: np.ndarray, tokens: np.ndarray, rope_cache: np.ndarray | None
-    ) -> np.ndarray:
-        """Return the outputs (n, n_outputs) for the tokens in `rows`."""
+    def step(self, slots: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        """Return the outputs (n, n_outputs) for the tokens in `rows`, and count the steps (n_slots,) up."""
         out = np.empty((len(slots) + -len(slots) % ROWS, len(self._head[1])), dtype=np.float32)
-        rope = None if rope_cache is None else rope_cache.view(np.float32)
-        sizes = self._n_slots, self._n_head, self._head_dim
-        decode(self._layers, self._head, np.ascontiguousarray(slots), steps, tokens, self._x, rope, out, *sizes)
+        slots = np.ascontiguousarray(slots)
+        while not decode(
+            *(self._layers, self._head, slots, steps, self._x),
+            *(None if self._rope is None else self._rope.table, out, *self._sizes),
+        ):
+            assert self._rope is not None
+            self._rope.extend(self._sizes[3] * (int(steps[slots].max()) + 1))
         return out[: len(slots), : self._n_outputs]
 
 
@@ -292,6 +315,12 @@ def _into_stream(linear: nn.Linear) -> tuple[np.ndarray, np.ndarray]:
 def _centered(rows: np.ndarray) -> np.ndarray:
     """Subtract the mean of each row (…, d_model)."""
     return np.ascontiguousarray(rows - rows.mean(axis=-1, keepdims=True, dtype=np.float64), dtype=np.float32)
+
+
+def _scaled(linear: tuple[np.ndarray, np.ndarray], std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fold the division of the inputs by their deviations (in,) into a weight."""
+    weight, bias = linear
+    return weight / std[:, None], bias
 
 
 def _after_norm(norm: nn.LayerNorm, linear: nn.Linear) -> tuple[np.ndarray, np.ndarray]:
