@@ -21,7 +21,7 @@ INSTALLED := .venv/.installed
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
-$(INSTALLED): pyproject.toml constraints.txt ilt/models/_decode.c
+$(INSTALLED): pyproject.toml constraints.txt ilt/models/_native.c
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; none was found"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check uv

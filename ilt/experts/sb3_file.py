@@ -16,7 +16,6 @@ from scipy.special import expit, ndtr
 from torch import Tensor
 
 from ilt.envs.spec import EnvSpec
-from ilt.experts.actor import relu
 from ilt.experts.base import Expert, Report, Score
 from ilt.models.heads import ActionHead, Categorical, Gaussian, Regression, for_deviation
 from ilt.rollout.policies import NetworkPolicy, Policy
@@ -52,7 +51,7 @@ EXPORT = (
 
 _ACTIVATIONS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
     "tanh": ("Tanh", np.tanh),
-    "relu": ("ReLU", relu),
+    "relu": ("ReLU", lambda x: np.maximum(x, 0.0)),
     "elu": ("ELU", lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0)))),
     "leaky_relu": ("LeakyReLU", lambda x: np.where(x > 0, x, 0.01 * x)),
     "silu": ("SiLU", lambda x: x * expit(x)),

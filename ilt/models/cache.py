@@ -7,15 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
+from ilt.models import native
 from ilt.models.attention import Block
 from ilt.models.base import ActionEmbedding
 from ilt.models.decoder import Decoder
-
-decode: Any
-try:
-    from ilt.models._decode import decode
-except ImportError:  # ilt was installed without a C compiler
-    decode = None
 
 
 class CachedDecoder:
@@ -54,7 +49,7 @@ class CachedDecoder:
         self._embed_action = None if model.embed_action is None else _ActionEmbedding(model.embed_action)
         self._action_head = _after_norm(model.norm, model.action_head)
         self._rope = None if model.rope_cache is None else _Rope(model.head_dim)
-        self._native = None if decode is None else _Native(self._layers, self._action_head, self._rope, model)
+        self._native = None if native.decode is None else _Native(self._layers, self._action_head, self._rope, model)
         self._steps = np.zeros(0, dtype=np.int64)  # processed so far in each slot's episode
 
     @staticmethod
@@ -120,10 +115,6 @@ class _Rope:
         return self.table[tokens + 1, None, None]
 
 
-LANES, ROWS = 16, 4
-"""Multiples of numbers in a row, and of rows, to which `_decode.c` wants arrays padded."""
-
-
 class _Native:
     """All layers and the action head in C: weights, cached keys and values, and buffers, all padded.
 
@@ -144,14 +135,14 @@ class _Native:
         n_new, per_step = layers[0].ring.bias.shape[2], model.tokens_per_step
         self._sizes = self._n_head, self._head_dim, n_new, per_step, model.state_index
         self._rope = rope
-        self._weights = [tuple(map(_padded, layer.weights)) for layer in layers]
-        self._biases = [_padded(layer.ring.bias[:, 0], value=-np.inf) for layer in layers]
+        self._weights = [tuple(map(native.padded, layer.weights)) for layer in layers]
+        self._biases = [native.padded(layer.ring.bias[:, 0], value=-np.inf) for layer in layers]
         self._rings = [layer.ring.size for layer in layers]
-        self._head = _padded(head[0]), _padded(head[1])
+        self._head = native.padded(head[0]), native.padded(head[1])
         self._layers: tuple[tuple[Any, ...], ...] = ()
         self._keys = [self._empty(0, self._head_dim, bias.shape[-1]) for bias in self._biases]
         self._values = [self._empty(0, bias.shape[-1], self._head_dim) for bias in self._biases]
-        self._x = np.zeros((0, 0), dtype=np.float32)
+        self._x, self._n_rows = native.rows(0, 0), 0
 
     def _empty(self, n_slots: int, *shape: int) -> np.ndarray:
         return np.zeros((n_slots, self._n_head, *shape), dtype=np.float32)
@@ -166,28 +157,21 @@ class _Native:
     def rows(self, shape: tuple[int, int, int]) -> np.ndarray:
         """Return an array (n, new, d_model) for the embedded tokens of `step`, which overwrites it."""
         n_rows, d_model = shape[0] * shape[1], shape[2]
-        padded = n_rows + -n_rows % ROWS, d_model + -d_model % LANES
-        if self._x.shape != padded:
-            self._x = np.zeros(padded, dtype=np.float32)
+        if n_rows != self._n_rows:
+            self._x, self._n_rows = native.rows(n_rows, d_model), n_rows
         return self._x[:n_rows].reshape(*shape[:2], -1)[:, :, :d_model]
 
     def step(self, slots: np.ndarray, steps: np.ndarray) -> np.ndarray:
         """Return the outputs (n, n_outputs) for the tokens in `rows`, and count the steps (n_slots,) up."""
-        out = np.empty((len(slots) + -len(slots) % ROWS, len(self._head[1])), dtype=np.float32)
+        out = native.rows(len(slots), self._n_outputs)
         slots = np.ascontiguousarray(slots)
-        while not decode(
+        while not native.decode(
             *(self._layers, self._head, slots, steps, self._x),
             *(None if self._rope is None else self._rope.table, out, *self._sizes),
         ):
             assert self._rope is not None
             self._rope.extend(self._sizes[3] * (int(steps[slots].max()) + 1))
         return out[: len(slots), : self._n_outputs]
-
-
-def _padded(array: np.ndarray, value: float = 0.0) -> np.ndarray:
-    """Pad the last dimension to a multiple of `LANES`."""
-    width = [(0, 0)] * (array.ndim - 1) + [(0, -array.shape[-1] % LANES)]
-    return np.ascontiguousarray(np.pad(array, width, constant_values=value), dtype=np.float32)
 
 
 class _Layer:

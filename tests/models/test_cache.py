@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ilt.models import cache
+from ilt.models import native
 from ilt.models.cache import CachedDecoder
 from ilt.models.decoder import Decoder
 from tests.models.test_decoder import ATTENTIONS, POSITIONS, TOKENS, close, decoder, each, window
@@ -20,8 +20,8 @@ LENGTHS = (1, 2, 3, 5, 8, 16)
 def language(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run each test with the step in C, if ilt was installed with a compiler, and with the one in NumPy."""
     if request.param == "numpy":
-        monkeypatch.setattr(cache, "decode", None)
-    elif cache.decode is None:
+        monkeypatch.setattr(native, "decode", None)
+    elif native.decode is None:
         pytest.skip("ilt was installed without a C compiler")
 
 
@@ -190,16 +190,16 @@ def test_large_inputs_saturate() -> None:
     torch.testing.assert_close(outputs, recomputed(model, 1e4 * observations, actions), atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.skipif(cache.decode is None, reason="ilt was installed without a C compiler")
+@pytest.mark.skipif(native.decode is None, reason="ilt was installed without a C compiler")
 def test_what_does_not_fit_is_refused_before_anything_is_computed() -> None:
     cached, slots = CachedDecoder(decoder()), np.arange(2)
-    native = cached._native
-    if native is None:
-        return  # the step in NumPy
+    step = cached._native
+    if step is None:
+        return  # the one in NumPy
     cached.reset(slots)
     steps = np.zeros(2, dtype=np.int64)
-    native.rows((2, 2, 8))[:] = 0
-    assert native.step(slots, steps).shape == (2, 4)
+    step.rows((2, 2, 8))[:] = 0
+    assert step.step(slots, steps).shape == (2, 4)
     assert steps.tolist() == [1, 1]
     for wrong in (
         (np.array([0, 2]), steps),  # no such slot
@@ -211,4 +211,4 @@ def test_what_does_not_fit_is_refused_before_anything_is_computed() -> None:
         (slots, np.zeros(4, dtype=np.int64)[::2]),
     ):
         with pytest.raises(ValueError, match=r"must be|slots|contiguous"):
-            native.step(*wrong)
+            step.step(*wrong)

@@ -1,4 +1,4 @@
-/* One step of a decoder in many episodes, with cached keys and values; see ilt/models/cache.py.
+/* What acts at every step of a rollout: a decoder with cached keys and values (see ilt/models/cache.py), and an MLP.
  *
  * A step of a small model is a hundred operations on arrays of some kilobytes. Called one by one from Python, with caches
  * that the simulator has just filled, they take several times as long as their arithmetic. Here they are one call.
@@ -148,7 +148,7 @@ INLINE Size newest(const Step *step, Size slot) {
 
 INLINE Size padded(Size n_rows) { return (n_rows + ROWS - 1) / ROWS * ROWS; }
 
-INLINE void run(const Step *step) {
+INLINE void run_step(const Step *step) {
     const Size n = step->n, n_new = step->n_new, n_head = step->n_head, head_dim = step->head_dim, width = step->width;
     const Size d_model = n_head * head_dim;
     Size n_rows = padded(n * n_new);
@@ -201,28 +201,61 @@ INLINE void run(const Step *step) {
     for (Size i = 0; i < n; i++) step->steps[step->slots[i]]++;
 }
 
+typedef struct {
+    Size n_layer, n_rows, stride; /* n_rows: a multiple of ROWS; stride: numbers in a row of x */
+    Affine *layers;
+    int tanh_between, tanh_after; /* or the positive part, and nothing */
+    const float *x;               /* (n_rows, stride) */
+    float *hidden[2], *out;       /* (n_rows, the widest layer), (n_rows, n_out of the last layer) */
+} Perceptron;
+
+INLINE float hyperbolic_tangent(float x) {
+    const float e = exponential(-2.0f * fabsf(x)), y = (1.0f - e) / (1.0f + e);
+    return x < 0.0f ? -y : y;
+}
+
+INLINE void run_perceptron(const Perceptron *mlp) {
+    const float *x = mlp->x;
+    Size stride = mlp->stride;
+    for (Size l = 0; l < mlp->n_layer; l++) {
+        const int last = l == mlp->n_layer - 1;
+        const Size n_out = mlp->layers[l].n_out;
+        float *y = last ? mlp->out : mlp->hidden[l % 2];
+        affine(x, mlp->n_rows, stride, mlp->layers + l, y, 0);
+        if (last ? mlp->tanh_after : mlp->tanh_between)
+            for (Size i = 0; i < mlp->n_rows * n_out; i++) y[i] = hyperbolic_tangent(y[i]);
+        else if (!last)
+            for (Size i = 0; i < mlp->n_rows * n_out; i++) y[i] = y[i] > 0.0f ? y[i] : 0.0f;
+        x = y, stride = n_out;
+    }
+}
+
 /* --- one copy for each generation of x86 --- */
 
-static void run_anywhere(const Step *step) { run(step); }
-
 #if defined(__x86_64__) && defined(__GNUC__)
-__attribute__((target("avx2,fma"))) static void run_avx2(const Step *step) { run(step); }
-__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma"))) static void run_avx512(const Step *step) {
-    run(step);
-}
-
-static void decode(const Step *step) {
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
-        run_avx512(step);
-    else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        run_avx2(step);
-    else
-        run_anywhere(step);
-}
+#define AVX2 __attribute__((target("avx2,fma")))
+#define AVX512 __attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")))
+#define FOR_EVERY_CPU(name, run, Argument)                                                                        \
+    static void name##_anywhere(const Argument *given) { run(given); }                                            \
+    AVX2 static void name##_avx2(const Argument *given) { run(given); }                                           \
+    AVX512 static void name##_avx512(const Argument *given) { run(given); }                                       \
+    static void name(const Argument *given) {                                                                     \
+        __builtin_cpu_init();                                                                                     \
+        if (__builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&                           \
+            __builtin_cpu_supports("avx512bw"))                                                                   \
+            name##_avx512(given);                                                                                 \
+        else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))                                 \
+            name##_avx2(given);                                                                                   \
+        else                                                                                                      \
+            name##_anywhere(given);                                                                               \
+    }
 #else
-static void decode(const Step *step) { run_anywhere(step); }
+#define FOR_EVERY_CPU(name, run, Argument) \
+    static void name(const Argument *given) { run(given); }
 #endif
+
+FOR_EVERY_CPU(decode, run_step, Step)
+FOR_EVERY_CPU(perceive, run_perceptron, Perceptron)
 
 /* --- arguments --- */
 
@@ -375,10 +408,69 @@ static PyObject *py_decode(PyObject *module, PyObject *args) {
     return result;
 }
 
+static int read_perceptron(Views *views, PyObject *args, Perceptron *mlp) {
+    PyObject *layers, *x, *out;
+    if (!PyArg_ParseTuple(args, "O!OOnpp", &PyTuple_Type, &layers, &x, &out, &mlp->n_rows, &mlp->tanh_between,
+                          &mlp->tanh_after))
+        return 0;
+    mlp->n_layer = PyTuple_Size(layers) / 2;
+    views->views = PyMem_Calloc(2 * mlp->n_layer + 2, sizeof(Py_buffer));
+    mlp->layers = PyMem_Calloc(mlp->n_layer, sizeof(Affine));
+    if (!views->views || !mlp->layers) {
+        PyErr_NoMemory();
+        return 0;
+    }
+    if (mlp->n_layer < 1 || PyTuple_Size(layers) % 2 || mlp->n_rows < 1 || mlp->n_rows % ROWS) {
+        PyErr_SetString(PyExc_ValueError, "there must be weights and biases, and a multiple of four rows");
+        return 0;
+    }
+    if (!(mlp->x = memory(views, x, -1, sizeof(float), 0))) return 0;
+    mlp->stride = views->views[0].len / (Size)sizeof(float) / mlp->n_rows;
+    Size width = mlp->stride, most = 0;
+    for (Size l = 0; l < mlp->n_layer; l++) {
+        PyObject *weight = PyTuple_GetItem(layers, 2 * l);
+        Size n_in = PyObject_Length(weight);
+        if (n_in < 1 || n_in > width || !read_affine(views, layers, 2 * l, n_in, mlp->layers + l)) {
+            if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "a layer must fit the one before");
+            return 0;
+        }
+        width = mlp->layers[l].n_out;
+        most = width > most ? width : most;
+    }
+    if (views->views[0].len != mlp->n_rows * mlp->stride * (Size)sizeof(float)) {
+        PyErr_SetString(PyExc_ValueError, "the inputs must fill their rows");
+        return 0;
+    }
+    if (!(mlp->out = memory(views, out, mlp->n_rows * width, sizeof(float), 1))) return 0;
+    if (!(mlp->hidden[0] = PyMem_Malloc(2 * mlp->n_rows * most * sizeof(float)))) {
+        PyErr_NoMemory();
+        return 0;
+    }
+    mlp->hidden[1] = mlp->hidden[0] + mlp->n_rows * most;
+    return 1;
+}
+
+static PyObject *py_perceive(PyObject *module, PyObject *args) {
+    Views views = {NULL, 0};
+    Perceptron mlp = {0};
+    const int fits = read_perceptron(&views, args, &mlp);
+    if (fits) {
+        Py_BEGIN_ALLOW_THREADS
+        perceive(&mlp);
+        Py_END_ALLOW_THREADS
+    }
+    for (Size i = 0; i < views.n_views; i++) PyBuffer_Release(views.views + i);
+    PyMem_Free(views.views);
+    PyMem_Free(mlp.layers);
+    PyMem_Free(mlp.hidden[0]);
+    return fits ? Py_NewRef(Py_None) : NULL;
+}
+
 static PyMethodDef methods[] = {
-    {"decode", py_decode, METH_VARARGS, "Run all layers and the action head on new tokens; see ilt/models/_decode.pyi."},
+    {"decode", py_decode, METH_VARARGS, "Run a decoder on new tokens; see ilt/models/_native.pyi."},
+    {"perceive", py_perceive, METH_VARARGS, "Run an MLP; see ilt/models/_native.pyi."},
     {NULL, NULL, 0, NULL},
 };
-static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_decode", NULL, 0, methods, NULL, NULL, NULL, NULL};
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_native", NULL, 0, methods, NULL, NULL, NULL, NULL};
 
-PyMODINIT_FUNC PyInit__decode(void) { return PyModule_Create(&definition); }
+PyMODINIT_FUNC PyInit__native(void) { return PyModule_Create(&definition); }

@@ -1,4 +1,7 @@
-"""Written in C, which needs a compiler when ilt is installed; without it, `ilt.models.cache` uses NumPy."""
+"""Written in C, for which there must be a compiler when ilt is installed; without it, callers use NumPy.
+
+Rows of float32 arrays are padded with zeros to a multiple of 16 numbers, and their number to a multiple of four.
+"""
 
 import numpy as np
 
@@ -17,10 +20,7 @@ def decode(
     state_index: int,
     /,
 ) -> bool:
-    """Run all layers and the action head on new tokens, and update the cached keys and values.
-
-    Rows of float32 arrays are padded with zeros to a multiple of 16 numbers, and `x` and `out` have up to three more
-    rows, so that the number of rows is a multiple of four.
+    """Run all layers and the action head of a decoder on new tokens, and update the cached keys and values.
 
     Args:
         layers: for each layer, weight (d_model, n_out) and bias (n_out,) of queries, keys and values, of the output of
@@ -38,6 +38,29 @@ def decode(
 
     Returns:
         whether it was done: not if an episode is longer than `rope`.
+
+    Raises:
+        ValueError: the arrays do not fit together.
+    """
+
+def perceive(
+    layers: tuple[np.ndarray, ...],
+    x: np.ndarray,
+    out: np.ndarray,
+    n_rows: int,
+    tanh_between: bool,
+    tanh_after: bool,
+    /,
+) -> None:
+    """Run an MLP.
+
+    Args:
+        layers: weight (n_in, n_out) and bias (n_out,) of each layer, in turn.
+        x: (n_rows, n_in), the inputs.
+        out: (n_rows, n_outputs), where the outputs are written.
+        n_rows: a multiple of four.
+        tanh_between: whether the activation between layers is tanh; otherwise it is the positive part.
+        tanh_after: whether tanh is applied to the outputs.
 
     Raises:
         ValueError: the arrays do not fit together.
