@@ -15,14 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from ilt.data.datamodule import WindowData
-from ilt.data.episodes import Episodes
-from ilt.data.windows import WindowDataset
 from ilt.envs.spec import EnvSpec
 from ilt.models.attention import causal_attention, fused_attention
 from ilt.models.decoder import Decoder
@@ -34,6 +31,7 @@ from ilt.training.optimizer import adamw
 from tests.benchmarks.commands import ilt_train
 from tests.benchmarks.measuring import Beside, Measure, Row, announced, compare
 from tests.benchmarks.rollouts import HEAD, SPACE
+from tests.benchmarks.training import random_windows
 
 WARM_UP, N_STEPS, TIMES = 20, 100, 5
 """Steps before the clock starts, steps of a measurement, and measurements."""
@@ -119,23 +117,6 @@ def decoder(size: str, context_length: int, **changes: Any) -> Decoder:
     torch.manual_seed(0)
     task = {"observation_dim": 8, "action_space": SPACE, "n_outputs": HEAD.n_outputs, "context_length": context_length}
     return Decoder(**{**task, **own_keys("model", load_option("model", size)), **changes})
-
-
-@functools.cache
-def random_windows(context_length: int) -> WindowDataset:
-    """Return the windows of 200,000 random steps, in episodes without padding."""
-    length = max(400, context_length)
-    n, rng = 200_000 // length, np.random.default_rng(0)
-    episodes = Episodes(
-        observations=rng.standard_normal((n * (length + 1), 8)).astype(np.float32),
-        actions=rng.integers(0, 4, n * length),
-        rewards=np.zeros(n * length),
-        lengths=np.full(n, length),
-        terminated=np.ones(n, dtype=bool),
-        truncated=np.zeros(n, dtype=bool),
-        seeds=np.arange(n),
-    )
-    return WindowDataset(episodes, action_space=SPACE, context_length=context_length)
 
 
 # --- attention ---

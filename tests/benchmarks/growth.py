@@ -15,10 +15,13 @@ from ilt.rollout.policies import Policy
 from tests.benchmarks.measuring import Row, compare
 from tests.benchmarks.memory import peak, write_episodes
 from tests.benchmarks.rollouts import SIZES, acting, decoder, shipped_expert, student
-from tests.benchmarks.training import loader, training, windows
+from tests.benchmarks.training import loader, random_windows, training
 
 FIGURE = Path("outputs/bench/growth.png")
-CONTEXTS = (4, 8, 16, 32, 64)
+CONTEXTS, LONG = (4, 8, 16, 32, 64), (128, 256, 512, 1024)
+LABELS = 4096
+"""Supervised steps of a training batch."""
+
 Curves = dict[str, dict[float, Row]]
 """For each curve, the measurement at each x value."""
 
@@ -30,15 +33,18 @@ def growth(spec: EnvSpec) -> list[Row]:
     """Measure labels per second, steps per second and megabytes, with one thread per process."""
     counts = {size: sum(p.numel() for p in decoder(size, 16).parameters()) for size in SIZES}
     policies = {"expert": shipped_expert(), "tiny, K = 8": student("tiny", 8), "small, K = 16": student("small", 16)}
-    over_context: Curves = {size: {k: _training(spec, size, k) for k in CONTEXTS} for size in ("tiny", "small")}
-    over_size: Curves = {"K = 16": {counts[size]: _training(spec, size, 16) for size in SIZES}}
+    over_context: Curves = {size: {k: _training(size, k) for k in CONTEXTS + LONG} for size in ("tiny", "small")}
+    over_size: Curves = {"K = 16": {counts[size]: _training(size, 16) for size in SIZES}}
     over_envs: Curves = {
         name: {n: _acting(name, spec, policy, max(2 * n, 4), n_envs=n) for n in (1, 4, 16, 64, 256)}
         for name, policy in policies.items()
     }
     acting_over_context: Curves = {
-        name: {k: _acting(name, spec, student("tiny", k, recompute=recompute), 64) for k in CONTEXTS}
-        for name, recompute in (("tiny, cached", False), ("tiny, recomputed", True))
+        name: {k: _acting(name, spec, student("tiny", k, recompute=recompute), 64) for k in contexts}
+        for name, recompute, contexts in (
+            ("tiny, cached", False, CONTEXTS + LONG),
+            ("tiny, recomputed", True, CONTEXTS),
+        )
     }
     panels = [
         ("training: context length K", "labels / s", "log", over_context),
@@ -106,6 +112,7 @@ def _acting(name: str, spec: EnvSpec, policy: Policy, n_episodes: int, **how: in
     return compare(f"act: {name}", "steps/s", acting(spec, policy, spec.seeds("test", n_episodes), **how))
 
 
-def _training(spec: EnvSpec, size: str, context_length: int) -> Row:
-    measure = training(decoder(size, context_length), loader(windows(spec, context_length)), 4)
+def _training(size: str, context_length: int) -> Row:
+    batches = loader(random_windows(context_length), LABELS // context_length)
+    measure = training(decoder(size, context_length), batches, 4)
     return compare(f"train {size}, K = {context_length}", "labels/s", measure)

@@ -1,5 +1,6 @@
 """Training steps, compared with the usual data loading, the arithmetic limit, and a loop without Lightning."""
 
+import functools
 import logging
 import statistics
 import time
@@ -9,12 +10,14 @@ from functools import partial
 from itertools import chain, islice, repeat
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from ilt.data.datamodule import EpochBatches, WindowData, WindowLoader
+from ilt.data.episodes import Episodes
 from ilt.data.windows import WindowDataset
 from ilt.envs.spec import EnvSpec
 from ilt.models.decoder import Decoder
@@ -62,9 +65,26 @@ def windows(spec: EnvSpec, context_length: int) -> WindowDataset:
     return WindowDataset(episodes, action_space=SPACE, context_length=context_length)
 
 
-def loader(dataset: WindowDataset) -> WindowLoader:
+@functools.cache
+def random_windows(context_length: int) -> WindowDataset:
+    """Return the windows of 200,000 random steps, in episodes without padding."""
+    length = max(400, context_length)
+    n, rng = 200_000 // length, np.random.default_rng(0)
+    episodes = Episodes(
+        observations=rng.standard_normal((n * (length + 1), 8)).astype(np.float32),
+        actions=rng.integers(0, 4, n * length),
+        rewards=np.zeros(n * length),
+        lengths=np.full(n, length),
+        terminated=np.ones(n, dtype=bool),
+        truncated=np.zeros(n, dtype=bool),
+        seeds=np.arange(n),
+    )
+    return WindowDataset(episodes, action_space=SPACE, context_length=context_length)
+
+
+def loader(dataset: WindowDataset, batch_size: int = BATCH_SIZE) -> WindowLoader:
     """Return batches as `WindowData` makes them."""
-    batches = EpochBatches(len(dataset), BATCH_SIZE, seed=0)
+    batches = EpochBatches(len(dataset), batch_size, seed=0)
     return WindowLoader(dataset, batch_sampler=batches, collate_fn=lambda batch: batch)
 
 
