@@ -27,7 +27,7 @@ class EpochBatches(Sampler[Any]):
         first_step: training step to start at, so that a resumed run continues with batches that it has not seen; a
             function is called when the first batch is requested.
         rank, n_ranks: rank and number of the processes that train together; each gets its share of every batch.
-        device: where the indices are; copying a batch of them to a GPU would wait for its previous step.
+        device: device of the indices; copying each batch of them from the CPU would wait for a GPU's previous step.
     """
 
     def __init__(
@@ -109,8 +109,8 @@ class WindowLoader(DataLoader[dict[str, Tensor]]):
         """Restore nothing; see `state_dict`."""
 
 
-class _Numbers(Dataset[dict[str, Tensor]]):
-    """Batches of window numbers, `windows` (B,) int64, which are gathered within the training step."""
+class _Indices(Dataset[dict[str, Tensor]]):
+    """Batches of window indices, `windows` (B,) int64, whose windows are gathered within the training step."""
 
     def __init__(self, windows: Sized) -> None:
         self._windows = windows
@@ -132,10 +132,10 @@ class WindowData(pl.LightningDataModule):
         steps_per_round: training steps between rounds, at which episodes may be added; None for no rounds.
 
     Attributes:
-        as_numbers: whether a training batch contains only the numbers of its `windows`, for `gather`.
+        as_indices: whether a training batch contains only the indices of its `windows`, for `gather`.
     """
 
-    as_numbers = False
+    as_indices = False
 
     def __init__(
         self,
@@ -181,7 +181,7 @@ class WindowData(pl.LightningDataModule):
             if self._steps_per_round is None
             else RoundBatches(self._train, self._batch_size, n_steps=self._steps_per_round, step=step, **order)
         )
-        found = _Numbers(self._train) if self.as_numbers else self._train
+        found = _Indices(self._train) if self.as_indices else self._train
         return WindowLoader(found, batch_sampler=batches, collate_fn=lambda batch: batch)
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:

@@ -77,8 +77,8 @@ class FastActor:
     """An `Actor` for rollouts, equal up to float rounding, with a copy of its current weights.
 
     In a rollout, the simulator evicts the CPU caches between two calls, and torch's dispatch then costs more than the
-    arithmetic. A call of C, or a few of NumPy where ilt was installed without a compiler, take a fraction of the time.
-    The outputs fit the head of `actor_policy`.
+    arithmetic. One call into C, or a few to NumPy where ilt was installed without a compiler, takes a fraction of the
+    time. The outputs fit the head of `actor_policy`.
     """
 
     def __init__(self, actor: Actor) -> None:

@@ -1,10 +1,13 @@
-/* What acts at every step of a rollout: a decoder with cached keys and values (see ilt/models/cache.py), and an MLP.
+/* The forward passes of a rollout's steps: a decoder with cached keys and values (see ilt/models/cache.py), and an MLP.
  *
- * A step of a small model is a hundred operations on arrays of some kilobytes. Called one by one from Python, with caches
- * that the simulator has just filled, they take several times as long as their arithmetic. Here they are one call.
+ * A step of a small model is a hundred operations on arrays of a few kilobytes. Called one by one from Python, with
+ * caches that the simulator has just filled, they take several times as long as their arithmetic. Here, they take one
+ * call.
  *
- * All arrays are float32, and rows are padded to a multiple of LANES numbers, with zeros. Every row is computed in the
- * same order of operations, wherever it stands in a batch.
+ * Arrays are float32, except for slots and steps, which are int64. Rows of weights, biases, inputs and outputs are padded
+ * with zeros to a multiple of LANES numbers, and the number of rows of inputs and outputs to a multiple of ROWS. Cached
+ * tokens are padded likewise, with a bias of -inf. Every row is computed in the same order of operations, wherever it
+ * stands in a batch.
  */
 #define Py_LIMITED_API 0x030b0000
 #define PY_SSIZE_T_CLEAN
@@ -59,7 +62,7 @@ INLINE float exponential(float given) {
     return given < -87.0f ? 0.0f : p * power.value;
 }
 
-/* GELU with the error function of Abramowitz and Stegun, 7.1.26, which is exact to 1.5e-7. */
+/* GELU with the error function of Abramowitz and Stegun, 7.1.26, which is accurate to 1.5e-7. */
 INLINE float gelu(float x) {
     const float z = fabsf(x) * 0.70710678f, t = 1.0f / (1.0f + 0.3275911f * z);
     const float p = ((((1.061405429f * t - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t + 0.254829592f) * t;
@@ -67,7 +70,7 @@ INLINE float gelu(float x) {
     return 0.5f * x * (x > 0.0f ? 2.0f - complement : complement);
 }
 
-/* Columns j to j + n of `affine`, where the compiler knows n. */
+/* Columns j to j + n of `affine`; n must be a compile-time constant. */
 INLINE void columns(const float *x, Size n_rows, Size stride, const Affine *a, float *y, int add, Size j, const int n) {
     for (Size row = 0; row < n_rows; row += ROWS) {
         float sums[ROWS][2 * LANES];
@@ -104,7 +107,7 @@ INLINE void normalize(const float *x, Size n_rows, Size width, Size d_model, flo
     }
 }
 
-/* Turn the queries and keys of a token, as complex numbers, and store its keys and values in the ring of an episode. */
+/* Rotate the queries and keys of a token, as complex numbers, and store keys and values in the ring of its episode. */
 INLINE void store(const Step *step, const Layer *layer, float *restrict qkv, const float *restrict turn, Size slot, int64_t token) {
     const Size n_head = step->n_head, head_dim = step->head_dim, size = layer->size;
     for (Size head = 0; turn && head < 2 * n_head; head++)
@@ -204,7 +207,7 @@ INLINE void run_step(const Step *step) {
 typedef struct {
     Size n_layer, n_rows, stride; /* n_rows: a multiple of ROWS; stride: numbers in a row of x */
     Affine *layers;
-    int tanh_between, tanh_after; /* or the positive part, and nothing */
+    int tanh_between, tanh_after; /* otherwise ReLU, and no activation after the last layer */
     const float *x;               /* (n_rows, stride) */
     float *hidden[2], *out;       /* (n_rows, the widest layer), (n_rows, n_out of the last layer) */
 } Perceptron;
@@ -269,9 +272,14 @@ static void *memory(Views *views, PyObject *array, Size n, Size itemsize, int wr
     Py_buffer *view = views->views + views->n_views;
     if (PyObject_GetBuffer(array, view, PyBUF_ND | PyBUF_C_CONTIGUOUS | (writable ? PyBUF_WRITABLE : 0)) < 0) return NULL;
     views->n_views++;
-    if (view->itemsize != itemsize || (n >= 0 && view->len != n * itemsize)) {
-        PyErr_Format(PyExc_ValueError, "array %zd must be of %zd numbers of %zd bytes, got %zd of %zd",
-                     views->n_views - 1, n, itemsize, view->len / (view->itemsize ? view->itemsize : 1), view->itemsize);
+    if (view->itemsize != itemsize) {
+        PyErr_Format(PyExc_ValueError, "array %zd must have items of %zd bytes, got %zd", views->n_views - 1, itemsize,
+                     view->itemsize);
+        return NULL;
+    }
+    if (n >= 0 && view->len != n * itemsize) {
+        PyErr_Format(PyExc_ValueError, "array %zd must have %zd items, got %zd", views->n_views - 1, n,
+                     view->len / itemsize);
         return NULL;
     }
     return view->buf;

@@ -92,7 +92,7 @@ def fused_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, dropout:
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-    """Compute softmax attention to all past tokens, half of what a mask would take."""
+    """Compute causal softmax attention, with half the work of a masked kernel."""
     return scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
 
 
@@ -106,13 +106,13 @@ def banded_attention(q: Tensor, k: Tensor, v: Tensor, band: Tensor, chunk: int, 
     """Compute softmax attention in a band, with work that is linear in the number of tokens.
 
     Queries are cut into chunks, and a chunk is compared only with the keys that it may attend to: its own tokens, and
-    those before it. Overlapping ranges of keys are views, not copies.
+    those before it. The overlapping ranges of keys are views, not copies.
 
     Args:
         q: (B, n_head, T', head_dim); k, v: (B, n_head, T, head_dim).
-        band: (n_chunks, n_queries, n_keys) bool, for each query of a chunk the keys that it attends to, of which the
-            last `chunk` are the chunk's own tokens. Tokens after the last and before the first one count as zeros.
-        chunk: tokens of a chunk. A chunk has fewer queries if not every token is one.
+        band: (n_chunks, n_queries, n_keys) bool, which of its chunk's keys each query attends to. The last `chunk` keys
+            are the chunk's own tokens; keys before the first token are zeros, which `band` must exclude.
+        chunk: tokens per chunk; n_queries is smaller if only some tokens are queries.
         dropout: probability of dropout in attention weights.
     """
     n_chunks, n_queries, n_keys = band.shape

@@ -17,9 +17,9 @@ class CachedDecoder:
     """A decoder that acts step by step in many episodes at once, each in its own slot.
 
     If `suits` accepts the model, outputs equal those of `Decoder.forward` on the last K steps, up to float rounding and
-    without dropout. A step is one call of C, or NumPy where ilt was installed without a compiler: the simulator evicts
-    the CPU caches between two steps, and the overhead of a hundred calls then exceeds the arithmetic for a few dozen
-    rows.
+    without dropout. A step is one call into C, or NumPy where ilt was installed without a compiler: the simulator
+    evicts the CPU caches between two steps, and the overhead of a hundred calls then exceeds the arithmetic for a few
+    dozen rows.
 
     The residual stream is only read through LayerNorms, which subtract its mean. So whatever is added to it is centered
     in advance, by its weights, and only the division by its standard deviation remains (Ashkboos et al. 2024,

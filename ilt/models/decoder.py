@@ -18,7 +18,7 @@ from ilt.models.attention import (
 from ilt.models.base import ActionEmbedding, SequenceModel, Stepper, embed_actions
 
 FROM = 256
-"""Number of tokens from which a CPU computes attention in a band in chunks, if that is at most half of the work."""
+"""Number of tokens from which a CPU computes banded attention in chunks, if chunks are at most half of the work."""
 
 
 class Decoder(SequenceModel):
@@ -147,7 +147,7 @@ class Decoder(SequenceModel):
     def _attention(self, layer: int, n_tokens: int, read: slice) -> tuple[Tensor, slice, Attention | None]:
         """Return what `Block.forward` takes: the mask of a layer, what it reads, and how it attends."""
         faster = self._faster_attention(layer, n_tokens, read)
-        if n_tokens <= self.attn_mask.shape[-1] or faster is not None:  # which needs no mask
+        if n_tokens <= self.attn_mask.shape[-1] or faster is not None:  # which ignores the mask
             return self.attn_mask[layer, :n_tokens, :n_tokens][read], read, faster
         tokens = torch.arange(n_tokens, device=self.attn_mask.device)  # a longer window than in training
         return self.may_attend(tokens[read][:, None], tokens, self.window_sizes[layer]), read, None
@@ -156,9 +156,10 @@ class Decoder(SequenceModel):
         """Return attention that does not compare all tokens with each other, where it is faster."""
         window_size = self.window_sizes[layer]
         if not self.attn_mask.is_cpu:
-            return causal_attention if read == EVERY and window_size >= self.context_length - 1 else None
+            whole = read == EVERY and window_size >= self.context_length - 1 and n_tokens <= self.attn_mask.shape[-1]
+            return causal_attention if whole else None
         n_steps = 16
-        while 2 * n_steps < window_size:  # about as many steps in a chunk as it looks back
+        while 2 * n_steps < window_size:  # at least half as many steps in a chunk as the layer looks back
             n_steps *= 2
         behind, chunk = -(-self.tokens_per_step * window_size // 8) * 8, self.tokens_per_step * n_steps
         if n_tokens < FROM or 2 * (behind + chunk) > n_tokens:

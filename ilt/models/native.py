@@ -1,6 +1,6 @@
-"""What is written in C (`_native.c`), or None where ilt was installed without a compiler, and how arrays are padded.
+"""The functions of the C extension, or None if ilt was installed without a compiler, and how their arrays are padded.
 
-Callers have the same in NumPy, which is what the C is tested against.
+Callers fall back to NumPy, against which the C is tested.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ except ImportError:
     decode = perceive = None
 
 LANES, ROWS = 16, 4
-"""Multiples of numbers in a row, and of rows."""
+"""Rows are padded to a multiple of `LANES` numbers, and their number to a multiple of `ROWS`."""
 
 
 def padded(array: np.ndarray, value: float = 0.0) -> np.ndarray:

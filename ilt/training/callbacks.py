@@ -137,7 +137,7 @@ class EMA(WeightAveraging):
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Update the average as torch's `AveragedModel` does, which reads its counter from a GPU at every step."""
+        """Update the average, with the counter on the host: `AveragedModel` would read it from a GPU at every step."""
         n = self._n_averaged
         decay = min(self._decay, (1 + n) / (10 + n)) if n else 0.0
         torch._foreach_lerp_(*self._parameters, 1 - decay)
@@ -157,7 +157,7 @@ class EMA(WeightAveraging):
         super()._copy_average_to_current(pl_module)
 
     def _copy_buffers(self, pl_module: pl.LightningModule) -> None:
-        """Buffers, such as the statistics of BatchNorm, are not averaged."""
+        """Copy the buffers, such as the statistics of BatchNorm, which are not averaged, to the averaged model."""
         assert self._average_model is not None
         for averaged, current in zip(self._average_model.module.buffers(), pl_module.buffers(), strict=True):
             averaged.copy_(current)

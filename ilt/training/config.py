@@ -67,7 +67,7 @@ class Trainer:
     compile: bool | str = key(
         "auto",
         "Whether `torch.compile` compiles the model for training; `auto` does so for long training on a GPU. Unless "
-        "false, a GPU makes training steps as a CUDA graph.",
+        "false, training steps on one GPU are replayed as a CUDA graph where possible.",
         rule=_COMPILE,
     )
     num_nodes: int = key(1, "Machines that train one model, if torchrun or srun starts the processes.", ge=1)

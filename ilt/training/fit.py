@@ -192,13 +192,11 @@ def _learn(
     make_optimizer = functools.partial(_make_optimizer, cfg.optimizer)
     callbacks = _make_callbacks(ctx, cfg, run.checkpoints, head)
     reason = obstacle(cfg, model, callbacks)
-    data.as_numbers = graphed = reason is None
+    data.as_indices = graphed = reason is None
     compiled = is_compiled(cfg, model, graphed=graphed)
     if on_gpus(cfg.trainer):
-        one_by_one = f"whose kernels start one by one, because {reason}"
-        log.info(
-            "training steps %s%s", "as a CUDA graph" if graphed else one_by_one, ", compiled first" if compiled else ""
-        )
+        way = "are replayed as a CUDA graph" if graphed else f"launch their kernels one by one: {reason}"
+        log.info("training steps %s%s", way, ", with a compiled model" if compiled else "")
     module = ImitationModule(
         model,
         head,
@@ -355,7 +353,7 @@ def _make_trainer(
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
     # Lightning uses a deprecated function of torch's pytree
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    # the steps before a graph is captured
+    # torch warns about the optimizer's step before a graph is captured
     warnings.filterwarnings("ignore", message=".*capturable=True.*")
     options = {
         **{name: value for name, value in own_keys("trainer", cfg.trainer).items() if name not in _OF_STEPS},

@@ -1,8 +1,8 @@
 """Training steps on a GPU, replayed as a CUDA graph.
 
-A step of a small model is some hundred kernels, each of which takes less time than its launch. A graph launches all of
-them at once, if the host takes no part in between: shapes are fixed, nothing is read back from the GPU, and every input
-is at the same address each time.
+A step of a small model launches hundreds of kernels, each of which runs for less time than its launch takes. A graph
+launches all of them at once, if the host takes no part in between: shapes are fixed, nothing is read back from the GPU,
+and every input is at the same address each time.
 """
 
 import functools
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ilt.models.base import SequenceModel
 from ilt.models.decoder import Decoder
 from ilt.models.recurrent import Recurrent
+from ilt.schema import named
 from ilt.training.runtime import n_nodes, n_ranks, on_gpus
 
 WARM_UP = 3
@@ -25,12 +26,12 @@ WARM_UP = 3
 
 
 class GraphedStep:
-    """Loss, gradients, clipping and update of one batch, as one call without a synchronization of host and GPU.
+    """Loss, gradients, clipping and update of one batch, as one call that does not synchronize host and GPU.
 
     On other devices the same operations run one by one.
 
     Args:
-        loss_of: returns the loss of window numbers (B,) int64. What it reads must stay at the same address.
+        loss_of: returns the loss of the windows with given indices (B,) int64. What it reads must keep its address.
         parameters: what is trained.
         optimizer: updates it; see `set_capturable`.
         clip: takes the parameters and clips their gradients.
@@ -59,10 +60,10 @@ class GraphedStep:
         return self._loss
 
     def _capture(self, windows: Tensor) -> None:
-        """Record the operations of a step, without changing a parameter or a random number."""
+        """Record the operations of a step, without changing parameters or the random state."""
         drawn = torch.cuda.get_rng_state(windows.device)
         self._windows, self._graph = windows.clone(), torch.cuda.CUDAGraph()
-        stream = torch.cuda.Stream()  # what is captured may not depend on the usual stream
+        stream = torch.cuda.Stream()  # warm-up must not run on the default stream
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
@@ -70,13 +71,13 @@ class GraphedStep:
             if not self._optimizer.state:
                 self._allocate_state()
         torch.cuda.current_stream().wait_stream(stream)
-        self._optimizer.zero_grad(set_to_none=True)  # gradients of the graph have addresses of their own
+        self._optimizer.zero_grad(set_to_none=True)  # the graph allocates its own gradients
         with torch.cuda.graph(self._graph):
             self._loss = self._step(self._windows)
         torch.cuda.set_rng_state(drawn, windows.device)
 
     def _allocate_state(self) -> None:
-        """Let the optimizer allocate its state, by a step that changes nothing else."""
+        """Let the optimizer allocate its state by a step, then restore the parameters and zero the state."""
         before = [parameter.detach().clone() for parameter in self._parameters]
         self._optimizer.step()
         with torch.no_grad():
@@ -98,14 +99,18 @@ class GraphedStep:
         return loss.detach()
 
 
-def set_capturable(optimizer: torch.optim.Optimizer, device: torch.device | None) -> None:
-    """Let a graph contain the optimizer's step, with the learning rates, which a schedule changes, on the device.
-
-    With None, undo this, for an optimizer that was loaded from a checkpoint.
-    """
+def set_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Prepare an optimizer for a graph: keep its learning rates, which a schedule changes, in tensors on the device."""
     for group in optimizer.param_groups:
-        group["lr"] = float(group["lr"]) if device is None else torch.tensor(float(group["lr"]), device=device)
-        group["capturable"] = device is not None and device.type == "cuda"
+        group["lr"] = torch.tensor(float(group["lr"]), device=device)
+        group["capturable"] = device.type == "cuda"
+
+
+def unset_capturable(optimizer: torch.optim.Optimizer) -> None:
+    """Undo `set_capturable`, for an optimizer whose state comes from the checkpoint of a training with a graph."""
+    for group in optimizer.param_groups:
+        if group.get("capturable"):
+            group.update(lr=float(group["lr"]), capturable=False)
 
 
 def clipping(trainer: Any) -> Callable[[Sequence[nn.Parameter]], object]:
@@ -121,7 +126,7 @@ def clipping(trainer: Any) -> Callable[[Sequence[nn.Parameter]], object]:
 def obstacle(cfg: DictConfig, model: SequenceModel, callbacks: Sequence[pl.Callback]) -> str | None:
     """Return why a graph cannot make the training steps of a config; None if it can.
 
-    Code that is not of this package might do something else at each step, of which a graph would repeat the first.
+    Code from outside this package might behave differently at each step, whereas a graph replays the captured one.
     """
     trainer = cfg.trainer
     foreign = [f"{group}._target_={cfg[group]['_target_']}" for group in _GROUPS if not _is_own(cfg[group]["_target_"])]
@@ -129,11 +134,11 @@ def obstacle(cfg: DictConfig, model: SequenceModel, callbacks: Sequence[pl.Callb
         type(each).__name__ for each in callbacks if any(is_overridden(hook, each, pl.Callback) for hook in _HOOKS)
     ]
     reasons = {
-        "trainer.compile=false": trainer.compile is False,
-        "the device is no GPU": not on_gpus(trainer),
+        "trainer.compile=false": trainer.get("compile") is False,
+        "the device is not a GPU": not on_gpus(trainer),
         "several processes train together": n_ranks(trainer) * n_nodes(trainer) > 1,
         "trainer.precision=16-mixed scales losses": trainer.precision == "16-mixed",
-        "trainer.detect_anomaly=true": trainer.detect_anomaly,
+        "trainer.detect_anomaly=true": trainer.get("detect_anomaly", False),
         "a recurrent model draws its own dropout": isinstance(model, Recurrent) and model.rnn.dropout > 0,
         **{f"{each} might act differently at each step": True for each in foreign},
         **{f"{each} acts within a step": True for each in within},
@@ -141,24 +146,24 @@ def obstacle(cfg: DictConfig, model: SequenceModel, callbacks: Sequence[pl.Callb
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-_GROUPS = ("dataset", "model", "head", "optimizer")
+_GROUPS = ("dataset", "model", "head", "optimizer", "trainer")
 _HOOKS = ("on_before_backward", "on_after_backward", "on_before_optimizer_step", "on_before_zero_grad")
 
 
 def _is_own(target: str) -> bool:
-    return target.startswith(f"{__name__.partition('.')[0]}.")
+    return target.startswith(f"{__name__.partition('.')[0]}.") or target == named("trainer", "lightning").target
 
 
 def is_compiled(cfg: DictConfig, model: SequenceModel, *, graphed: bool) -> bool:
     """Return whether `torch.compile` compiles the model for training.
 
-    `trainer.compile=auto` does so in graphs that take long enough to make up for the minute of compilation.
+    `trainer.compile=auto` does so for graphs, in training that is long enough to make up for the time of compilation.
     """
-    if cfg.trainer.compile != "auto":
-        return bool(cfg.trainer.compile)
+    if (chosen := cfg.trainer.get("compile", "auto")) != "auto":
+        return bool(chosen)
     labels = cfg.trainer.max_steps * cfg.dataset.batch_size * cfg.dataset.context_length
     return graphed and type(model) is Decoder and labels * sum(p.numel() for p in model.parameters()) > LONG
 
 
 LONG = 2e14
-"""Labels times parameters from which compilation saves more than the minute that it takes."""
+"""Labels times parameters from which compilation saves more time than it takes."""

@@ -14,7 +14,7 @@ from ilt.models.base import SequenceModel
 from ilt.models.chunks import ActionChunks
 from ilt.models.heads import ActionHead
 from ilt.schema import PlainError
-from ilt.training.graphed import GraphedStep, set_capturable
+from ilt.training.graphed import GraphedStep, set_capturable, unset_capturable
 from ilt.training.ranks import total
 
 
@@ -41,8 +41,8 @@ class ImitationModule(pl.LightningModule):
         seed: determines dropout.
         make_optimizer: takes the model, `total_steps` and `fused`; see `ilt.training.optimizer.adamw`.
         compiled: whether `torch.compile` compiles the model for training.
-        clip: clips the gradients of parameters in a `GraphedStep`, which makes all training steps, with batches of
-            window numbers (`WindowData.as_numbers`). None for Lightning's steps.
+        clip: clips the gradients of parameters in a `GraphedStep`, which makes all training steps, from batches of
+            window indices (`WindowData.as_indices`). None for Lightning's steps.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ImitationModule(pl.LightningModule):
 
     @functools.cached_property
     def _model(self) -> Callable[..., Tensor]:
-        """The model as training calls it. A compiled module would be a second one in checkpoints."""
+        """The model as training calls it. Compiled as a module, it would be a second one in checkpoints."""
         return torch.compile(self.model.forward, dynamic=False) if self._compiled else self.model
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
@@ -88,7 +88,7 @@ class ImitationModule(pl.LightningModule):
         return loss
 
     def _graphed(self, windows: Tensor) -> Tensor:
-        """Make a training step with the windows of these numbers (B,) int64. Return the loss."""
+        """Make a training step with the windows of these indices (B,) int64. Return the loss."""
         assert self._clip is not None
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if (data.n_windows, len(windows)) != self._graphed_for:  # a round has added data at other addresses
@@ -100,10 +100,10 @@ class ImitationModule(pl.LightningModule):
     _graphed_for = 0, 0
 
     def _loss_of_windows(self, windows: Tensor) -> Tensor:
-        """Return the loss of window numbers (B,) int64, without reading anything back from the device."""
+        """Return the loss of the windows of these indices (B,) int64, without reading anything back from the device."""
         batch: dict[str, Tensor] = self.trainer.datamodule.gather(windows)  # type: ignore[attr-defined]
         kind = self.device.type
-        # the cache of converted weights would be filled only once, outside of the graph
+        # cached conversions of the weights would be those of the warm-up, which a graph never repeats
         with torch.autocast(kind, enabled=torch.is_autocast_enabled(kind), cache_enabled=False):
             outputs = self._model(batch["observations"], batch["actions"], batch["mask"])
             return mean_loss(self._head, at_least_float32(outputs), batch)
@@ -117,7 +117,7 @@ class ImitationModule(pl.LightningModule):
         steps.increment_completed()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Continue at the checkpoint's step, whichever way its steps were made; Lightning counts each on its own."""
+        """Continue at the checkpoint's step: Lightning counts automatic and manual steps separately."""
         loop = checkpoint["loops"]["fit_loop"]
         manual = loop["epoch_loop.manual_optimization.optim_step_progress"]
         automatic = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]
@@ -128,7 +128,10 @@ class ImitationModule(pl.LightningModule):
         """Prepare the optimizer, which may come from a checkpoint of another device, for the way steps are made."""
         self._graphed_for = 0, 0
         for optimizer in self.trainer.optimizers:
-            set_capturable(optimizer, None if self.automatic_optimization else self.device)
+            if self.automatic_optimization:
+                unset_capturable(optimizer)
+            else:
+                set_capturable(optimizer, self.device)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log loss and agreement. Every process sees all steps, so there is nothing to sum."""

@@ -25,7 +25,7 @@ MODULES = {
     "train": "training", "lightning": "training", "memory": "memory", "a2c": "sb3", "zoo": "zoo", "growth": "growth",
     "gpu_steps": "gpu", "gpu_attention": "gpu", "gpu_runs": "gpu",
 }  # fmt: skip
-"""Run in this order. `growth`, which draws figures, and the rows for a GPU run only when named."""
+"""Run in this order. `growth`, which draws figures, and the GPU benchmarks run only when named."""
 COLUMNS = ["work", "ours", "beside", "there", "ratio (min … max)", "bar"]
 
 

@@ -38,7 +38,7 @@ WARM_UP, N_STEPS, TIMES = 20, 100, 5
 
 
 def gpu_steps(spec: EnvSpec) -> list[Row]:
-    """Measure milliseconds per step of 256 windows: compiled, as a graph of torch's kernels, and one by one."""
+    """Measure milliseconds per step of 256 windows: in a graph, compiled or not, and with kernels one by one."""
     rows = []
     for size, k, bar in (("tiny", 8, 0.8), ("small", 16, 1.6), ("base", 64, 5.0)):
         ours = step_ms(size, k, compiled=True)
@@ -79,7 +79,7 @@ def step_ms(
         clip=clip if graphed else None,
     )
     data = WindowData(dataset, dataset, batch_size=batch_size, seed=0)
-    data.as_numbers = graphed
+    data.as_indices = graphed
     trainer = pl.Trainer(
         accelerator="gpu",
         devices=1,

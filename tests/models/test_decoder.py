@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ilt.envs.actions import ActionSpace
+from ilt.models.attention import EVERY, causal_attention
 from ilt.models.decoder import Decoder
 
 K = 5
@@ -301,6 +302,16 @@ def test_a_window_longer_than_the_context_is_refused_unless_the_model_slides(opt
     with pytest.raises(ValueError, match="at most 5 steps, got a window of 6"):
         decoder(**options)(*window(length=6))
     assert decoder()(*window(length=6)).shape == (3, 6, 4)
+
+
+@each(tokens=TOKENS, attention=ATTENTIONS, context_length=(1, 2, 5), n_layer=(1, 2))
+def test_a_gpu_attends_to_everything_only_within_windows_of_training(options: dict[str, Any]) -> None:
+    model = decoder(**options).to("meta")
+    n_tokens = model.attn_mask.shape[-1]
+    for layer, (mask, read) in enumerate(zip(decoder(**options).attn_mask, model.reads, strict=True)):
+        whole = read == EVERY and bool(mask.tril().equal(torch.ones_like(mask).tril()))
+        assert (model._faster_attention(layer, n_tokens, read) is causal_attention) == whole
+        assert model._faster_attention(layer, n_tokens + 1, read) is None  # as in validation
 
 
 def gradients(model: Decoder, given: tuple[Tensor, Tensor]) -> list[Tensor]:

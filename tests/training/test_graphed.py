@@ -36,7 +36,7 @@ def anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the CPU make training steps as a GPU does."""
     found = obstacle
     monkeypatch.setattr(
-        training, "obstacle", lambda *given: None if (why := found(*given)) == "the device is no GPU" else why
+        training, "obstacle", lambda *given: None if (why := found(*given)) == "the device is not a GPU" else why
     )
 
 
@@ -165,7 +165,7 @@ def test_the_loss_of_fixed_shape_is_the_heads_loss_of_real_actions(
     ("overrides", "reason"),
     [
         (["trainer.compile=false"], "trainer.compile=false"),
-        (["trainer.accelerator=cpu"], "the device is no GPU"),
+        (["trainer.accelerator=cpu"], "the device is not a GPU"),
         (["trainer.devices=2"], "several processes"),
         (["trainer.precision=16-mixed"], "16-mixed"),
         (["trainer.detect_anomaly=true"], "detect_anomaly"),
