@@ -91,7 +91,8 @@ class FastActor:
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
         """Map (n, obs_dim) float32 to logits (n, A) float32, or to numbers (n, dim) with their deviations, if any."""
-        outputs = self._in_numpy(observations) if native.perceive is None else self._in_c(observations)
+        in_c = native.perceive is not None and len(observations) > 0
+        outputs = self._in_c(observations) if in_c else self._in_numpy(observations)
         if self._squash or self._log_std is None:
             return outputs
         return np.concatenate([outputs, np.broadcast_to(self._log_std, outputs.shape)], axis=1)

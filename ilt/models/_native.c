@@ -47,10 +47,9 @@ typedef struct {
 
 /* --- arithmetic --- */
 
-/* Cephes' expf (Moshier), and 0 below -87. */
+/* exp(x) for x of at most 0, with the polynomial of Cephes' expf (Moshier); 0 below -87. */
 INLINE float exponential(float given) {
-    const float x = given < -87.0f ? -87.0f : given, n = floorf(x * 1.44269504f + 0.5f);
-    const float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    const float x = given > -87.0f ? given : -87.0f, n = floorf(x * 1.44269504f + 0.5f), r = x - n * 0.69314718f;
     float p = 1.9875691500e-4f;
     p = p * r + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
@@ -58,8 +57,8 @@ INLINE float exponential(float given) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    const union { int32_t bits; float value; } power = {((int32_t)n + 127) << 23};
-    return given < -87.0f ? 0.0f : p * power.value;
+    const union { uint32_t bits; float value; } power = {(uint32_t)((int32_t)n + 127) << 23};
+    return given > -87.0f ? p * power.value : given == given ? 0.0f : given;
 }
 
 /* GELU with the error function of Abramowitz and Stegun, 7.1.26, which is accurate to 1.5e-7. */
@@ -228,7 +227,7 @@ INLINE void run_perceptron(const Perceptron *mlp) {
         if (last ? mlp->tanh_after : mlp->tanh_between)
             for (Size i = 0; i < mlp->n_rows * n_out; i++) y[i] = hyperbolic_tangent(y[i]);
         else if (!last)
-            for (Size i = 0; i < mlp->n_rows * n_out; i++) y[i] = y[i] > 0.0f ? y[i] : 0.0f;
+            for (Size i = 0; i < mlp->n_rows * n_out; i++) y[i] = y[i] < 0.0f ? 0.0f : y[i]; /* NaN stays */
         x = y, stride = n_out;
     }
 }
@@ -353,8 +352,9 @@ static int read_step(Views *views, PyObject *args, Step *step, int *is_long) {
                           &out, &step->n_head, &step->head_dim, &step->n_new, &step->per_step, &step->state_index))
         return 0;
     step->n_layer = PyTuple_Size(layers);
-    if (PyTuple_Size(head) != 2 || step->n_head < 1 || step->head_dim < 2 || step->n_layer < 1 || step->n_new < 1 ||
-        step->per_step < 1 || step->state_index < 0) {
+    if (PyTuple_Size(head) != 2 || step->n_layer < 1 || step->n_new < 1 || step->per_step < 1 || step->state_index < 0 ||
+        step->head_dim < 1 || step->n_head < 1 || step->n_head > PY_SSIZE_T_MAX / 64 / step->head_dim ||
+        (rope != Py_None && step->head_dim % 2)) {
         PyErr_SetString(PyExc_ValueError, "there must be layers, a head of two arrays, and sizes");
         return 0;
     }

@@ -69,6 +69,8 @@ class CachedDecoder:
             for grown in [self._native] if self._native is not None else [layer.ring for layer in self._layers]:
                 grown.grow(missing)
         self._steps[slots] = 0
+        for cleared in [self._native] if self._native is not None else [layer.ring for layer in self._layers]:
+            cleared.clear(slots)  # a NaN would also reach tokens that do not attend to it
 
     def step(self, slots: np.ndarray, observations: np.ndarray, previous: np.ndarray) -> np.ndarray:
         """Process one step of each slot's episode; see `ilt.models.base.Stepper`."""
@@ -154,11 +156,17 @@ class _Native:
         parts = zip(self._weights, self._biases, self._keys, self._values, self._rings, strict=True)
         self._layers = tuple((*weights, *rest) for weights, *rest in parts)
 
+    def clear(self, slots: np.ndarray) -> None:
+        """Zero the cached keys and values of these slots (n,) int64."""
+        for cached in (*self._keys, *self._values):
+            cached[slots] = 0.0
+
     def rows(self, shape: tuple[int, int, int]) -> np.ndarray:
         """Return an array (n, new, d_model) for the embedded tokens of `step`, which overwrites it."""
         n_rows, d_model = shape[0] * shape[1], shape[2]
         if n_rows != self._n_rows:
             self._x, self._n_rows = native.rows(n_rows, d_model), n_rows
+        self._x[:] = 0.0  # a NaN must not stay in the padding
         return self._x[:n_rows].reshape(*shape[:2], -1)[:, :, :d_model]
 
     def step(self, slots: np.ndarray, steps: np.ndarray) -> np.ndarray:
@@ -250,6 +258,10 @@ class _Ring:
     def grow(self, n_slots: int) -> None:
         """Add `n_slots` slots."""
         self._kv = np.concatenate([self._kv, np.zeros((n_slots, *self._kv.shape[1:]), dtype=np.float32)])
+
+    def clear(self, slots: np.ndarray) -> None:
+        """Zero the cached keys and values of these slots (n,) int64."""
+        self._kv[slots] = 0.0
 
     def put(
         self, slots: np.ndarray, held: np.ndarray | slice, steps: np.ndarray, tokens: np.ndarray, kv: np.ndarray

@@ -248,7 +248,7 @@ def check_components(ctx: Context, cfg: DictConfig) -> None:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         model, head = model_spec(ctx, cfg).build()
         _check_acting(model, head, target=cfg.model["_target_"])
-    _make_optimizer(cfg.optimizer, model, total_steps=1, fused=False)
+    _make_optimizer(cfg.optimizer, model, total_steps=1, fused=None)
     _make_callbacks(ctx, cfg, Path(), head)
     options = {name: value for name, value in own_keys("trainer", cfg.trainer).items() if name not in _OF_STEPS}
     accepted(_located("trainer", cfg), options, {}, prefix="trainer")

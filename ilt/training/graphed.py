@@ -106,13 +106,6 @@ def set_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> No
         group["capturable"] = device.type == "cuda"
 
 
-def unset_capturable(optimizer: torch.optim.Optimizer) -> None:
-    """Undo `set_capturable`, for an optimizer whose state comes from the checkpoint of a training with a graph."""
-    for group in optimizer.param_groups:
-        if group.get("capturable"):
-            group.update(lr=float(group["lr"]), capturable=False)
-
-
 def clipping(trainer: Any) -> Callable[[Sequence[nn.Parameter]], object]:
     """Return what clips gradients in place as a config's `trainer` says."""
     limit = trainer.gradient_clip_val

@@ -14,7 +14,7 @@ from ilt.models.base import SequenceModel
 from ilt.models.chunks import ActionChunks
 from ilt.models.heads import ActionHead
 from ilt.schema import PlainError
-from ilt.training.graphed import GraphedStep, set_capturable, unset_capturable
+from ilt.training.graphed import GraphedStep, set_capturable
 from ilt.training.ranks import total
 
 
@@ -101,7 +101,8 @@ class ImitationModule(pl.LightningModule):
 
     def _loss_of_windows(self, windows: Tensor) -> Tensor:
         """Return the loss of the windows of these indices (B,) int64, without reading anything back from the device."""
-        batch: dict[str, Tensor] = self.trainer.datamodule.gather(windows)  # type: ignore[attr-defined]
+        batch = self.trainer.datamodule.gather(windows)  # type: ignore[attr-defined]
+        batch = self.trainer.precision_plugin.convert_input(batch)
         kind = self.device.type
         # cached conversions of the weights would be those of the warm-up, which a graph never repeats
         with torch.autocast(kind, enabled=torch.is_autocast_enabled(kind), cache_enabled=False):
@@ -117,21 +118,24 @@ class ImitationModule(pl.LightningModule):
         steps.increment_completed()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Continue at the checkpoint's step: Lightning counts automatic and manual steps separately."""
+        """Continue at the checkpoint's step, whichever way steps were made.
+
+        Lightning counts automatic and manual steps separately, and an optimizer for a graph has tensors elsewhere.
+        """
         loop = checkpoint["loops"]["fit_loop"]
         manual = loop["epoch_loop.manual_optimization.optim_step_progress"]
         automatic = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]
         for progress in (manual["total"], automatic["total"]):
             progress.update(ready=checkpoint["global_step"], completed=checkpoint["global_step"])
+        for group in (group for kept in checkpoint["optimizer_states"] for group in kept["param_groups"]):
+            if not self.automatic_optimization or group.get("capturable"):  # torch places the state accordingly
+                group.update(lr=float(group["lr"]), fused=self._fused, capturable=False)
 
     def on_train_start(self) -> None:
-        """Prepare the optimizer, which may come from a checkpoint of another device, for the way steps are made."""
+        """Prepare the optimizer for a graph, if there is one."""
         self._graphed_for = 0, 0
-        for optimizer in self.trainer.optimizers:
-            if self.automatic_optimization:
-                unset_capturable(optimizer)
-            else:
-                set_capturable(optimizer, self.device)
+        for optimizer in [] if self.automatic_optimization else self.trainer.optimizers:
+            set_capturable(optimizer, self.device)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log loss and agreement. Every process sees all steps, so there is nothing to sum."""
@@ -167,9 +171,13 @@ class ImitationModule(pl.LightningModule):
             )
 
     def configure_optimizers(self) -> Any:
-        # in mixed precision Lightning cannot clip the gradients of a fused optimizer
-        fused = not self.automatic_optimization or "mixed" not in str(self.trainer.precision)
-        return self._make_optimizer(self.model, total_steps=int(self.trainer.estimated_stepping_batches), fused=fused)
+        n_steps = int(self.trainer.estimated_stepping_batches)
+        return self._make_optimizer(self.model, total_steps=n_steps, fused=self._fused)
+
+    @property
+    def _fused(self) -> bool | None:
+        """Whether the optimizer is fused: in mixed precision Lightning cannot clip the gradients of one that is."""
+        return True if not self.automatic_optimization or "mixed" not in str(self.trainer.precision) else None
 
 
 def mean_loss(head: ActionHead, outputs: Tensor, batch: dict[str, Tensor]) -> Tensor:

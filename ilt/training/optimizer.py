@@ -11,7 +11,7 @@ def adamw(
     model: nn.Module,
     *,
     total_steps: int,
-    fused: bool,
+    fused: bool | None,
     learning_rate: float,
     betas: tuple[float, float],
     weight_decay: float,
@@ -26,7 +26,7 @@ def adamw(
     Args:
         model: the model to train.
         total_steps: number of training steps.
-        fused: whether to use the fused kernel, with which Lightning cannot clip gradients in mixed precision.
+        fused: whether to use the fused kernel; None for torch's choice of the others.
         learning_rate: peak learning rate.
         betas: decay rates of the first and second moments.
         weight_decay: weight decay of linear and recurrent weights.

@@ -62,6 +62,9 @@ def test_the_fast_actor_matches_and_keeps_the_weights_it_was_made_with(
     assert (outputs.dtype, outputs.shape) == (np.float32, (63, 8 if with_deviations else 4))
     assert np.allclose(outputs[:, :4], actor(observations).detach().numpy(), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(outputs[:, 4:], for_deviation(np.array(-0.5)), rtol=1e-6)
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(made(np.full((1, 8), np.nan, dtype=np.float32))[:, :4]).all()
+    assert made(observations[:0].numpy()).shape == outputs[:0].shape
     for tensor in actor.state_dict().values():
         tensor.add_(1.0)
     assert np.array_equal(made(observations.numpy()), outputs)

@@ -184,6 +184,30 @@ def test_any_width_and_number_of_heads_is_computed(d_model: int, n_head: int) ->
     close(one_by_one(model, observations, actions), recomputed(model, observations, actions))
 
 
+def test_a_head_may_be_of_any_size() -> None:
+    model, (observations, actions) = decoder(d_model=6, n_head=6, positions="none"), made_up(12)
+    close(one_by_one(model, observations, actions), recomputed(model, observations, actions))
+
+
+@pytest.mark.parametrize("d_model", [8, 16])
+@pytest.mark.parametrize("bad", [np.nan, 3e38])
+def test_a_value_that_is_not_finite_does_not_outlive_its_episode(bad: float, d_model: int) -> None:
+    model, slots, rng = decoder(d_model=d_model, context_length=4), np.arange(2), np.random.default_rng(0)
+    spoiled, fresh = CachedDecoder(model), CachedDecoder(model)
+    observations, past = rng.standard_normal((8, 2, 3)).astype(np.float32), rng.integers(0, 4, (8, 2))
+    spoiled.reset(slots)
+    with np.errstate(all="ignore"):
+        for t in range(8):
+            outputs = spoiled.step(slots, np.where(t == 6, np.float32(bad), observations[t]), past[t])
+    assert np.isnan(outputs).any()
+    for cached in (spoiled, fresh):
+        cached.reset(slots)
+    for t in range(8):
+        np.testing.assert_array_equal(
+            spoiled.step(slots, observations[t], past[t]), fresh.step(slots, observations[t], past[t])
+        )
+
+
 def test_large_inputs_saturate() -> None:
     model, (observations, actions) = decoder(), made_up(12)
     outputs = one_by_one(model, 1e4 * observations, actions)
