@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
-from ilt.evaluation.sequential import WORSE, Decision, decide_in_batches
+from ilt.evaluation.sequential import Decision, decide_in_batches
 from ilt.models.spec import ModelSpec
 from ilt.rollout.policies import Policy, SequencePolicy
 from ilt.rollout.recorded import RANDOM, Context, random_policy
@@ -59,14 +59,6 @@ def evaluate_finalists(ctx: Context, cfg: DictConfig, runs: Mapping[int, Sequenc
             own |= {"difference": decision.mean, "interval": decision.interval, "outcome": decision.outcome}
         found.append(own)
     return found
-
-
-def winner_of(finalists: Sequence[Mapping[str, Any]]) -> int:
-    """Return the trial with the highest mean of those that are not worse than the first one, in the same episodes."""
-    first, *others = finalists
-    best = max(others, key=lambda each: each["difference"], default=None)
-    ahead = best is not None and best["outcome"] != WORSE and best["difference"] > 0
-    return int(best["trial"] if best is not None and ahead else first["trial"])
 
 
 def _student(cfg: DictConfig, run: Path) -> Policy:

@@ -14,10 +14,10 @@ from optuna.distributions import distribution_to_json as to_json
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ilt.evaluation.run_table import run_table
+from ilt.evaluation.sequential import WORSE
 from ilt.evaluation.tables import markdown_table
 from ilt.schema import ConfigError, PlainError, plain
 from ilt.settings import training_config
-from ilt.studies.finalists import winner_of
 from ilt.studies.optuna_study import open_study
 from ilt.studies.search_report import write_report
 from ilt.tracking.records import read_run
@@ -179,7 +179,7 @@ class Search:
         if not complete:
             raise PlainError(f"none of the {len(study.trials)} trials in {self._folder} was completed")
         finalists = self._finalists(study, sorted(complete, key=lambda trial: -trial.value))  # type: ignore[operator]
-        best = study.trials[winner_of(finalists)]
+        best = study.trials[_winner_of(finalists)]
         log.info("retraining the winner, trial %d, with fresh seeds, to score it on test seeds", best.number)
         study.set_user_attr("winners", [*dict.fromkeys([*study.user_attrs.get("winners", []), best.number])])
         seeds = self._options.fresh_seeds
@@ -235,3 +235,11 @@ def _best(study: optuna.Study) -> tuple[int, float]:
 
 def _subfolder(seed: int, *, trial: int | None = None, winner: int | None = None) -> str:
     return f"trial-{trial:03d}/seed-{seed}" if winner is None else f"winner-{winner:03d}/seed-{seed}"
+
+
+def _winner_of(finalists: Sequence[Mapping[str, Any]]) -> int:
+    """Return the trial with the highest mean of those that are not worse than the first one, in the same episodes."""
+    first, *others = finalists
+    best = max(others, key=lambda each: each["difference"], default=None)
+    ahead = best is not None and best["outcome"] != WORSE and best["difference"] > 0
+    return int(best["trial"] if best is not None and ahead else first["trial"])

@@ -76,6 +76,7 @@ callbacks.rollout.n_episodes=2.5 -> callbacks.rollout.n_episodes must be an inte
 +trainer.fast_dev_run=true -> trainer.fast_dev_run cannot be set: a run needs its checkpoints and rollout
 trainer.precision=16-mixed -> trainer.precision must be 32-true, bf16-mixed or 64-true on a CPU, got 16-mixed
 trainer.precision=8 -> trainer.precision must be one of ['32-true', 'bf16-mixed', '16-mixed', '64-true'],
+trainer.compile=sometimes -> trainer.compile must be true, false or auto, got 'sometimes'
 trainer.accelerator=tpu -> trainer.accelerator must be one of ['auto', 'cpu', 'gpu'], got 'tpu'
 +trainer.max_stepz=4 -> trainer.max_stepz is not a key; did you mean trainer.max_steps?
 trainer.max_stepz=4 -> trainer.max_stepz is not a key; did you mean trainer.max_steps?
@@ -132,8 +133,8 @@ threads=1000000 -> threads must be an integer from 1 to 1024, or null, got 10000
 modle=tiny -> modle is not a key; did you mean model?
 +modl=tiny -> modl is not a key; did you mean model?
 experimnt=smoke -> experimnt is not a key; did you mean experiment?
-experiment=foo -> experiment must be one of ['acrobot', 'adapt', 'blind', 'cartpole',
-+experiment=foo -> experiment must be one of ['acrobot', 'adapt', 'blind', 'cartpole',
+experiment=foo -> experiment must be one of ['acrobot', 'adapt', 'bipedal_walker', 'bipedal_walker_blind',
++experiment=foo -> experiment must be one of ['acrobot', 'adapt', 'bipedal_walker', 'bipedal_walker_blind',
 sweep=foo -> sweep must be one of ['optuna'], got 'foo'
 search=default -> search is not a group of ilt train
 +search=default -> search.study_name must be given; it must be a name of letters, digits, _ and -
@@ -265,9 +266,7 @@ expert=function -> expert.function must be given; it must be text
 expert=function expert.function=nowhere:act -> expert.function must be the dotted path of something that can be imported
 expert=function expert.function=os:nobody -> expert.function=os.nobody does not exist
 expert=function expert.function=os.sep -> expert.function=os.sep must be a function or class, got str
-expert=function expert.function=os.getcwd -> expert.function=os.getcwd must take observations, but takes no argument
 expert=function expert.function=os.listdir expert.gain=2 -> expert.gain is not a key; did you mean expert.train?
-expert=function expert.function=os.listdir +expert.gain=2 -> expert.gain is not a key of posix.listdir
 expert=sb3 expert.path=nowhere.zip -> expert.path must be a file, got nowhere.zip
 expert=foo -> expert must be one of ['a2c', 'a2c_privileged', 'function', 'heuristic', 'none', 'ppo',
 expert.seed=-1 -> expert.seed must be an integer from 0 to 4294967295, got -1
@@ -439,13 +438,13 @@ evaluation.video=maybe -> evaluation.video must be true or false, got 'maybe'
 evaluation=foo -> evaluation must be one of ['default'], got 'foo'
 evaluation=null -> evaluation=null is not an option of a group; a group takes a name, such as model=tiny
 [study: everything]
- -> study must be given; it must be one of ['zoo']
-zooo -> study must be one of ['zoo'], got 'zooo'; did you mean zoo?
+ -> study must be given; it must be one of ['adapt', 'blind', 'returns', 'zoo']
+zooo -> study must be one of ['adapt', 'blind', 'returns', 'zoo'], got 'zooo'; did you mean zoo?
 zoo only=3 -> only must be a list of a sweep, a value or KEY:VALUE, got 3
 zoo dry_run=3 -> dry_run must be true or false, got 3
 zoo seed=-1 -> seed must be an integer from 0 to 4294967295, got -1
 zoo trainer.max_stepz=3 -> trainer.max_stepz is not a key; did you mean trainer.max_steps?
-zoo trainer.max_steps=3 -> study.sweeps.classic_control: trainer.max_steps must be a positive multiple of
+zoo trainer.max_steps=3 -> study.sweeps.classic_control: trainer.max_steps must be a multiple of
 zoo study.bar=high -> study.bar must be a number, or null, got 'high'
 zoo study.metric=loss -> study.metric must be one of ['performance', 'return'], got 'loss'
 zoo study.rows=[foo] -> study.sweeps.classic_control: study.rows and study.columns must contain groups or keys of
@@ -643,13 +642,15 @@ optimizer._target_=torch.optim.Foo -> optimizer._target_=torch.optim.Foo does no
 optimizer._target_=os.getcwd -> optimizer.learning_rate is not a key of posix.getcwd
 trainer._target_=os.getcwd -> trainer.accelerator is not a key of posix.getcwd
 expert._target_=os.getcwd -> expert.
+expert=function expert.function=os.getcwd -> expert.function=os.getcwd must take observations, but takes no argument
+expert=function expert.function=os.listdir +expert.gain=2 -> expert.gain is not a key of posix.listdir
 imitation._target_=os.getcwd -> imitation.
 dataset._target_=os.getcwd -> dataset.
 head._target_=os.getcwd -> head.
 demos._target_=os.getcwd -> demos.
 callbacks.rollout._target_=os.getcwd -> callbacks.rollout.
 logger={_target_:os.getcwd} -> logger.
-expert=sb3 expert.path=GIVEN/sb3.zip -> expert.path must be a file that Stable-Baselines3 saved
+expert=sb3 expert.path=GIVEN/sb3.zip -> expert.path=GIVEN/sb3.zip must have nothing but tensors in policy.pth
 demos=file demos.path=GIVEN/episodes.npz demos.validation_path=GIVEN/episodes.npz -> demos.path:
 """
 """A heading gives the command and the topic of the lines below it. A line contains the arguments and the start of the
