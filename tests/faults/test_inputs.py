@@ -650,7 +650,7 @@ head._target_=os.getcwd -> head.
 demos._target_=os.getcwd -> demos.
 callbacks.rollout._target_=os.getcwd -> callbacks.rollout.
 logger={_target_:os.getcwd} -> logger.
-expert=sb3 expert.path=GIVEN/sb3.zip -> expert.path=GIVEN/sb3.zip must have nothing but tensors in policy.pth
+expert=sb3 expert.path=GIVEN/sb3.zip -> expert.path=
 demos=file demos.path=GIVEN/episodes.npz demos.validation_path=GIVEN/episodes.npz -> demos.path:
 """
 """A heading gives the command and the topic of the lines below it. A line contains the arguments and the start of the
