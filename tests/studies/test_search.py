@@ -324,7 +324,7 @@ def test_a_folder_is_for_one_search_and_one_process_at_a_time(tmp_path: Path) ->
 @pytest.mark.slow
 def test_trials_run_in_parallel_through_the_launcher(tmp_path: Path) -> None:
     parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "search.trials_at_once=2"]
-    options = ["search.n_trials=2", "search.fresh_seeds=[9]", f"hydra.sweep.dir={tmp_path}"]
+    options = ["search.n_trials=2", "search.fresh_seeds=[9]", "search.finalists=1", f"hydra.sweep.dir={tmp_path}"]
     found = multirun(toy_search.train_in_company, *options, *parallel)
     assert states(found) == ["complete"] * 2
     assert len(set(rates(found))) == 2

@@ -246,6 +246,7 @@ def test_a_gpu_learns_in_bfloat16_what_it_learns_in_float32(compile: str, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # by the compiler itself
 def test_a_compiled_model_learns_the_same_on_a_cpu(tmp_path: Path) -> None:
     one, other = (
         trained(tmp_path / choice, "cpu", f"trainer.compile={choice}", *by_steps(4)) for choice in ("true", "false")
