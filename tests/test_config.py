@@ -25,7 +25,8 @@ from ilt.rollout.recorded import Context
 from ilt.schema import COMPONENTS, ConfigError, config_hash, named, own_keys
 from ilt.settings import NOT_OF_THE_RUN, check_config, parse_seeds, run_config, training_config, training_hash
 from ilt.tracking.store import SHIPPED, Store
-from ilt.training.fit import _OF_STEPS, check_components, model_spec
+from ilt.training.config import NOT_OF_LIGHTNING
+from ilt.training.fit import check_components, model_spec
 from tests.test_plugin import CONF as PLUGIN_CONF
 from tests.test_plugin import PLUGIN
 from tests.test_schema import with_a_new_key, with_another
@@ -161,7 +162,7 @@ def test_every_trainer_can_be_built(option: str, tmp_path: Path) -> None:
     if trainer.accelerator == "gpu" and not torch.cuda.is_available():
         pytest.skip("needs a GPU")
     quiet = {"logger": False, "enable_checkpointing": False, "default_root_dir": str(tmp_path)}
-    options = {name: value for name, value in own_keys("trainer", trainer).items() if name not in _OF_STEPS}
+    options = {name: value for name, value in own_keys("trainer", trainer).items() if name not in NOT_OF_LIGHTNING}
     assert pl.Trainer(**options, **quiet).max_steps == trainer.max_steps
 
 

@@ -93,6 +93,10 @@ class Trainer:
     sync_batchnorm: bool = key(False, "Synchronize BatchNorm statistics across the processes.")
 
 
+NOT_OF_LIGHTNING = {"compile"}
+"""Keys of `trainer` that are not arguments of Lightning's Trainer."""
+
+
 @component("callbacks", "rollout", "ilt.training.callbacks.RolloutEvaluation")
 class Rollout:
     """Runs the student on selection seeds at each validation."""

@@ -38,6 +38,7 @@ from ilt.tracking.run_folder import TRAINING, RunFolder
 from ilt.tracking.store import Artifact, DamagedArtifactError, read_with_digest, replacing, write_with_digest
 from ilt.training.callbacks import LearningCurve, Pruning
 from ilt.training.checkpoints import Best, CheckpointFiles, Last
+from ilt.training.config import NOT_OF_LIGHTNING
 from ilt.training.display import TrainingDisplay
 from ilt.training.graphed import clipping, is_compiled, obstacle
 from ilt.training.module import ImitationModule
@@ -250,7 +251,7 @@ def check_components(ctx: Context, cfg: DictConfig) -> None:
         _check_acting(model, head, target=cfg.model["_target_"])
     _make_optimizer(cfg.optimizer, model, total_steps=1, fused=None)
     _make_callbacks(ctx, cfg, Path(), head)
-    options = {name: value for name, value in own_keys("trainer", cfg.trainer).items() if name not in _OF_STEPS}
+    options = {name: value for name, value in own_keys("trainer", cfg.trainer).items() if name not in NOT_OF_LIGHTNING}
     accepted(_located("trainer", cfg), options, {}, prefix="trainer")
 
 
@@ -356,7 +357,7 @@ def _make_trainer(
     # torch warns about the optimizer's step before a graph is captured
     warnings.filterwarnings("ignore", message=".*capturable=True.*")
     options = {
-        **{name: value for name, value in own_keys("trainer", cfg.trainer).items() if name not in _OF_STEPS},
+        **{name: value for name, value in own_keys("trainer", cfg.trainer).items() if name not in NOT_OF_LIGHTNING},
         **({"gradient_clip_val": None, "gradient_clip_algorithm": None} if graphed else {}),  # the step clips
         "devices": n_ranks(cfg.trainer),
         "strategy": strategy or "auto",
@@ -370,10 +371,6 @@ def _make_trainer(
         "default_root_dir": str(run.path),
     }
     return _located("trainer", cfg)(**options)
-
-
-_OF_STEPS = {"compile"}
-"""Keys of `trainer` that are not arguments of Lightning's Trainer."""
 
 
 def _export(spec: ModelSpec, model: SequenceModel, run: RunFolder, name: str) -> Path:
