@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -179,7 +180,8 @@ class Block(nn.Module):
         if attend is not None or not x.is_cpu or torch.compiler.is_compiling():
             q, k, v = self.project(x, rope_cache)
             attend = attend or functools.partial(fused_attention, attn_mask=attn_mask)
-            y = attend(q[:, :, read], k, v, dropout=dropout)
+            with torch.autocast("cpu", enabled=False) if x.is_cpu else nullcontext():
+                y = attend(q[:, :, read], k, v, dropout=dropout)
             return self.join(x[:, read], y.transpose(1, 2).flatten(2))
         plain = n_tokens <= 1.5 * SHORT
         n = max(SHORT // n_tokens, 1) if plain else 1  # several windows in one block-diagonal attention

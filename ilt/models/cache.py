@@ -50,6 +50,8 @@ class CachedDecoder:
         self._action_head = _after_norm(model.norm, model.action_head)
         self._rope = None if model.rope_cache is None else _Rope(model.head_dim)
         self._native = None if native.decode is None else _Native(self._layers, self._action_head, self._rope, model)
+        rings = [layer.ring for layer in self._layers]
+        self._caches: list[_Ring] | list[_Native] = rings if self._native is None else [self._native]
         self._steps = np.zeros(0, dtype=np.int64)  # processed so far in each slot's episode
 
     @staticmethod
@@ -66,11 +68,11 @@ class CachedDecoder:
         missing = slots.max() + 1 - len(self._steps)
         if missing > 0:
             self._steps = np.pad(self._steps, (0, missing))
-            for grown in [self._native] if self._native is not None else [layer.ring for layer in self._layers]:
-                grown.grow(missing)
+            for cache in self._caches:
+                cache.grow(missing)
         self._steps[slots] = 0
-        for cleared in [self._native] if self._native is not None else [layer.ring for layer in self._layers]:
-            cleared.clear(slots)  # a NaN would also reach tokens that do not attend to it
+        for cache in self._caches:
+            cache.clear(slots)  # a NaN would also reach tokens that do not attend to it
 
     def step(self, slots: np.ndarray, observations: np.ndarray, previous: np.ndarray) -> np.ndarray:
         """Process one step of each slot's episode; see `ilt.models.base.Stepper`."""

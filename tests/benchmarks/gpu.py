@@ -1,7 +1,7 @@
 """Training on a GPU: `python -m tests.benchmarks only=gpu_steps,gpu_attention,gpu_runs` on a machine that has one.
 
 Steps are timed under Lightning, with clipping, schedule and weight averaging. Data is random, since values change
-nothing about speed. All of it takes about four minutes.
+nothing about speed. Steps and runs take about three minutes; attention has not run in this form.
 """
 
 import functools

@@ -335,3 +335,12 @@ def test_long_windows_are_compared_chunk_by_chunk_with_the_same_results(
     for ours, expected in zip(chunked, gradients(model, given), strict=True):
         scale = max(1.0, expected.abs().max().item())
         torch.testing.assert_close(ours / scale, expected / scale, atol=1e-5, rtol=1e-5)
+
+
+def test_chunks_are_computed_in_float32_on_a_cpu_in_mixed_precision() -> None:
+    model, found = decoder(context_length=300, n_layer=6), []
+    for block in model.blocks:
+        block.attention_out.register_forward_pre_hook(lambda _, given: found.append(given[0].dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(*window(2, 300))
+    assert found == [torch.float32] * 6
