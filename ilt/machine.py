@@ -80,7 +80,12 @@ _GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, Window
 def check_precision(trainer: Any, *, on_gpus: bool) -> None:
     """Raise ConfigError if a config's `trainer` asks for a precision that the device does not support."""
     if trainer.precision == "16-mixed" and not on_gpus:
-        raise ConfigError("trainer.precision must be 32-true, bf16-mixed or 64-true on a CPU, got 16-mixed")
+        raise ConfigError("trainer.precision must be auto, 32-true, bf16-mixed or 64-true on a CPU, got 16-mixed")
+
+
+def multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Return whether this machine's CPU multiplies bfloat16 numbers, by AMX or AVX-512; False where that is unknown."""
+    return cpuinfo.is_file() and not {"amx_bf16", "avx512_bf16"}.isdisjoint(cpuinfo.read_text().split())
 
 
 def outputs_of(cfg: DictConfig) -> Path:

@@ -279,7 +279,7 @@ WRONG_VALUES = [
     ("expert.total_steps", 1e6, "an integer from 1 to 2147483647"),
     ("trainer.max_steps", 10**20, "an integer from -1 to 2147483647"),
     ("trainer.num_nodes", 0, "an integer of at least 1"),
-    ("trainer.precision", "16", "one of ['32-true', 'bf16-mixed', '16-mixed', '64-true']"),
+    ("trainer.precision", "16", "one of ['auto', '32-true', 'bf16-mixed', '16-mixed', '64-true']"),
     ("trainer.deterministic", "warn", "true or false, or null"),
     ("trainer.gradient_clip_algorithm", "sum", "one of ['norm', 'value'], or null"),
     ("demos.filters", None, "a mapping"),
@@ -380,7 +380,7 @@ trainer.callbacks=[]: trainer.callbacks cannot be set: callbacks have their own 
 trainer.plugins=[]: trainer.plugins cannot be set: they are objects, which a config cannot contain
 trainer.default_root_dir=x: trainer.default_root_dir cannot be set: a run writes to its folder
 trainer.accumulate_grad_batches=2: trainer.accumulate_grad_batches cannot be set: a resumed run finds its batches
-trainer.precision=16-mixed: trainer.precision must be 32-true, bf16-mixed or 64-true on a CPU, got 16-mixed
+trainer.precision=16-mixed: trainer.precision must be auto, 32-true, bf16-mixed or 64-true on a CPU, got 16-mixed
 sweep=optuna search.seed=4294967296: search.seed must be an integer from 0 to 4294967295, got 4294967296
 sweep=optuna search.seeds=[0,1,4294967296]: search.seeds must be a list of an integer from 0 to 4294967295
 sweep=optuna search.fresh_seeds=[4294967296]: search.fresh_seeds must be a list of an integer from 0 to 4294967295

@@ -62,7 +62,10 @@ class Trainer:
         1, "Processes per machine that train one model, each with an equal share of every batch.", rule=_DEVICES
     )
     precision: str = key(
-        "32-true", "Numerical precision of training.", choices=("32-true", "bf16-mixed", "16-mixed", "64-true")
+        "32-true",
+        "Numerical precision of training; `auto` is bf16-mixed where the device multiplies bfloat16 numbers (GPUs, and "
+        "CPUs with AMX or AVX-512 BF16), and otherwise 32-true.",
+        choices=("auto", "32-true", "bf16-mixed", "16-mixed", "64-true"),
     )
     compile: bool | str = key(
         "auto",

@@ -43,7 +43,7 @@ from ilt.training.display import TrainingDisplay
 from ilt.training.graphed import clipping, is_compiled, obstacle
 from ilt.training.module import ImitationModule
 from ilt.training.ranks import joined
-from ilt.training.runtime import n_ranks, on_gpus, set_up
+from ilt.training.runtime import n_ranks, on_gpus, precision_of, set_up
 
 if TYPE_CHECKING:
     from pytorch_lightning.strategies import Strategy
@@ -184,7 +184,10 @@ def _learn(
     if model.target_return is not None:
         target = cfg.evaluation.target_return
         model.target_return.fill_(demonstrations.returns.max() if target is None else target)
-    if cfg.trainer.precision == "64-true":
+    precision = precision_of(cfg.trainer)
+    if cfg.trainer.precision == "auto":
+        log.info("training with trainer.precision=%s, which is fastest here", precision)
+    if precision == "64-true":
         model.double()  # before the copy for weight averaging, which Lightning does not convert
     n_parameters = sum(p.numel() for p in model.parameters())
     n_episodes, n_steps = len(labels.first), len(labels.first.actions)
@@ -207,7 +210,13 @@ def _learn(
         clip=clipping(cfg.trainer) if graphed else None,
     )
     trainer = _make_trainer(
-        cfg, run, [*labels.callbacks(data, head), *callbacks, *pruning], strategy, logger, graphed=graphed
+        cfg,
+        run,
+        [*labels.callbacks(data, head), *callbacks, *pruning],
+        strategy,
+        logger,
+        precision=precision,
+        graphed=graphed,
     )
     trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     n_steps = int(trainer.estimated_stepping_batches)
@@ -342,6 +351,7 @@ def _make_trainer(
     strategy: "Strategy | None",
     logger: Logger | None,
     *,
+    precision: str,
     graphed: bool,
 ) -> pl.Trainer:
     for name in ("pytorch_lightning", "lightning_fabric"):
@@ -359,6 +369,7 @@ def _make_trainer(
     options = {
         **{name: value for name, value in own_keys("trainer", cfg.trainer).items() if name not in NOT_OF_LIGHTNING},
         **({"gradient_clip_val": None, "gradient_clip_algorithm": None} if graphed else {}),  # the step clips
+        "precision": precision,
         "devices": n_ranks(cfg.trainer),
         "strategy": strategy or "auto",
         "use_distributed_sampler": False,  # the batch sampler distributes batches

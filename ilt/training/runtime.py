@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
-from ilt.machine import check_precision
+from ilt.machine import check_precision, multiplies_bfloat16
 from ilt.schema import ConfigError
 from ilt.training.ranks import cluster
 
@@ -57,6 +57,15 @@ def check_devices(trainer: Any, batch_size: int) -> None:
 def on_gpus(trainer: Any) -> bool:
     """Return whether the model trains on GPUs."""
     return trainer.accelerator == "gpu" or (trainer.accelerator == "auto" and torch.cuda.is_available())
+
+
+def precision_of(trainer: Any) -> str:
+    """Return the precision in which a config's `trainer` trains; `auto` is chosen by the device."""
+    if trainer.precision != "auto":
+        return str(trainer.precision)
+    if on_gpus(trainer):
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    return "bf16-mixed" if multiplies_bfloat16() else "32-true"
 
 
 def n_ranks(trainer: Any) -> int:

@@ -74,8 +74,8 @@ callbacks.rollout.n_episodes=2.5 -> callbacks.rollout.n_episodes must be an inte
 [train: trainer]
 +trainer.limit_val_batches=0 -> trainer.limit_val_batches cannot be set: training and validation use all windows;
 +trainer.fast_dev_run=true -> trainer.fast_dev_run cannot be set: a run needs its checkpoints and rollout
-trainer.precision=16-mixed -> trainer.precision must be 32-true, bf16-mixed or 64-true on a CPU, got 16-mixed
-trainer.precision=8 -> trainer.precision must be one of ['32-true', 'bf16-mixed', '16-mixed', '64-true'],
+trainer.precision=16-mixed -> trainer.precision must be auto, 32-true, bf16-mixed or 64-true on a CPU, got 16-mixed
+trainer.precision=8 -> trainer.precision must be one of ['auto', '32-true', 'bf16-mixed', '16-mixed', '64-true'],
 trainer.compile=sometimes -> trainer.compile must be true, false or auto, got 'sometimes'
 trainer.accelerator=tpu -> trainer.accelerator must be one of ['auto', 'cpu', 'gpu'], got 'tpu'
 +trainer.max_stepz=4 -> trainer.max_stepz is not a key; did you mean trainer.max_steps?
