@@ -70,8 +70,9 @@ class Study:
     words: dict[str, str] = key({}, "How to write a key or a value in tables and figures.")
     metric: str = key(
         "performance",
-        "What the table shows: the return, or the return from 0 (random policy) to 1 (expert).",
-        choices=("performance", "return"),
+        "What the table shows: the return, the return from 0 (random policy) to 1 (expert), or the return on selection "
+        "seeds, for choices between configs.",
+        choices=("performance", "return", "selection"),
     )
     bar: float | None = key(None, "The least mean over training seeds; cells below it are marked.")
     lowest_bar: float | None = key(None, "The least value of every training seed; cells below it are marked.")

@@ -8,12 +8,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ilt.evaluation.figure_style import COLORS, DASHES, is_narrow, new_figure, widen
-from ilt.studies.study_tables import Cell, unique
+from ilt.studies.study_tables import SELECTION, Cell, unique
 
 STYLES = (("#0072b2", "o"), ("#e69f00", "s"), ("#009e73", "D"), ("#cc79a7", "^"), ("#56b4e9", "v"), ("#000000", "P"))
 """Colors of Okabe and Ito (2008) and markers, by the first value of a column, such as its imitation algorithm."""
 
-AXES = {"performance": "performance (0: random policy, 1: expert)", "return": "mean return of test episodes"}
+AXES = {
+    "performance": "performance (0: random policy, 1: expert)",
+    "return": "mean return of test episodes",
+    SELECTION: "mean return on selection seeds",
+}
 """Labels of the horizontal axis by metric."""
 
 
@@ -55,8 +59,9 @@ def _panel(axes: Axes, cells: Sequence[Cell], kinds: Sequence[str]) -> None:
     """Plot the cells of one row of the table."""
     metric = cells[0].metric
     known = [cell.numbers for cell in cells if cell.numbers]
-    reference = 1.0 if metric == "performance" else known[0]["expert_return"]
-    axes.axvline(reference, color=COLORS["expert"], linestyle=DASHES["expert"], linewidth=0.8, zorder=1)
+    if metric != SELECTION:
+        reference = 1.0 if metric == "performance" else known[0]["expert_return"]
+        axes.axvline(reference, color=COLORS["expert"], linestyle=DASHES["expert"], linewidth=0.8, zorder=1)
     if cells[0].bar is not None:
         axes.axvline(cells[0].bar, color=COLORS["random"], linestyle=":", linewidth=0.8, zorder=1)
     for y, cell in enumerate(cells):
@@ -80,9 +85,11 @@ def _legend(figure: Figure, cells: Sequence[Cell], kinds: Sequence[str], n_colum
     axes = figure.axes[0]
     for kind, (color, marker) in zip(kinds, STYLES, strict=False):
         axes.plot([], [], marker, color=color, markersize=4, label=f"{kind}: mean over training seeds")
-    axes.plot([], [], color="0.5", linewidth=1.5, label="95 % interval over seeds and episodes")
+    covered = "seeds" if cells[0].metric == SELECTION else "seeds and episodes"
+    axes.plot([], [], color="0.5", linewidth=1.5, label=f"95 % interval over {covered}")
     axes.plot([], [], "o", color="0.5", markersize=2, label="single training seeds")
-    axes.plot([], [], color=COLORS["expert"], linestyle=DASHES["expert"], linewidth=0.8, label="expert")
+    if cells[0].metric != SELECTION:
+        axes.plot([], [], color=COLORS["expert"], linestyle=DASHES["expert"], linewidth=0.8, label="expert")
     if cells[0].bar is not None:
         axes.plot([], [], color=COLORS["random"], linestyle=":", linewidth=0.8, label=f"bar ({cells[0].bar:g})")
     handles, labels = axes.get_legend_handles_labels()

@@ -6,7 +6,7 @@ import numpy as np
 
 from ilt.evaluation.statistics import difference_interval
 from ilt.studies.plan import Plan
-from ilt.studies.study_tables import METRICS, MISSED, Cell, shown, unique
+from ilt.studies.study_tables import METRICS, MISSED, SELECTION, Cell, shown, unique
 
 
 def findings(cells: Sequence[Cell]) -> list[str]:
@@ -14,20 +14,20 @@ def findings(cells: Sequence[Cell]) -> list[str]:
 
     Two students differ if the 95 % interval of the difference of their returns, paired by test episode,
     excludes zero; see `difference_interval`. Without a finished run there are no sentences, and the second one needs
-    a row with two students that were scored on the same test episodes.
+    a row with two students that were scored on the same test episodes, and a metric of these episodes.
     """
     known = [cell for cell in cells if cell.metric in cell.numbers]
     if not known:
         return []
-    metric = METRICS[known[0].metric]
+    metric, on_test = METRICS[known[0].metric], known[0].metric != SELECTION
     best = {row: _best([cell for cell in known if cell.row == row]) for row in unique(cell.row for cell in known)}
     rows_of: dict[str, list[str]] = {}
     for row, cell in best.items():
         rows_of.setdefault(cell.column, []).append(row)
     said = "; ".join(f"{column} in {', '.join(rows)}" for column, rows in rows_of.items())
-    found = [f"Highest mean {metric}: {said}."]
+    found = [f"Highest {metric}: {said}."]
     alike = {}  # those that do not differ from a row's best student, by row
-    for row, cell in best.items():
+    for row, cell in best.items() if on_test else ():
         if others := [other for other in known if other.row == row and other is not cell and comparable(cell, other)]:
             alike[row] = [other.column for other in others if not differ(cell, other)]
     if alike:

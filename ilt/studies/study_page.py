@@ -1,13 +1,13 @@
 """A study's files for readers and for programs: the page `study.md` with all tables, and `study.json`."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ilt.evaluation.tables import escaped, markdown_table
 from ilt.studies.plan import FINISHED, NEW, Plan, State
 from ilt.studies.study_findings import findings, verdict
-from ilt.studies.study_tables import METRICS, Cell, details, overview, unique
+from ilt.studies.study_tables import METRICS, SELECTION, Cell, details, overview, unique
 
 _OF_THE_STUDY = ("title", "question", "hypothesis", "conclusion", "metric", "bar", "lowest_bar")
 """The study's keys in `study.json`."""
@@ -46,7 +46,7 @@ def study_markdown(plan: Plan, cells: Sequence[Cell], states: Sequence[State], *
         first = next(cell for cell in own if cell.runs).numbers
         parts += [
             f"## {escaped(row)}\n",
-            f"Expert {first['expert_return']:.1f}, random policy {first['random_return']:.1f}.\n",
+            *([] if own[0].metric == SELECTION else [_references(first)]),
             markdown_table(*details(own)),
         ]
     pairs = zip(plan.jobs, states, strict=True)
@@ -56,12 +56,21 @@ def study_markdown(plan: Plan, cells: Sequence[Cell], states: Sequence[State], *
     return "\n".join(parts)
 
 
+def _references(numbers: Mapping[str, float]) -> str:
+    return f"Expert {numbers['expert_return']:.1f}, random policy {numbers['random_return']:.1f}.\n"
+
+
 def provenance_of(cells: Sequence[Cell]) -> str:
     """Return sentences that say what the numbers are made of: seeds, episodes, intervals, commits."""
     runs = [run for cell in cells for run in cell.runs]
     episodes = _counted(f"{len(run.episodes['seed']):,}" for run in runs)
     weights = _counted(str(run.results["reported_checkpoint"]) for run in runs)
     commits = _counted(str(run.results["git_commit"])[:12] for run in runs)
+    if cells[0].metric == SELECTION:
+        return (
+            "Each number is a mean over training seeds of the last evaluation on selection seeds, on which choices may "
+            f"be based; intervals are Student's t over training seeds. Commits: {commits}."
+        )
     return (
         f"Each number is a mean over training seeds and held-out test episodes ({episodes} per run), on which expert "
         f"and random policy are scored too. Weights: {weights}. The 95 % intervals cover training seeds and episodes "

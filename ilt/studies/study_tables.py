@@ -13,6 +13,7 @@ import numpy as np
 from ilt.evaluation.statistics import (
     interquartile_mean,
     interquartile_mean_interval,
+    interval_of,
     mean_interval_of_runs_and_episodes,
     mean_rate,
     performance,
@@ -28,7 +29,8 @@ MISSED = "✗"
 FEWEST_FOR_IQM = 4
 """Training seeds below which an interquartile mean is the mean."""
 
-METRICS = {"performance": "performance", "return": "mean return"}
+SELECTION = "selection"
+METRICS = {"performance": "mean performance", "return": "mean return", SELECTION: "mean return on selection seeds"}
 """The metrics of a study, in words."""
 
 
@@ -40,7 +42,7 @@ class Cell:
         row, column: its place in the table, in words.
         jobs: its jobs.
         runs: its finished runs, sorted by training seed. All have the same test episodes.
-        metric: `performance` or `return`.
+        metric: `performance`, `return` or `selection`.
         bar, lowest_bar: the least mean and the least value of every seed; None for no bar.
     """
 
@@ -85,6 +87,10 @@ class Cell:
         for name, values in by_metric.items():
             low, high = mean_interval_of_runs_and_episodes(values)
             found |= {f"{name}_low": low, f"{name}_high": high}
+        if self.metric == SELECTION:
+            means = list(self.by_seed.values())
+            low, high = interval_of(means, [means[0]] * 2)
+            found |= {SELECTION: fmean(means), f"{SELECTION}_low": low, f"{SELECTION}_high": high}
         if self.by_seed:
             lowest = min(self.by_seed, key=lambda seed: self.by_seed[seed])
             found |= {"lowest": self.by_seed[lowest], "lowest_seed": lowest}
@@ -100,7 +106,7 @@ class Cell:
     @cached_property
     def by_seed(self) -> dict[int, float]:
         """The metric by training seed; empty if it is undefined."""
-        key = {"performance": "performance", "return": "return_mean"}[self.metric]
+        key = {"performance": "performance", "return": "return_mean", SELECTION: "selection_return_mean"}[self.metric]
         return {run.results["seed"]: run.results[key] for run in self.runs if run.results[key] is not None}
 
     @property
@@ -168,35 +174,39 @@ def shown(metric: str, value: float | None) -> str:
 
 
 def details(cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows of a table with every number of the cells in one row of the study."""
-    columns = [
-        "student", "seeds", "return", "95 % interval", "performance", "95 % interval", "IQM", "lowest seed",
-        _at_bar_title(cells), "bar", "success", "crashes", "expert labels", "parameters", "seconds",
-    ]  # fmt: skip
-    rows: list[list[str | None]] = []
-    for cell in cells:
-        n, results = cell.numbers, [run.results for run in cell.runs]
-        lowest = f"{shown(cell.metric, n['lowest'])} (seed {n['lowest_seed']})" if "lowest" in n else None
-        has_bar = cell.bar is not None or cell.lowest_bar is not None
-        verdict = f"missed: {cell.misses}" if cell.misses else "met" if n.get(cell.metric) is not None else None
-        rows.append([
-            cell.column,
-            f"{len(cell.runs)} of {len(cell.jobs)}",
-            f"{n['return']:.1f}" if n else None,
-            _interval(n, "return"),
-            shown("performance", n["performance"]) if "performance" in n else None,
-            _interval(n, "performance"),
-            shown(cell.metric, n["iqm"]) if len(cell.by_seed) >= FEWEST_FOR_IQM else None,
-            lowest,
-            _at_bar(cell),
-            verdict if has_bar else None,
-            percent(mean_rate([each["success_rate"] for each in results])),
-            percent(mean_rate([each["crash_rate"] for each in results])),
-            f"{fmean(each['imitation']['expert_labels'] for each in results):,.0f}" if results else None,
-            f"{fmean(each['n_parameters'] for each in results):,.0f}" if results else None,
-            f"{n['seconds']:.0f}" if n else None,
-        ])  # fmt: skip
-    return filled(columns, rows)
+    """Return columns and rows of a table with every number of the cells in one row of the study.
+
+    A study whose metric is the return on selection seeds shows no number of test episodes.
+    """
+    rows = [_details_of(cell, at_bar=_at_bar_title(cells)) for cell in cells]
+    return filled([title for title, _ in rows[0]], [[value for _, value in row] for row in rows])
+
+
+def _details_of(cell: Cell, *, at_bar: str) -> list[tuple[str, str | None]]:
+    """Return the numbers of a cell, each after the title of its column."""
+    n, results = cell.numbers, [run.results for run in cell.runs]
+    has_bar = cell.bar is not None or cell.lowest_bar is not None
+    verdict = f"missed: {cell.misses}" if cell.misses else "met" if n.get(cell.metric) is not None else None
+    scores = [SELECTION] if cell.metric == SELECTION else ["return", "performance"]
+    rates = [] if cell.metric == SELECTION else [("success", "success_rate"), ("crashes", "crash_rate")]
+    own: list[tuple[str, str | None]] = [("student", cell.column), ("seeds", f"{len(cell.runs)} of {len(cell.jobs)}")]
+    for name in scores:
+        own += [(_TITLES.get(name, name), shown(name, n[name]) if name in n else None)]
+        own += [("95 % interval", _interval(n, name))]
+    return [
+        *own,
+        ("IQM", shown(cell.metric, n["iqm"]) if len(cell.by_seed) >= FEWEST_FOR_IQM else None),
+        ("lowest seed", f"{shown(cell.metric, n['lowest'])} (seed {n['lowest_seed']})" if "lowest" in n else None),
+        (at_bar, _at_bar(cell)),
+        ("bar", verdict if has_bar else None),
+        *((title, percent(mean_rate([each[rate] for each in results]))) for title, rate in rates),
+        ("expert labels", f"{fmean(each['imitation']['expert_labels'] for each in results):,.0f}" if results else None),
+        ("parameters", f"{fmean(each['n_parameters'] for each in results):,.0f}" if results else None),
+        ("seconds", f"{n['seconds']:.0f}" if n else None),
+    ]
+
+
+_TITLES = {SELECTION: "selection return"}
 
 
 def _at_bar_title(cells: Sequence[Cell]) -> str:

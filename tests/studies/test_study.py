@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ilt.evaluation.figure_style import ONE_COLUMN, TWO_COLUMNS, write
-from ilt.evaluation.statistics import mean_interval, mean_interval_of_runs_and_episodes
+from ilt.evaluation.statistics import mean_interval, mean_interval_of_runs, mean_interval_of_runs_and_episodes
 from ilt.studies.plan import Plan, State, StudyJob, duration, estimate, progress, state_of
 from ilt.studies.study_figure import STYLES, study_figure
 from ilt.studies.study_findings import findings
@@ -244,7 +244,7 @@ def test_a_report_before_the_first_job_has_no_figure(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("width", [ONE_COLUMN, TWO_COLUMNS])
-@pytest.mark.parametrize("metric", ["performance", "return"])
+@pytest.mark.parametrize("metric", ["performance", "return", "selection"])
 def test_the_figure_shows_every_cell_with_results(study: Path, metric: str, width: float) -> None:
     cells = cells_of(study, plan_of(*JOBS, metric=metric))
     figure = study_figure(cells, width)
@@ -283,6 +283,18 @@ def test_findings_by_hand(tmp_path: Path) -> None:
         "The lowest training seed of these students has 0.580 (Alone, MLP, seed 0).",
     ]
     assert findings(make_cells(plan_of(*jobs), {})) == []
+
+
+def test_a_study_for_choices_shows_selection_seeds_only(study: Path) -> None:
+    plan = plan_of(*JOBS, metric="selection", bar=None, lowest_bar=None)
+    report_study(plan, study)
+    text = " ".join((study / "study.md").read_text().split())
+    assert "Mean return on selection seeds:" in text
+    assert "| Toy | 9.5 | 7.0 (1 of 2) |" in text
+    low, high = mean_interval_of_runs(np.array([9.0, 10.0]))
+    assert f"| MLP | 2 of 2 | 9.5 | {low:.1f} … {high:.1f} | 9.0 (seed 0) | 1,000 | 2,000 | 100 |" in text
+    assert "Highest mean return on selection seeds: MLP in Toy." in text
+    assert not any(word in text for word in ("Expert", "test", "paired", "success"))
 
 
 def test_students_on_other_test_episodes_are_not_compared(tmp_path: Path) -> None:
