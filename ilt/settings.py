@@ -129,6 +129,8 @@ def training_config(cfg: DictConfig) -> dict[str, Any]:
         "student": {key: cfg.evaluation[key] for key in STUDENT},
         "seed": cfg.seed,
     }
+    if cfg.dataset.mirror:
+        kept["mirror"] = plain(cfg.env.mirror)
     if cfg.evaluation.target_return is not None:
         kept["student"]["target_return"] = cfg.evaluation.target_return
     if cfg.get("threads", 1) != 1:

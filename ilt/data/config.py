@@ -27,6 +27,7 @@ class AnyDataset:
 
     episodes: int | float = key(1.0, "How many demonstrations to use: a number or a fraction of all.", rule=AMOUNT)
     first_episode: int = key(0, "The first demonstration to use, counted from 0; the others follow it.", ge=0)
+    mirror: bool = key(False, "Whether to train on the mirror image of each episode as well; see env.mirror.")
     batch_size: int = key(256, "Windows per batch.", ge=1)
 
 

@@ -122,6 +122,11 @@ class _Indices(Dataset[dict[str, Tensor]]):
         return {"windows": indices}
 
 
+def as_they_are(episodes: Episodes) -> Episodes:
+    """Return the episodes."""
+    return episodes
+
+
 class WindowData(pl.LightningDataModule):
     """Training and validation windows, stored on the model's device. `WindowDataset` describes the batches.
 
@@ -130,6 +135,7 @@ class WindowData(pl.LightningDataModule):
         batch_size: windows in a training batch, summed over all processes that train together.
         seed: determines the order of training batches.
         steps_per_round: training steps between rounds, at which episodes may be added; None for no rounds.
+        augmented: returns added episodes and what else is learned from them; `train` already contains that.
 
     Attributes:
         as_indices: whether a training batch contains only the indices of its `windows`, for `gather`.
@@ -145,15 +151,17 @@ class WindowData(pl.LightningDataModule):
         batch_size: int,
         seed: int,
         steps_per_round: int | None = None,
+        augmented: Callable[[Episodes], Episodes] = as_they_are,
     ) -> None:
         super().__init__()
         self._train, self._validation = train, validation
         self._batch_size, self._seed, self._steps_per_round = batch_size, seed, steps_per_round
+        self._augmented = augmented
 
     def extend(self, episodes: Episodes) -> None:
         """Add episodes to the training windows, from the next round on."""
         assert self._steps_per_round is not None
-        self._train.extend(episodes)
+        self._train.extend(self._augmented(episodes))
 
     @property
     def n_windows(self) -> int:

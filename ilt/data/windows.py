@@ -224,11 +224,17 @@ def take_episodes(episodes: Episodes, amount: int | float, *, first: int = 0) ->
     return episodes.first(count) if first == 0 else episodes.select(np.arange(first, first + count))
 
 
-def observation_statistics(episodes: Episodes, *, return_conditioned: bool = False) -> tuple[Tensor, Tensor]:
+def observation_statistics(
+    episodes: Episodes, *, least_deviation: np.ndarray | float = 0.0, return_conditioned: bool = False
+) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation (obs_dim,) float32 of the observations at which an action was chosen.
 
     A constant coordinate gets a deviation of 1. For a return-conditioned model, the last numbers are those of the
     returns-to-go.
+
+    Args:
+        least_deviation: (dim,), the lower bound of deviations, without that of the return-to-go. One or two episodes
+            hardly vary, and dividing by their deviations would blow up all other states.
     """
     observations = seen_by_model(episodes, return_conditioned=return_conditioned)
     seen = np.ones(len(episodes.observations), dtype=bool)
@@ -242,5 +248,7 @@ def observation_statistics(episodes: Episodes, *, return_conditioned: bool = Fal
 
     mean = mean_of(lambda rows: rows)
     std = np.sqrt(mean_of(lambda rows: (rows - mean) ** 2))
+    n_seen = len(std) - return_conditioned
+    std[:n_seen] = np.maximum(std[:n_seen], least_deviation)
     std[std < 1e-6] = 1.0
     return torch.from_numpy(mean).float(), torch.from_numpy(std).float()

@@ -49,6 +49,16 @@ class ObservationLayout:
         """The names of the numbers that a student sees of a `Dict`, whose order another environment may not share."""
         return self.names if isinstance(self.space, spaces.Dict) else None
 
+    @property
+    def expected_deviation(self) -> np.ndarray:
+        """The standard deviation (dim,) float64 that is expected of each number that a student sees, without any data.
+
+        It is that of a uniform distribution within the number's bounds, but at most 1.
+        """
+        bounds: Any = spaces.flatten_space(self.space)
+        width = bounds.high.astype(np.float64) - bounds.low.astype(np.float64)
+        return np.minimum(width.ravel() / 12**0.5, 1.0)
+
     def size(self, *, privileged: bool) -> int:
         """Return how many numbers a policy sees."""
         return self.dim + (len(self.privileged_names) if privileged else 0)

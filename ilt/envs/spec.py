@@ -74,6 +74,14 @@ class EnvSpec:
         rule=MAPPING,
         identity=False,
     )
+    mirror: Mapping[str, str] | None = key(
+        None,
+        "The mirror image of `observations` and `actions` for dataset.mirror, such as {observations: -0 -1, actions: "
+        "1 0}: for each number the index and the sign of the one that takes its place, for each choice the other one; "
+        "null if the environment has none.",
+        rule=MAPPING.or_null(),
+        identity=False,
+    )
     trust: tuple[str, ...] | None = None
     spaces: tuple[Any, Any] | None = None
     """The Gymnasium spaces of observations and actions in recordings without an environment."""

@@ -16,8 +16,9 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
 
 from ilt.data.config import is_return_conditioned
-from ilt.data.datamodule import WindowData
+from ilt.data.datamodule import WindowData, as_they_are
 from ilt.data.episodes import Episodes
+from ilt.data.mirror import Mirror
 from ilt.data.returns import keep_returns_to_go
 from ilt.data.sources import check_source, make_source
 from ilt.data.windows import observation_statistics, take_episodes
@@ -167,9 +168,10 @@ def _learn(
     model, head = spec.build()
     space, validation = ctx.env.action_space, Episodes.load(demos.file("validation.npz"))
     known = {"action_space": space, "chunk": cfg.head.chunk}
+    augmented = Mirror(ctx.env).with_images if cfg.dataset.mirror else as_they_are
     deployed = {"as_deployed": True, "window_length": validation_length(model, cfg.dataset.context_length)}
     data = WindowData(
-        build("dataset", cfg.dataset, known={"episodes": labels.first, **known}),
+        build("dataset", cfg.dataset, known={"episodes": augmented(labels.first), **known}),
         build(
             "dataset",
             {**plain(cfg.dataset), "stride": 1},
@@ -178,8 +180,13 @@ def _learn(
         batch_size=cfg.dataset.batch_size,
         seed=cfg.seed,
         steps_per_round=labels.steps_per_round,
+        augmented=augmented,
     )
-    statistics = observation_statistics(labels.first, return_conditioned=model.return_conditioned)
+    statistics = observation_statistics(
+        augmented(labels.first),
+        least_deviation=ctx.env.observations.expected_deviation / len(labels.first),
+        return_conditioned=model.return_conditioned,
+    )
     model.set_normalization(*statistics)
     if model.target_return is not None:
         target = cfg.evaluation.target_return
@@ -245,6 +252,8 @@ def check_components(ctx: Context, cfg: DictConfig) -> None:
     """Build a config's components, before any long work. Raise ConfigError, naming the key, if one does not fit."""
     check_labels(cfg.imitation, cfg.expert)
     check_source(cfg.demos, cfg.expert, ctx.env)
+    if cfg.dataset.mirror:
+        Mirror(ctx.env)
     for expert in (cfg.expert, *make_source(cfg.demos).experts.values()):
         check_expert_config(expert, ctx.env)
     deployed = {"as_deployed": True, "window_length": None}

@@ -74,11 +74,13 @@ def _draw(axes: Axes, curves: Curves, across: str, up: str, scale: str) -> None:
     axes.set(xscale=scale, yscale=scale, xlabel=across, ylabel=up)
     if scale == "log":
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.set_xticks(sorted({x for curve in curves.values() for x in curve}))
+        measured = sorted({x for curve in curves.values() for x in curve})
+        axes.set_xticks(measured[:: 2 if len(measured) > 6 else 1])
     else:
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    thousands = EngFormatter(places=0, sep="")
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}" if x < 10_000 else thousands(x))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.minorticks_off()
     if len(curves) > 1:

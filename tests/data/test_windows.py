@@ -143,6 +143,18 @@ def test_statistics_are_precise_far_from_zero_and_a_constant_has_deviation_one(t
     assert (mean[1], std[1]) == (3.0, 1.0)
 
 
+@pytest.mark.parametrize("return_conditioned", [False, True])
+def test_deviations_have_a_lower_bound(two_episodes: Episodes, return_conditioned: bool) -> None:
+    as_is = observation_statistics(two_episodes, return_conditioned=return_conditioned)
+    given = {"least_deviation": np.array([0.5, 1.5]), "return_conditioned": return_conditioned}
+    mean, std = observation_statistics(two_episodes, **given)
+    torch.testing.assert_close(mean, as_is[0])
+    torch.testing.assert_close(std[[0, *range(2, len(std))]], as_is[1][[0, *range(2, len(std))]])
+    assert as_is[1][1] < 1.5 == std[1]
+    two_episodes.observations[:, 1] = 3.0
+    assert observation_statistics(two_episodes, **given)[1][1] == 1.5
+
+
 @pytest.mark.parametrize("context_length", [1, 2, 3, 8])
 def test_deployed_windows_score_every_step_once_in_its_context(two_episodes: Episodes, context_length: int) -> None:
     batch = whole(windows_of(two_episodes, context_length, as_deployed=True))

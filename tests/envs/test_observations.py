@@ -56,6 +56,24 @@ def test_any_observation_becomes_a_vector_with_names(space: spaces.Space[Any], n
     assert both.dtype == np.float32
 
 
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [
+        (
+            spaces.Box(np.float32([-1.2, -0.07]), np.float32([0.6, 0.07])),
+            [1.8 / 12**0.5, 0.14 / 12**0.5],
+        ),  # MountainCar
+        (spaces.Box(np.float32([-np.inf] * 2), np.float32([0.5, np.inf])), [1, 1]),
+        (spaces.Box(-3e38, 3e38, (1, 2), np.float32), [1, 1]),  # the difference is more than a float32
+        (spaces.Dict({"seen": spaces.Discrete(2), "z": spaces.Box(0, 255, (1,), np.uint8)}), [12**-0.5, 12**-0.5, 1]),
+        (HIDING, [*[3**-0.5] * 2, *[12**-0.5] * 3]),
+    ],
+    ids=str,
+)
+def test_the_expected_deviation_is_that_of_a_uniform_distribution(space: spaces.Space[Any], expected: list) -> None:
+    np.testing.assert_allclose(echo(space).observations.expected_deviation, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("space", [spaces.Sequence(VECTOR), spaces.Graph(VECTOR, None)], ids=str)
 def test_observations_without_a_fixed_size_are_refused(space: spaces.Space[Any]) -> None:
     with pytest.raises(ConfigError, match=r"env\.id=ilt-toys/Echo-v0: observations must be of a fixed size"):
