@@ -36,7 +36,7 @@ def test_a_reflection_by_hand() -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "-0 +2 +3", "0 1 2 3", "1 2 0", "0 0 1", "-2 1 0", "a b c", "0 1 -"])
 def test_what_is_no_reflection_of_three_numbers_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="env.mirror.observations must name 3 indices from 0 to 2, of which each is"):
+    with pytest.raises(ConfigError, match=r"env\.mirror\.observations must name 3 indices from 0 to 2, of which"):
         Reflection.parse(text, 3, key="env.mirror.observations")
 
 
@@ -60,7 +60,7 @@ def test_images_of_episodes_follow_them_and_are_their_own_inverse() -> None:
 @pytest.mark.parametrize(
     ("env", "mirror", "said"),
     [
-        ("CartPole-v1", None, "dataset.mirror must be false, since env.mirror is null"),
+        ("CartPole-v1", None, r"dataset\.mirror must be false, since env\.mirror is null"),
         ("CartPole-v1", {"observations": "-0 -1 -2 -3"}, "must have the keys observations and actions, got"),
         ("CartPole-v1", {"observations": "-0 -1 -2", "actions": "1 0"}, "env.mirror.observations must name 4 indices"),
         ("CartPole-v1", {"observations": "-0 -1 -2 -3", "actions": "0"}, "env.mirror.actions must name 2 indices"),
@@ -78,7 +78,7 @@ def test_several_choices_have_no_mirror_image() -> None:
 
 
 class _Symmetric:
-    """Stands in for a generator of random numbers: those of the lander's terrain and engines are equal on both sides."""
+    """Stands in for a generator of random numbers: the terrain and the noise of engines are equal on both sides."""
 
     def __init__(self, sign: int) -> None:
         self._sign, self._n = sign, 0
