@@ -473,4 +473,6 @@ OmegaConf.register_new_resolver("unless_bc", lambda name: "" if name == "bc" els
 OmegaConf.register_new_resolver(
     "divide", lambda number, by: max(int(number) // by, 1) if COUNT.allows(by) else 1, replace=True
 )  # an invalid divisor is reported by its own key's check
-OmegaConf.register_new_resolver("times", lambda number, by: int(number) * by if isinstance(by, int) else 0, replace=True)
+OmegaConf.register_new_resolver(
+    "times", lambda number, by: int(number) * by if isinstance(by, int) else 0, replace=True
+)

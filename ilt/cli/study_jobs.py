@@ -159,9 +159,8 @@ def _cell(name: str, overrides: Sequence[str], seeds: Sequence[str], cfg: DictCo
             folders[seed] = str(cfg.hydra.sweep.subdir)  # contains a hash of the config
     finally:
         HydraConfig.instance().cfg = before
-    values = {"sweep": name}
-    values |= {key.lstrip("+~"): value for key, _, value in (line.partition("=") for line in overrides)}
-    values |= {key: _value(cfg, key) for key in axes}
+    values = {key.lstrip("+~"): value for key, _, value in (line.partition("=") for line in overrides)}
+    values |= {key: _value(cfg, key) for key in axes if key != "sweep"} | {"sweep": name}
     return Cell(sweep=name, overrides=overrides, config=cfg, values=values, folders=folders)
 
 

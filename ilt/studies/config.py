@@ -65,8 +65,10 @@ class Study:
         "Overrides of `ilt train` by sweep; commas separate values, and every combination is a job.",
         rule=Rule(_are_sweeps, f"a mapping from names to {_OVERRIDES}"),
     )
-    rows: list[str] = key(["env"], "Keys or groups whose values make a row of the table.")
-    columns: list[str] = key(["imitation", "model"], "Keys or groups whose values make a column of the table.")
+    rows: list[str] = key(
+        ["env"], "Keys or groups whose values make a row of the table; `sweep` for the name of the sweep."
+    )
+    columns: list[str] = key(["imitation", "model"], "Keys or groups whose values make a column, as in `rows`.")
     words: dict[str, str] = key({}, "How to write a key or a value in tables and figures.")
     metric: str = key(
         "performance",
@@ -76,6 +78,9 @@ class Study:
     )
     bar: float | None = key(None, "The least mean over training seeds; cells below it are marked.")
     lowest_bar: float | None = key(None, "The least value of every training seed; cells below it are marked.")
+    loss_and_return: bool = key(
+        False, "Whether to say for each row how well validation losses rank the returns of its runs."
+    )
     seconds: dict[str, float] = key(
         {}, "How long a job of each sweep takes, for the estimate before a similar job is finished."
     )

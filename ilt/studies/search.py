@@ -18,7 +18,7 @@ from ilt.evaluation.sequential import WORSE
 from ilt.evaluation.tables import markdown_table
 from ilt.schema import ConfigError, PlainError, plain
 from ilt.settings import training_config
-from ilt.studies.optuna_study import open_study
+from ilt.studies.optuna_study import draw, open_study
 from ilt.studies.search_report import write_report
 from ilt.tracking.records import read_run
 from ilt.tracking.run_folder import read_config
@@ -114,13 +114,13 @@ class Search:
         for left in study.get_trials(states=[TrialState.RUNNING]):
             trial = Trial(study, left._trial_id)
             if trial.user_attrs.get("starts", 0) < MOST_STARTS:
-                interrupted.append(trial)
+                interrupted.append(draw(self._cfg, trial, self._space))
             else:
                 _fail(study, trial, f"interrupted {MOST_STARTS} times")
         for first in range(0, len(interrupted), size):
             yield interrupted[first : first + size]
         while (missing := self._options.n_trials - len(study.trials)) > 0:
-            yield [study.ask(self._space) for _ in range(min(size, missing))]
+            yield [draw(self._cfg, study.ask(), self._space) for _ in range(min(size, missing))]
 
     def _train(self, study: optuna.Study, batch: list[Trial]) -> None:
         for trial in batch:

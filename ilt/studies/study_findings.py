@@ -4,13 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ilt.evaluation.statistics import difference_interval
+from ilt.evaluation.statistics import difference_interval, rank_correlation
 from ilt.studies.plan import Plan
 from ilt.studies.study_tables import METRICS, MISSED, SELECTION, Cell, shown, unique
 
 
-def findings(cells: Sequence[Cell]) -> list[str]:
+def findings(plan: Plan, cells: Sequence[Cell]) -> list[str]:
     """Return three sentences: the best student of each row, those indistinguishable from it, and the lowest seed.
+
+    A study with `loss_and_return` has a fourth one.
 
     Two students differ if the 95 % interval of the difference of their returns, paired by test episode,
     excludes zero; see `difference_interval`. Without a finished run there are no sentences, and the second one needs
@@ -42,7 +44,21 @@ def findings(cells: Sequence[Cell]) -> list[str]:
     value = shown(lowest.metric, lowest.numbers["lowest"])
     seed = f"seed {lowest.numbers['lowest_seed']:.0f}"
     found.append(f"The lowest training seed of these students has {value} ({lowest.row}, {lowest.column}, {seed}).")
-    return found
+    return [*found, *filter(None, [loss_and_return(cells) if plan.study["loss_and_return"] else ""])]
+
+
+def loss_and_return(cells: Sequence[Cell]) -> str:
+    """Return a sentence about the rank correlation of validation loss and return over the runs of each row."""
+    said = []
+    for row in unique(cell.row for cell in cells):
+        runs = [run.results for cell in cells if cell.row == row for run in cell.runs]
+        pairs = np.array([[run["validation_loss"], run["return_mean"]] for run in runs]).reshape(-1, 2)
+        rho, interval = rank_correlation(*pairs.T)
+        if rho is not None and interval is not None:
+            said.append(f"{rho:z.2f} ({interval[0]:z.2f} to {interval[1]:z.2f}) over the {len(runs)} runs in {row}")
+    if not said:
+        return ""
+    return f"Rank correlation of validation loss and mean return, with its 95 % interval: {'; '.join(said)}."
 
 
 def comparable(one: Cell, other: Cell) -> bool:

@@ -38,7 +38,7 @@ def study_markdown(plan: Plan, cells: Sequence[Cell], states: Sequence[State], *
             f"{escaped(METRICS[plan.study['metric']].capitalize())}:\n",
             markdown_table(*overview(plan, cells)),
             *([f"{escaped(said)}\n"] if (said := verdict(plan, cells)) else []),
-            f"{escaped(' '.join(findings(cells)))}\n",
+            f"{escaped(' '.join(findings(plan, cells)))}\n",
             f"{provenance_of(cells)}\n",
         ]
     for row in unique(cell.row for cell in cells if cell.runs):
@@ -97,7 +97,7 @@ def study_json(plan: Plan, cells: Sequence[Cell], states: Sequence[State]) -> di
         "overrides": list(plan.overrides),
         "n_jobs": len(plan.jobs),
         "n_finished": sum(state.status == FINISHED for state in states),
-        "findings": findings(cells),
+        "findings": findings(plan, cells),
         "cells": [
             {
                 "row": cell.row,

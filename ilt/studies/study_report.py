@@ -46,7 +46,7 @@ def report_study(plan: Plan, folder: Path) -> list[State]:
 
         for suffix in ("png", "pdf"):
             write(partial(study_figure, cells), folder / f"study.{suffix}")
-    for said in filter(None, [verdict(plan, cells), *findings(cells)]):
+    for said in filter(None, [verdict(plan, cells), *findings(plan, cells)]):
         log.info("%s", said)
     log.info("%s", folder / "study.md")
     return states

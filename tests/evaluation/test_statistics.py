@@ -18,6 +18,7 @@ from ilt.evaluation.statistics import (
     performance,
     performance_profile,
     probability_of_improvement,
+    rank_correlation,
     rate_bound,
     summarize,
 )
@@ -234,6 +235,16 @@ def test_a_performance_profile_is_that_of_the_published_implementation() -> None
     expected = [1.0, 11 / 12, 0.75, 2 / 3, 0.25, 0.0]
     assert performance_profile(A, np.array([0.0, 2.0, 4.0, 5.0, 9.0, 14.0])) == pytest.approx(expected)
     assert performance_profile(np.array([1.0, 2.0]), np.array([1.0])).tolist() == [0.5]
+
+
+def test_the_rank_correlation_and_its_interval_by_hand() -> None:
+    x, y = np.arange(1.0, 7), np.array([1.0, 3, 2, 4, 6, 5])
+    rho, interval = rank_correlation(x, y)
+    assert rho == pytest.approx(1 - 6 * 4 / (6 * 35))  # four ranks differ by one
+    error = 1.959964 * ((1 + rho**2 / 2) / 3) ** 0.5
+    assert interval == pytest.approx([np.tanh(np.arctanh(rho) - error), np.tanh(np.arctanh(rho) + error)])
+    assert rank_correlation(x, x**2) == (1.0, [1.0, 1.0])
+    assert rank_correlation(x[:4], y[:4]) == rank_correlation(x, np.ones(6)) == (None, None)
 
 
 def test_a_policy_is_non_inferior_if_its_interval_excludes_the_margin() -> None:

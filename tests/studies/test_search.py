@@ -31,6 +31,7 @@ from tests.studies import toy_search
 from tests.tracking.hostile_files import REPLACEMENTS
 
 RATE = "optimizer.learning_rate"
+TWO_KEYS = {RATE: FloatDistribution(1e-4, 1e-1, log=True), "model.dropout": FloatDistribution(0.0, 0.5)}
 figures_of_search = search_report.figures_of_search
 
 
@@ -248,6 +249,39 @@ def test_a_killed_search_resumes_the_interrupted_trial(tmp_path: Path) -> None:
     assert rates(found)[1] == interrupted[1].params[RATE]
     assert starts(tmp_path)["trial-001/seed-2"] == 2
     assert starts(tmp_path)["trial-000/seed-2"] == 1
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("killed", [[(0, 0)], [(0, 2), (1, 1)], [(2, 0), (3, 0), (3, 2)]])
+def test_a_killed_search_draws_what_an_undisturbed_one_does(
+    killed: list[tuple[int, int]], sampler: str, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"space": TWO_KEYS, "n_trials": 5, "startup_trials": 2, "sampler": sampler}
+    expected = search(tmp_path / "undisturbed", **options)
+    for place in killed:
+        with pytest.raises(KeyboardInterrupt):
+            search(tmp_path / "killed", killed_in(*place), **options)
+    found = search(tmp_path / "killed", **options)
+    assert [trial["params"] for trial in found["trials"]] == [trial["params"] for trial in expected["trials"]]
+
+
+def test_a_search_killed_while_it_draws_a_trial_draws_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"space": TWO_KEYS, "n_trials": 3}
+    expected = search(tmp_path / "undisturbed", **options)
+    suggest = optuna.trial.Trial._suggest
+
+    def killed(trial: optuna.trial.Trial, name: str, distribution: Any) -> Any:
+        if (trial.number, name) == (1, "model.dropout"):
+            raise KeyboardInterrupt
+        return suggest(trial, name, distribution)
+
+    monkeypatch.setattr(optuna.trial.Trial, "_suggest", killed)
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path / "killed", **options)
+    assert list(study_in(tmp_path / "killed").trials[1].params) == [RATE]
+    monkeypatch.undo()
+    found = search(tmp_path / "killed", **options)
+    assert [trial["params"] for trial in found["trials"]] == [trial["params"] for trial in expected["trials"]]
 
 
 def test_a_trial_that_is_killed_repeatedly_is_skipped(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from tests.analysis.test_figures import has_color, pixels
 
 STUDY = {
     "title": "A toy", "question": "Which?", "hypothesis": None, "conclusion": None, "metric": "performance", "bar": 0.9,
-    "lowest_bar": 0.8,
+    "lowest_bar": 0.8, "loss_and_return": False,
 }  # fmt: skip
 
 
@@ -39,7 +39,15 @@ def plan_of(*jobs: StudyJob, at_once: int | None = 1, **changes: Any) -> Plan:
     return Plan(name="toy", study={**STUDY, **changes}, rows="env", overrides=[], at_once=at_once, jobs=list(jobs))
 
 
-def finish(study: Path, own: StudyJob, returns: Sequence[float], *, seconds: float = 60.0, commit: str = "abc") -> None:
+def finish(
+    study: Path,
+    own: StudyJob,
+    returns: Sequence[float],
+    *,
+    seconds: float = 60.0,
+    commit: str = "abc",
+    loss: float = 0.5,
+) -> None:
     """Write the folder of a finished run with these returns; the expert's are 10 and the random policy's 0."""
     folder = study / own.folder
     folder.mkdir(parents=True)
@@ -53,6 +61,7 @@ def finish(study: Path, own: StudyJob, returns: Sequence[float], *, seconds: flo
         "return_mean": mean,
         "return_mean_interval": mean_interval(np.array(returns)),
         "selection_return_mean": mean,
+        "validation_loss": loss,
         "expert_return_mean": 10.0,
         "random_return_mean": 0.0,
         "performance": mean / 10,
@@ -276,13 +285,26 @@ def test_findings_by_hand(tmp_path: Path) -> None:
             for seed, change in enumerate([-0.2, 0.0, 0.2]):
                 jobs.append(job(row, column, seed))
                 finish(tmp_path, jobs[-1], [mean + change + each for each in (-0.1, 0.0, 0.1)])
-    assert findings(cells_of(tmp_path, plan_of(*jobs))) == [
+    assert findings(plan_of(*jobs), cells_of(tmp_path, plan_of(*jobs))) == [
         "Highest mean performance: MLP in Far, Near, Alone.",
         "By the 95 % interval of the paired difference, the best is ahead of every other student in Far, and "
         "indistinguishable from the best are GRU in Near.",
         "The lowest training seed of these students has 0.580 (Alone, MLP, seed 0).",
     ]
-    assert findings(make_cells(plan_of(*jobs), {})) == []
+    assert findings(plan_of(*jobs), make_cells(plan_of(*jobs), {})) == []
+
+
+def test_losses_are_related_to_the_returns_of_each_row(tmp_path: Path) -> None:
+    """Five runs whose losses rank them almost as their returns do, and two, which are too few."""
+    losses = {"Many": [0.5, 0.4, 0.3, 0.1, 0.2], "Few": [0.1, 0.2]}
+    jobs = [job(row, "MLP", seed) for row, own in losses.items() for seed in range(len(own))]
+    for own in jobs:
+        finish(tmp_path, own, [own.seed, own.seed + 1.0], loss=losses[own.row][own.seed])
+    plan = plan_of(*jobs, loss_and_return=True)
+    assert findings(plan, cells_of(tmp_path, plan))[-1] == (
+        "Rank correlation of validation loss and mean return, with its 95 % interval: -0.90 (-1.00 to 0.17) over the "
+        "5 runs in Many."
+    )
 
 
 def test_a_study_for_choices_shows_selection_seeds_only(study: Path) -> None:
@@ -301,7 +323,7 @@ def test_students_on_other_test_episodes_are_not_compared(tmp_path: Path) -> Non
     jobs = [job("Toy", "MLP", 0), job("Toy", "GRU", 0)]
     finish(tmp_path, jobs[0], [9.0, 9.0])
     finish(tmp_path, jobs[1], [9.0])
-    assert [said.split()[0:2] for said in findings(cells_of(tmp_path, plan_of(*jobs)))] == [
+    assert [said.split()[0:2] for said in findings(plan_of(*jobs), cells_of(tmp_path, plan_of(*jobs)))] == [
         ["Highest", "mean"],
         ["The", "lowest"],
     ]
