@@ -23,9 +23,10 @@ from tests.benchmarks.measuring import Row
 MODULES = {
     "start": "commands", "run": "commands", "collect": "sb3", "score": "rollouts", "cache": "rollouts",
     "train": "training", "lightning": "training", "memory": "memory", "a2c": "sb3", "zoo": "zoo", "growth": "growth",
-    "gpu_steps": "gpu", "gpu_attention": "gpu", "gpu_runs": "gpu",
+    "peers": "peers", "gpu_steps": "gpu", "gpu_attention": "gpu", "gpu_runs": "gpu",
 }  # fmt: skip
-"""Run in this order. `growth`, which draws figures, and the GPU benchmarks run only when named."""
+NAMED_ONLY = ("growth", "peers", "gpu")
+"""Modules that run only when named: one draws figures, one installs other packages, one needs a GPU."""
 COLUMNS = ["work", "ours", "beside", "there", "ratio (min … max)", "bar"]
 
 
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}.json"
     measured: list[Row] = []
-    for name in chosen or [name for name, module in MODULES.items() if module not in ("growth", "gpu")]:
+    for name in chosen or [name for name, module in MODULES.items() if module not in NAMED_ONLY]:
         rows: list[Row] = getattr(importlib.import_module(f"tests.benchmarks.{MODULES[name]}"), name)(spec)
         print_table(name, COLUMNS, [line for row in rows for line in row.cells()])
         measured += rows

@@ -41,19 +41,24 @@ def collect(spec: EnvSpec) -> list[Row]:
             episodes.save(Path(folder) / "demonstrations.npz")
             return len(episodes.actions)
 
-    def sb3() -> float:
-        # as fast as it goes: no Monitor, no checks of every step, and enough episodes that few envs wait for the last
-        envs = DummyVecEnv([partial(gym.make, spec.id, disable_env_checker=True)] * 16)
-        envs.seed(0)
-        model = sb3_expert(envs)
-        evaluate = partial(evaluate_policy, n_eval_episodes=N_REFERENCE, return_episode_rewards=True, warn=False)
-        rate = per_second(lambda: sum(evaluate(model, envs)[1]))()
-        envs.close()
-        return rate
-
     limit = environment_limit(spec)  # this also starts the workers
-    besides = [("environment limit", limit, "≥ 0.85"), ("SB3 evaluate_policy, 16 envs, one process", sb3, f"≥ {n}")]
+    besides = [
+        ("environment limit", limit, "≥ 0.85"),
+        ("SB3 evaluate_policy, 16 envs, one process", partial(evaluation, spec), f"≥ {n}"),
+    ]
     return [compare(f"collect {N_EPISODES:,} demonstrations, to the file", "steps/s", per_second(ours), *besides)]
+
+
+def evaluation(spec: EnvSpec) -> float:
+    """Return the steps per second of SB3's `evaluate_policy` with the shipped expert, over 16 envs in one process."""
+    # as fast as it goes: no Monitor, no checks of every step, and enough episodes that few envs wait for the last
+    envs = DummyVecEnv([partial(gym.make, spec.id, disable_env_checker=True)] * 16)
+    envs.seed(0)
+    model = sb3_expert(envs)
+    evaluate = partial(evaluate_policy, n_eval_episodes=N_REFERENCE, return_episode_rewards=True, warn=False)
+    rate = per_second(lambda: sum(evaluate(model, envs)[1]))()
+    envs.close()
+    return rate
 
 
 def sb3_expert(envs: VecEnv) -> PPO:
