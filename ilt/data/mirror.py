@@ -28,9 +28,9 @@ class Reflection:
     sign: np.ndarray
 
     @classmethod
-    def parse(cls, text: str, n: int, *, key: str) -> "Reflection":
+    def parse(cls, text: Any, n: int, *, key: str) -> "Reflection":
         """Read a text such as `-0 +2 +1`. Raise ConfigError, naming `key`, unless it reflects n numbers."""
-        entries = str(text).split()
+        entries = text.split() if isinstance(text, str) else []  # YAML reads -0 as a number without its sign
         if len(entries) == n and all(re.fullmatch(r"[+-]?\d{1,9}", entry) for entry in entries):
             source = np.array([int(entry.lstrip("+-")) for entry in entries])
             sign = np.array([-1 if entry.startswith("-") else 1 for entry in entries])
@@ -38,8 +38,8 @@ class Reflection:
             if own_inverse and np.array_equal(sign[source], sign):
                 return cls(source, sign)
         raise ConfigError(
-            f"{key} must name {n} indices from 0 to {n - 1}, of which each is the mirror image of its image, with an "
-            f"optional sign, such as -0 +2 +1, got {text}"
+            f"{key} must be a text (quoted if it is a single number) that names {n} indices from 0 to {n - 1}, of "
+            f"which each is the mirror image of its image, with an optional sign, such as '-0 +2 +1', got {text!r}"
         )
 
     def __call__(self, x: np.ndarray) -> np.ndarray:

@@ -34,9 +34,9 @@ def test_a_reflection_by_hand() -> None:
     assert reflect(x).dtype == np.float32
 
 
-@pytest.mark.parametrize("text", ["", "0", "-0 +2 +3", "0 1 2 3", "1 2 0", "0 0 1", "-2 1 0", "a b c", "0 1 -"])
-def test_what_is_no_reflection_of_three_numbers_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"env\.mirror\.observations must name 3 indices from 0 to 2, of which"):
+@pytest.mark.parametrize("text", ["", "0", "-0 +2 +3", "0 1 2 3", "1 2 0", "0 0 1", "-2 1 0", "a b c", "0 1 -", 0])
+def test_what_is_no_reflection_of_three_numbers_is_refused(text: Any) -> None:
+    with pytest.raises(ConfigError, match=r"env\.mirror\.observations must be a text .* names 3 indices from 0 to 2"):
         Reflection.parse(text, 3, key="env.mirror.observations")
 
 
@@ -62,8 +62,8 @@ def test_images_of_episodes_follow_them_and_are_their_own_inverse() -> None:
     [
         ("CartPole-v1", None, r"dataset\.mirror must be false, since env\.mirror is null"),
         ("CartPole-v1", {"observations": "-0 -1 -2 -3"}, "must have the keys observations and actions, got"),
-        ("CartPole-v1", {"observations": "-0 -1 -2", "actions": "1 0"}, "env.mirror.observations must name 4 indices"),
-        ("CartPole-v1", {"observations": "-0 -1 -2 -3", "actions": "0"}, "env.mirror.actions must name 2 indices"),
+        ("CartPole-v1", {"observations": "-0 -1 -2", "actions": "1 0"}, "env.mirror.observations must be .* 4 indices"),
+        ("CartPole-v1", {"observations": "-0 -1 -2 -3", "actions": "0"}, "env.mirror.actions must be .* 2 indices"),
         ("CartPole-v1", {"observations": "-0 -1 -2 -3", "actions": "-1 -0"}, "env.mirror.actions must have no sign"),
     ],
 )
