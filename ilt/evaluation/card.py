@@ -62,6 +62,8 @@ def _results(results: Mapping[str, Any], others: Mapping[int, float]) -> str:
             f"Difference from the expert in the same episodes: {difference['mean']:.1f}, "
             f"95 % interval {low:.1f} … {high:.1f}.\n"
         )
+    if said := _past_actions(results.get("copycat", {})):  # older runs lack it
+        lines.append(said)
     if others:
         means = {results["seed"]: float(results["return_mean"]), **others}
         low, high = mean_interval_of_runs(np.array([*means.values()]))
@@ -71,6 +73,21 @@ def _results(results: Mapping[str, Any], others: Mapping[int, float]) -> str:
             f"interval {low:.1f} … {high:.1f}.\n"
         )
     return "\n".join(lines)
+
+
+def _past_actions(copycat: Mapping[str, Any]) -> str:
+    """Return a sentence about how much the student relies on past actions; see `ilt.evaluation.copycat`."""
+    parts = [
+        f"the {who}'s changes by {value:.3f}" for who, value in copycat.get("change", {}).items() if value is not None
+    ]
+    words = {
+        "error_at_changes": "where the expert's changes, the student errs by {:.3f}",
+        "moved_by_swap": "other past actions would move it by {:.3f}",
+    }
+    parts += [said.format(copycat[key]) for key, said in words.items() if key in copycat]
+    if not parts:
+        return ""
+    return f"The action from step to step (0 or 1 for choices, model units for numbers): {'; '.join(parts)}.\n"
 
 
 def _other_seeds(run: Path, results: Mapping[str, Any], config: Mapping[str, Any]) -> dict[int, float]:

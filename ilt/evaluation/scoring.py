@@ -9,6 +9,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from ilt.data.episodes import Episodes
+from ilt.evaluation.copycat import copycat, mean_change
 from ilt.evaluation.statistics import NOT_SCORED, compare, data_set_reference, summarize
 from ilt.evaluation.tables import episode_rows
 from ilt.experts.find import LoadedExpert
@@ -118,6 +119,7 @@ def score(
         metrics["validation_loss"] = at["val/loss"]
         metrics |= {k.removeprefix("val/"): at[k] for k in ("val/action_accuracy", "val/action_error") if k in at}
     scoring_speed = comparison.pop("steps_per_second", None)
+    context_length = evaluation.context_length or cfg.dataset.context_length
     own = checkpoints[reported]
     return {
         **comparison,
@@ -127,7 +129,8 @@ def score(
         "checkpoints": checkpoints,
         "evaluation": plain(evaluation),
         "seeds": {"block": "test", "offset": 0, "count": comparison["n_episodes"]},
-        "context_length": evaluation.context_length or cfg.dataset.context_length,
+        "context_length": context_length,
+        "copycat": _copycat(ctx, fitted.weights[reported], demos, episodes, context_length),
         "seed": cfg.seed,
         "env": ctx.env.id,
         "expert": expert and (expert.name if expert.artifact is None else expert.artifact.name),
@@ -143,3 +146,18 @@ def score(
         },
         **provenance(),
     }, episodes
+
+
+def _copycat(
+    ctx: Context, weights: Path, demos: Artifact, episodes: Mapping[str, Episodes], context_length: int
+) -> dict[str, Any]:
+    """Return how often actions change in the rollouts of student and expert, and what `copycat` measures."""
+    space = ctx.env.action_space
+    found: dict[str, Any] = {
+        "change": {name: mean_change(episodes[name], space) for name in ("student", "expert") if name in episodes}
+    }
+    if context_length > 1:
+        _, model, head = ModelSpec.load(weights, trust=None)
+        validation = Episodes.load(demos.file("validation.npz"))
+        found |= copycat(model, head, validation, action_space=space, context_length=context_length)
+    return found

@@ -78,6 +78,9 @@ class Study:
     )
     bar: float | None = key(None, "The least mean over training seeds; cells below it are marked.")
     lowest_bar: float | None = key(None, "The least value of every training seed; cells below it are marked.")
+    copycat: bool = key(
+        False, "Whether tables show how much students rely on past actions; see `ilt.evaluation.copycat`."
+    )
     loss_and_return: bool = key(
         False, "Whether to say for each row how well validation losses rank the returns of its runs."
     )

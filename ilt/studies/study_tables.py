@@ -44,6 +44,7 @@ class Cell:
         runs: its finished runs, sorted by training seed. All have the same test episodes.
         metric: `performance`, `return` or `selection`.
         bar, lowest_bar: the least mean and the least value of every seed; None for no bar.
+        copycat: whether tables show how much students rely on past actions.
     """
 
     row: str
@@ -53,6 +54,7 @@ class Cell:
     metric: str
     bar: float | None
     lowest_bar: float | None
+    copycat: bool
 
     def __post_init__(self) -> None:
         if any(not np.array_equal(run.episodes["seed"], self.runs[0].episodes["seed"]) for run in self.runs):
@@ -141,7 +143,7 @@ def make_cells(plan: Plan, runs: Mapping[str, RunRecord]) -> list[Cell]:
         own = jobs[row, column]
         done = [runs[job.folder] for job in own if job.folder in runs]
         done.sort(key=lambda run: run.results["seed"])
-        bars = {key: plan.study[key] for key in ("metric", "bar", "lowest_bar")}
+        bars = {key: plan.study[key] for key in ("metric", "bar", "lowest_bar", "copycat")}
         found.append(Cell(row=row, column=column, jobs=own, runs=done, **bars))
     return found
 
@@ -200,10 +202,24 @@ def _details_of(cell: Cell, *, at_bar: str) -> list[tuple[str, str | None]]:
         (at_bar, _at_bar(cell)),
         ("bar", verdict if has_bar else None),
         *((title, percent(mean_rate([each[rate] for each in results]))) for title, rate in rates),
+        *(_copycat(results) if cell.copycat else []),
         ("expert labels", f"{fmean(each['imitation']['expert_labels'] for each in results):,.0f}" if results else None),
         ("parameters", f"{fmean(each['n_parameters'] for each in results):,.0f}" if results else None),
         ("seconds", f"{n['seconds']:.0f}" if n else None),
     ]
+
+
+def _copycat(results: Sequence[Mapping[str, Any]]) -> list[tuple[str, str | None]]:
+    """Return the means over runs of what `ilt.evaluation.copycat` measures, each after the title of its column."""
+    known = [each["copycat"] for each in results if "copycat" in each]  # older runs lack it
+    found = {
+        "actions change": [each["change"].get("student") for each in known],
+        "the expert's": [each["change"].get("expert") for each in known],
+        "error at changes": [each.get("error_at_changes") for each in known],
+        "moved by swap": [each.get("moved_by_swap") for each in known],
+    }
+    means = {title: mean_rate(values) for title, values in found.items()}
+    return [(title, None if mean is None else f"{mean:.3f}") for title, mean in means.items()]
 
 
 _TITLES = {SELECTION: "selection return"}

@@ -169,9 +169,10 @@ def _learn(
     space, validation = ctx.env.action_space, Episodes.load(demos.file("validation.npz"))
     known = {"action_space": space, "chunk": cfg.head.chunk}
     augmented = Mirror(ctx.env).with_images if cfg.dataset.mirror else as_they_are
+    first = augmented(labels.first)
     deployed = {"as_deployed": True, "window_length": validation_length(model, cfg.dataset.context_length)}
     data = WindowData(
-        build("dataset", cfg.dataset, known={"episodes": augmented(labels.first), **known}),
+        build("dataset", cfg.dataset, known={"episodes": first, **known}),
         build(
             "dataset",
             {**plain(cfg.dataset), "stride": 1},
@@ -183,7 +184,7 @@ def _learn(
         augmented=augmented,
     )
     statistics = observation_statistics(
-        augmented(labels.first),
+        first,
         least_deviation=ctx.env.observations.expected_deviation / len(labels.first),
         return_conditioned=model.return_conditioned,
     )

@@ -26,7 +26,7 @@ from tests.analysis.test_figures import has_color, pixels
 
 STUDY = {
     "title": "A toy", "question": "Which?", "hypothesis": None, "conclusion": None, "metric": "performance", "bar": 0.9,
-    "lowest_bar": 0.8, "loss_and_return": False,
+    "lowest_bar": 0.8, "copycat": False, "loss_and_return": False,
 }  # fmt: skip
 
 
@@ -62,6 +62,7 @@ def finish(
         "return_mean_interval": mean_interval(np.array(returns)),
         "selection_return_mean": mean,
         "validation_loss": loss,
+        "copycat": {"change": {"student": 0.25, "expert": 0.5}, "moved_by_swap": 0.125},
         "expert_return_mean": 10.0,
         "random_return_mean": 0.0,
         "performance": mean / 10,
@@ -292,6 +293,13 @@ def test_findings_by_hand(tmp_path: Path) -> None:
         "The lowest training seed of these students has 0.580 (Alone, MLP, seed 0).",
     ]
     assert findings(plan_of(*jobs), make_cells(plan_of(*jobs), {})) == []
+
+
+def test_a_study_of_past_actions_shows_how_much_students_rely_on_them(study: Path) -> None:
+    report_study(plan_of(*JOBS, copycat=True), study)
+    text = " ".join((study / "study.md").read_text().split())
+    assert "| actions change | the expert's | moved by swap | expert labels |" in text
+    assert "| 0.250 | 0.500 | 0.125 | 1,000 |" in text
 
 
 def test_losses_are_related_to_the_returns_of_each_row(tmp_path: Path) -> None:
