@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ilt.evaluation.figure_style import COLORS, DASHES, is_narrow, new_figure, widen
-from ilt.studies.study_tables import SELECTION, Cell, unique
+from ilt.studies.study_tables import SELECTION, Cell, has_one_expert, unique
 
 STYLES = (("#0072b2", "o"), ("#e69f00", "s"), ("#009e73", "D"), ("#cc79a7", "^"), ("#56b4e9", "v"), ("#000000", "P"))
 """Colors of Okabe and Ito (2008) and markers, by the first value of a column, such as its imitation algorithm."""
@@ -55,11 +55,16 @@ def _kind(cell: Cell) -> str:
     return cell.column.partition(", ")[0]
 
 
+def _has_reference(cells: Sequence[Cell]) -> bool:
+    metric = cells[0].metric
+    return metric == "performance" or (metric == "return" and has_one_expert(cells))
+
+
 def _panel(axes: Axes, cells: Sequence[Cell], kinds: Sequence[str]) -> None:
     """Plot the cells of one row of the table."""
     metric = cells[0].metric
     known = [cell.numbers for cell in cells if cell.numbers]
-    if metric != SELECTION:
+    if _has_reference(cells):
         reference = 1.0 if metric == "performance" else known[0]["expert_return"]
         axes.axvline(reference, color=COLORS["expert"], linestyle=DASHES["expert"], linewidth=0.8, zorder=1)
     if cells[0].bar is not None:
@@ -88,7 +93,7 @@ def _legend(figure: Figure, cells: Sequence[Cell], kinds: Sequence[str], n_colum
     covered = "seeds" if cells[0].metric == SELECTION else "seeds and episodes"
     axes.plot([], [], color="0.5", linewidth=1.5, label=f"95 % interval over {covered}")
     axes.plot([], [], "o", color="0.5", markersize=2, label="single training seeds")
-    if cells[0].metric != SELECTION:
+    if _has_reference(cells):
         axes.plot([], [], color=COLORS["expert"], linestyle=DASHES["expert"], linewidth=0.8, label="expert")
     if cells[0].bar is not None:
         axes.plot([], [], color=COLORS["random"], linestyle=":", linewidth=0.8, label=f"bar ({cells[0].bar:g})")

@@ -1,13 +1,13 @@
 """A study's files for readers and for programs: the page `study.md` with all tables, and `study.json`."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ilt.evaluation.tables import escaped, markdown_table
 from ilt.studies.plan import FINISHED, NEW, Plan, State
 from ilt.studies.study_findings import findings, verdict
-from ilt.studies.study_tables import METRICS, SELECTION, Cell, details, overview, unique
+from ilt.studies.study_tables import METRICS, SELECTION, Cell, details, has_one_expert, overview, unique
 
 _OF_THE_STUDY = ("title", "question", "hypothesis", "conclusion", "metric", "bar", "lowest_bar")
 """The study's keys in `study.json`."""
@@ -43,10 +43,9 @@ def study_markdown(plan: Plan, cells: Sequence[Cell], states: Sequence[State], *
         ]
     for row in unique(cell.row for cell in cells if cell.runs):
         own = [cell for cell in cells if cell.row == row]
-        first = next(cell for cell in own if cell.runs).numbers
         parts += [
             f"## {escaped(row)}\n",
-            *([] if own[0].metric == SELECTION else [_references(first)]),
+            *([] if own[0].metric == SELECTION else [_references(own)]),
             markdown_table(*details(own)),
         ]
     pairs = zip(plan.jobs, states, strict=True)
@@ -56,8 +55,11 @@ def study_markdown(plan: Plan, cells: Sequence[Cell], states: Sequence[State], *
     return "\n".join(parts)
 
 
-def _references(numbers: Mapping[str, float]) -> str:
-    return f"Expert {numbers['expert_return']:.1f}, random policy {numbers['random_return']:.1f}.\n"
+def _references(cells: Sequence[Cell]) -> str:
+    numbers = next(cell for cell in cells if cell.runs).numbers
+    random = f"random policy {numbers['random_return']:.1f}"
+    said = f"expert {numbers['expert_return']:.1f}, {random}" if has_one_expert(cells) else random
+    return f"{said[0].upper()}{said[1:]}.\n"
 
 
 def provenance_of(cells: Sequence[Cell]) -> str:

@@ -180,11 +180,17 @@ def details(cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
 
     A study whose metric is the return on selection seeds shows no number of test episodes.
     """
-    rows = [_details_of(cell, at_bar=_at_bar_title(cells)) for cell in cells]
+    one = has_one_expert(cells)
+    rows = [_details_of(cell, at_bar=_at_bar_title(cells), with_expert=not one) for cell in cells]
     return filled([title for title, _ in rows[0]], [[value for _, value in row] for row in rows])
 
 
-def _details_of(cell: Cell, *, at_bar: str) -> list[tuple[str, str | None]]:
+def has_one_expert(cells: Sequence[Cell]) -> bool:
+    """Return whether all cells have the same expert on the same test episodes, as far as its mean return tells."""
+    return len({cell.numbers["expert_return"] for cell in cells if cell.runs}) <= 1
+
+
+def _details_of(cell: Cell, *, at_bar: str, with_expert: bool) -> list[tuple[str, str | None]]:
     """Return the numbers of a cell, each after the title of its column."""
     n, results = cell.numbers, [run.results for run in cell.runs]
     has_bar = cell.bar is not None or cell.lowest_bar is not None
@@ -195,6 +201,8 @@ def _details_of(cell: Cell, *, at_bar: str) -> list[tuple[str, str | None]]:
     for name in scores:
         own += [(_TITLES.get(name, name), shown(name, n[name]) if name in n else None)]
         own += [("95 % interval", _interval(n, name))]
+        if name == "return" and with_expert:
+            own += [("expert", shown(name, n["expert_return"]) if n else None)]
     return [
         *own,
         ("IQM", shown(cell.metric, n["iqm"]) if len(cell.by_seed) >= FEWEST_FOR_IQM else None),

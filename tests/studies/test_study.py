@@ -18,7 +18,7 @@ from ilt.studies.plan import Plan, State, StudyJob, duration, estimate, progress
 from ilt.studies.study_figure import STYLES, study_figure
 from ilt.studies.study_findings import findings
 from ilt.studies.study_report import report_study
-from ilt.studies.study_tables import Cell, make_cells, overview
+from ilt.studies.study_tables import Cell, details, has_one_expert, make_cells, overview
 from ilt.tracking.records import read_run
 from ilt.tracking.run_folder import read_config
 from ilt.tracking.store import sha256, write_with_digest
@@ -300,6 +300,18 @@ def test_a_study_of_past_actions_shows_how_much_students_rely_on_them(study: Pat
     text = " ".join((study / "study.md").read_text().split())
     assert "| actions change | the expert's | moved by swap | expert labels |" in text
     assert "| 0.250 | 0.500 | 0.125 | 1,000 |" in text
+
+
+def test_students_of_several_experts_are_shown_beside_their_own(study: Path) -> None:
+    (mlp, gru, _) = cells_of(study, plan_of(*JOBS))
+    assert has_one_expert([mlp, gru])
+    run = gru.runs[0]
+    better = {**run.episodes, "expert_return": run.episodes["expert_return"] + 2}
+    other = replace(gru, runs=[replace(run, episodes=better)])
+    assert not has_one_expert([mlp, other])
+    columns, rows = details([mlp, other])
+    assert [row[columns.index("expert")] for row in rows] == ["10.0", "12.0"]
+    assert "expert" not in details([mlp, gru])[0]
 
 
 def test_losses_are_related_to_the_returns_of_each_row(tmp_path: Path) -> None:
