@@ -106,8 +106,8 @@ def test_a_dry_run_lists_jobs_and_time_and_writes_nothing(folder: Path, tmp_path
 
 
 MISTAKES = {
-    "study zooo": "study must be one of ['adapt', 'blind', 'returns', 'tune', 'zoo'], got 'zooo'; did you mean zoo?",
-    "study": "study must be given; it must be one of ['adapt', 'blind', 'returns', 'tune', 'zoo']",
+    "study zooo": "study must be one of ['adapt', 'blind', 'decoding', 'demos', 'faults', 'history', 'returns', 'size', 'teachers', 'tune', 'zoo'], got 'zooo'; did you mean zoo?",
+    "study": "study must be given; it must be one of ['adapt', 'blind', 'decoding', 'demos', 'faults', 'history', 'returns', 'size', 'teachers', 'tune', 'zoo']",
     "study zoo only=3": "only must be a list of a sweep, a value or KEY:VALUE, got 3",
     "study zoo seed=-1": "seed must be an integer from 0 to 4294967295, got -1",
     "study zoo trainer.max_stepz=3": "trainer.max_stepz is not a key; did you mean trainer.max_steps?",
