@@ -135,7 +135,8 @@ class WindowData(pl.LightningDataModule):
         batch_size: windows in a training batch, summed over all processes that train together.
         seed: determines the order of training batches.
         steps_per_round: training steps between rounds, at which episodes may be added; None for no rounds.
-        augmented: returns added episodes and what else is learned from them; `train` already contains that.
+        augmented: maps added episodes to those that are trained on, such as them and their mirror images; already
+            applied to `train`.
 
     Attributes:
         as_indices: whether a training batch contains only the indices of its `windows`, for `gather`.

@@ -38,8 +38,8 @@ class Reflection:
             if own_inverse and np.array_equal(sign[source], sign):
                 return cls(source, sign)
         raise ConfigError(
-            f"{key} must be a text (quoted if it is a single number) that names {n} indices from 0 to {n - 1}, of "
-            f"which each is the mirror image of its image, with an optional sign, such as '-0 +2 +1', got {text!r}"
+            f"{key} must be a text of {n} indices from 0 to {n - 1}, each with an optional sign, such as '-0 +2 +1', "
+            f"that changes nothing if it is applied twice (put a single number in quotes), got {text!r}"
         )
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
@@ -60,7 +60,7 @@ class Mirror:
     def __init__(self, env: "EnvSpec") -> None:
         values, space = env.mirror, env.action_space
         if values is None:
-            raise ConfigError("dataset.mirror must be false, since env.mirror is null: nothing says how to reflect")
+            raise ConfigError("dataset.mirror must be false, since env.mirror is null; define it in the env's config")
         if sorted(values) != ["actions", "observations"]:
             raise ConfigError(f"env.mirror must have the keys observations and actions, got {dict(values)}")
         if len(space.n_choices) > 1:

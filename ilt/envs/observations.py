@@ -51,7 +51,7 @@ class ObservationLayout:
 
     @property
     def expected_deviation(self) -> np.ndarray:
-        """The standard deviation (dim,) float64 that is expected of each number that a student sees, without any data.
+        """A prior guess (dim,) float64 of the standard deviation of each number that a student sees.
 
         It is that of a uniform distribution within the number's bounds, but at most 1.
         """

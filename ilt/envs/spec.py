@@ -77,8 +77,8 @@ class EnvSpec:
     mirror: Mapping[str, str] | None = key(
         None,
         "The mirror image of `observations` and `actions` for dataset.mirror, such as {observations: -0 -1, actions: "
-        "1 0}: for each number the index and the sign of the one that takes its place, for each choice the other one; "
-        "null if the environment has none.",
+        "1 0}: for each number of the image, the index and sign of the original number; for each discrete action, its "
+        "mirror image; null if the environment has none.",
         rule=MAPPING.or_null(),
         identity=False,
     )

@@ -78,16 +78,19 @@ def _results(results: Mapping[str, Any], others: Mapping[int, float]) -> str:
 def _past_actions(copycat: Mapping[str, Any]) -> str:
     """Return a sentence about how much the student relies on past actions; see `ilt.evaluation.copycat`."""
     parts = [
-        f"the {who}'s changes by {value:.3f}" for who, value in copycat.get("change", {}).items() if value is not None
+        f"the {who}'s action changes by {value:.3f}"
+        for who, value in copycat.get("change", {}).items()
+        if value is not None
     ]
     words = {
-        "error_at_changes": "where the expert's changes, the student errs by {:.3f}",
-        "moved_by_swap": "other past actions would move it by {:.3f}",
+        "error_at_changes": "where the expert's action changes, the student's error is {:.3f}",
+        "moved_by_swap": "with other past actions, the student's action would change by {:.3f}",
     }
     parts += [said.format(copycat[key]) for key, said in words.items() if key in copycat]
     if not parts:
         return ""
-    return f"The action from step to step (0 or 1 for choices, model units for numbers): {'; '.join(parts)}.\n"
+    units = "0 or 1 for a discrete action, mean absolute differences on the scale [-1, 1] for a continuous one"
+    return f"Past actions, means over steps ({units}): {'; '.join(parts)}.\n"
 
 
 def _other_seeds(run: Path, results: Mapping[str, Any], config: Mapping[str, Any]) -> dict[int, float]:

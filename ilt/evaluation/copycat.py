@@ -1,8 +1,8 @@
-"""Whether a student repeats its past actions instead of looking at where it is.
+"""The copycat problem: whether a student copies its past actions instead of reacting to its observations.
 
-An expert often repeats its last action, so a student that sees past actions may learn to repeat them. It then predicts
-well, but does not act well (Wen et al. 2020, "Fighting copycat agents in behavioral cloning from observation
-histories", NeurIPS).
+An expert often repeats its last action, so a student that sees past actions may learn to copy them. It then predicts
+well, but acts badly (Wen et al. 2020, "Fighting copycat agents in behavioral cloning from observation histories",
+NeurIPS).
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from ilt.models.base import SequenceModel, validation_length
 from ilt.models.heads import ActionHead
 
 MOST_EPISODES = 20
-"""Demonstrations that are used: enough for two digits, at hardly any cost."""
+"""Demonstrations that are used, which takes little time."""
 
 _BATCH = 64
 

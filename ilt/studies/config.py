@@ -82,7 +82,7 @@ class Study:
         False, "Whether tables show how much students rely on past actions; see `ilt.evaluation.copycat`."
     )
     loss_and_return: bool = key(
-        False, "Whether to say for each row how well validation losses rank the returns of its runs."
+        False, "Whether to report the rank correlation of validation loss and return over the runs of each row."
     )
     seconds: dict[str, float] = key(
         {}, "How long a job of each sweep takes, for the estimate before a similar job is finished."

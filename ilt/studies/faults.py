@@ -33,7 +33,7 @@ class UnscaledActions(WindowDataset):
 
 
 class EqualLayers(Decoder):
-    """Every block was initialized after the same seed, so all of them are equal."""
+    """Every block is initialized with the same seed, so all start with equal weights."""
 
     def __init__(self, **options: object) -> None:
         super().__init__(**options)  # type: ignore[arg-type]
@@ -42,7 +42,7 @@ class EqualLayers(Decoder):
 
 
 class ActionReadout(Decoder):
-    """While acting, outputs are read from a token of the present action, which training never supervised."""
+    """In evaluation, each output is read one token late, from the current action's, which training never supervised."""
 
     def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
         """See `SequenceModel.forward`."""

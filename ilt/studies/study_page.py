@@ -70,8 +70,8 @@ def provenance_of(cells: Sequence[Cell]) -> str:
     commits = _counted(str(run.results["git_commit"])[:12] for run in runs)
     if cells[0].metric == SELECTION:
         return (
-            "Each number is a mean over training seeds of the last evaluation on selection seeds, on which choices may "
-            f"be based; intervals are Student's t over training seeds. Commits: {commits}."
+            "Each number is a mean over training seeds of the return on selection seeds, which are for choices only. "
+            f"Weights: {weights}. Intervals are Student's t over training seeds. Commits: {commits}."
         )
     return (
         f"Each number is a mean over training seeds and held-out test episodes ({episodes} per run), on which expert "

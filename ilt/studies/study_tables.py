@@ -221,8 +221,8 @@ def _copycat(results: Sequence[Mapping[str, Any]]) -> list[tuple[str, str | None
     """Return the means over runs of what `ilt.evaluation.copycat` measures, each after the title of its column."""
     known = [each["copycat"] for each in results if "copycat" in each]  # older runs lack it
     found = {
-        "actions change": [each["change"].get("student") for each in known],
-        "the expert's": [each["change"].get("expert") for each in known],
+        "action changes": [each["change"].get("student") for each in known],
+        "expert's changes": [each["change"].get("expert") for each in known],
         "error at changes": [each.get("error_at_changes") for each in known],
         "moved by swap": [each.get("moved_by_swap") for each in known],
     }

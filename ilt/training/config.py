@@ -63,8 +63,8 @@ class Trainer:
     )
     precision: str = key(
         "32-true",
-        "Numerical precision of training; `auto` is bf16-mixed where the device multiplies bfloat16 numbers (GPUs, and "
-        "CPUs with AMX or AVX-512 BF16), and otherwise 32-true.",
+        "Numerical precision of training; `auto` is bf16-mixed on devices with native bfloat16 support (recent GPUs, "
+        "and CPUs with AMX or AVX-512 BF16), and 32-true on others.",
         choices=("auto", "32-true", "bf16-mixed", "16-mixed", "64-true"),
     )
     compile: bool | str = key(

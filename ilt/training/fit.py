@@ -194,7 +194,7 @@ def _learn(
         model.target_return.fill_(demonstrations.returns.max() if target is None else target)
     precision = precision_of(cfg.trainer)
     if cfg.trainer.precision == "auto":
-        log.info("training with trainer.precision=%s, which is fastest here", precision)
+        log.info("trainer.precision=auto: training in %s on this device", precision)
     if precision == "64-true":
         model.double()  # before the copy for weight averaging, which Lightning does not convert
     n_parameters = sum(p.numel() for p in model.parameters())

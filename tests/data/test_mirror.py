@@ -36,7 +36,7 @@ def test_a_reflection_by_hand() -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "-0 +2 +3", "0 1 2 3", "1 2 0", "0 0 1", "-2 1 0", "a b c", "0 1 -", 0])
 def test_what_is_no_reflection_of_three_numbers_is_refused(text: Any) -> None:
-    with pytest.raises(ConfigError, match=r"env\.mirror\.observations must be a text .* names 3 indices from 0 to 2"):
+    with pytest.raises(ConfigError, match=r"env\.mirror\.observations must be a text of 3 indices from 0 to 2"):
         Reflection.parse(text, 3, key="env.mirror.observations")
 
 

@@ -298,7 +298,7 @@ def test_findings_by_hand(tmp_path: Path) -> None:
 def test_a_study_of_past_actions_shows_how_much_students_rely_on_them(study: Path) -> None:
     report_study(plan_of(*JOBS, copycat=True), study)
     text = " ".join((study / "study.md").read_text().split())
-    assert "| actions change | the expert's | moved by swap | expert labels |" in text
+    assert "| action changes | expert's changes | moved by swap | expert labels |" in text
     assert "| 0.250 | 0.500 | 0.125 | 1,000 |" in text
 
 

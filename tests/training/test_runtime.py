@@ -49,4 +49,4 @@ def test_auto_precision_is_what_is_fast_here(
             ends.append(train(cfg, tmp_path / precision, demos)[0]["state_dict"])
     torch.testing.assert_close(*ends, atol=0, rtol=0)
     said = [message for message in caplog.messages if "trainer.precision" in message]
-    assert said == [f"training with trainer.precision={chosen}, which is fastest here"]
+    assert said == [f"trainer.precision=auto: training in {chosen} on this device"]

@@ -1,6 +1,6 @@
 """d3rlpy: a Decision Transformer of the size of `tiny`, K = 8, and behavior cloning with its default MLP (2 × 256).
 
-A Decision Transformer has three tokens per step, ours two. Every position of a batch counts as a label, including the
+A Decision Transformer has three tokens per step, ilt two. Every position of a batch counts as a label, including the
 padded ones, since d3rlpy computes the loss there too. In evaluations, d3rlpy runs one env and recomputes the window in
 every step; it has no batched or cached acting for transformers.
 """
@@ -33,7 +33,7 @@ transformer = DiscreteDecisionTransformerConfig(
     context_size=CONTEXT_LENGTH,
     num_layers=2,
     num_heads=2,
-    attn_dropout=0.0,  # as in ours
+    attn_dropout=0.0,  # as in `tiny`
     resid_dropout=0.0,
     embed_dropout=0.0,
     encoder_factory=VectorEncoderFactory(hidden_units=[32]),  # its output is as wide as the transformer
