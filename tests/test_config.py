@@ -302,7 +302,7 @@ WRONG_VALUES_OF_OTHER_COMMANDS = [
     ("compare", "video", "student", "a list of a name of letters, digits, _ and -, or null"),
     ("compare", "reference", "the expert", "a name of letters, digits, _ and -, or null"),
     ("study", "only", "tiny", "a list of a sweep, a value or KEY:VALUE"),
-    ("study", "study.metric", "loss", "one of ['performance', 'return']"),
+    ("study", "study.metric", "loss", "one of ['performance', 'return', 'selection']"),
     ("study", "study.bar", "high", "a number, or null"),
     ("study", "study.sweeps", {}, "a mapping from names to overrides of ilt train"),
     ("study", "study.sweeps", {"one": {"seed": [0, 1]}}, "a mapping from names to overrides of ilt train"),

@@ -6,6 +6,7 @@ from statistics import fmean
 
 import pytest
 
+from ilt.registry import options_of
 from tests.cli.commands import refusal, results_of, type_command
 
 Captured = pytest.CaptureFixture[str]
@@ -106,8 +107,8 @@ def test_a_dry_run_lists_jobs_and_time_and_writes_nothing(folder: Path, tmp_path
 
 
 MISTAKES = {
-    "study zooo": "study must be one of ['adapt', 'blind', 'decoding', 'demos', 'faults', 'history', 'returns', 'size', 'teachers', 'tune', 'zoo'], got 'zooo'; did you mean zoo?",
-    "study": "study must be given; it must be one of ['adapt', 'blind', 'decoding', 'demos', 'faults', 'history', 'returns', 'size', 'teachers', 'tune', 'zoo']",
+    "study zooo": f"study must be one of {options_of('study')}, got 'zooo'; did you mean zoo?",
+    "study": f"study must be given; it must be one of {options_of('study')}",
     "study zoo only=3": "only must be a list of a sweep, a value or KEY:VALUE, got 3",
     "study zoo seed=-1": "seed must be an integer from 0 to 4294967295, got -1",
     "study zoo trainer.max_stepz=3": "trainer.max_stepz is not a key; did you mean trainer.max_steps?",

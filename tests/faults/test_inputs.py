@@ -438,8 +438,8 @@ evaluation.video=maybe -> evaluation.video must be true or false, got 'maybe'
 evaluation=foo -> evaluation must be one of ['default'], got 'foo'
 evaluation=null -> evaluation=null is not an option of a group; a group takes a name, such as model=tiny
 [study: everything]
- -> study must be given; it must be one of ['adapt', 'blind', 'decoding', 'demos', 'faults', 'history', 'returns', 'size', 'teachers', 'tune', 'zoo']
-zooo -> study must be one of ['adapt', 'blind', 'decoding', 'demos', 'faults', 'history', 'returns', 'size', 'teachers', 'tune', 'zoo'], got 'zooo'; did you mean zoo?
+ -> study must be given; it must be one of ['adapt', 'blind',
+zooo -> study must be one of ['adapt', 'blind',
 zoo only=3 -> only must be a list of a sweep, a value or KEY:VALUE, got 3
 zoo dry_run=3 -> dry_run must be true or false, got 3
 zoo seed=-1 -> seed must be an integer from 0 to 4294967295, got -1
