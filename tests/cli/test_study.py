@@ -106,9 +106,10 @@ def test_a_dry_run_lists_jobs_and_time_and_writes_nothing(folder: Path, tmp_path
     assert not list(tmp_path.rglob("*"))
 
 
+STUDIES = [name for name in options_of("study") if name != "study_keys"]
 MISTAKES = {
-    "study zooo": f"study must be one of {options_of('study')}, got 'zooo'; did you mean zoo?",
-    "study": f"study must be given; it must be one of {options_of('study')}",
+    "study zooo": f"study must be one of {STUDIES}, got 'zooo'; did you mean zoo?",
+    "study": f"study must be given; it must be one of {STUDIES}",
     "study zoo only=3": "only must be a list of a sweep, a value or KEY:VALUE, got 3",
     "study zoo seed=-1": "seed must be an integer from 0 to 4294967295, got -1",
     "study zoo trainer.max_stepz=3": "trainer.max_stepz is not a key; did you mean trainer.max_steps?",
