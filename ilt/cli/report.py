@@ -24,11 +24,15 @@ log = logging.getLogger(__name__)
 
 
 def find_runs(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Return the finished runs in and below a folder, sorted by path, and the other runs with reasons."""
+    """Return the finished runs in and below a folder, and the other runs with reasons, each sorted by path.
+
+    Numbers in names are sorted by value: `s2` comes before `s10`.
+    """
     finished: list[Path] = []
     left_out: list[tuple[Path, str]] = []
     found: set[Path] = set()
-    for path in sorted(path.parent for path in paths_below(folder, "config.yaml") if path.parent.name != ".hydra"):
+    below = (path.parent for path in paths_below(folder, "config.yaml") if path.parent.name != ".hydra")
+    for path in sorted(below, key=_in_order):
         if found & set(path.parents):
             continue  # inside a run, such as W&B's files
         found.add(path)
@@ -39,6 +43,13 @@ def find_runs(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
         else:
             finished.append(path)
     return finished, left_out
+
+
+def _in_order(path: Path) -> list[list[str | int]]:
+    return [
+        [int(piece) if number % 2 else piece for number, piece in enumerate(re.split(r"(\d+)", part))]
+        for part in path.parts
+    ]
 
 
 def set_aside(path: Path) -> bool:

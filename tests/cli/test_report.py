@@ -56,6 +56,15 @@ def test_set_aside_and_unfinished_runs_are_excluded_with_a_reason(tmp_path: Path
     assert left_out == [(tmp_path / "0-done.1", "set aside when it was run again"), (half, "not finished")]
 
 
+def test_runs_are_sorted_by_the_numbers_in_their_names(tmp_path: Path) -> None:
+    names = ["a/s1", "a/s2", "a/s10", "a2/s0", "a10/s0", "b"]
+    for name in reversed(names):
+        (tmp_path / name).mkdir(parents=True)
+        for file in ("config.yaml", "results.json"):
+            (tmp_path / name / file).touch()
+    assert find_runs(tmp_path)[0] == [tmp_path / name for name in names]
+
+
 def test_folders_inside_a_run_are_not_runs(tmp_path: Path) -> None:
     run = finish_run(tmp_path / "run")
     for inside in (".hydra", "wandb/offline-run-1/files"):
