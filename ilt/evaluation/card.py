@@ -160,7 +160,8 @@ def _not_tested(results: Mapping[str, Any], config: Mapping[str, Any], others: M
 def _made(results: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in results["packages"].items())
     seconds, resumed = results["seconds"]["total"], ", resumed" if results["resumed"] else ""
+    precision = f"Trained in {known}. " if (known := results.get("precision")) else ""  # older runs lack it
     return (
         f"At commit {results['git_commit'] or 'unknown'}, {results['made_at']}, in {seconds:.0f} s without "
-        f"figures{resumed}. {results['machine']}, Python {results['python']}, {versions}.\n"
+        f"figures{resumed}. {precision}{results['machine']}, Python {results['python']}, {versions}.\n"
     )

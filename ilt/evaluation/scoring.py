@@ -139,6 +139,7 @@ def score(
         "files": {f"weights/{path.name}": sha256(path) for path in fitted.weights.values()},
         "n_parameters": fitted.n_parameters,
         "resumed": fitted.resumed,
+        "precision": fitted.precision,
         "speed": {
             "collection_steps_per_second": demos.metrics["demonstrations"].get("steps_per_second"),
             "training_windows_per_second": fitted.windows_per_second and round(fitted.windows_per_second),

@@ -66,6 +66,7 @@ class Fitted:
         windows_per_second: speed of training steps, without validations; None if this process ran no steps.
         resumed: whether training was resumed from a checkpoint, so that durations cover only the last part.
         imitation: the expert labels and rounds, as `LabelBudget.results` returns them.
+        precision: numerical precision of the training, or of its last part; None if it is unknown.
     """
 
     weights: Mapping[str, Path]
@@ -74,6 +75,7 @@ class Fitted:
     windows_per_second: float | None
     resumed: bool
     imitation: Mapping[str, Any]
+    precision: str | None = None
 
     def at(self, name: str) -> dict[str, float]:
         """Return the validation and rollout metrics of the `last` or `best` weights."""
@@ -134,6 +136,7 @@ def fit(
         windows_per_second=curve.batches * cfg.dataset.batch_size / curve.seconds if curve.batches else None,
         resumed=checkpoint is not None,
         imitation=labels.results(),
+        precision=precision_of(cfg.trainer),
     )
     fitted.write(run.path)
     return fitted

@@ -46,7 +46,9 @@ def test_auto_precision_is_what_is_fast_here(
     for precision in ("auto", chosen):
         cfg = train_config(tmp_path, f"trainer.precision={precision}", "trainer.max_steps=5")
         with caplog.at_level("INFO"):
-            ends.append(train(cfg, tmp_path / precision, demos)[0]["state_dict"])
+            checkpoint, fitted = train(cfg, tmp_path / precision, demos)
+        ends.append(checkpoint["state_dict"])
+        assert fitted.precision == chosen
     torch.testing.assert_close(*ends, atol=0, rtol=0)
     said = [message for message in caplog.messages if "trainer.precision" in message]
     assert said == [f"trainer.precision=auto: training in {chosen} on this device"]
