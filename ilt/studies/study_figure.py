@@ -33,7 +33,7 @@ def study_figure(cells: Sequence[Cell], width: float) -> Figure:
     n_across = 1 if is_narrow(width) or len(rows) == 1 else 2
     n_down = math.ceil(len(rows) / n_across)
     n_lines = max(map(len, by_row.values()))
-    kinds = unique(_kind(cell) for cell in cells)
+    kinds = _kinds(cells)
     n_labels = math.ceil((len(kinds) + 4) / (1 if is_narrow(width) else 2))  # lines of the legend
     figure = new_figure(width, 0.4 + 0.15 * n_labels + n_down * (0.45 + 0.16 * max(n_lines, 3)))
     panels = figure.subplots(n_down, n_across, squeeze=False)
@@ -49,6 +49,12 @@ def study_figure(cells: Sequence[Cell], width: float) -> Figure:
         axes.set_xlabel(label if n_across == 1 and not is_narrow(width) else label.replace(" (", "\n("))
     _legend(figure, by_row[rows[0]], kinds, n_columns=1 if is_narrow(width) else 2)
     return figure
+
+
+def _kinds(cells: Sequence[Cell]) -> list[str]:
+    """Return the first values of all columns, which have a color each; one empty word if every column has its own."""
+    kinds = unique(_kind(cell) for cell in cells)
+    return kinds if len(kinds) < len(unique(cell.column for cell in cells)) else [""]
 
 
 def _kind(cell: Cell) -> str:
@@ -72,7 +78,7 @@ def _panel(axes: Axes, cells: Sequence[Cell], kinds: Sequence[str]) -> None:
     for y, cell in enumerate(cells):
         if metric not in cell.numbers:
             continue
-        color, marker = STYLES[kinds.index(_kind(cell)) % len(STYLES)]
+        color, marker = STYLES[kinds.index(_kind(cell)) % len(STYLES) if len(kinds) > 1 else 0]
         ends = [cell.numbers[f"{metric}_{end}"] for end in ("low", "high")]
         axes.plot(ends, [y, y], color=color, alpha=0.6, linewidth=1.5, solid_capstyle="butt", zorder=2)
         seeds = list(cell.by_seed.values())
@@ -89,7 +95,8 @@ def _panel(axes: Axes, cells: Sequence[Cell], kinds: Sequence[str]) -> None:
 def _legend(figure: Figure, cells: Sequence[Cell], kinds: Sequence[str], n_columns: int) -> None:
     axes = figure.axes[0]
     for kind, (color, marker) in zip(kinds, STYLES, strict=False):
-        axes.plot([], [], marker, color=color, markersize=4, label=f"{kind}: mean over training seeds")
+        mean = f"{kind}: mean over training seeds" if kind else "mean over training seeds"
+        axes.plot([], [], marker, color=color, markersize=4, label=mean)
     covered = "seeds" if cells[0].metric == SELECTION else "seeds and episodes"
     axes.plot([], [], color="0.5", linewidth=1.5, label=f"95 % interval over {covered}")
     axes.plot([], [], "o", color="0.5", markersize=2, label="single training seeds")
