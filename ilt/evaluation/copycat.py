@@ -34,7 +34,8 @@ def copycat(
     Returns:
         `error_at_changes`, the mean distance from the expert's action at steps where it changes (for numbers, by more
         than on average), and `moved_by_swap`, the mean distance that the student's action moves if past actions are
-        those of other windows. The first is missing if the expert never changes its action.
+        those of other windows. The first is missing if the expert never changes its action, and both are if all
+        episodes have one step.
     """
     windows = WindowDataset(
         demonstrations.first(min(len(demonstrations), MOST_EPISODES)),
@@ -60,6 +61,8 @@ def copycat(
             errors.append(_distances(chosen, wanted))
             moves.append(_distances(chosen, moved))
     change, error = np.concatenate(changes), np.concatenate(errors)
+    if len(change) == 0:
+        return {}
     at = (change > 0) & (change >= change.mean())
     found = {"moved_by_swap": float(np.concatenate(moves).mean())}
     return {"error_at_changes": float(error[at].mean()), **found} if at.any() else found

@@ -89,7 +89,7 @@ class Cell:
         for name, values in by_metric.items():
             low, high = mean_interval_of_runs_and_episodes(values)
             found |= {f"{name}_low": low, f"{name}_high": high}
-        if self.metric == SELECTION:
+        if self.metric == SELECTION and self.by_seed:
             means = list(self.by_seed.values())
             low, high = interval_of(means, [means[0]] * 2)
             found |= {SELECTION: fmean(means), f"{SELECTION}_low": low, f"{SELECTION}_high": high}

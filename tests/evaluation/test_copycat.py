@@ -96,3 +96,10 @@ def test_a_student_that_repeats_itself_errs_at_every_change_and_moves_with_its_p
 
 def test_an_expert_that_never_changes_has_no_error_at_changes() -> None:
     assert measure(Repeating, episodes_of([1, 1, 1], [2, 2, 2], space=THREE), THREE) == {"moved_by_swap": 1.0}
+
+
+@pytest.mark.parametrize("space", [THREE, BOX], ids=["choices", "numbers"])
+def test_episodes_of_one_step_have_no_past_actions(space: ActionSpace) -> None:
+    one = [1] if space is THREE else [1.0]
+    episodes = episodes_of([one] if space is BOX else one, [one] if space is BOX else one, space=space)
+    assert measure(Looking, episodes, space) == {}
