@@ -39,11 +39,11 @@ def card_of(run: Path, identity: Mapping[str, Any], demos: Artifact) -> str:
 
 def _summary(results: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
     imitation, model = results["imitation"], identity["model"]["component"]
-    teacher = results["expert"] or results["demonstrations"]
+    teacher, seen = results["expert"] or results["demonstrations"], results["context_length"]
     return (
         f"A student of `{teacher}` in `{results['env']}`, trained by `{imitation['name']}` on "
         f"{imitation['expert_labels']:,} labels with training seed {results['seed']}: a model `{model}` with "
-        f"{results['n_parameters']:,} parameters, which sees {results['context_length']} steps."
+        f"{results['n_parameters']:,} parameters, which sees {seen} step{'s' if seen > 1 else ''}."
     )
 
 
