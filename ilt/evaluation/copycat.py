@@ -9,15 +9,13 @@ import numpy as np
 import torch
 
 from ilt.data.episodes import Episodes
-from ilt.data.windows import WindowDataset
 from ilt.envs.actions import ActionSpace
-from ilt.models.base import SequenceModel, validation_length
+from ilt.models.base import SequenceModel
 from ilt.models.heads import ActionHead
+from ilt.models.inspection import deployed_batches
 
 MOST_EPISODES = 20
 """Demonstrations that are used, which takes little time."""
-
-_BATCH = 64
 
 
 def copycat(
@@ -37,18 +35,10 @@ def copycat(
         those of other windows. The first is missing if the expert never changes its action, and both are if all
         episodes have one step.
     """
-    windows = WindowDataset(
-        demonstrations.first(min(len(demonstrations), MOST_EPISODES)),
-        action_space=action_space,
-        context_length=context_length,
-        as_deployed=True,
-        window_length=validation_length(model, context_length),
-        tokens="returns_states_actions" if model.return_conditioned else "states_actions",
-    )
+    used = demonstrations.first(min(len(demonstrations), MOST_EPISODES))
     changes, errors, moves = [], [], []
     with torch.no_grad():
-        for numbers in torch.arange(len(windows)).split(_BATCH):
-            batch = windows.__getitems__(numbers)
+        for batch in deployed_batches(model, used, action_space=action_space, context_length=context_length):
             actions, scored = batch["actions"], batch["scored"].clone()
             scored[:, 0] = False  # no action before it
             swapped = actions.roll(len(actions) // 2, dims=0)
@@ -81,6 +71,8 @@ def mean_change(episodes: Episodes, action_space: ActionSpace) -> float | None:
 
 
 def _distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return the distances (n,) float64 between actions (n,) or (n, dim) in model units."""
-    apart = np.abs(one - other) if one.dtype.kind == "f" else (one != other).astype(np.float64)
-    return apart if apart.ndim == 1 else apart.mean(axis=1) if one.dtype.kind == "f" else apart.max(axis=1)
+    """Return the distances (n,) float between actions (n,) or (n, dim) in model units."""
+    if one.dtype.kind == "f":
+        return np.abs(one - other).mean(axis=1)
+    apart = one != other
+    return (apart if apart.ndim == 1 else apart.any(axis=1)).astype(np.float64)

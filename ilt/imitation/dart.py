@@ -7,13 +7,10 @@ import numpy as np
 import torch
 from scipy.special import ndtri
 
-from ilt.data.config import RETURNS_STATES_ACTIONS
-from ilt.data.datamodule import VALIDATION_STEPS
-from ilt.data.windows import WindowDataset
 from ilt.envs.actions import ActionSpace
 from ilt.imitation.base import Imitation, Round
-from ilt.models.base import validation_length
 from ilt.models.heads import sample_categorical
+from ilt.models.inspection import deployed_batches
 from ilt.rollout.policies import Policy
 from ilt.rollout.sampling import MIXING, EpisodeRNG
 
@@ -123,19 +120,10 @@ def confusion(expected: np.ndarray, chosen: np.ndarray, n: int) -> np.ndarray:
 @torch.no_grad()
 def _beside_the_expert(round: Round) -> tuple[np.ndarray, np.ndarray]:
     """Return the expert's and the student's actions at every step of the validation episodes, in model units."""
-    windows = WindowDataset(
-        round.validation,
-        action_space=round.env.action_space,
-        context_length=round.context_length,
-        as_deployed=True,
-        window_length=validation_length(round.model, round.context_length),
-        tokens=RETURNS_STATES_ACTIONS if round.model.return_conditioned else "states_actions",
-    )
-    windows.to(next(round.model.parameters()).device)
     rng = np.random.default_rng(round.number)
     expected, chosen = [], []
-    for which in torch.arange(len(windows)).split(max(VALIDATION_STEPS // windows.window_length, 1)):
-        batch = windows.__getitems__(which)
+    space, context_length = round.env.action_space, round.context_length
+    for batch in deployed_batches(round.model, round.validation, action_space=space, context_length=context_length):
         scored = batch["scored"]
         outputs = round.model(batch["observations"], batch["actions"], batch["mask"])[scored].float().cpu().numpy()
         expected.append(batch["actions"][scored].cpu().numpy())

@@ -1,15 +1,40 @@
-"""Inspection of models: the hidden states of any model, and the attention of a decoder."""
+"""Inspection of models: what they see when deployed, the hidden states of any model, and the attention of a decoder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ilt.data.config import RETURNS_STATES_ACTIONS
+from ilt.data.datamodule import VALIDATION_STEPS
+from ilt.data.episodes import Episodes
+from ilt.data.windows import WindowDataset
+from ilt.envs.actions import ActionSpace
 from ilt.models.attention import Block, attention_weights
-from ilt.models.base import SequenceModel
+from ilt.models.base import SequenceModel, validation_length
 from ilt.models.decoder import Decoder
 from ilt.models.steppers import evaluate
+
+
+def deployed_batches(
+    model: SequenceModel, episodes: Episodes, *, action_space: ActionSpace, context_length: int
+) -> Iterator[dict[str, Tensor]]:
+    """Yield windows of recorded episodes on the model's device, in which `scored` marks every step once.
+
+    At a scored step, the model sees what it would see in a rollout with this context; see `WindowDataset`.
+    """
+    windows = WindowDataset(
+        episodes,
+        action_space=action_space,
+        context_length=context_length,
+        as_deployed=True,
+        window_length=validation_length(model, context_length),
+        tokens=RETURNS_STATES_ACTIONS if model.return_conditioned else "states_actions",
+    )
+    windows.to(model.observation_mean.device)
+    for which in torch.arange(len(windows)).split(max(VALIDATION_STEPS // windows.window_length, 1)):
+        yield windows.__getitems__(which)
 
 
 @torch.no_grad()
